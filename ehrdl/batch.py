@@ -1,0 +1,171 @@
+"""The one tensor contract between data and models: `Batch`, and what a model must know of the data: `DataSpec`.
+
+Letters, the same everywhere:
+    B samples · N observations (padded) · K outputs · S static features · C note chunks in the batch ·
+    E links between chunks and samples · L tokens a chunk · D width
+
+torch is imported where it is used, so that the command line can name these types without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from ehrdl.schema import OutputSpec
+
+
+@dataclass(frozen=True)
+class ChannelSpec:
+    """One channel of the series.
+
+    Attributes:
+        kind: `numeric` (a value in `unit`) or `event` (value 1: it happened).
+        mean, std: of the canonical values on the training subjects (0 and 1 for events).
+        low, high: plausible range in `unit`.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All that a model must know of the data: sizes, scalers, vocabulary, outputs. Plain values only.
+
+    Attributes:
+        modalities: what this model may read, of `note` and `series`. `only("note")` gives the spec of a single one.
+        channels: the series channels, in the order of `Batch.channel`.
+        statics: names of the S static features; `static_mean` and `static_std` (S) scale them.
+        window_hours: length of the series window before the prediction time [h].
+        vocab_size, pad_id, chunk_tokens: of the tokenised notes; 0 where there are none.
+        prevalence: share of positives on the training split, an output each.
+    """
+
+    modalities: tuple[str, ...]
+    channels: tuple[ChannelSpec, ...]
+    statics: tuple[str, ...]
+    static_mean: tuple[float, ...]
+    static_std: tuple[float, ...]
+    window_hours: float
+    vocab_size: int
+    pad_id: int
+    chunk_tokens: int
+    outputs: tuple[OutputSpec, ...]
+    prevalence: tuple[float, ...]
+
+    def only(self, *modalities: str) -> DataSpec:
+        """The same data, read through fewer modalities."""
+        return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataSpec:
+        """Inverse of `to_dict`."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        values["channels"] = tuple(ChannelSpec(**c) for c in values["channels"])
+        values["outputs"] = tuple(OutputSpec(**o) for o in values["outputs"])
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of samples. Shapes are checked at construction; values are not (that would sync a GPU).
+
+    Attributes:
+        row: (B,) int64, the SAMPLES row; predictions are joined by it.
+        value: (B, N) float32, canonical units; 1 for events; 0 where not valid.
+        hours: (B, N) float32, hours relative to the prediction time, negative = before.
+        channel: (B, N) int64, index into `DataSpec.channels`.
+        valid: (B, N) bool, a real observation (not padding).
+        static: (B, S) float32, no NaN: a missing value has its indicator.
+        tokens: (C, L) int64, note chunks as one flat list, C a multiple of 8; each is encoded once.
+        token_valid: (C, L) bool, a real token.
+        link_chunk: (E,) int64, which chunk …
+        link_sample: (E,) int64, … is read by which sample; B for the filler chunks, so pool into B + 1 rows.
+        link_hours: (E,) float32, how old that note is [h], negative = before the prediction time.
+        label: (B, K) float32, NaN = unknown.
+    """
+
+    row: Any
+    value: Any
+    hours: Any
+    channel: Any
+    valid: Any
+    static: Any
+    tokens: Any
+    token_valid: Any
+    link_chunk: Any
+    link_sample: Any
+    link_hours: Any
+    label: Any
+
+    def __post_init__(self) -> None:
+        """Check the shapes against each other."""
+        n_samples, n_observations = self.value.shape
+        n_chunks, n_tokens = self.tokens.shape
+        n_links = self.link_chunk.shape[0]
+        expected = {
+            "row": (n_samples,),
+            "hours": (n_samples, n_observations),
+            "channel": (n_samples, n_observations),
+            "valid": (n_samples, n_observations),
+            "static": (n_samples, self.static.shape[-1]),
+            "token_valid": (n_chunks, n_tokens),
+            "link_chunk": (n_links,),
+            "link_sample": (n_links,),
+            "link_hours": (n_links,),
+            "label": (n_samples, self.label.shape[-1]),
+        }
+        for name, shape in expected.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise ValueError(f"Batch.{name} has shape {tuple(getattr(self, name).shape)}, not {shape}")
+        if n_chunks < 1 or n_chunks % 8:
+            raise ValueError(f"Batch.tokens has {n_chunks} chunks; the count must be a positive multiple of 8")
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of samples."""
+        return int(self.row.shape[0])
+
+    def to(self, *args: Any, **kwargs: Any) -> Batch:
+        """Every tensor moved, as `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Batch:
+        """Every tensor in pinned memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def repeat(self, n: int) -> Batch:
+        """`n` copies of the batch, one after the other, links offset; what captum needs along dim 0."""
+        import torch
+
+        n_samples, n_chunks = self.batch_size, self.tokens.shape[0]
+        copies: dict[str, Any] = {}
+        for item in fields(self):
+            tensor = getattr(self, item.name)
+            copies[item.name] = torch.cat([tensor] * n)
+        filler = self.link_sample == n_samples
+        samples = [torch.where(filler, n * n_samples, self.link_sample + i * n_samples) for i in range(n)]
+        copies["link_sample"] = torch.cat(samples)
+        copies["link_chunk"] = torch.cat([self.link_chunk + i * n_chunks for i in range(n)])
+        return Batch(**copies)
+
+    def _map(self, function: Any) -> Batch:
+        return Batch(**{item.name: function(getattr(self, item.name)) for item in fields(self)})

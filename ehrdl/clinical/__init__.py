@@ -1,0 +1,1 @@
+"""Clinical knowledge, each item once: concepts (codes to channels) and code sets."""

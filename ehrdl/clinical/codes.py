@@ -1,0 +1,98 @@
+"""Sets of diagnosis codes, and the administrative values of MIMIC-IV that cohort rules name.
+
+A code means something only together with its version: V271 is a stillbirth in ICD-9 and a motorcyclist in ICD-10. So
+every set holds patterns per version, and EVENTS codes carry theirs: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
+"""
+
+from dataclasses import dataclass
+
+from ehrdl.errors import SchemaError
+
+
+@dataclass(frozen=True)
+class CodeSet:
+    """Diagnosis codes that a rule treats alike.
+
+    A pattern is a prefix (`V57` holds V571), or a range of two prefixes of one length, ends included (`F20-F69` holds
+    F200 to F6999). Ranges follow the order of ASCII, digits before letters, so C00-C96 holds C4A (Merkel cell), C7A and
+    C7B (neuroendocrine), which are malignant as their neighbours are.
+
+    Attributes:
+        name: how flow charts and messages call it.
+        icd9: patterns of ICD-9-CM.
+        icd10: patterns of ICD-10-CM.
+    """
+
+    name: str
+    icd9: tuple[str, ...]
+    icd10: tuple[str, ...]
+
+    def bounds(self, version: int) -> list[tuple[str, str]]:
+        """First and last prefix of each pattern of an ICD version; equal for a prefix.
+
+        Raises:
+            SchemaError: the version is neither 9 nor 10.
+        """
+        if version not in (9, 10):
+            raise SchemaError(f"icd_version: {version!r} is neither 9 nor 10")
+        ends = [pattern.split("-") for pattern in (self.icd9 if version == 9 else self.icd10)]
+        return [(end[0], end[-1]) for end in ends]
+
+
+# The exclusions of CMS's hospital-wide readmission measure, as adapted for MIMIC-IV by the task `readmission`.
+PSYCHIATRIC = CodeSet("psychiatric", icd9=("295-302", "306-314"), icd10=("F20-F69", "F80-F99", "R45851"))
+REHABILITATION = CodeSet("rehabilitation", icd9=("V57",), icd10=("Z5189",))
+CANCER_TREATMENT = CodeSet(
+    "cancer_treatment",
+    icd9=("140-208", "2090-2093", "V580", "V581"),
+    icd10=("C00-C96", "Z510", "Z511"),
+)
+DELIVERY = CodeSet("delivery", icd9=("650", "V27"), icd10=("O80", "O82", "Z37"))
+
+# Services of MIMIC-IV (mimic.mit.edu/docs/iv/modules/hosp/services) that are specialties of surgery in the list of the
+# American College of Surgeons: ophthalmology (EYE), oral and maxillofacial (DENT), otolaryngology (ENT), urology (GU)
+# and gynaecology (GYN) count; obstetrics (OBS) does not, as deliveries have a set of their own. Broader than
+# mimic-code's `%SURG` or ORTHO.
+SURGICAL_SERVICES = (
+    "CSURG", "DENT", "ENT", "EYE", "GU", "GYN", "NSURG", "ORTHO", "PSURG", "SURG", "TRAUM", "TSURG", "VSURG",
+)  # fmt: skip
+
+# Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay and is no observation.
+PLANNED_ADMISSIONS = ("ELECTIVE", "SURGICAL SAME DAY ADMISSION")
+OBSERVATION_ADMISSIONS = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")
+
+
+def matches(codes: CodeSet, version: int, code: str) -> bool:
+    """Whether a dotless ICD code belongs to a set.
+
+    Args:
+        codes: the set.
+        version: 9 or 10.
+        code: dotless, without spaces around it.
+
+    Raises:
+        SchemaError: the version is neither 9 nor 10.
+
+    >>> matches(DELIVERY, 9, "V271"), matches(DELIVERY, 10, "V271")
+    (True, False)
+    """
+    return any(len(code) >= len(low) and low <= code[: len(low)] <= high for low, high in codes.bounds(version))
+
+
+def sql(codes: CodeSet, column: str = "code") -> str:
+    """DuckDB expression: whether an EVENTS code (`DIAGNOSIS//ICD10//I500`) belongs to a set; null stays null.
+
+    >>> sql(REHABILITATION)
+    "(starts_with(code, 'DIAGNOSIS//ICD9//V57') OR starts_with(code, 'DIAGNOSIS//ICD10//Z5189'))"
+    """
+    terms = []
+    for version in (9, 10):
+        stem = f"DIAGNOSIS//ICD{version}//"
+        for low, high in codes.bounds(version):
+            length = len(stem + low)
+            if low == high:
+                terms.append(f"starts_with({column}, '{stem}{low}')")
+            else:  # the length, for a code cut short: F6 sorts between F20 and F69
+                between = f"substr({column}, 1, {length}) BETWEEN '{stem}{low}' AND '{stem}{high}'"
+                terms.append(f"(length({column}) >= {length} AND {between})")
+    return f"({' OR '.join(terms)})"

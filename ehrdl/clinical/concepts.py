@@ -1,0 +1,212 @@
+"""The concepts: which source code is which channel, in which unit, and which values are plausible.
+
+`concepts.csv` has one row a (base code, source unit); canonical value = value * factor + offset, and a canonical value
+outside [low, high] is an error of entry. The first row of a base code has the item's usual unit and serves when the
+unit is empty. A unit that has no row is unknown: its values are never guessed. Channels are blood and bedside only.
+
+The column `source` says where the figures come from. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
+arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
+(mimic-iv/concepts/measurement). `ehrdl`: a wide clinical limit that ehrdl set, without a publication. `definition`:
+the ends of the scale. `factor`: the molar mass or definition behind a conversion. `unit assumed`: no value of the item
+is in the MIMIC-IV demo 2.2, so its units are those of its sibling items. Labels are those of d_labitems and d_items.
+
+A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples: labevents names the specimen in another item
+(52033), so what needs arterial values alone must join that item.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import pandas as pd
+
+from ehrdl.errors import SchemaError
+
+_TEXTS = ("code", "source_unit", "channel", "kind", "category", "unit", "label", "source")
+_NUMBERS = ("factor", "offset", "low", "high")
+_KINDS = ("numeric", "event")
+_CATEGORIES = ("lab", "vital", "encounter")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One series that a model sees: every code and unit that measures the same thing, in one canonical unit.
+
+    Attributes:
+        name: what the store, the models and the reports call it.
+        kind: numeric, or event (a fact without a number, stored with value 1).
+        category: lab, vital or encounter.
+        unit: canonical unit; empty for an event.
+        low: smallest plausible value [unit]; NaN for an event.
+        high: largest plausible value [unit]; NaN for an event.
+    """
+
+    name: str
+    kind: str
+    category: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Concepts:
+    """The table of concepts.
+
+    Attributes:
+        channels: in the order of the file; the position is the `channel_id`.
+        frame: one row a (base_code, source_unit): base_code, source_unit (as `unit_key` writes it), is_default,
+            channel_id, channel, kind, category, unit, low, high, factor, offset, label, source. An event has factor 1
+            and offset 0.
+    """
+
+    channels: tuple[Channel, ...]
+    frame: pd.DataFrame
+
+    def base_codes(self, prefix: str = "") -> list[str]:
+        """Base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
+        return [code for code in dict.fromkeys(self.frame.base_code) if code.startswith(prefix)]
+
+    def match(self, codes: Iterable[str]) -> pd.DataFrame:
+        """Find the concept of each EVENTS code, so that SQL needs nothing but an equality join on `code`.
+
+        Args:
+            codes: distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. An encounter code is
+                known by what stands before its first `//`, a measurement by its first two parts and its unit.
+
+        Returns:
+            `code` and the columns of `frame`, one row a known code; unknown codes and units have none.
+
+        >>> known = load().match(["LAB//50912//umol/L", "LAB//50912//", "LAB//50912//stone", "ADMISSION//URGENT"])
+        >>> list(zip(known.code, known.channel, known.factor))[:2]
+        [('LAB//50912//umol/L', 'creatinine', 0.011312), ('LAB//50912//', 'creatinine', 1.0)]
+        >>> len(known)
+        3
+        """
+        found = {code: row for code in codes if (row := self._row(code)) is not None}
+        matched = self.frame.iloc[list(found.values())].reset_index(drop=True)
+        matched.insert(0, "code", pd.Series(list(found), dtype="str"))
+        return matched
+
+    def _row(self, code: str) -> int | None:
+        head, _, rest = code.partition("//")
+        item, _, unit = rest.partition("//")
+        return self._rows.get((head, ""), self._rows.get((f"{head}//{item}", unit_key(unit))))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], int]:
+        keys = list(zip(self.frame.base_code, self.frame.source_unit, strict=True))
+        rows = {key: row for row, key in enumerate(keys)}
+        return rows | {(code, ""): row for row, (code, _) in enumerate(keys) if self.frame.is_default.iat[row]}
+
+
+def unit_key(unit: str) -> str:
+    """Write a unit as it is compared: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
+
+    >>> unit_key(" mm Hg ")
+    'mmhg'
+    """
+    return unit.replace(" ", "").lower()
+
+
+def load(path: Path | None = None) -> Concepts:
+    """Read and check a table of concepts.
+
+    Args:
+        path: a file with the columns of `concepts.csv`, for another hospital; default the table for MIMIC-IV.
+
+    Raises:
+        SchemaError: the file is missing, or a row breaks a rule; the message names file, line, column and value.
+
+    >>> load().channels[0]
+    Channel(name='sodium', kind='numeric', category='lab', unit='mEq/L', low=50.0, high=225.0)
+    """
+    file: Path | Traversable = files("ehrdl.clinical") / "concepts.csv" if path is None else path
+    channels: dict[str, Channel] = {}
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    owner: dict[str, str] = {}  # base code -> its channel
+    for line, cells in _lines(file):
+        where = f"{file}: line {line}"
+        channel, factor, offset = _parse(where, cells)
+        code, unit = cells["code"], unit_key(cells["source_unit"])
+        is_default = code not in owner
+        if owner.setdefault(code, channel.name) != channel.name:
+            raise SchemaError(f"{where}: column channel: {channel.name!r}, but {code} is already {owner[code]!r}")
+        if (code, unit) in rows:
+            raise SchemaError(f"{where}: column source_unit: {unit!r} is already given for {code}")
+        if not unit and not is_default:
+            raise SchemaError(f"{where}: column source_unit: '' must stand in the first row of {code}")
+        _check_same(where, channels.setdefault(channel.name, channel), channel)
+        rows[code, unit] = {"base_code": code, "source_unit": unit, "is_default": is_default, "channel": channel.name}
+        rows[code, unit] |= asdict(channel) | {"factor": factor, "offset": offset}
+        rows[code, unit] |= {"label": cells["label"], "source": cells["source"]}
+    if not rows:
+        raise SchemaError(f"{file}: no rows; expected at least one concept")
+    frame = pd.DataFrame(list(rows.values())).drop(columns="name")
+    ids = {name: position for position, name in enumerate(channels)}
+    frame.insert(3, "channel_id", frame.channel.map(ids))
+    return Concepts(tuple(channels.values()), frame)
+
+
+def _lines(file: Path | Traversable) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, cells by column, stripped)."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{file}: cannot be read as a table of concepts: {error}") from None
+    reader = csv.reader(text.splitlines())
+    header = [name.strip() for name in next(reader, [])]
+    for name in (*_TEXTS, *_NUMBERS):
+        if header.count(name) != 1:
+            raise SchemaError(f"{file}: line 1: column {name} stands {header.count(name)} times; expected once")
+    for cells in reader:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise SchemaError(f"{file}: line {reader.line_num}: {len(cells)} cells; the header has {len(header)}")
+        yield reader.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+
+
+def _parse(where: str, cells: dict[str, str]) -> tuple[Channel, float, float]:
+    """Read one row as its channel, factor and offset, on its own."""
+    for name in ("code", "channel", "label", "source"):
+        if not cells[name]:
+            raise SchemaError(f"{where}: column {name}: is empty")
+    for name, allowed in (("kind", _KINDS), ("category", _CATEGORIES)):
+        if cells[name] not in allowed:
+            raise SchemaError(f"{where}: column {name}: {cells[name]!r} is none of {', '.join(allowed)}")
+    name, kind, category, unit = (cells[column] for column in ("channel", "kind", "category", "unit"))
+    if kind == "event":
+        for column in ("source_unit", "unit", *_NUMBERS):
+            if cells[column]:
+                raise SchemaError(f"{where}: column {column}: {cells[column]!r}, but an event has none")
+        return Channel(name, kind, category, unit, math.nan, math.nan), 1.0, 0.0
+    factor, offset, low, high = (_number(where, column, cells[column]) for column in _NUMBERS)
+    if factor <= 0:
+        raise SchemaError(f"{where}: column factor: {cells['factor']!r} is not above 0")
+    if low >= high:
+        raise SchemaError(f"{where}: column high: {cells['high']!r} is not above low, {cells['low']!r}")
+    return Channel(name, kind, category, unit, low, high), factor, offset
+
+
+def _number(where: str, column: str, cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SchemaError(f"{where}: column {column}: {cell!r} is not a finite number")
+    return number
+
+
+def _check_same(where: str, first: Channel, other: Channel) -> None:
+    """Refuse a row that describes its channel otherwise than the channel's first row."""
+    for column, value in asdict(other).items():
+        expected = getattr(first, column)
+        if value != expected and not (value != value and expected != expected):  # NaN equals NaN here
+            raise SchemaError(f"{where}: column {column}: {value!r}, but channel {first.name} has {expected!r}")

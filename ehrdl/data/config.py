@@ -1,0 +1,80 @@
+"""The `data` part of a configuration. Free of torch, so that the command line can read it quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ehrdl.data.sources.base import Source
+from ehrdl.data.split import Split
+from ehrdl.data.window import Window
+from ehrdl.engine import Prepare
+from ehrdl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NoteOptions:
+    """How notes become tokens.
+
+    Attributes:
+        tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
+        vocab_size: size of the fitted vocabulary.
+        chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
+    """
+
+    tokenizer: str | None = None
+    vocab_size: int = 4000
+    chunk_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        if self.chunk_tokens < 8:
+            raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
+        if self.vocab_size < 100:
+            raise ConfigError(f"data.notes.vocab_size: {self.vocab_size} is below 100")
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How samples become batches.
+
+    Attributes:
+        size: samples a batch.
+        samples_per_subject: in training, a fresh draw of at most so many samples a subject every epoch; null = all.
+        num_workers: loader processes; on few cores they cost more than they give.
+    """
+
+    size: int = 64
+    samples_per_subject: int | None = None
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        if self.size < 1:
+            raise ConfigError(f"data.batch.size: {self.size} is below 1")
+        if self.samples_per_subject is not None and self.samples_per_subject < 1:
+            raise ConfigError(f"data.batch.samples_per_subject: {self.samples_per_subject} is below 1")
+        if self.num_workers < 0:
+            raise ConfigError(f"data.batch.num_workers: {self.num_workers} is below 0")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data come from and how they become batches.
+
+    Attributes:
+        source: which hospital, in which layout.
+        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = shipped.
+        window: how far back features are read.
+        split: who trains, tunes, is held out.
+        notes: how notes become tokens.
+        batch: how samples become batches.
+        prepare: cache, memory, processes.
+    """
+
+    source: Source
+    concepts: str | None = None
+    window: Window = field(default_factory=Window)
+    split: Split = field(default_factory=Split)
+    notes: NoteOptions = field(default_factory=NoteOptions)
+    batch: BatchOptions = field(default_factory=BatchOptions)
+    prepare: Prepare = field(default_factory=Prepare)

@@ -1,0 +1,59 @@
+"""The datamodule: prepared data as loaders, one split each."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from ehrdl.data.collate import Collate
+from ehrdl.data.config import BatchOptions
+from ehrdl.data.prepare import Prepared
+from ehrdl.data.sampler import LengthBuckets, Loader
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+
+_TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets: the encoder of notes is the slow part
+
+
+class ClinicalDataModule(pl.LightningDataModule):
+    """Loaders of the training, tuning and held-out samples.
+
+    Args:
+        prepared: from `ehrdl.data.prepare.prepare`.
+        batch: how samples become batches.
+        seed: of the training order.
+    """
+
+    def __init__(self, prepared: Prepared, batch: BatchOptions, seed: int = 0) -> None:
+        super().__init__()
+        self.prepared, self.batch, self.seed = prepared, batch, seed
+        dataset = prepared.dataset
+        self.cost = dataset.n_tokens() + _TOKENS_A_FACT * dataset.n_observations()
+
+    def train_dataloader(self) -> Loader:
+        """The training samples, in a new order every epoch."""
+        return self._loader(TRAIN, shuffle=True)
+
+    def val_dataloader(self) -> Loader:
+        """The tuning samples, each once."""
+        return self._loader(TUNING, shuffle=False)
+
+    def test_dataloader(self) -> Loader:
+        """The held-out samples, each once."""
+        return self._loader(HELD_OUT, shuffle=False)
+
+    def predict_dataloader(self) -> list[Loader]:
+        """Tuning and held-out samples, each once."""
+        return [self.val_dataloader(), self.test_dataloader()]
+
+    def _loader(self, split: str, shuffle: bool) -> Loader:
+        rows = self.prepared.rows(split)
+        subject = self.prepared.samples.subject_id.to_numpy()[rows]
+        per_subject = self.batch.samples_per_subject if shuffle else None
+        buckets = LengthBuckets(subject, self.cost[rows], rows, self.batch.size, shuffle, per_subject, self.seed)
+        workers = self.batch.num_workers
+        return Loader(
+            self.prepared.dataset,
+            batch_sampler=buckets,
+            collate_fn=Collate(self.prepared.dataset.notes, self.prepared.frame),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )

@@ -1,0 +1,217 @@
+"""From a configured source and task to datasets: every step cached under its input, its arguments and its version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ehrdl.batch import DataSpec
+from ehrdl.clinical import concepts as concept_tables
+from ehrdl.clinical.concepts import Concepts
+from ehrdl.data import notes, store, vocab
+from ehrdl.data.collate import NoteFrame
+from ehrdl.data.config import DataConfig
+from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.split import assign
+from ehrdl.data.static import STATICS, static_features, subject_facts
+from ehrdl.engine import cached, digest, read_json, say, write_json
+from ehrdl.errors import SchemaError
+from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
+
+#: Seen by the static features, so no series of its own.
+_STAYS = "encounter"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that fitting, predicting and reporting need of the data.
+
+    Attributes:
+        samples: SAMPLES with splits and groups.
+        dataset: what each sample sees.
+        spec: what models must know.
+        frame: how notes become chunks; None without notes.
+        tokenizer: folder or name of the tokenizer; None without notes.
+        events: the EVENTS folder.
+        facts: numbers for the manifest.
+    """
+
+    samples: pd.DataFrame
+    dataset: SampleDataset
+    spec: DataSpec
+    frame: NoteFrame | None
+    tokenizer: str | None
+    events: Path
+    facts: dict[str, Any]
+
+    def rows(self, split: str) -> np.ndarray:
+        """The SAMPLES rows of a split."""
+        return np.flatnonzero(self.samples.split.to_numpy() == split)
+
+
+def read_events(data: DataConfig) -> Path:
+    """The EVENTS folder of the configured source, read at most once."""
+    key = data.source.fingerprint() | {"n_shards": data.prepare.n_shards}
+
+    def build(out: Path) -> None:
+        write_json(out / "source.json", data.source.read(out, data.prepare))
+
+    return cached(data.prepare, "events", key, build)
+
+
+def find_samples(data: DataConfig, events: Path, task: Any) -> TaskResult:
+    """The task's cohort over EVENTS."""
+    with duckdb.connect() as con:
+        return task.label(con.sql(f"SELECT * FROM read_parquet('{events}/data/**/*.parquet')"))
+
+
+def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
+    """Store, notes, tokens and scalers for a cohort.
+
+    Raises:
+        SchemaError: a split has no sample, or one class only.
+    """
+    known = concept_tables.load(Path(data.concepts) if data.concepts else None)
+    samples = result.samples.assign(split=assign(result.samples.subject_id.to_numpy(), data.split))
+    outputs = [output.name for output in result.outputs]
+    _require_classes(samples, outputs)
+    series = _series(data, events, known)
+    train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
+    words, frame, tokenizer = _notes(data, events, train_subjects)
+    static = static_features(samples, subject_facts(events), series)
+    hidden = _hidden(series, known, result.hidden_codes)
+    dataset = SampleDataset(samples, static, series, words, data.window, hidden)
+    samples = _with_presence(samples, dataset)
+    check(samples, SAMPLES)
+    spec = _spec(data, samples, dataset, result, frame, tokenizer, train_subjects)
+    facts = _facts(samples, dataset, series, read_json(events / "source.json"))
+    return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
+
+
+def _series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
+    key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
+    folder = cached(data.prepare, "series", key, lambda out: store.build(events, known, out, data.prepare))
+    return store.open_store(folder, known)
+
+
+def _notes(
+    data: DataConfig, events: Path, train_subjects: np.ndarray
+) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
+    """Notes with their tokens; None where the source has none."""
+    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION}
+    texts = cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare))
+    opened = notes.open_notes(texts)
+    if not len(opened):
+        return None, None, None
+    name = data.notes.tokenizer
+    if name is None:
+        fitted = key | {
+            "subjects": digest(train_subjects.tolist()),
+            "vocab_size": data.notes.vocab_size,
+            "fit": vocab.VERSION,
+        }
+        size = data.notes.vocab_size
+        name = str(
+            cached(
+                data.prepare, "tokenizer", fitted, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out)
+            )
+        )
+    tokenizer = vocab.load_tokenizer(name)
+    key = key | {"tokenizer": digest(tokenizer.backend_tokenizer.to_str())}
+    tokens = cached(data.prepare, "tokens", key, lambda out: notes.tokenize(opened, tokenizer, out))
+    frame = NoteFrame(
+        tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, data.notes.chunk_tokens
+    )
+    return notes.open_notes(texts, tokens), frame, name
+
+
+def _hidden(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
+    """(n_channels,) bool: channels of stays, and of the codes that define the outcome."""
+    hidden = np.array([channel.category == _STAYS for channel in series.channels])
+    for prefix in codes:
+        matched = known.frame.channel_id[known.frame.base_code.str.startswith(prefix)]
+        hidden[matched.to_numpy()] = True
+    return hidden
+
+
+def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
+    for split in SPLITS:
+        part = samples[samples.split == split]
+        for output in outputs:
+            label = part[f"label_{output}"].dropna()
+            n, events = len(label), int(label.sum())
+            if n == 0 or events in (0, n):
+                raise SchemaError(
+                    f"SAMPLES: split {split}, output {output}: {n} samples of {part.subject_id.nunique()} subjects, "
+                    f"{events} positive; both classes are needed. Use more subjects, or change data.split"
+                )
+
+
+def _with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
+    has_note = [bool(len(dataset.note_rows(row))) for row in range(len(dataset))]
+    has_series = [bool(len(dataset[row].value)) for row in range(len(dataset))]
+    named = {True: "yes", False: "no"}
+    return samples.assign(
+        group_has_note=pd.Series(has_note).map(named).to_numpy(),
+        group_has_series=pd.Series(has_series).map(named).to_numpy(),
+    )
+
+
+def _spec(
+    data: DataConfig,
+    samples: pd.DataFrame,
+    dataset: SampleDataset,
+    result: TaskResult,
+    frame: NoteFrame | None,
+    tokenizer: str | None,
+    train_subjects: np.ndarray,
+) -> DataSpec:
+    train = samples[samples.split == TRAIN]
+    modalities = []
+    if (train.group_has_note == "yes").any():
+        modalities.append("note")
+    elif frame is not None:
+        say("notes: no training sample sees a note by its prediction time; the note side is left out")
+    if (train.group_has_series == "yes").any():
+        modalities.append("series")
+    static = dataset.static[train.index]
+    std = static.std(axis=0, dtype=np.float64)
+    labels = [train[f"label_{output.name}"] for output in result.outputs]
+    return DataSpec(
+        modalities=tuple(modalities),
+        channels=vocab.fit_channels(dataset.store, train_subjects),
+        statics=STATICS,
+        static_mean=tuple(static.mean(axis=0, dtype=np.float64).tolist()),
+        static_std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        window_hours=float(data.window.series_hours),
+        vocab_size=len(vocab.load_tokenizer(tokenizer)) if tokenizer else 0,
+        pad_id=frame.pad_id if frame else 0,
+        chunk_tokens=frame.chunk_tokens if frame else 0,
+        outputs=tuple(result.outputs),
+        prevalence=tuple(float(label.mean()) for label in labels),
+    )
+
+
+def _facts(
+    samples: pd.DataFrame, dataset: SampleDataset, series: store.Store, source: dict[str, Any]
+) -> dict[str, Any]:
+    slices = dataset.stop - dataset.start
+    return {
+        "tables": source["tables"],
+        "missing": source["missing"],
+        "data": {
+            "n_samples": samples.split.value_counts().to_dict(),
+            "n_subjects": samples.groupby("split").subject_id.nunique().to_dict(),
+            "n_channels": int((~dataset.hidden).sum()),
+            "n_facts": len(series.value),
+            "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
+            "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),
+        },
+        "implausible_values": {k: v["implausible"] for k, v in series.counts.items() if v["implausible"]},
+        "unknown_units": {k: v["unknown_unit"] for k, v in series.counts.items() if v["unknown_unit"]},
+    }

@@ -1,0 +1,1 @@
+"""One file a source: a hospital's tables in, EVENTS out."""

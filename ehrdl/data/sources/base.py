@@ -1,0 +1,32 @@
+"""What a source is: a hospital's tables in, EVENTS out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from ehrdl.engine import Prepare
+
+
+class Source(ABC):
+    """A hospital's data in one layout. One file each."""
+
+    #: Raised by one whenever `read` would write other bytes for the same input; part of the cache key.
+    VERSION: int
+
+    @abstractmethod
+    def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
+        """Write EVENTS (a MEDS dataset with the extension columns) into the folder `out`.
+
+        Returns:
+            What was read, for the manifest: rows a table, tables that are missing, rows on a fallback rule.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What the input is, cheaply: the cache key of `read`. Raises SchemaError if the input is not there."""
+
+    def true_probabilities(self) -> Path | None:
+        """A table (encounter_id, prob) of the outcome's true probability, where the source is a simulator."""
+        return None

@@ -1,0 +1,329 @@
+"""MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2, read with DuckDB, streaming, into EVENTS.
+
+`available_time` follows one rule a table, stated beside its query. A bare storetime shows facts before they happen (it can
+precede charttime), so a fact is never available before its own time; where storetime is null a default delay stands in,
+and such rows are counted. A stay's codes come with a coding lag, whatever a chart date says. What is known only at the end
+of a stay (discharge location, final admission type, insurance, length of stay) is never attached to its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ehrdl.clinical import concepts
+from ehrdl.data import events
+from ehrdl.data.sources.base import Source
+from ehrdl.data.sources.raw import RawTable, explain, find
+from ehrdl.engine import Prepare, connect, digest, fingerprint, progress, say
+from ehrdl.errors import ConfigError, SchemaError
+
+_END_OF_DAY = "INTERVAL 1 DAY - INTERVAL 1 MICROSECOND"
+_NOTE_COLUMNS = {
+    "subject_id": "BIGINT",
+    "hadm_id": "BIGINT",
+    "note_type": "VARCHAR",
+    "charttime": "TIMESTAMP",
+    "storetime": "TIMESTAMP",
+    "text": "VARCHAR",
+}
+_RESULT_COLUMNS = {
+    "subject_id": "BIGINT",
+    "hadm_id": "BIGINT",
+    "itemid": "BIGINT",
+    "charttime": "TIMESTAMP",
+    "storetime": "TIMESTAMP",
+    "value": "VARCHAR",
+    "valuenum": "DOUBLE",
+    "valueuom": "VARCHAR",
+}
+#: Every table that is read, with the types of its columns.
+TABLES: dict[str, dict[str, str]] = {
+    "hosp/patients": {
+        "subject_id": "BIGINT",
+        "gender": "VARCHAR",
+        "anchor_age": "INTEGER",
+        "anchor_year": "INTEGER",
+        "anchor_year_group": "VARCHAR",
+        "dod": "TIMESTAMP",
+    },
+    "hosp/admissions": {
+        "subject_id": "BIGINT",
+        "hadm_id": "BIGINT",
+        "admittime": "TIMESTAMP",
+        "dischtime": "TIMESTAMP",
+        "deathtime": "TIMESTAMP",
+        "admission_type": "VARCHAR",
+        "admission_location": "VARCHAR",
+        "discharge_location": "VARCHAR",
+        "insurance": "VARCHAR",
+        "language": "VARCHAR",
+        "marital_status": "VARCHAR",
+        "race": "VARCHAR",
+        "edregtime": "TIMESTAMP",
+        "edouttime": "TIMESTAMP",
+        "hospital_expire_flag": "INTEGER",
+    },
+    "hosp/services": {
+        "subject_id": "BIGINT",
+        "hadm_id": "BIGINT",
+        "transfertime": "TIMESTAMP",
+        "curr_service": "VARCHAR",
+    },
+    "hosp/diagnoses_icd": {
+        "subject_id": "BIGINT",
+        "hadm_id": "BIGINT",
+        "seq_num": "INTEGER",
+        "icd_code": "VARCHAR",
+        "icd_version": "INTEGER",
+    },
+    "hosp/labevents": _RESULT_COLUMNS,
+    "icu/icustays": {
+        "subject_id": "BIGINT",
+        "hadm_id": "BIGINT",
+        "first_careunit": "VARCHAR",
+        "last_careunit": "VARCHAR",
+        "intime": "TIMESTAMP",
+        "outtime": "TIMESTAMP",
+    },
+    "icu/chartevents": _RESULT_COLUMNS,
+    "note/discharge": _NOTE_COLUMNS,
+    "note/radiology": _NOTE_COLUMNS,
+}
+#: Stays are needed by every other table, so these are always read, stays first.
+REQUIRED = ("hosp/admissions", "hosp/patients")
+#: MIMIC-IV-Note is a data set of its own, which many who have MIMIC-IV do not hold: said, not refused.
+OPTIONAL = ("note/discharge", "note/radiology")
+
+
+class Mimic4(Source):
+    """MIMIC-IV in its own layout: `hosp/`, `icu/` and, where the notes are held, `note/`.
+
+    Args:
+        root: folder that holds `hosp/` and `icu/`.
+        note_root: folder that holds `note/`; by default `root`.
+        tables: tables to read, of `TABLES`; by default all. Patients and admissions are always read.
+        coding_lag_days: when a stay's diagnosis codes can be seen, after discharge [days].
+        concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        root: str,
+        note_root: str | None = None,
+        tables: list[str] | None = None,
+        coding_lag_days: float = 7,
+        concepts: str | None = None,
+    ) -> None:
+        if coding_lag_days < 0:
+            raise ConfigError(f"data.source.coding_lag_days: {coding_lag_days} is below 0: codes would leak")
+        for table in tables or []:
+            if table not in TABLES:
+                raise ConfigError(f"data.source.tables: {table!r} is not one of {', '.join(TABLES)}")
+        self.root = Path(root)
+        self.note_root = Path(note_root) if note_root else self.root
+        self.tables = tuple(dict.fromkeys((*REQUIRED, *(tables or TABLES))))
+        self.coding_lag_days = coding_lag_days
+        self.concepts = concepts
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The files and the options that decide the result of `read`."""
+        files, missing = self._files()
+        return {
+            "source": "mimic4",
+            "version": [self.VERSION, events.VERSION],
+            "files": {name: fingerprint(table.path) for name, table in files.items()},
+            "missing": missing,
+            "coding_lag_days": self.coding_lag_days,
+            "concepts": digest(self._concepts().frame.to_csv()),
+        }
+
+    def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
+        """Write EVENTS into `out`; see `Source.read`."""
+        prepare = prepare or Prepare()
+        files, missing = self._files()
+        for line in missing:
+            say(line)
+        known = self._concepts()
+        queries = self._queries(known, "hosp/labevents" in files)
+        # Headers first: a missing column is said before hours of reading, not after.
+        scans = {name: table.scan() for name, table in files.items()}
+        writer = events.EventsWriter(out, prepare)
+        with connect(prepare, out) as con, progress() as bar:
+            for name in bar.track(list(files), description="read tables"):
+                con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {scans[name]}")
+                try:
+                    if name == "hosp/admissions":
+                        con.execute(_STAYS)
+                    writer.stage(con, name.replace("/", "."), queries[name])
+                except duckdb.Error as error:
+                    raise explain(error, files[name]) from None
+        labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
+        writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
+        return {"tables": writer.counts, "missing": missing}
+
+    def _concepts(self) -> concepts.Concepts:
+        return concepts.load(Path(self.concepts) if self.concepts else None)
+
+    def _files(self) -> tuple[dict[str, RawTable], list[str]]:
+        """The table files that are there, and a line for each optional one that is not."""
+        if not self.root.is_dir():
+            raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
+        files, missing = {}, []
+        for name in self.tables:
+            root = self.note_root if name.startswith("note/") else self.root
+            path = find(root, name)
+            if path:
+                files[name] = RawTable(name, path, TABLES[name])
+            elif name in OPTIONAL:
+                missing.append(f"{name}: not under {root}; the run goes on without these notes")
+            else:
+                raise SchemaError(
+                    f"{root}/{name}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet); "
+                    f"add it, or leave it out of data.source.tables"
+                )
+        return files, missing
+
+    def _queries(self, known: concepts.Concepts, has_labevents: bool) -> dict[str, str]:
+        lab_items = set(known.frame.base_code[known.frame.category == "lab"])
+        charted = [code for code in known.base_codes("CHART//") if code not in lab_items]
+        copies = [] if has_labevents else [code for code in known.base_codes("CHART//") if code in lab_items]
+        return {
+            "hosp/patients": _PATIENTS,
+            "hosp/admissions": _ADMISSIONS,
+            "hosp/services": _row("'SERVICE_IN//' || curr_service", "transfertime", where="curr_service IS NOT NULL"),
+            "hosp/diagnoses_icd": _diagnoses(self.coding_lag_days),
+            "hosp/labevents": _results("LAB", known.base_codes("LAB//"), 4),
+            "icu/icustays": _ICUSTAYS,
+            # Lab items in chartevents repeat labevents at the time of the draw: dropped where labevents is read,
+            # else under the lab's delay.
+            "icu/chartevents": _results("CHART", charted, 1, slow=copies),
+            "note/discharge": _notes("discharge"),
+            "note/radiology": _notes("radiology"),
+        }
+
+
+def _row(
+    code: str,
+    time: str,
+    available: str | None = None,
+    number: str = "NULL",
+    text: str = "NULL",
+    fallback: str = "false",
+    encounter: str = "hadm_id",
+    where: str = "true",
+    table: str = "raw",
+) -> str:
+    """SQL of EVENTS rows from the view `raw`; a row without a time or a subject is no event."""
+    return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
+        CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
+        {fallback} AS fallback
+        FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND ({where})"""
+
+
+def _static(code: str, number: str = "NULL", where: str = "true") -> str:
+    return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
+        CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
+        FROM raw WHERE subject_id IS NOT NULL AND ({where})"""
+
+
+def _union(rows: Sequence[str]) -> str:
+    return " UNION ALL ".join(rows)
+
+
+_STAYS = "CREATE OR REPLACE TEMP TABLE stays AS SELECT subject_id, hadm_id, dischtime, deathtime FROM raw"
+
+# Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group serves splits and
+# censoring alone. Death is a stay's deathtime; outside the hospital it is known to the day: its end.
+_PATIENTS = _union(
+    [
+        _static("'GENDER//' || gender", where="gender IS NOT NULL"),
+        _static("'ANCHOR_YEAR_GROUP//' || anchor_year_group", "anchor_year", "anchor_year_group IS NOT NULL"),
+        _row("'MEDS_BIRTH'", "make_timestamp(anchor_year - anchor_age, 1, 1, 0, 0, 0)", encounter="NULL"),
+        _row("'MEDS_DEATH'", "deathtime", table="(SELECT subject_id, min(deathtime) AS deathtime, "
+             "arg_min(hadm_id, deathtime) AS hadm_id FROM stays GROUP BY subject_id)"),
+        _row(
+            "'MEDS_DEATH'",
+            f"CAST(CAST(dod AS DATE) AS TIMESTAMP) + {_END_OF_DAY}",
+            encounter="NULL",
+            where="subject_id NOT IN (SELECT subject_id FROM stays WHERE deathtime IS NOT NULL)",
+        ),
+    ]
+)
+# Known at arrival: where from, race, language, marital status of this stay. Known at discharge: where to, the final
+# admission type and insurance. hospital_expire_flag only says that the stay ended in death.
+_ADMISSIONS = _union(
+    [
+        _row("'ED_IN'", "edregtime"),
+        _row("'ED_OUT'", "edouttime"),
+        _row("'ADMISSION//' || coalesce(admission_location, 'UNKNOWN')", "admittime"),
+        *[
+            _row(f"'{name.upper()}//' || {name}", "admittime", where=f"{name} IS NOT NULL")
+            for name in ("race", "language", "marital_status")
+        ],
+        _row(
+            """'DISCHARGE//' || CASE WHEN hospital_expire_flag = 1 OR deathtime IS NOT NULL THEN 'DIED'
+               ELSE coalesce(discharge_location, 'UNKNOWN') END""",
+            "dischtime",
+        ),
+        *[
+            _row(f"'{name.upper()}//' || {name}", "dischtime", where=f"{name} IS NOT NULL")
+            for name in ("admission_type", "insurance")
+        ],
+    ]
+)
+# The last unit and the time out ride on the end of the ICU stay only.
+_ICUSTAYS = _union(
+    [
+        _row("'ICU_IN//' || coalesce(first_careunit, 'UNKNOWN')", "intime"),
+        _row("'ICU_OUT//' || coalesce(last_careunit, 'UNKNOWN')", "outtime"),
+    ]
+)
+
+
+def _diagnoses(lag_days: float) -> str:
+    """Codes are given after discharge: time of the stay's end, available after the coding lag."""
+    lag = f"to_microseconds({round(lag_days * 86_400_000_000)})"
+    code = "'DIAGNOSIS//ICD' || icd_version || '//' || upper(replace(trim(icd_code), '.', ''))"
+    stays = "(SELECT raw.*, stays.dischtime FROM raw JOIN stays USING (hadm_id))"
+    return _row(code, "dischtime", f"dischtime + {lag}", "seq_num", where="icd_code IS NOT NULL", table=stays)
+
+
+def _results(prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = ()) -> str:
+    """Labs and vitals: charttime -> max(charttime, storetime); null storetime: a delay (4 h for `slow` items)."""
+    itemids = [code.split("//")[1] for code in (*items, *slow)]
+    slow_ids = [code.split("//")[1] for code in slow] or ["-1"]
+    delay = f"CASE WHEN itemid IN ({', '.join(slow_ids)}) THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
+    return _row(
+        f"'{prefix}//' || itemid || '//' || coalesce(trim(valueuom), '')",
+        "charttime",
+        f"CASE WHEN storetime IS NULL THEN charttime + {delay} ELSE greatest(charttime, storetime) END",
+        "valuenum",
+        "CASE WHEN valuenum IS NULL THEN value END",
+        "storetime IS NULL",
+        where=f"itemid IN ({', '.join(itemids)}) AND (valuenum IS NOT NULL OR value IS NOT NULL)",
+    )
+
+
+def _notes(kind: str) -> str:
+    """storetime where present, never before charttime's 00:00; else the end of charttime's day.
+
+    A radiology report that was stored before its charted time existed then: its `time` is the earlier of the two.
+    """
+    day = "CAST(CAST(charttime AS DATE) AS TIMESTAMP)"
+    available = f"CASE WHEN storetime IS NULL THEN {day} + {_END_OF_DAY} ELSE greatest(storetime, {day}) END"
+    return _row(
+        f"'NOTE//{kind}//' || coalesce(note_type, 'UNKNOWN')",
+        f"least(charttime, {available})",
+        available,
+        text="text",
+        fallback="storetime IS NULL",
+        where="text IS NOT NULL AND charttime IS NOT NULL",
+    )

@@ -1,0 +1,145 @@
+"""The synthetic hospital: invented patients in MIMIC-IV's layout, whose true 30-day risk is known.
+
+`synthetic_risk` holds the known answer, `synthetic_stays` the lives, `synthetic_series`, `synthetic_vitals` and
+`synthetic_text` render facts as measurements and words, `synthetic_records` and `synthetic_illness` write the rest.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ehrdl.data.sources import synthetic_illness as illness
+from ehrdl.data.sources import synthetic_records as records
+from ehrdl.data.sources import synthetic_series as series
+from ehrdl.data.sources import synthetic_text as text
+from ehrdl.data.sources import synthetic_vitals as vitals
+from ehrdl.data.sources.synthetic_files import TRUTH, HospitalWriter
+from ehrdl.data.sources.synthetic_stays import simulate
+from ehrdl.errors import ConfigError
+
+BLOCK_PATIENTS = 2000
+MAX_NOTE_TOKENS = 3000
+
+
+def write_hospital(
+    root: Path,
+    n_patients: int = 2000,
+    seed: int = 0,
+    note_tokens: tuple[int, int] = (40, 120),
+    progress: bool = True,
+) -> None:
+    """Write a hospital of `n_patients` under `root`: `hosp/`, `icu/`, `note/` as MIMIC-IV has them, and `truth.csv`.
+
+    The same arguments give the same bytes. Blocks of patients are drawn and written one after the other, so memory does
+    not grow with their number.
+
+    Args:
+        root: folder to make; it must not hold anything yet.
+        n_patients: how many patients, > 0.
+        seed: of every draw, >= 0. The length of notes changes nothing but the notes.
+        note_tokens: fewest and most words of a discharge summary, at most 3000; facts are written even where they
+            need more.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ConfigError: an argument is out of range, or `root` is not empty.
+    """
+    _check(root, n_patients, seed, note_tokens)
+    partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with HospitalWriter(partial, records.TRUTH_SPEC) as writer:
+            _write_items(writer)
+            _write_blocks(writer, n_patients, seed, note_tokens, progress)
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check(root: Path, n_patients: int, seed: int, note_tokens: tuple[int, int]) -> None:
+    if n_patients < 1:
+        raise ConfigError(f"n_patients must be at least 1, not {n_patients}")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, not {seed}")
+    if len(note_tokens) != 2 or not 1 <= note_tokens[0] <= note_tokens[1] <= MAX_NOTE_TOKENS:
+        raise ConfigError(f"note_tokens must be [low, high], 1 <= low <= high <= {MAX_NOTE_TOKENS}, not {note_tokens}")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(f"{root} exists and is not an empty folder; give another one to write the hospital to")
+
+
+def _write_items(writer: HospitalWriter) -> None:
+    for table, values in (
+        ("hosp/d_labitems", series.lab_items()),
+        ("icu/d_items", vitals.chart_items()),
+        ("hosp/d_icd_diagnoses", illness.code_titles()),
+    ):
+        writer.write(table, values, len(next(iter(values.values()))))
+
+
+def _write_blocks(
+    writer: HospitalWriter, n_patients: int, seed: int, note_tokens: tuple[int, int], progress: bool
+) -> None:
+    firsts = range(0, n_patients, BLOCK_PATIENTS)
+    seeds = np.random.SeedSequence(seed).spawn(len(firsts))
+    counts = {"stay": 0, "icu": 0, "transfer": 0, "lab": 0, "specimen": 0}
+    for first, child in zip(_tracked(firsts, progress), seeds, strict=True):
+        _write_block(writer, child, first, min(BLOCK_PATIENTS, n_patients - first), note_tokens, counts)
+
+
+def _tracked(blocks: range, progress: bool) -> Iterable[int]:
+    if not progress:
+        return blocks
+    from rich.progress import track
+
+    return track(blocks, description="writing the synthetic hospital")
+
+
+def _write_block(
+    writer: HospitalWriter,
+    seed: np.random.SeedSequence,
+    first: int,
+    n_patients: int,
+    note_tokens: tuple[int, int],
+    counts: dict[str, int],
+) -> None:
+    """Draw and write one block; `counts` are the ids used so far, and are moved on."""
+    # a generator a part: longer notes leave the patients and their labs as they are
+    lives, admin, measured, words = map(np.random.default_rng, seed.spawn(4))
+    block = simulate(lives, first, n_patients, counts["stay"])
+    stays = records.stay_frame(block)
+    conditions = illness.draw_conditions(admin, block)
+    admissions = records.admissions(admin, block, stays)
+    icu = records.icu_stays(admin, stays)
+    icu["stay_id"] = 30_000_000 + counts["icu"] + np.arange(len(icu))
+    transfers = dict(records.transfers(admin, stays, admissions, icu, conditions))
+    transfers["transfer_id"] = 40_000_000 + counts["transfer"] + np.arange(len(transfers["subject_id"]))
+    labs = dict(series.labs(measured, block, stays))
+    labs["labevent_id"] = 1 + counts["lab"] + np.arange(len(labs["itemid"]))
+    labs["specimen_id"] = labs["specimen_id"] + counts["specimen"]
+    counts["stay"] += len(stays)
+    counts["icu"] += len(icu)
+    counts["transfer"] += len(transfers["subject_id"])
+    counts["lab"] += len(labs["itemid"])
+    counts["specimen"] = int(labs["specimen_id"].max(initial=counts["specimen"])) + 1
+
+    tables: dict[str, Any] = {
+        "hosp/patients": records.patients(block),
+        "hosp/admissions": admissions,
+        "hosp/transfers": transfers,
+        "hosp/services": records.services(admin, stays, conditions),
+        "hosp/diagnoses_icd": illness.diagnoses(admin, block, conditions),
+        "hosp/labevents": labs,
+        "icu/icustays": records.icu_columns(icu),
+        "icu/chartevents": vitals.chart(measured, icu),
+        "note/discharge": text.discharge(words, stays, conditions, admissions["discharge_location"], note_tokens),
+        "note/radiology": text.radiology(words, stays, conditions),
+        TRUTH: records.truth(stays),
+    }
+    for table, values in tables.items():
+        writer.write(table, values, len(values["subject_id"]))

@@ -1,0 +1,92 @@
+"""Static features of a sample: who the patient is at the prediction time, and what the record says of earlier stays.
+
+Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature is
+NaN: a missing one is 0 and has its indicator. The counts cover every visible fact, not only the series window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ehrdl.data.store import Store
+from ehrdl.data.window import HOUR, bounds
+from ehrdl.schema import BIRTH
+
+_YEAR = 365.25 * 24 * HOUR
+_DAY = 24 * HOUR
+STATICS = (
+    "age_years",
+    "age_missing",
+    "sex_female",
+    "sex_missing",
+    "log_admissions_before",
+    "log_admissions_365d",
+    "log_admissions_180d",
+    "log_days_since_admission",
+    "log_days_between_stays",
+)
+
+
+def subject_facts(events: Path) -> pd.DataFrame:
+    """Birth [µs since 1970] and sex of each subject, indexed by subject_id; NaN and None where unknown."""
+    with duckdb.connect() as con:
+        return con.execute(
+            f"""SELECT subject_id, min(epoch_us(time)) FILTER (code = '{BIRTH}') AS birth,
+                min(substr(code, 9)) FILTER (code LIKE 'GENDER//%') AS sex
+                FROM read_parquet('{events}/data/**/*.parquet')
+                WHERE code = '{BIRTH}' OR code LIKE 'GENDER//%' GROUP BY subject_id ORDER BY subject_id"""
+        ).df().set_index("subject_id")
+
+
+def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store) -> np.ndarray:
+    """The features named in `STATICS`, (n_samples, S) float32.
+
+    Args:
+        samples: SAMPLES, sorted by subject_id and prediction_time.
+        subjects: from `subject_facts`.
+        store: its channels `admission` and `discharge` give the stays.
+    """
+    t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
+    subject = samples.subject_id.to_numpy()
+    who = subjects.reindex(subject)
+    birth, sex = who.birth.to_numpy(dtype=float), who.sex.to_numpy(dtype=object)
+    age = (t - birth) / _YEAR
+    unknown_sex = ~np.isin(sex, ("F", "M"))
+    columns = [
+        np.nan_to_num(age),
+        np.isnan(age),
+        sex == "F",
+        unknown_sex,
+        *_stays(store, subject, t),
+    ]
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
+    """Counts of admissions before and up to t, days since the last, and days between the last two stays."""
+    admitted, offsets = _times(store, "admission")
+    start, stop = bounds(admitted, offsets, store.subjects, subject, t)
+    counts = [stop - start]
+    for days in (365, 180):
+        first, last = bounds(admitted, offsets, store.subjects, subject, t, days * _DAY)
+        counts.append(last - first)
+    latest = admitted[np.maximum(stop - 1, 0)] if len(admitted) else np.zeros_like(t)
+    since = np.where(stop > start, (t - latest) / _DAY, 0.0)
+    left, left_offsets = _times(store, "discharge")
+    # The stay before this one: its discharge is the last that was visible when this stay began.
+    first, last = bounds(left, left_offsets, store.subjects, subject, np.where(stop > start, latest, t))
+    before = left[np.maximum(last - 1, 0)] if len(left) else np.zeros_like(t)
+    gap = np.where(last > first, (np.where(stop > start, latest, t) - before) / _DAY, 3650.0)
+    return [*[np.log1p(count) for count in counts], np.log1p(np.maximum(since, 0)), np.log1p(np.clip(gap, 0, 3650))]
+
+
+def _times(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """`available` of one channel's facts, and their offsets by subject."""
+    names = [channel.name for channel in store.channels]
+    chosen = store.channel == names.index(name) if name in names else np.zeros(len(store.channel), bool)
+    before = np.r_[0, np.cumsum(chosen)]
+    return np.asarray(store.available[chosen]), before[store.offsets]

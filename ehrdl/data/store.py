@@ -1,0 +1,154 @@
+"""The series store: all subjects' facts as flat memory-mapped arrays, free of tasks, splits and scalers.
+
+`available` i64 and `time` i64 [µs], `channel` u16, `value` f32 in canonical units, ordered by (subject, available, time,
+channel), plus `subjects` and `offsets`. A fact without a number is a channel of kind `event` with value 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.concepts import Channel, Concepts
+from ehrdl.engine import Prepare, connect, map_shards, progress, read_json, write_json
+from ehrdl.errors import SchemaError
+from ehrdl.schema import NEVER_INPUT
+
+#: Raised whenever `build` would write other bytes for the same EVENTS.
+VERSION = 1
+
+_ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store; see the module for the arrays.
+
+    Attributes:
+        channels: what each number in `channel` means.
+        counts: facts kept, out of the plausible range, and of unknown unit, a channel each.
+    """
+
+    available: np.ndarray
+    time: np.ndarray
+    channel: np.ndarray
+    value: np.ndarray
+    subjects: np.ndarray
+    offsets: np.ndarray
+    channels: tuple[Channel, ...]
+    counts: dict[str, Any]
+
+    def channel_id(self, name: str) -> int:
+        """The number of a channel, by its name."""
+        return [channel.name for channel in self.channels].index(name)
+
+
+def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
+    """Write the store of an EVENTS folder into `out`, a shard at a time, then lay the shards out by subject."""
+    files = sorted((events / "data").glob("**/*.parquet"))
+    parts = out / ".parts"
+    parts.mkdir(parents=True)
+    jobs = [(file, parts / f"{i}.npz") for i, file in enumerate(files)]
+    with progress() as bar:
+        watched = bar.track(jobs, description="series store") if prepare.workers == 1 else jobs
+        counts = map_shards(_Shard(concepts, prepare), watched, prepare.workers)
+    _lay_out([part for _, part in jobs], out)
+    for _, part in jobs:
+        part.unlink()
+    parts.rmdir()
+    total = pd.concat(counts).groupby(level=0).sum()
+    write_json(out / "counts.json", {name: row.to_dict() for name, row in total.iterrows()})
+
+
+def open_store(folder: Path, concepts: Concepts) -> Store:
+    """Map a built store into memory."""
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_ARRAYS, "subjects", "offsets")}
+    return Store(**arrays, channels=concepts.channels, counts=read_json(folder / "counts.json"))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Extracts one shard's facts; a class so that joblib can send it to a process."""
+
+    concepts: Concepts
+    prepare: Prepare
+
+    def __call__(self, job: tuple[Path, Path]) -> pd.DataFrame:
+        file, part = job
+        with connect(self.prepare, part.parent) as con:
+            codes = [row[0] for row in con.execute(f"SELECT DISTINCT code FROM '{file}'").fetchall()]
+            con.register("concept", self.concepts.match(codes))
+            bases = self.concepts.base_codes()
+            con.register("base", pd.DataFrame({"code": bases}))
+            _refuse_never_input(self.concepts)
+            con.execute(f"CREATE TEMP TABLE fact AS {_FACTS.format(file=file)}")
+            counts = con.execute(_COUNTS.format(file=file)).df().set_index("channel")
+            found = con.execute(_KEPT).fetchnumpy()
+        np.savez(part, **{name: np.ma.getdata(column) for name, column in found.items()})
+        return counts
+
+
+# canonical value = value * factor + offset; an event is 1; a numeric fact without a number is no fact.
+_FACTS = """
+    SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, channel_id AS channel,
+        c.channel AS name, CASE WHEN kind = 'event' THEN 1.0 ELSE numeric_value * factor + "offset" END AS value,
+        kind = 'event' OR (numeric_value * factor + "offset" BETWEEN low AND high) AS plausible
+    FROM '{file}' AS e JOIN concept AS c USING (code)
+    WHERE time IS NOT NULL AND (kind = 'event' OR numeric_value IS NOT NULL)
+"""
+_KEPT = """
+    SELECT subject_id, available, time, CAST(channel AS USMALLINT) AS channel, CAST(value AS FLOAT) AS value
+    FROM fact WHERE plausible ORDER BY subject_id, available, time, channel, value
+"""
+_COUNTS = """
+    SELECT name AS channel, count(*) FILTER (plausible) AS kept, count(*) FILTER (NOT plausible) AS implausible,
+        0::BIGINT AS unknown_unit FROM fact GROUP BY 1
+    UNION ALL
+    SELECT code, 0, 0, count(*) FROM '{file}' WHERE code NOT IN (SELECT code FROM concept)
+        AND split_part(code, '//', 1) || '//' || split_part(code, '//', 2) IN (SELECT code FROM base) GROUP BY 1
+"""
+
+
+def _refuse_never_input(concepts: Concepts) -> None:
+    for code in concepts.base_codes():
+        if code.split("//")[0] in NEVER_INPUT:
+            raise SchemaError(f"concepts: {code} can never be an input; remove its row")
+
+
+def _lay_out(parts: list[Path], out: Path) -> None:
+    """Write each shard's rows where its subjects belong, so that the whole is ordered by subject."""
+    sizes = []
+    for part in parts:
+        with np.load(part) as arrays:
+            subject, count = np.unique(arrays["subject_id"], return_counts=True)
+        sizes.append((subject.astype(np.int64), count))
+    subjects = np.concatenate([s for s, _ in sizes]) if sizes else np.zeros(0, np.int64)
+    counts = np.concatenate([c for _, c in sizes]) if sizes else np.zeros(0, np.int64)
+    order = np.argsort(subjects, kind="stable")
+    offsets = np.r_[0, np.cumsum(counts[order])].astype(np.int64)
+    np.save(out / "subjects.npy", subjects[order])
+    np.save(out / "offsets.npy", offsets)
+    start = np.empty(len(subjects), np.int64)
+    start[order] = offsets[:-1]
+    files = {
+        name: np.lib.format.open_memmap(out / f"{name}.npy", mode="w+", dtype=kind, shape=(int(offsets[-1]),))
+        for name, kind in _ARRAYS.items()
+        if offsets[-1]
+    }
+    done = 0
+    for part, (subject, count) in zip(parts, sizes, strict=True):
+        begin = start[done : done + len(subject)]
+        done += len(subject)
+        target = np.repeat(begin - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(count.sum()) if len(count) else []
+        with np.load(part) as arrays:
+            for name, file in files.items():
+                file[target] = arrays[name]
+    for name, kind in _ARRAYS.items():
+        if name in files:
+            files[name].flush()
+        else:  # an empty array cannot be memory-mapped for writing
+            np.save(out / f"{name}.npy", np.zeros(0, kind))

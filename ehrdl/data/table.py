@@ -1,0 +1,101 @@
+"""The same samples as one row of summary features each: what classical models read.
+
+Every value comes from the slice that the dataset shows the deep models (same cut, same window, same hidden channels, same
+cap), so a difference between models is never a difference between inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.static import STATICS
+from ehrdl.engine import progress
+
+_SAMPLES_A_BLOCK = 2000
+STATISTICS = ("last", "mean", "min", "max", "slope_per_day", "count", "hours_since_last")
+
+
+def tabulate(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
+    """Summary features of some samples.
+
+    Returns:
+        One row a sample, in the order of `rows`: for each numeric channel its last, mean, min and max [canonical unit],
+        slope [unit/day] by least squares, count, and hours since the last; for each event channel its count and hours
+        since the last; the static features; `text`, the visible notes joined, oldest first. NaN = never measured.
+    """
+    blocks = []
+    with progress() as bar:
+        starts = range(0, len(rows), _SAMPLES_A_BLOCK)
+        for start in bar.track(starts, description="tabulate"):
+            blocks.append(_block(dataset, rows[start : start + _SAMPLES_A_BLOCK]))
+    return pd.concat(blocks, ignore_index=True) if blocks else _block(dataset, rows)
+
+
+def _block(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
+    items = [dataset[row] for row in rows]
+    n_channels = len(dataset.store.channels)
+    lengths = [len(item.value) for item in items]
+    sample = np.repeat(np.arange(len(items)), lengths)
+    channel, value, hours = (
+        np.concatenate([getattr(item, name) for item in items]) if items else np.zeros(0)
+        for name in ("channel", "value", "hours")
+    )
+    features = _summaries(sample * n_channels + channel, value.astype(float), hours.astype(float), len(items) * n_channels)
+    columns: dict[str, np.ndarray | list[str]] = {}
+    for i, spec in enumerate(dataset.store.channels):
+        if dataset.hidden[i]:
+            continue
+        wanted = STATISTICS if spec.kind == "numeric" else ("count", "hours_since_last")
+        for name in wanted:
+            columns[f"{spec.name}__{name}"] = features[name].reshape(len(items), n_channels)[:, i]
+    for i, name in enumerate(STATICS):
+        columns[name] = np.array([item.static[i] for item in items], dtype=float)
+    columns["text"] = _texts(dataset, rows)
+    return pd.DataFrame(columns)
+
+
+def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """Statistics of the facts of each key (sample x channel); (n,) each, NaN where there is no fact."""
+    key = key.astype(np.int64)
+    order = np.lexsort((hours, key))  # stable: of facts at one time, the one that the store lists last stays last
+    key, value, hours = key[order], value[order], hours[order]
+    count = np.bincount(key, minlength=n).astype(float)
+    seen = count > 0
+    first = np.searchsorted(key, np.flatnonzero(seen))
+    last = np.r_[first[1:], len(key)].astype(np.int64) - 1
+
+    def place(values: np.ndarray) -> np.ndarray:
+        full = np.full(n, np.nan)
+        full[seen] = values
+        return full
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(key, values, minlength=n)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean, when = total(value) / count, total(hours) / count
+        days = (hours - when[key]) / 24
+        spread = total(days**2)
+        slope = np.where(spread > 1e-9, total(days * (value - mean[key])) / spread, np.nan)
+    none = len(key) == 0
+    return {
+        "last": place(value[last] if not none else value),
+        "mean": mean,
+        "min": place(np.minimum.reduceat(value, first) if not none else value),
+        "max": place(np.maximum.reduceat(value, first) if not none else value),
+        "slope_per_day": slope,
+        "count": count,
+        "hours_since_last": place(-hours[last] if not none else hours),
+    }
+
+
+def _texts(dataset: SampleDataset, rows: np.ndarray) -> list[str]:
+    """The visible notes of each sample, each note read once."""
+    if dataset.notes is None:
+        return [""] * len(rows)
+    seen = [dataset.note_rows(row) for row in rows]
+    wanted = np.unique(np.concatenate(seen)) if seen else np.zeros(0, np.int64)
+    body = dict(zip(wanted.tolist(), dataset.notes.texts(wanted), strict=True))
+    return ["\n\n".join(body[note] for note in notes.tolist()) for notes in seen]

@@ -1,0 +1,21 @@
+"""The errors that ehrdl raises on purpose. Each message is one line: what, where, the value, and what to do next."""
+
+
+class EhrdlError(Exception):
+    """Base of every error that the command line prints as one line, with exit status 2."""
+
+
+class SchemaError(EhrdlError):
+    """Data do not have the declared form: a table, column, row or file is missing or wrong."""
+
+
+class LeakageError(EhrdlError):
+    """Something would let a feature see past its prediction time, or a subject stand in two splits."""
+
+
+class ConfigError(EhrdlError):
+    """A configuration value, or a combination of values, cannot be run."""
+
+
+class MissingExtraError(EhrdlError):
+    """An optional dependency is not installed; the message gives the command that installs it."""

@@ -1,0 +1,227 @@
+"""One run: prepare -> fit -> predict -> metrics -> report. Its signature is the configuration.
+
+Heavy libraries are imported where a step needs them, so that `--help` and errors in a config come at once. Their types are
+named nowhere here, not under TYPE_CHECKING either: the parser resolves this module's annotations, and would import them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ehrdl.batch import DataSpec
+from ehrdl.data.config import DataConfig
+from ehrdl.engine import progress, say, write_json
+from ehrdl.errors import SchemaError
+from ehrdl.models.base import Network
+from ehrdl.schema import TaskResult
+from ehrdl.tasks.base import Task
+from ehrdl.training.config import Optim, RunOptions
+
+BASELINES = ["prevalence", "logistic_regression", "gradient_boosting", "bag_of_words", "tabular_and_words"]
+
+
+def run(
+    run: RunOptions,
+    data: DataConfig,
+    task: Task,
+    model: Callable[[DataSpec], Network],
+    seeds: list[int] = [0],  # noqa: B006 - never changed, and a list is what YAML gives
+    optim: Optim = Optim(),  # noqa: B008 - frozen
+    trainer: dict[str, Any] = {},  # noqa: B006 - never changed
+    baselines: list[str] = BASELINES,
+    config: dict[str, Any] | None = None,
+) -> Path:
+    """Train and compare models on one task, from a hospital's tables to a report.
+
+    Args:
+        run: where the results go.
+        data: where the data come from and how they become batches.
+        task: what is predicted.
+        model: the network; fitted on all modalities (`fused`) and on each alone (`notes_only`, `series_only`).
+        seeds: one fit of the deep models a seed.
+        optim: how the deep models are optimised.
+        trainer: arguments of pytorch_lightning.Trainer (accelerator, devices, max_epochs, precision, strategy, …).
+        baselines: classical models on the same samples.
+        config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
+
+    Returns:
+        The run folder, with `report.html`.
+
+    Raises:
+        EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
+    """
+    from ehrdl.training.run import Run
+
+    folder = Run(run, config or {"seeds": seeds, "optim": asdict(optim), "trainer": trainer, "baselines": baselines})
+    folder.check()
+    if folder.finished:
+        say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
+        return folder.folder
+    prepared, result, trainer = _prepare(folder, data, task, trainer, baselines)
+    folder.open()
+    _write_cohort(folder, prepared, result)
+    parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines)
+    parts += _bayes(prepared, data, seeds[0])
+    _report(folder, prepared, result, task, data, parts)
+    return folder.folder
+
+
+def _prepare(
+    folder: Any, data: DataConfig, task: Task, trainer: dict[str, Any], baselines: list[str]
+) -> tuple[Any, TaskResult, dict[str, Any]]:
+    """Data, cohort and a checked trainer, before anything is written to the run folder."""
+    data.source.fingerprint()  # a missing root or table is said before ten seconds of imports
+    with folder.timed("read"):
+        from ehrdl.data.prepare import find_samples, prepare, read_events
+
+        events = read_events(data)
+    with folder.timed("task"):
+        result = find_samples(data, events, task)
+    _print_flow(result)
+    with folder.timed("import"):
+        from ehrdl.training.baseline import check_baselines
+        from ehrdl.training.fit import check_trainer
+
+        check_baselines(baselines)
+        trainer = check_trainer(trainer)
+    with folder.timed("prepare"):
+        prepared = prepare(data, events, result)
+    return prepared, result, trainer
+
+
+def _print_flow(result: TaskResult) -> None:
+    for step in result.flow:
+        say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects")
+
+
+def _write_cohort(folder: Any, prepared: Any, result: TaskResult) -> None:
+    import shutil
+
+    flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
+    write_json(folder.folder / "flow.json", flow)
+    write_json(folder.folder / "spec.json", prepared.spec.to_dict())
+    if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
+        shutil.copytree(prepared.tokenizer, folder.folder / "tokenizer", dirs_exist_ok=True)
+
+
+def _fit(
+    folder: Any,
+    prepared: Any,
+    data: DataConfig,
+    model: Callable[[DataSpec], Network],
+    seeds: list[int],
+    optim: Optim,
+    trainer: dict[str, Any],
+    baselines: list[str],
+) -> list[Any]:
+    """PREDICTIONS of every baseline and deep model, on tuning and held-out samples."""
+    from ehrdl.data.module import ClinicalDataModule
+    from ehrdl.training.baseline import fit_baselines
+    from ehrdl.training.fit import fit
+    from ehrdl.training.predict import predict, prediction_rows
+
+    with folder.timed("baselines"):
+        parts = fit_baselines(baselines, prepared, folder.folder, seeds[0])
+    module = ClinicalDataModule(prepared, data.batch)
+    outputs = [output.name for output in prepared.spec.outputs]
+    for seed in seeds:
+        for name, spec in _variants(prepared.spec).items():
+            with folder.timed(name):
+                fitted = fit(model, module, spec, optim, trainer, folder.folder, name, seed)
+                rows, prob = predict(fitted, module.predict_dataloader(), trainer)
+            parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
+    return parts
+
+
+def _variants(spec: DataSpec) -> dict[str, DataSpec]:
+    """The deep models that the data allow: with one modality, that one alone."""
+    single = {"note": "notes_only", "series": "series_only"}
+    if not spec.modalities:
+        raise SchemaError("no training sample has a note or a measurement in the window; widen data.window")
+    variants = {"fused": spec} if len(spec.modalities) > 1 else {}
+    return variants | {single[name]: spec.only(name) for name in spec.modalities}
+
+
+def _bayes(prepared: Any, data: DataConfig, seed: int) -> list[Any]:
+    """The simulator's true probability as a model, where the source is a simulator."""
+    import numpy as np
+    import pandas as pd
+
+    from ehrdl.schema import HELD_OUT, TUNING
+    from ehrdl.training.predict import prediction_rows
+
+    path = data.source.true_probabilities()
+    outputs = [output.name for output in prepared.spec.outputs]
+    if path is None or outputs != ["readmission"]:
+        return []
+    truth = pd.read_csv(path).set_index("hadm_id").prob
+    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
+    prob = truth.reindex(prepared.samples.encounter_id.iloc[rows]).to_numpy()
+    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob[:, None])]
+
+
+def _report(
+    folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]
+) -> None:
+    """Predictions, metrics, report and, last, the manifest."""
+    from ehrdl.metrics.evaluate import evaluate
+    from ehrdl.report.html import write_report
+    from ehrdl.report.summary import summarize
+    from ehrdl.training.predict import write_predictions
+
+    predictions = write_predictions(parts, folder.folder / "predictions.parquet")
+    with folder.timed("metrics"), progress() as bar:
+        job = bar.add_task("bootstrap", total=1000)
+        metrics = evaluate(predictions, on_draws=lambda n: bar.advance(job, n))
+    write_json(folder.folder / "metrics.json", metrics)
+    facts = prepared.facts | {
+        "task": task.name,
+        "source": type(data.source).__name__,
+        "warnings": _warnings(metrics, task, data),
+    }
+    manifest = folder.manifest(facts)
+    flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
+    summary = summarize(predictions, metrics, flow, manifest, folder.config)
+    write_report(summary, folder.folder / "report.html")
+    folder.finish(manifest)
+    _print_metrics(metrics, folder.folder)
+
+
+def _warnings(metrics: dict[str, Any], task: Task, data: DataConfig) -> list[str]:
+    """A score that no honest model has reached: say that it is probably a leak."""
+    lines = []
+    if data.source.true_probabilities() is None and task.too_good is not None:
+        for output, scores in metrics["outputs"].items():
+            for name, values in scores["models"].items():
+                value = values["auroc"]["value"]
+                if value is not None and value > task.too_good:
+                    lines.append(
+                        f"{output}: the AUROC {value:.3f} of {name} is above {task.too_good}, more than any honest "
+                        f"model has reached: look for a leak before you believe it"
+                    )
+    for line in lines:
+        say(f"warning: {line}")
+    return lines
+
+
+def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    for output, scores in metrics["outputs"].items():
+        say(f"\n{output}: {scores['n']:,} held-out samples, prevalence {scores['prevalence']:.3f}")
+        models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
+        for name, values in models:
+            say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}")
+        for name, values in scores["differences"].items():
+            say(f"  {name:<40} AUROC {_shown(values['auroc'], signed=True)}")
+    say(f"\nreport: {folder / 'report.html'}")
+
+
+def _shown(estimate: dict[str, Any], signed: bool = False) -> str:
+    if estimate["value"] is None:
+        return "undefined"
+    form = "+.3f" if signed else ".3f"
+    if estimate["low"] is None:
+        return f"{estimate['value']:{form}}"
+    return f"{estimate['value']:{form}} ({estimate['low']:{form}} to {estimate['high']:{form}})"

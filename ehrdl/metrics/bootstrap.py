@@ -1,0 +1,55 @@
+"""Bootstrap over subjects: a patient with many samples is drawn, or left out, whole.
+
+Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ehrdl.metrics.discrimination import Floats
+
+#: Samples x draws that are held at once: small enough for the processor's cache, which is worth a factor of two.
+_BLOCK = 2**16
+#: An interval is not given where more than this share of the draws has no value: it would lack a whole tail.
+MAX_UNDEFINED = 0.025
+
+
+def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> Iterator[Floats]:
+    """Draw subjects with replacement, and yield how often each came, in blocks.
+
+    Args:
+        n_subjects: S, the number of subjects; every draw has as many.
+        n_draws: draws altogether.
+        seed: the same seed gives the same draws, whatever is scored on them, so that models are compared in pairs.
+        n_samples: rows that will be scored at once; decides the length of a block.
+
+    Yields:
+        Counts (draws of this block, S). A sample's weight in a draw is the count of its subject.
+    """
+    rng = np.random.default_rng(seed)
+    size = max(1, _BLOCK // max(n_samples, n_subjects))
+    for first in range(0, n_draws, size):
+        rows = min(size, n_draws - first)
+        drawn = rng.integers(n_subjects, size=(rows, n_subjects)) + n_subjects * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n_subjects)
+        yield counts.reshape(rows, n_subjects).astype(np.float64)
+
+
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the draws' values (R,), NaN = no value in that draw.
+
+    Returns:
+        Lower and upper end; NaN, NaN where more than `MAX_UNDEFINED` of the draws has no value.
+
+    >>> interval(np.arange(101.0), level=0.5)
+    (25.0, 75.0)
+    """
+    undefined = np.isnan(values)
+    if not len(values) or undefined.mean() > MAX_UNDEFINED:
+        return float("nan"), float("nan")
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values[~undefined], [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,201 @@
+"""Whether predicted risks are the observed ones: Brier, ECE, calibration slope and intercept; and how to mend them.
+
+Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row a bootstrap draw -> (R,).
+
+Sources: Cox, Biometrika 45 (1958) 562: recalibration on the logit. Van Calster et al., J Clin Epidemiol 74 (2016) 167:
+slope, and intercept with the slope fixed to 1 (calibration in the large). Roelofs et al., AISTATS 2022: ECE on bins of
+equal mass is less biased than on bins of equal width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ehrdl.metrics.discrimination import Floats, as_weight
+
+N_BINS = 10
+#: Forests give exact zeros, whose logit is infinite: probabilities are held this far from 0 and 1 before a logit.
+LOGIT_MARGIN = 1e-6
+#: Newton converges quadratically: the last step of 1e-6 leaves an error near 1e-12.
+_MAX_STEPS, _MAX_STEP, _TOLERANCE = 30, 2.0, 1e-6
+
+
+def brier(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Mean squared distance of risk and outcome; 0 is perfect, prevalence x (1 - prevalence) knows nothing.
+
+    >>> round(float(brier([0, 1], [0.2, 0.6])), 3)
+    0.1
+    """
+    error = (np.asarray(prob, dtype=np.float64) - np.asarray(label, dtype=np.float64)) ** 2
+    weights = as_weight(weight, len(error))
+    return np.asarray(weights @ error / weights.sum(-1))
+
+
+def ece(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None, n_bins: int = N_BINS) -> Floats:
+    """Expected calibration error: mean gap of observed and predicted risk over bins of equal mass.
+
+    It is above 0 by chance alone, the more so the fewer the samples; a bootstrap draw repeats samples, so its interval
+    sits a little high.
+
+    >>> round(float(ece([0, 0, 0, 1], [0.1, 0.1, 0.4, 0.4], n_bins=2)), 3)
+    0.1
+    """
+    score = np.asarray(prob, dtype=np.float64)
+    weights = as_weight(weight, len(score))
+    excess = weights * (np.asarray(label, dtype=np.float64) - score)
+    gaps = np.abs(_bin_sums(_bins(score, weights, n_bins), excess, n_bins)).sum(-1)
+    return np.asarray(gaps / weights.sum(-1))
+
+
+def calibration_curve(label: ArrayLike, prob: ArrayLike, n_bins: int = N_BINS) -> tuple[Floats, Floats, Floats]:
+    """Mean predicted risk, observed share and number of samples in each bin of equal mass; empty bins are left out."""
+    score, truth = np.asarray(prob, dtype=np.float64), np.asarray(label, dtype=np.float64)
+    bins = _bins(score, np.ones(len(score)), n_bins)
+    count = _bin_sums(bins, np.ones(len(score)), n_bins)
+    used = count > 0
+    predicted, observed = _bin_sums(bins, score, n_bins)[used], _bin_sums(bins, truth, n_bins)[used]
+    return predicted / count[used], observed / count[used], count[used]
+
+
+def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Slope of the logistic regression of label on logit(prob): 1 is ideal, below 1 the risks are too extreme.
+
+    Returns:
+        A number a row of `weight`; NaN for a constant prediction or where the classes are separable.
+    """
+    x = logit(prob)
+    spread = x.std()
+    weights = as_weight(weight, len(x))
+    if spread < 1e-9:
+        return np.full(weights.shape[:-1], np.nan)
+    design = np.stack([np.ones(len(x)), (x - x.mean()) / spread])
+    fitted = _logistic(design, np.zeros(len(x)), np.asarray(label, dtype=np.float64), weights)
+    return np.asarray(fitted[..., 1] / spread)
+
+
+def calibration_intercept(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Calibration in the large: the shift on the logit that makes predicted and observed prevalence equal.
+
+    0 is ideal, below 0 the risks are too high on average.
+    """
+    x = logit(prob)
+    fitted = _logistic(np.ones((1, len(x))), x, np.asarray(label, dtype=np.float64), as_weight(weight, len(x)))
+    return np.asarray(fitted[..., 0])
+
+
+class Platt(NamedTuple):
+    """Logistic recalibration: sigmoid(a + b logit(prob))."""
+
+    a: float
+    b: float
+
+    def apply(self, prob: ArrayLike) -> Floats:
+        """Recalibrated probabilities."""
+        return sigmoid(self.a + self.b * logit(prob))
+
+
+def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
+    """Fit the logistic recalibration, without penalty; give it the tuning split.
+
+    Where the slope cannot be had (a constant prediction, separable classes) or would turn the ranking round, only the
+    intercept is fitted; with one class alone nothing is, and the calibrator changes nothing.
+
+    Args:
+        prob: predicted probabilities (n,).
+        label: outcomes (n,); NaN = unknown, left out.
+    """
+    truth = np.asarray(label, dtype=np.float64)
+    known = ~np.isnan(truth)
+    truth, score = truth[known], np.asarray(prob, dtype=np.float64)[known]
+    if len(np.unique(truth)) < 2:
+        return Platt(0.0, 1.0)
+    slope = float(calibration_slope(truth, score))
+    if not slope > 0:
+        slope = 1.0
+    offset = slope * logit(score)
+    shift = _logistic(np.ones((1, len(truth))), offset, truth, np.ones(len(truth)))
+    return Platt(float(shift[0]), slope)
+
+
+def logit(prob: ArrayLike) -> Floats:
+    """Log odds, with probabilities held `LOGIT_MARGIN` from 0 and 1."""
+    clipped = np.clip(np.asarray(prob, dtype=np.float64), LOGIT_MARGIN, 1 - LOGIT_MARGIN)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Inverse of `logit`, safe for large |x|."""
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _bins(score: Floats, weight: Floats, n_bins: int) -> NDArray[np.intp]:
+    """Bin of equal mass of each sample (..., n). Equal scores share the bin that their middle falls in."""
+    order = np.argsort(score, kind="stable")
+    ordered = score[order]
+    total = np.cumsum(weight[..., order], axis=-1)
+    edges = np.concatenate([np.zeros((*total.shape[:-1], 1)), total], axis=-1)
+    twice_middle = edges[..., np.searchsorted(ordered, ordered, side="left")]
+    twice_middle = twice_middle + edges[..., np.searchsorted(ordered, ordered, side="right")]
+    bins = np.empty(weight.shape, dtype=np.intp)
+    bins[..., order] = np.minimum(n_bins * twice_middle / (2 * total[..., -1:]), n_bins - 1)
+    return bins
+
+
+def _bin_sums(bins: NDArray[np.intp], value: Floats, n_bins: int) -> Floats:
+    """Sum of `value` (..., n) in each bin -> (..., n_bins)."""
+    rows = bins.reshape(-1, bins.shape[-1])
+    flat = (rows + n_bins * np.arange(len(rows))[:, None]).ravel()
+    sums: Floats = np.bincount(flat, weights=value.ravel(), minlength=n_bins * len(rows)).astype(np.float64)
+    return sums.reshape(*bins.shape[:-1], n_bins)
+
+
+def _logistic(design: Floats, offset: Floats, label: Floats, weight: Floats) -> Floats:
+    """Unpenalised weighted logistic regression, by Newton's method, for every row of `weight` at once.
+
+    Args:
+        design: (k, n), standardised columns; the first is all ones.
+        offset: (n,), a term of the logit with its coefficient fixed to 1.
+        label: (n,).
+        weight: (n,) or (R, n).
+
+    Returns:
+        Coefficients (k,) or (R, k); NaN where there is no finite optimum.
+    """
+    if weight.ndim == 1:
+        return np.asarray(_newton(np.zeros((1, len(design))), design, offset, label, weight[None])[0])
+    # Draws lie near the fit of them all together, so that each needs three or four steps from there.
+    start = _newton(np.zeros((1, len(design))), design, offset, label, weight.sum(0)[None])
+    start = np.where(np.isfinite(start), start, 0.0)
+    return _newton(np.repeat(start, len(weight), axis=0), design, offset, label, weight)
+
+
+def _newton(fitted: Floats, design: Floats, offset: Floats, label: Floats, weight: Floats) -> Floats:
+    """Newton's method from `fitted` (R, k); the step is bounded, because a saturated sigmoid makes it overshoot."""
+    k = len(design)
+    products = (design[:, None] * design[None]).reshape(k * k, -1).T
+    target, mass = (weight * label) @ design.T, weight.sum(1)
+    odds, expected = np.empty_like(weight), np.empty_like(weight)  # used again at each step: half the time is memory
+    lost = np.zeros(len(weight), dtype=bool)
+    step = np.full_like(fitted, np.inf)
+    for _ in range(_MAX_STEPS):
+        np.matmul(-fitted, design, out=odds)
+        odds -= offset
+        with np.errstate(over="ignore"):
+            np.exp(odds, out=odds)
+        odds += 1
+        np.divide(weight, odds, out=expected)
+        gradient = target - expected @ design.T
+        expected -= np.divide(expected, odds, out=odds)  # w p (1 - p)
+        curvature = (expected @ products).reshape(-1, k, k)
+        lost |= np.linalg.det(curvature) <= 1e-10 * mass**k  # flat: the optimum is at infinity
+        curvature[lost], gradient[lost] = np.eye(k), 0.0
+        step = np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -_MAX_STEP, _MAX_STEP)
+        fitted = fitted + step
+        if np.abs(step).max() <= _TOLERANCE:
+            break
+    fitted[lost | (np.abs(step).max(1) > _TOLERANCE)] = np.nan
+    return fitted

@@ -1,0 +1,83 @@
+"""How well a model ranks: AUROC and AUPRC, and the points of their curves.
+
+Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row a bootstrap draw -> (R,).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics as sklearn_metrics
+
+Floats = NDArray[np.float64]
+
+
+def as_weight(weight: ArrayLike | None, n: int) -> Floats:
+    """`weight` as floats (..., n); ones where none is given."""
+    return np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
+
+
+def auroc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Area under the ROC curve: the chance that a case is ranked above a non-case; a tie counts one half.
+
+    Returns:
+        A number a row of `weight`; NaN where only one class has weight.
+
+    >>> float(auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    cases, others, low, high = _ranks(label, prob, weight)
+    pairs = cases.sum(-1) * others[..., -1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray((cases * (others[..., low] + others[..., high])).sum(-1) / (2 * pairs))
+
+
+def auprc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Average precision: precision at each case's threshold, averaged over the cases (no interpolation).
+
+    Returns:
+        A number a row of `weight`; NaN where no case has weight.
+
+    >>> round(float(auprc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])), 4)
+    0.8333
+    """
+    cases, others, low, _ = _ranks(label, prob, weight)
+    case_prob = np.sort(np.asarray(prob, dtype=np.float64)[np.asarray(label) == 1])
+    total = cases.sum(-1, keepdims=True)
+    below = _cumulate(cases)[..., np.searchsorted(case_prob, case_prob, side="left")]
+    true_positive = total - below
+    false_positive = others[..., -1:] - others[..., low]
+    with np.errstate(invalid="ignore"):
+        precision = np.where(cases > 0, true_positive / (true_positive + false_positive), 0.0)
+        return np.asarray((cases * precision).sum(-1) / total[..., 0])
+
+
+def roc_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
+    """False positive rate and true positive rate (sensitivity) at each threshold, from (0, 0) to (1, 1)."""
+    false_rate, true_rate, _ = sklearn_metrics.roc_curve(label, prob, sample_weight=weight)
+    return false_rate, true_rate
+
+
+def pr_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
+    """Recall, ascending from 0, and the precision at each threshold."""
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(label, prob, sample_weight=weight)
+    return recall[::-1], precision[::-1]
+
+
+def _ranks(
+    label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None
+) -> tuple[Floats, Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """Weights of the cases by rising prob; running weight of the others; others below, and at or below, each case."""
+    truth, score = np.asarray(label) == 1, np.asarray(prob, dtype=np.float64)
+    weights = as_weight(weight, len(score))
+    order = np.argsort(score, kind="stable")
+    case_rows, other_rows = order[truth[order]], order[~truth[order]]
+    low = np.searchsorted(score[other_rows], score[case_rows], side="left")
+    high = np.searchsorted(score[other_rows], score[case_rows], side="right")
+    return weights[..., case_rows], _cumulate(weights[..., other_rows]), low, high
+
+
+def _cumulate(weight: Floats) -> Floats:
+    """Running sum along the last axis, with a leading zero."""
+    zero = np.zeros((*weight.shape[:-1], 1))
+    return np.concatenate([zero, np.cumsum(weight, axis=-1)], axis=-1)

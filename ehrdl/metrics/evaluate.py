@@ -1,0 +1,264 @@
+"""PREDICTIONS in, metrics.json out: every metric of every model with its interval, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrdl.errors import SchemaError
+from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
+from ehrdl.metrics.discrimination import Floats, auprc, auroc
+
+METRICS: dict[str, Callable[..., Floats]] = {
+    "auroc": auroc,
+    "auprc": auprc,
+    "brier": brier,
+    "ece": ece,
+    "calibration_slope": calibration_slope,
+    "calibration_intercept": calibration_intercept,
+}
+#: The simulator's own risk, where the data are synthetic: a ceiling, not a competitor.
+BAYES = "bayes"
+DEEP = ("fused", "series_only", "notes_only")
+
+#: Values of a model: (seeds, metrics, draws).
+Scores = dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The predictions of one output in one split, lined up: every model's on the same samples in the same order.
+
+    Attributes:
+        output: its name.
+        split: train, tuning or held_out.
+        rows: the samples (n) with a known label: sample_id, subject_id, label, group_*.
+        label: 0 or 1 (n,).
+        prob: model -> (seeds, n), seeds ascending.
+        prob_calibrated: the same after calibration; NaN where a model has none.
+        unknown: samples that were left out because their label is unknown.
+    """
+
+    output: str
+    split: str
+    rows: pd.DataFrame
+    label: Floats
+    prob: dict[str, Floats]
+    prob_calibrated: dict[str, Floats]
+    unknown: int
+
+
+def evaluate(
+    predictions: pd.DataFrame,
+    split: str = "held_out",
+    reference: str | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    on_draws: Callable[[int], object] | None = None,
+) -> dict[str, Any]:
+    """Score every model on one split, with subject-clustered 95 % intervals from draws that all models share.
+
+    Args:
+        predictions: PREDICTIONS table.
+        split: the rows to score.
+        reference: model whose differences to all others are given; by default `fused`, else the first other deep one.
+        n_bootstrap: draws of subjects.
+        seed: seed of the draws.
+        on_draws: told how many draws were just scored, for a progress bar.
+
+    Returns:
+        The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over
+        seeds, its interval the bootstrap of that mean. `draws` counts those used: a draw with one class is dropped.
+
+    Raises:
+        SchemaError: no rows in the split, one class only, or models that predict different samples.
+    """
+    outcomes = line_up(predictions, split)
+    reference = _reference(outcomes, reference)
+    scopes = outcomes if len(outcomes) == 1 else [*outcomes, _pooled(outcomes)]
+    point, draws = _score_all(scopes, n_bootstrap, seed, on_draws or (lambda _: None))
+    results = {o.output: _describe(o, p, d, reference) for o, p, d in zip(outcomes, point, draws, strict=False)}
+    n = len(outcomes)
+    macro = _compare(_mean_scores(point[:n]), _mean_scores(draws[:n]), reference)
+    micro = _compare(point[-1], draws[-1], reference)
+    return {"split": split, "outputs": results, "macro": macro, "micro": micro}
+
+
+def line_up(predictions: pd.DataFrame, split: str) -> list[Outcome]:
+    """Sort PREDICTIONS of one split into one `Outcome` an output, and check that the models can be compared.
+
+    Raises:
+        SchemaError: no rows in the split, one class only, or models that predict different samples.
+    """
+    table = predictions[predictions["split"] == split]
+    if table.empty:
+        raise SchemaError(f"PREDICTIONS: column split: no row is {split}; nothing to evaluate")
+    return [_outcome(rows, str(name), split) for name, rows in table.groupby("output", sort=False)]
+
+
+def _outcome(table: pd.DataFrame, output: str, split: str) -> Outcome:
+    runs = {key: rows.sort_values("sample_id") for key, rows in table.groupby(["model", "seed"], sort=True)}
+    first_key, first = next(iter(runs.items()))
+    for key, rows in runs.items():
+        _check_same_samples(first, first_key, rows, key, f"output {output}, split {split}")
+    known = first["label"].notna().to_numpy()
+    groups = [name for name in table.columns if name.startswith("group_")]
+    kept = first.loc[known, ["sample_id", "subject_id", "label", *groups]].reset_index(drop=True)
+    label = kept["label"].to_numpy(dtype=np.float64)
+    if len(np.unique(label)) < 2:
+        raise SchemaError(
+            f"PREDICTIONS: column label: split {split}, output {output} has one class only "
+            f"(n = {len(label)}, events = {int(label.sum())}); give it more subjects or another seed of the split"
+        )
+    models = list(dict.fromkeys(table["model"]))
+    prob = {name: _stack(runs, name, "prob", known) for name in models}
+    calibrated = {name: _stack(runs, name, "prob_calibrated", known) for name in models}
+    return Outcome(output, split, kept, label, prob, calibrated, int((~known).sum()))
+
+
+def _check_same_samples(first: pd.DataFrame, first_key: Any, rows: pd.DataFrame, key: Any, where: str) -> None:
+    if rows["sample_id"].duplicated().any():
+        raise SchemaError(f"PREDICTIONS: model {key[0]}, seed {key[1]} predicts a sample twice ({where})")
+    for name in ("sample_id", "label"):
+        a, b = first[name].to_numpy(dtype=np.float64), rows[name].to_numpy(dtype=np.float64)
+        if not np.array_equal(a, b, equal_nan=True):
+            raise SchemaError(
+                f"PREDICTIONS: column {name}: model {key[0]}, seed {key[1]} ({len(b)} rows) differs from model "
+                f"{first_key[0]}, seed {first_key[1]} ({len(a)} rows) in {where}; all must predict the same samples"
+            )
+
+
+def _stack(runs: dict[Any, pd.DataFrame], model: str, column: str, known: NDArray[np.bool_]) -> Floats:
+    """(seeds, n) of one model."""
+    arrays = [rows[column].to_numpy(dtype=np.float64)[known] for (name, _), rows in runs.items() if name == model]
+    return np.stack(arrays)
+
+
+def _reference(outcomes: list[Outcome], wanted: str | None) -> str | None:
+    models = outcomes[0].prob
+    if wanted is not None and wanted not in models:
+        raise SchemaError(f"PREDICTIONS: column model: reference {wanted} is not one of {', '.join(models)}")
+    return wanted or next((name for name in DEEP if name in models), None)
+
+
+def _pooled(outcomes: list[Outcome]) -> Outcome:
+    """All outputs as one: each pair of sample and output is a row."""
+
+    def join(parts: Iterable[Floats]) -> Floats:
+        return np.concatenate(list(parts), axis=-1)
+
+    models = outcomes[0].prob
+    for outcome in outcomes:
+        if outcome.prob.keys() != models.keys():
+            raise SchemaError(f"PREDICTIONS: output {outcome.output} and {outcomes[0].output} have different models")
+    return Outcome(
+        "micro",
+        outcomes[0].split,
+        pd.concat([outcome.rows for outcome in outcomes], ignore_index=True),
+        join(outcome.label for outcome in outcomes),
+        {name: join(outcome.prob[name] for outcome in outcomes) for name in models},
+        {name: join(outcome.prob_calibrated[name] for outcome in outcomes) for name in models},
+        sum(outcome.unknown for outcome in outcomes),
+    )
+
+
+def _score_all(
+    scopes: list[Outcome], n_bootstrap: int, seed: int, on_draws: Callable[[int], object]
+) -> tuple[list[Scores], list[Scores]]:
+    """Point values, and values in every draw, of each scope; the draws are of the same subjects for all."""
+    subjects = np.unique(np.concatenate([scope.rows["subject_id"].to_numpy() for scope in scopes]))
+    where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
+    point = [_score(scope, np.ones((1, len(scope.label)))) for scope in scopes]
+    blocks: list[list[Scores]] = [[] for _ in scopes]
+    longest = max(len(scope.label) for scope in scopes)
+    for counts in subject_draws(len(subjects), n_bootstrap, seed, longest):
+        for block, scope, column in zip(blocks, scopes, where, strict=True):
+            block.append(_score(scope, counts[:, column]))
+        on_draws(len(counts))
+    draws = [{name: _join_draws(block, name, point[i][name]) for name in point[i]} for i, block in enumerate(blocks)]
+    return point, draws
+
+
+def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
+    return np.concatenate([like[..., :0], *(scores[name] for scores in block)], axis=-1)
+
+
+def _score(scope: Outcome, weight: Floats) -> Scores:
+    """Values of every model and metric under each row of `weight` (R, n); NaN in rows with one class."""
+    events = weight @ scope.label
+    both = (events > 0) & (events < weight.sum(1))
+    used = weight[both]
+    scores = {name: np.full((len(prob), len(METRICS), len(weight)), np.nan) for name, prob in scope.prob.items()}
+    if not len(used):
+        return scores
+    for name, seeds in scope.prob.items():
+        for i, prob in enumerate(seeds):
+            for j, metric in enumerate(METRICS.values()):
+                scores[name][i, j, both] = metric(scope.label, prob, used)
+    return scores
+
+
+def _mean_scores(scopes: list[Scores]) -> Scores:
+    """Unweighted mean over outputs."""
+    return {name: np.mean([scores[name] for scores in scopes], axis=0) for name in scopes[0]}
+
+
+def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | None) -> dict[str, Any]:
+    some = next(iter(draws.values()))
+    return {
+        "n": len(scope.label),
+        "events": int(scope.label.sum()),
+        "subjects": int(scope.rows["subject_id"].nunique()),
+        "unknown": scope.unknown,
+        "draws": int(np.isfinite(some[0, 0]).sum()),
+        "prevalence": float(scope.label.mean()),
+        "bayes_auroc": _number(point[BAYES][:, 0, 0].mean()) if BAYES in point else None,
+        **_compare(point, draws, reference),
+    }
+
+
+def _compare(point: Scores, draws: Scores, reference: str | None) -> dict[str, Any]:
+    """`models` and `differences` of one scope."""
+    some = next(iter(draws.values()))
+    kept = np.isfinite(some[0, 0])
+    mean_point = {name: values[..., 0].mean(0) for name, values in point.items()}
+    mean_draws = {name: values[..., kept].mean(0) for name, values in draws.items()}
+    models = {
+        name: {
+            metric: {**_estimate(mean_point[name][j], mean_draws[name][j]), "per_seed": _numbers(point[name][:, j, 0])}
+            for j, metric in enumerate(METRICS)
+        }
+        for name in point
+    }
+    others = [name for name in point if name != reference] if reference else []
+    differences = {
+        f"{reference} - {name}": {
+            metric: _estimate(
+                mean_point[str(reference)][j] - mean_point[name][j], mean_draws[str(reference)][j] - mean_draws[name][j]
+            )
+            for j, metric in enumerate(METRICS)
+        }
+        for name in others
+    }
+    return {"models": models, "differences": differences}
+
+
+def _estimate(value: float, draws: Floats) -> dict[str, float | None]:
+    """Value with its interval; a value that is undefined has none."""
+    low, high = interval(draws) if np.isfinite(value) else (np.nan, np.nan)
+    return {"value": _number(value), "low": _number(low), "high": _number(high)}
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float) -> float | None:
+    """A plain float; None, which JSON can hold, for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None

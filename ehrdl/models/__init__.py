@@ -1,0 +1,1 @@
+"""Networks: encoders of notes and series, fusion, heads; and the classical models."""

@@ -1,0 +1,51 @@
+"""What an encoder, a fusion, a head and a network are. Free of torch, so that the command line can name them.
+
+To add one, subclass it together with `torch.nn.Module` in a file of its own and name it in the config by `class_path`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class Encoder(ABC):
+    """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, batch: Any) -> tuple[Any, Any]:
+        """Features (B, D) and whether the sample has this modality at all (B,)."""
+
+
+class Fusion(ABC):
+    """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D)."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, features: list[Any], present: list[Any]) -> Any:
+        """One vector a sample (B, D), whatever is missing."""
+
+
+class Head(ABC):
+    """Maps fused features to logits: forward((B, D)) -> (B, K)."""
+
+    @abstractmethod
+    def forward(self, features: Any) -> Any:
+        """Logits (B, K)."""
+
+
+class Network(ABC):
+    """A whole model: forward(batch) -> logits (B, K)."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """Logits (B, K)."""
+
+    def loss(self, batch: Any) -> Any:
+        """What training minimises, a scalar; by default the binary cross-entropy over known labels."""
+        from ehrdl.models.head import masked_bce  # here, so that naming a network needs no torch
+
+        return masked_bce(self.forward(batch), batch.label)

@@ -1,0 +1,69 @@
+"""Heads: fused features (B, D) -> logits (B, K), and the loss that skips unknown labels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ehrdl.batch import DataSpec
+from ehrdl.models.base import Head
+
+
+def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
+    """Binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) where none is known.
+
+    Args:
+        logits: (B, K).
+        label: (B, K) float, NaN = unknown.
+
+    >>> masked_bce(torch.zeros(2, 1), torch.tensor([[1.0], [float("nan")]]))
+    tensor(0.6931)
+    """
+    known = ~label.isnan()
+    target = label.nan_to_num(0.0)
+    loss = binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+class LinearHead(nn.Module, Head):
+    """One linear layer that starts at the training prevalence."""
+
+    def __init__(self, spec: DataSpec, width: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, len(spec.outputs))
+        _start_at_prevalence(self.logits, spec)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        return self.logits(features)
+
+
+class MlpHead(nn.Module, Head):
+    """A hidden layer, then a linear one that starts at the training prevalence.
+
+    Args:
+        spec: the data.
+        width: D of the features.
+        hidden: width of the hidden layer.
+        dropout: share of hidden units dropped in training.
+    """
+
+    def __init__(self, spec: DataSpec, width: int, hidden: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.logits = nn.Linear(hidden, len(spec.outputs))
+        _start_at_prevalence(self.logits, spec)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        return self.logits(self.hidden(features))
+
+
+def _start_at_prevalence(layer: nn.Linear, spec: DataSpec) -> None:
+    """Set the bias to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is."""
+    shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([math.log(share / (1 - share)) for share in shares]))

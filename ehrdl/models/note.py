@@ -1,0 +1,169 @@
+"""Note encoder: tokens (C, L) and links (E,) -> (B, D). Each chunk is encoded once, however many samples read it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder
+
+
+class NoteTransformer(nn.Module, Encoder):
+    """A transformer over note chunks, then attention over the chunks that a sample reads.
+
+    Without `pretrained`, a small BERT starts from scratch. Labelled notes are then too few to learn attention that
+    finds short phrases, so a convolution over three neighbouring tokens stands beside it: "lives alone" and "denies
+    living alone" are told apart by it alone, and max pooling keeps what it finds anywhere in the chunk.
+
+    Args:
+        spec: the data.
+        pretrained: a Hugging Face encoder, by name or local folder; None = from scratch.
+        width: D of the features, and of the transformer from scratch.
+        layers: transformer layers (from scratch only).
+        heads: attention heads (from scratch only).
+        dropout: share of units dropped in training.
+        token_dropout: share of tokens blanked in training.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        pretrained: str | None = None,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+        token_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if spec.vocab_size < 1:
+            raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
+        self.width, self.token_dropout = width, token_dropout
+        self.encoder = _load(pretrained, spec) if pretrained else _small_bert(spec, width, layers, heads, dropout)
+        states = self.encoder.config.hidden_size
+        self.phrases = None if pretrained else Phrases(width)
+        self.token_pool = TokenPool(states, width, dropout)
+        self.link_pool = LinkPool(width)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
+        tokens, valid = _trim(batch.tokens, batch.token_valid)
+        chunks = self.token_pool(self._encode(tokens, valid), valid)  # (C, D)
+        return self.link_pool(chunks, batch)
+
+    def _encode(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Token states (C, L, states)."""
+        words = self.encoder.get_input_embeddings()(tokens)
+        if self.training and self.token_dropout > 0:
+            words = words * (torch.rand(tokens.shape, device=tokens.device) >= self.token_dropout).unsqueeze(-1)
+        states = self.encoder(inputs_embeds=words, attention_mask=valid.long()).last_hidden_state
+        return states if self.phrases is None else states + self.phrases(words, valid)
+
+
+class Phrases(nn.Module):
+    """What each token and its two neighbours say together: (C, L, D) -> (C, L, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1)
+
+    def forward(self, words: Tensor, valid: Tensor) -> Tensor:
+        """Phrase states; padding is 0 before the convolution, as beyond the chunk's end."""
+        words = self.norm(words) * valid.unsqueeze(-1)
+        return self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
+
+
+class TokenPool(nn.Module):
+    """Token states (C, L, states) -> chunk vectors (C, D): what is said on the whole, and what is said anywhere."""
+
+    def __init__(self, states: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.score = nn.Linear(states, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.chunk = nn.Linear(2 * states, width)
+
+    def forward(self, states: Tensor, valid: Tensor) -> Tensor:
+        """Chunk vectors; every chunk has at least one valid token."""
+        padding = ~valid.unsqueeze(-1)
+        weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)
+        whole = (weight.to(states.dtype) * states).sum(dim=1)
+        anywhere = states.masked_fill(padding, -torch.inf).amax(dim=1)
+        return self.chunk(self.dropout(torch.cat([whole, anywhere], dim=1)))
+
+
+class LinkPool(nn.Module):
+    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 without a link, and whether there is a link (B,)."""
+        n_rows = batch.batch_size + 1  # the last row takes the filler chunks
+        age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
+        links = chunks[batch.link_chunk] + self.age(age)
+        weight = scatter_softmax(self.score(links.tanh()).squeeze(1).float(), batch.link_sample, n_rows)
+        pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weight.to(links.dtype).unsqueeze(1) * links)
+        present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
+        return pooled[:-1], present[:-1]
+
+
+def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
+    """Softmax of `score` (E,) among the entries of the same `row` (E,).
+
+    >>> scatter_softmax(torch.tensor([0.0, 0.0, 1000.0]), torch.tensor([0, 0, 1]), 2)
+    tensor([0.5000, 0.5000, 1.0000])
+    """
+    highest = score.new_zeros(n_rows).scatter_reduce(0, row, score.detach(), "amax", include_self=False)
+    weight = (score - highest[row]).exp()
+    return weight / score.new_zeros(n_rows).index_add(0, row, weight)[row]
+
+
+def _trim(tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the columns that are padding in every chunk, to a multiple of 8 (few shapes to compile)."""
+    position = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    length = -(-int((valid * position).amax()) // 8) * 8
+    return tokens[:, :length], valid[:, :length]
+
+
+def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
+    if width % heads:
+        raise ConfigError(f"NoteTransformer: width {width} is not a multiple of heads {heads}")
+    config = BertConfig(
+        vocab_size=spec.vocab_size,
+        pad_token_id=spec.pad_id,
+        max_position_embeddings=spec.chunk_tokens,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="sdpa",
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
+def _load(name: str, spec: DataSpec) -> PreTrainedModel:
+    """An encoder by name or folder. Safetensors only, and never code from the model's own repository."""
+    try:
+        model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {reason}") from None
+    config = model.config
+    for option, needed, given in (
+        ("vocab_size", spec.vocab_size, config.vocab_size),
+        ("chunk_tokens", spec.chunk_tokens, config.max_position_embeddings),
+    ):
+        if needed > given:
+            raise ConfigError(f"NoteTransformer: pretrained {name!r} holds {option} {given}, but the data need {needed}")
+    if hasattr(model, "pooler"):
+        model.pooler = None  # it would be a parameter without a gradient
+    return model

@@ -1,0 +1,196 @@
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), by way of a grid (B, T, channels) made on the device.
+
+Letters of this file: T bins, H channels. Everything is order-free in the scatter sense: equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder
+
+N_SUMMARIES = 7
+#: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
+SLOPE_RIDGE = 0.25
+
+
+class Grid(NamedTuple):
+    """The series on a regular grid; bin 0 is the oldest.
+
+    Attributes:
+        value: (B, T, H), the last value of the bin, else that of the nearest earlier bin, else 0.
+        observed: (B, T, H) bool, a real value in this very bin.
+        since: (B, T, H), hours from the last observation to the end of the bin, over the window; 1 = never.
+        count: (B, T, H), observations in the bin.
+    """
+
+    value: Tensor
+    observed: Tensor
+    since: Tensor
+    count: Tensor
+
+
+class SeriesGRU(nn.Module, Encoder):
+    """A GRU over gridded observations, beside whole-window summaries of every channel.
+
+    Args:
+        spec: the data.
+        hidden: width of the recurrent state, and D of the features.
+        bin_hours: length of a bin [h]; it divides the window.
+        layers: recurrent layers.
+        dropout: share of units dropped in training.
+        summaries: also read last, mean, min, max, slope, count and time since last of each channel.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: int = 64,
+        bin_hours: float = 12.0,
+        layers: int = 1,
+        dropout: float = 0.1,
+        summaries: bool = True,
+    ) -> None:
+        super().__init__()
+        n_bins = round(spec.window_hours / bin_hours)
+        if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:
+            raise ConfigError(f"SeriesGRU: bin_hours {bin_hours:g} does not divide the window of {spec.window_hours:g} h")
+        if not spec.channels:
+            raise ConfigError("SeriesGRU: the data have no series channels; leave `series` out of the modalities")
+        self.width, self.n_bins, self.bin_hours, self.window_hours = hidden, n_bins, bin_hours, spec.window_hours
+        self.scale = Scale(spec)
+        self.register_buffer("numeric", _indices(spec, "numeric"), persistent=False)
+        self.register_buffer("event", _indices(spec, "event"), persistent=False)
+        self.numeric: Tensor
+        self.event: Tensor
+        n_inputs = 3 * len(self.numeric) + len(self.event)
+        self.gru = nn.GRU(n_inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+        self.summary = _summary_mlp(N_SUMMARIES * len(spec.channels), hidden, dropout) if summaries else None
+        self.features = nn.Linear(hidden * (1 + summaries), hidden)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        present = batch.valid.any(dim=1)
+        value = self.scale(batch.value, batch.channel)
+        states = [self.gru(self._inputs(value, batch))[0][:, -1]]
+        if self.summary is not None:
+            states.append(self.summary(summarise(value, batch, self.scale.n_channels, self.window_hours)))
+        features = self.features(self.dropout(torch.cat(states, dim=1)))
+        return features * present.unsqueeze(1), present
+
+    def _inputs(self, value: Tensor, batch: Batch) -> Tensor:
+        """What the GRU reads (B, T, inputs): value, mask and time since last of numbers; counts of events."""
+        cells = grid(value, batch, self.scale.n_channels, self.n_bins, self.bin_hours)
+        numbers = [cells.value, cells.observed.to(value.dtype), cells.since]
+        counts = cells.count[..., self.event].log1p()
+        return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
+
+
+class Scale(nn.Module):
+    """Standardises each observation by its channel's mean and standard deviation, clipped to +-5."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.n_channels = len(spec.channels)
+        self.register_buffer("mean", torch.tensor([c.mean for c in spec.channels], dtype=torch.float32))
+        self.register_buffer("std", torch.tensor([c.std for c in spec.channels], dtype=torch.float32).clamp(min=1e-6))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, value: Tensor, channel: Tensor) -> Tensor:
+        """Standardised values (B, N)."""
+        return ((value - self.mean[channel]) / self.std[channel]).clamp(-5, 5)
+
+
+def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: float) -> Grid:
+    """Lay the observations on a grid of `n_bins` bins that ends at the prediction time (hour 0, in the last bin).
+
+    Args:
+        value: (B, N), standardised.
+        batch: its hours, channel and valid; positions along N are in order of availability.
+        n_channels: H.
+        n_bins: T.
+        bin_hours: length of a bin [h].
+    """
+    n_samples = batch.batch_size
+    index = ((batch.hours + n_bins * bin_hours) / bin_hours).floor().long().clamp(0, n_bins - 1)
+    cell = _cell(batch, index * n_channels + batch.channel, n_bins * n_channels)
+    last, observed = _last_position(batch, cell, n_samples * n_bins * n_channels)
+    shape = (n_samples, n_bins, n_channels)
+    count = _sum(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
+    observed = observed.view(shape)
+    bins = torch.arange(n_bins, device=value.device).view(1, -1, 1)
+    # The bin that each cell's value comes from: itself or the nearest earlier observed one; -1 = none.
+    source = torch.where(observed, bins, -1).cummax(dim=1).values
+    known, source = source >= 0, source.clamp(min=0)
+    values = (value.reshape(-1)[last].view(shape).gather(1, source) * known).to(value.dtype)
+    hours = batch.hours.reshape(-1)[last].view(shape).gather(1, source)
+    since = ((bins + 1 - n_bins) * bin_hours - hours) / (n_bins * bin_hours)
+    return Grid(values, observed, torch.where(known, since.clamp(0, 1), 1.0), count)
+
+
+def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
+    """Last, mean, min, max, slope [1/d], log count and time since last of each channel: (B, 7 H), 0 where none.
+
+    Time since last is a share of the window; 1 where the channel was never observed.
+    """
+    n_cells = batch.batch_size * n_channels
+    cell = _cell(batch, batch.channel, n_channels)
+    last, observed = _last_position(batch, cell, n_cells)
+    days = batch.hours / 24
+    count = _sum(batch.valid.to(value.dtype), cell, n_cells)
+    n = count.clamp(min=1)
+    mean, mean_day = _sum(value, cell, n_cells) / n, _sum(days, cell, n_cells) / n
+    day_off = days - _spread(mean_day, cell, value.shape)
+    value_off = value - _spread(mean, cell, value.shape)
+    covariance, variance = _sum(day_off * value_off, cell, n_cells), _sum(day_off * day_off, cell, n_cells)
+    low = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amin", include_self=False)[:-1]
+    high = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amax", include_self=False)[:-1]
+    since = torch.where(observed, (-batch.hours.reshape(-1)[last] / window_hours).clamp(0, 1), 1.0)
+    parts = [
+        value.reshape(-1)[last] * observed,
+        mean,
+        low,
+        high,
+        (covariance / (variance + SLOPE_RIDGE)).clamp(-5, 5),
+        count.log1p(),
+        since,
+    ]
+    return torch.stack(parts, dim=-1).view(batch.batch_size, n_channels * N_SUMMARIES)
+
+
+def _cell(batch: Batch, within: Tensor, n_within: int) -> Tensor:
+    """Flat cell of every observation (B * N,); padding goes to one cell behind the last, which is thrown away."""
+    first = torch.arange(batch.batch_size, device=within.device).unsqueeze(1) * n_within
+    return torch.where(batch.valid, first + within, batch.batch_size * n_within).reshape(-1)
+
+
+def _last_position(batch: Batch, cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
+    """Flat position of each cell's last observation (0 where there is none), and whether there is one."""
+    position = torch.arange(cell.numel(), device=cell.device)
+    last = position.new_full((n_cells + 1,), -1).scatter_reduce(0, cell, position, "amax")[:-1]
+    return last.clamp(min=0), last >= 0
+
+
+def _sum(value: Tensor, cell: Tensor, n_cells: int) -> Tensor:
+    return value.new_zeros(n_cells + 1).index_add(0, cell, value.reshape(-1))[:-1]
+
+
+def _spread(value: Tensor, cell: Tensor, shape: torch.Size) -> Tensor:
+    """A cell's value at each of its observations, in the shape (B, N); 0 at padding."""
+    padded = torch.cat([value, value.new_zeros(1)])
+    return padded[cell].view(shape)
+
+
+def _indices(spec: DataSpec, kind: str) -> Tensor:
+    return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
+
+
+def _summary_mlp(n_inputs: int, width: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(n_inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))

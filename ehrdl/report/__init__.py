@@ -1,0 +1,1 @@
+"""From PREDICTIONS to a summary, plots and one HTML file."""

@@ -1,0 +1,120 @@
+"""The summary as one HTML file that opens offline, needs no script and prints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ehrdl.report.plots import draw
+
+#: Metric -> its heading, and what is good.
+_HEADINGS = {
+    "auroc": ("AUROC", "higher is better"),
+    "auprc": ("AUPRC", "higher is better"),
+    "brier": ("Brier", "lower is better"),
+    "ece": ("ECE", "lower is better"),
+    "calibration_slope": ("Slope", "1 is ideal"),
+    "calibration_intercept": ("Intercept", "0 is ideal"),
+}
+_VERDICTS = {
+    "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
+    "worse": "{model} ranks patients worse than {other}: the whole interval of the difference is below 0.",
+    "not told apart": "These patients do not tell {model} and {other} apart: the difference's interval includes 0.",
+    "no interval": "The difference of {model} and {other} has no interval: too few patients had the outcome.",
+}
+
+
+def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write `report.html`, whole or not at all.
+
+    Args:
+        summary: what `summarize` returned.
+        path: the file; an old one is replaced.
+    """
+    target = Path(path)
+    text = render(summary)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes it unreadable for colleagues
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return target
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The page as text."""
+    loader = PackageLoader("ehrdl.report", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "estimate": estimate,
+        "percent": percent,
+        "number": number,
+        "fact": fact,
+        "verdict": _verdict,
+    }
+    plots = [  # matplotlib escapes the text that it draws
+        {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
+        for i, output in enumerate(summary["outputs"])
+    ]
+    return environment.get_template("report.html").render(s=summary, plots=plots, headings=_HEADINGS)
+
+
+def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:
+    """`0.781 (0.762 to 0.799)`; n/a where there is no value.
+
+    >>> estimate({"value": 0.7812, "low": 0.762, "high": 0.799})
+    '0.781 (0.762 to 0.799)'
+    """
+    if value is None or value["value"] is None:
+        return "n/a"
+    form = "{:+.3f}" if signed else "{:.3f}"
+    text = form.format(value["value"])
+    if value["low"] is None or value["high"] is None:
+        return text
+    return f"{text} ({form.format(value['low'])} to {form.format(value['high'])})"
+
+
+def percent(value: float | None) -> str:
+    """`12.3 %`."""
+    return "n/a" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: Any) -> str:
+    """Counts with a thin separator, other numbers with three figures, text as it is.
+
+    >>> [number(12345), number(0.12345), number(None)]
+    ['12,345', '0.123', 'n/a']
+    """
+    if value is None:
+        return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if value.is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def fact(value: Any, name: str) -> str:
+    """A number, as a percentage where its name says that it is a share."""
+    share = any(word in name.lower() for word in ("prevalence", "share"))
+    return percent(value) if share and isinstance(value, float) and 0 <= value <= 1 else number(value)
+
+
+def _verdict(verdict: str, model: str, other: str) -> str:
+    return _VERDICTS[verdict].format(model=model, other=other)

@@ -1,0 +1,216 @@
+"""One output's part of the summary: headline, table rows, differences, curves and subgroups, as plain numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ehrdl.metrics.calibration import calibration_curve
+from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
+from ehrdl.metrics.evaluate import BAYES, DEEP, Outcome
+
+N_DRAWN = 6
+MIN_EVENTS = 10
+MAX_GROUPS = 8
+
+KINDS = {
+    "fused": "deep: notes with labs and vitals",
+    "notes_only": "deep: notes alone",
+    "series_only": "deep: labs and vitals alone",
+    "logistic_regression": "classical: summary of labs and vitals",
+    "random_forest": "classical: summary of labs and vitals",
+    "gradient_boosting": "classical: summary of labs and vitals",
+    "bag_of_words": "classical: words of the notes",
+    "tabular_and_words": "classical: words with labs and vitals",
+    "prevalence": "the same risk for everyone",
+    BAYES: "the simulator's true risk: nothing can rank better on average",
+}
+
+
+def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the page shows of one output.
+
+    Args:
+        outcome: its predictions, lined up.
+        scores: its part of metrics.json.
+    """
+    ranked = rank(scores["models"])
+    reference = reference_of(scores["differences"], ranked)
+    rows = [_row(name, scores["models"][name], reference) for name in ranked]
+    baseline = best_baseline(ranked, reference)
+    facts = ("n", "events", "subjects", "unknown", "draws", "prevalence", "bayes_auroc")
+    return {
+        "name": outcome.output,
+        **{key: scores.get(key) for key in facts},
+        "reference": reference,
+        "headline": _headline(scores, reference, baseline),
+        "models": rows,
+        "differences": differences(scores["differences"], reference),
+        "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
+        "groups": _groups(outcome, reference),
+    }
+
+
+def rank(models: dict[str, Any]) -> list[str]:
+    """Model names by falling AUROC."""
+    return sorted(models, key=lambda name: -(models[name]["auroc"]["value"] or 0.0))
+
+
+def reference_of(differences: dict[str, Any], ranked: list[str]) -> str:
+    """The model that the differences are taken from; the best one where there are none."""
+    if differences:
+        return str(next(iter(differences))).split(" - ")[0]
+    return next((name for name in ranked if name != BAYES), ranked[0])
+
+
+def best_baseline(ranked: list[str], reference: str) -> str | None:
+    """The highest AUROC among the models that are neither deep nor the simulator's."""
+    return next((name for name in ranked if name not in (*DEEP, BAYES, "prevalence", reference)), None)
+
+
+def differences(table: dict[str, Any], reference: str) -> list[dict[str, Any]]:
+    """Rows of the differences table, with their verdict, in the order of falling difference."""
+    rows = [
+        {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics["auroc"])}
+        for key, metrics in table.items()
+        if key.startswith(f"{reference} - ")
+    ]
+    return sorted(rows, key=lambda row: -(row["metrics"]["auroc"]["value"] or 0.0))
+
+
+def verdict(difference: dict[str, float | None]) -> str:
+    """What an AUROC difference says of the reference: better, worse, equal, or not told apart by these data."""
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None:
+        return "no interval"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "not told apart"
+
+
+def _row(name: str, metrics: dict[str, Any], reference: str) -> dict[str, Any]:
+    role = "reference" if name == reference else "ceiling" if name == BAYES else ""
+    seeds = len(metrics["auroc"]["per_seed"])
+    return {"name": name, "kind": KINDS.get(name, ""), "role": role, "seeds": seeds, "metrics": metrics}
+
+
+def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> dict[str, Any]:
+    models, ceiling = scores["models"], scores.get("bayes_auroc")
+    value = models[reference]["auroc"]["value"]
+    reached = (value - 0.5) / (ceiling - 0.5) if ceiling and ceiling > 0.5 else None
+    difference = scores["differences"].get(f"{reference} - {baseline}", {}).get("auroc")
+    return {
+        "model": reference,
+        "auroc": models[reference]["auroc"],
+        "auprc": models[reference]["auprc"],
+        "baseline": baseline,
+        "baseline_auroc": models[baseline]["auroc"] if baseline else None,
+        "difference": difference,
+        "verdict": verdict(difference) if difference else None,
+        "share_of_ceiling": reached,
+    }
+
+
+def _drawn(ranked: list[str], reference: str, baseline: str | None) -> list[str]:
+    """At most `N_DRAWN` models, the ones a reader asks for first; a constant prediction has no curve."""
+    wanted = [reference, baseline, *(name for name in DEEP if name in ranked), *ranked]
+    names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, "prevalence")]
+    room = N_DRAWN - (BAYES in ranked)
+    return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])
+
+
+def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None) -> dict[str, Any]:
+    """Points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
+    label, calibrated = outcome.label, outcome.prob_calibrated[reference]
+    lines = [
+        {"name": name, "roc": _mean_roc(label, outcome.prob[name]), "pr": _mean_pr(label, outcome.prob[name])}
+        for name in drawn
+    ]
+    shown = {name: outcome.prob[name] for name in (reference, baseline) if name}
+    if not np.isnan(calibrated).any() and not np.allclose(calibrated, outcome.prob[reference], atol=1e-3):
+        shown[f"{reference}, recalibrated"] = calibrated
+    if BAYES in outcome.prob:
+        shown[BAYES] = outcome.prob[BAYES]
+    calibration = [{"name": name, **_calibration(label, prob)} for name, prob in shown.items()]
+    return {
+        "reference": reference,
+        "prevalence": float(label.mean()),
+        "lines": lines,
+        "calibration": calibration,
+        "risk": _risk(label, outcome.prob[reference]),
+    }
+
+
+def _mean_roc(label: Floats, prob: Floats) -> dict[str, list[float]]:
+    grid = np.linspace(0, 1, 101)
+    rates = [np.interp(grid, *roc_curve(label, row)) for row in prob]
+    return {"x": [0.0, *grid.tolist()], "y": [0.0, *np.mean(rates, axis=0).tolist()]}
+
+
+def _mean_pr(label: Floats, prob: Floats) -> dict[str, list[float]]:
+    grid = np.linspace(0.01, 1, 100)
+    rates = []
+    for row in prob:
+        recall, precision = pr_curve(label, row)
+        rates.append(precision[np.searchsorted(recall, grid - 1e-12)])
+    return {"x": grid.tolist(), "y": np.mean(rates, axis=0).tolist()}
+
+
+def _calibration(label: Floats, prob: Floats) -> dict[str, list[float]]:
+    """Points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209)."""
+    predicted, observed, count = calibration_curve(np.tile(label, len(prob)), prob.ravel())
+    count = count / len(prob)
+    z = 1.96
+    centre = (observed + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * np.sqrt(observed * (1 - observed) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    values = {
+        "predicted": predicted,
+        "observed": observed,
+        "count": count,
+        "low": np.minimum(centre - half, observed),
+        "high": np.maximum(centre + half, observed),
+    }
+    return {name: value.tolist() for name, value in values.items()}
+
+
+def _risk(label: Floats, prob: Floats) -> dict[str, list[float]]:
+    """Shares of those with and without the outcome in each of 25 intervals of predicted risk."""
+    top = float(np.quantile(prob, 0.999))
+    edges = np.linspace(0, max(top, 1e-6), 26)
+    held, truth = np.minimum(prob.ravel(), edges[-1]), np.tile(label, len(prob))
+    with_outcome = np.histogram(held[truth == 1], edges)[0] / (truth == 1).sum()
+    without = np.histogram(held[truth == 0], edges)[0] / (truth == 0).sum()
+    return {"edges": edges.tolist(), "with": with_outcome.tolist(), "without": without.tolist()}
+
+
+def _groups(outcome: Outcome, reference: str) -> list[dict[str, Any]]:
+    """Size, events, mean risk and AUROC of the reference in each group of each `group_*` column."""
+    result = []
+    for column in outcome.rows.columns:
+        if column.startswith("group_"):
+            values = outcome.rows[column].astype(object)
+            text = values.where(values.notna(), "unknown").astype(str).to_numpy()
+            sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
+            largest = sorted(sizes, key=lambda name: -sizes[name])
+            named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
+            rows = [_group(outcome, reference, str(name), text == name) for name in sorted(named)]
+            if len(named) < len(largest):
+                rest = f"{len(largest) - len(named)} smaller groups"
+                rows.append(_group(outcome, reference, rest, ~np.isin(text, named)))
+            result.append({"name": column.removeprefix("group_").replace("_", " "), "rows": rows})
+    return result
+
+
+def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
+    label, prob = outcome.label[member], outcome.prob[reference][:, member]
+    events = int(label.sum())
+    enough = min(events, len(label) - events) >= MIN_EVENTS
+    return {
+        "name": name,
+        "n": len(label),
+        "events": events,
+        "observed": events / len(label),
+        "predicted": float(prob.mean()),
+        "auroc": float(np.mean([auroc(label, row) for row in prob])) if enough else None,
+    }

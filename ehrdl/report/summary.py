@@ -1,0 +1,147 @@
+"""All that the report says, as a plain dict: numbers first, looks second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ehrdl.metrics.evaluate import BAYES, METRICS, line_up
+from ehrdl.report.outcome import describe, differences, rank, reference_of
+
+Json = Mapping[str, Any]
+
+#: What a task predicts: the title, and the sentence's first half. `flow["notes"]["what"]` says it for any other task.
+_TASKS = {
+    "readmission": (
+        "Unplanned readmission within {horizon} days",
+        "For adults who left hospital alive, each model gives the risk of unplanned readmission within {horizon} days",
+    ),
+}
+_WHEN = {"at_discharge": "at the moment of discharge", "note_complete": "24 hours after discharge"}
+_INPUTS = {
+    "fused": "the clinical notes together with labs and vital signs",
+    "series_only": "labs and vital signs",
+    "notes_only": "the clinical notes",
+}
+LIMITS = (
+    "This is research software, not a medical device: do not use it to decide on the care of a patient.",
+    "Performance in another hospital, another period or another population is unknown until it is measured there.",
+    "The best baseline was picked on the same patients that it is scored on, which flatters it slightly.",
+    "A difference between groups may come from their size, their case mix or how they were recorded.",
+)
+
+
+def summarize(
+    predictions: pd.DataFrame,
+    metrics: Json,
+    flow: Json | None = None,
+    manifest: Json | None = None,
+    config: Json | None = None,
+) -> dict[str, Any]:
+    """Collect what the page shows.
+
+    Args:
+        predictions: PREDICTIONS table.
+        metrics: what `evaluate` returned for it.
+        flow: the cohort's `steps` and `notes` (flow.json), if known.
+        manifest: what was run (manifest.json), if known.
+        config: the resolved config, if known.
+
+    Returns:
+        A dict of plain values that `json.dumps` takes.
+    """
+    flow, manifest, config = flow or {}, manifest or {}, config or {}
+    outcomes = line_up(predictions, metrics["split"])
+    outputs = [describe(outcome, metrics["outputs"][outcome.output]) for outcome in outcomes]
+    notes = dict(flow.get("notes") or {})
+    caveats = [str(line) for line in notes.pop("caveats", [])]
+    title, sentence = _what(outputs, notes, manifest, config)
+    return {
+        "title": title,
+        "sentence": sentence,
+        "simulated": BAYES in outcomes[0].prob,
+        "split": metrics["split"],
+        "metrics": list(METRICS),
+        "outputs": outputs,
+        "averages": _averages(metrics) if len(outputs) > 1 else [],
+        "flow": _steps(flow.get("steps") or []),
+        "notes": [{"name": _words(key), "rows": _flat(value)} for key, value in notes.items()],
+        "missing": [str(line) for line in manifest.get("missing") or []],
+        "warnings": [str(line) for line in manifest.get("warnings") or []],
+        "data": _flat(manifest.get("data") or {}),
+        "run": _run(manifest),
+        "config": json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
+        "limits": [*caveats, *LIMITS],
+    }
+
+
+def _what(outputs: list[Any], notes: dict[str, Any], manifest: Json, config: Json) -> tuple[str, str]:
+    """Title, and one sentence: what was predicted, for whom, when and from what."""
+    task = str(manifest.get("task") or "")
+    options = (config.get("task") or {}).get("init_args") or {} if isinstance(config.get("task"), Mapping) else {}
+    title, what = _TASKS.get(
+        task, (_words(task or outputs[0]["name"]), f"Each model gives the chance of {_words(task)}")
+    )
+    horizon = options.get("horizon_days", 30)
+    horizon = int(horizon) if float(horizon).is_integer() else horizon
+    when = _WHEN.get(options.get("variant", "at_discharge"), "") if task in _TASKS else ""
+    names = [row["name"] for row in outputs[0]["models"]]
+    inputs = next((text for name, text in _INPUTS.items() if name in names), "the patient's record")
+    made = f"{what.format(horizon=horizon)}, {when + ', ' if when else ''}from {inputs} known by then."
+    return title.format(horizon=horizon), str(notes.pop("what", made))
+
+
+def _averages(metrics: Json) -> list[dict[str, Any]]:
+    """Macro and micro averages over outputs, as table rows."""
+    result = []
+    for key, name in (("macro", "Mean over outputs (macro)"), ("micro", "All outputs pooled (micro)")):
+        part = metrics[key]
+        ranked = rank(part["models"])
+        reference = reference_of(part["differences"], ranked)
+        rows = [{"name": model, "metrics": part["models"][model]} for model in ranked]
+        result.append({"name": name, "models": rows, "differences": differences(part["differences"], reference)})
+    return result
+
+
+def _steps(steps: list[Json]) -> list[dict[str, Any]]:
+    """Steps of the flow chart, each with what it dropped."""
+    result: list[dict[str, Any]] = []
+    for step in steps:
+        row: dict[str, Any] = {"step": _words(str(step.get("step", ""))), "rule": str(step.get("rule", ""))}
+        row |= {key: step.get(key) for key in ("admissions", "subjects")}
+        for key in ("admissions", "subjects"):
+            before, now = (result[-1][key] if result else None), row[key]
+            row[f"dropped_{key}"] = before - now if before is not None and now is not None else None
+        result.append(row)
+    return result
+
+
+def _run(manifest: Json) -> list[dict[str, Any]]:
+    """What was run, as titled lists of name and value."""
+    facts = {
+        key: manifest[key]
+        for key in ("command", "created", "ehrdl", "git", "task", "seeds", "source")
+        if manifest.get(key) not in (None, "", [], {})
+    }
+    parts = {"Run": facts, "Wall time [s]": manifest.get("wall_s"), "Hardware": manifest.get("hardware")}
+    parts |= {"Tables read": manifest.get("tables"), "Versions": manifest.get("versions")}
+    return [{"name": name, "rows": _flat(value)} for name, value in parts.items() if value]
+
+
+def _flat(value: Any, name: str = "") -> list[dict[str, Any]]:
+    """Rows of name and value from nested counts; a list becomes one text."""
+    if isinstance(value, Mapping):
+        return [row for key, part in value.items() for row in _flat(part, f"{name}: {key}" if name else str(key))]
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(part) for part in value)
+    known = value if isinstance(value, int | float) or value is None else str(value)
+    return [{"name": name.removeprefix("n_").replace("_", " "), "value": known}]
+
+
+def _words(name: str) -> str:
+    """`summary_stored` -> `Summary stored`."""
+    text = name.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,233 @@
+"""The three tables, declared once: EVENTS, SAMPLES and PREDICTIONS, with a `check` that names the first bad row.
+
+EVENTS is a MEDS 0.4 dataset with two extension columns; SAMPLES holds one row a prediction to make; PREDICTIONS one row
+a prediction made. What a task hands over (`TaskResult`) and what a model predicts (`OutputSpec`) are declared here too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ehrdl.errors import LeakageError, SchemaError
+
+TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
+SPLITS = (TRAIN, TUNING, HELD_OUT)
+STATUSES = ("positive", "negative", "censored", "death")
+
+BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
+#: Facts that exist for labels, cohorts and splits alone. The store refuses to load them as features.
+NEVER_INPUT = (DEATH, "ANCHOR_YEAR_GROUP")
+
+#: The total order of EVENTS: MEDS-valid, nulls of `time` first within a subject.
+EVENTS_ORDER = ("subject_id", "time", "available_time", "code", "encounter_id", "numeric_value", "text_value")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its Arrow type, whether it may be null, and its meaning with the unit."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table's fixed columns, and the prefixes of those whose names depend on the task."""
+
+    name: str
+    columns: tuple[Column, ...]
+    prefixes: tuple[tuple[str, pa.DataType], ...] = ()
+
+    def names(self) -> list[str]:
+        """The fixed column names, in order."""
+        return [column.name for column in self.columns]
+
+
+_TIME = pa.timestamp("us")
+
+EVENTS = TableSchema(
+    "EVENTS",
+    (
+        Column("subject_id", pa.int64(), False, "patient"),
+        Column("time", _TIME, True, "when it happened, without zone; null = static"),
+        Column("code", pa.string(), False, "what it is, e.g. LAB//50912//mg/dL"),
+        Column("numeric_value", pa.float32(), True, "value in the unit of the code"),
+        Column("text_value", pa.large_string(), True, "value or note body as text"),
+        Column("available_time", _TIME, True, "when the hospital's systems could show it; null = static"),
+        Column("encounter_id", pa.int64(), True, "hospital stay (hadm_id), where the source knows it"),
+    ),
+)
+
+SAMPLES = TableSchema(
+    "SAMPLES",
+    (
+        Column("sample_id", pa.int64(), False, "row number, ordered by subject_id, prediction_time, encounter_id"),
+        Column("subject_id", pa.int64(), False, "patient"),
+        Column("encounter_id", pa.int64(), True, "hospital stay that the prediction belongs to"),
+        Column("prediction_time", _TIME, False, "t0: a fact is visible if available_time <= t0"),
+        Column("split", pa.string(), False, "train, tuning or held_out"),
+    ),
+    (("label_", pa.float32()), ("status_", pa.string()), ("group_", pa.string())),
+)
+
+PREDICTIONS = TableSchema(
+    "PREDICTIONS",
+    (
+        Column("sample_id", pa.int64(), False, "row of SAMPLES"),
+        Column("subject_id", pa.int64(), False, "patient"),
+        Column("prediction_time", _TIME, False, "t0"),
+        Column("model", pa.string(), False, "fused, gradient_boosting, …"),
+        Column("seed", pa.int64(), False, "seed of the fit"),
+        Column("split", pa.string(), False, "train, tuning or held_out"),
+        Column("output", pa.string(), False, "which outcome"),
+        Column("label", pa.float32(), True, "what happened; null = unknown"),
+        Column("prob", pa.float64(), False, "predicted probability"),
+        Column("prob_calibrated", pa.float64(), True, "the same after calibration on the tuning split"),
+    ),
+    (("group_", pa.string()),),
+)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One thing that is predicted."""
+
+    name: str
+    kind: Literal["binary"] = "binary"
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain dict, for JSON and checkpoints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """One step of the cohort's flow chart, with what is left after it."""
+
+    step: str
+    rule: str
+    admissions: int
+    subjects: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task makes of EVENTS.
+
+    Attributes:
+        samples: SAMPLES without `split` and `sample_id` gaps: sorted by subject_id, prediction_time, encounter_id.
+        flow: the cohort's exclusions, in order.
+        outputs: what is predicted.
+        hidden_codes: prefixes of codes that define the outcome; masked when samples are loaded.
+        notes: counts that the report prints beside the flow chart (JSON-able).
+    """
+
+    samples: pd.DataFrame
+    flow: list[FlowStep]
+    outputs: list[OutputSpec]
+    hidden_codes: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
+    """Return `table` with the declared dtypes, or raise an error that names the column and the first bad row.
+
+    Args:
+        table: rows of EVENTS, SAMPLES or PREDICTIONS. Unknown columns are refused.
+        schema: which table it is.
+
+    Raises:
+        SchemaError: a column is missing, unknown, of another type, null where it may not be, or out of its range.
+        LeakageError: a fact is available before it happened, or a subject stands in two splits.
+
+    >>> check(pd.DataFrame({"subject_id": [1]}), EVENTS)
+    Traceback (most recent call last):
+    ehrdl.errors.SchemaError: EVENTS: column time is missing
+    """
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    table = _cast(table, schema)
+    for column in schema.columns:
+        if not column.nullable:
+            _refuse(pc.is_null(table[column.name]), table, schema, column.name, "is null")
+    _RULES[schema.name](table)
+    return table
+
+
+def _cast(table: pa.Table, schema: TableSchema) -> pa.Table:
+    types = {column.name: column.type for column in schema.columns}
+    for name in types:
+        if name not in table.column_names:
+            raise SchemaError(f"{schema.name}: column {name} is missing")
+    for name in table.column_names:
+        if name in types:
+            continue
+        match = [kind for prefix, kind in schema.prefixes if name.startswith(prefix)]
+        if not match:
+            raise SchemaError(f"{schema.name}: column {name} is not part of the table")
+        types[name] = match[0]
+    arrays = {name: _cast_column(table[name], kind, schema.name, name) for name, kind in types.items()}
+    return pa.table(arrays)
+
+
+def _cast_column(array: pa.ChunkedArray, kind: pa.DataType, table: str, name: str) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(array.type) and array.type.tz is not None:
+        raise SchemaError(f"{table}: column {name} has the time zone {array.type.tz}; times are stored without a zone")
+    try:
+        return array.cast(kind, safe=not pa.types.is_floating(kind))
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{table}: column {name} is {array.type}, not {kind}: {error}") from None
+
+
+def _refuse(bad: Any, table: pa.Table, schema: TableSchema, name: str, why: str, leak: bool = False) -> None:
+    """Raise for the first row where `bad` is true (null counts as false)."""
+    rows = pc.indices_nonzero(pc.fill_null(bad, False))
+    if len(rows):
+        row = rows[0].as_py()
+        subject = table["subject_id"][row].as_py()
+        value = table[name][row].as_py()
+        kind = LeakageError if leak else SchemaError
+        raise kind(f"{schema.name}: column {name}, row {row} (subject {subject}): {value!r} {why}")
+
+
+def _check_events(table: pa.Table) -> None:
+    static = pc.is_null(table["time"])
+    early = pc.less(table["available_time"], table["time"])
+    _refuse(early, table, EVENTS, "available_time", "is before time: the fact would be seen before it happened", True)
+    unsure = pc.xor(static, pc.is_null(table["available_time"]))
+    _refuse(unsure, table, EVENTS, "available_time", "and time must both be null (static) or both be given")
+    if table.num_rows > 1:
+        ordered = table.sort_by([("subject_id", "ascending")])["subject_id"]
+        if ordered != table["subject_id"]:
+            raise SchemaError("EVENTS: column subject_id is not sorted")
+
+
+def _check_samples(table: pa.Table) -> None:
+    if table["sample_id"].to_pylist() != list(range(table.num_rows)):
+        raise SchemaError("SAMPLES: column sample_id is not the row number")
+    _refuse(pc.invert(pc.is_in(table["split"], pa.array(SPLITS))), table, SAMPLES, "split", f"is not one of {SPLITS}")
+    for name in table.column_names:
+        if name.startswith("status_"):
+            unknown = pc.invert(pc.is_in(table[name], pa.array(STATUSES)))
+            _refuse(unknown, table, SAMPLES, name, f"is not one of {STATUSES}")
+    pairs = table.group_by("subject_id").aggregate([("split", "count_distinct")])
+    twice = pc.indices_nonzero(pc.greater(pairs["split_count_distinct"], 1))
+    if len(twice):
+        subject = pairs["subject_id"][twice[0].as_py()].as_py()
+        raise LeakageError(f"SAMPLES: column split: subject {subject} stands in two splits")
+
+
+def _check_predictions(table: pa.Table) -> None:
+    for name in ("prob", "prob_calibrated"):
+        outside = pc.invert(pc.and_(pc.greater_equal(table[name], 0.0), pc.less_equal(table[name], 1.0)))
+        _refuse(outside, table, PREDICTIONS, name, "is not a probability in [0, 1]")
+
+
+_RULES = {"EVENTS": _check_events, "SAMPLES": _check_samples, "PREDICTIONS": _check_predictions}

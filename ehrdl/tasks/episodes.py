@@ -1,0 +1,168 @@
+"""Hospital stays out of EVENTS, and the episodes of care that they merge into.
+
+A stay is one encounter_id with its `ADMISSION//` and `DISCHARGE//` events. Stays that overlap or touch on a calendar
+day are one episode: a transfer within the hospital or a same-day return is no readmission.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.codes import (
+    CANCER_TREATMENT,
+    DELIVERY,
+    OBSERVATION_ADMISSIONS,
+    PSYCHIATRIC,
+    REHABILITATION,
+    SURGICAL_SERVICES,
+    CodeSet,
+    sql,
+)
+from ehrdl.schema import BIRTH, DEATH
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: What a source writes where the hospital did not know.
+_MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER"})
+_DAY_US = 86_400_000_000
+
+_PREFIXES = (
+    *("ADMISSION//", "DISCHARGE//", "ADMISSION_TYPE//", "INSURANCE//", "RACE//", "LANGUAGE//"),
+    *("SERVICE_IN//", "ICU_IN//", "DIAGNOSIS//", "NOTE//discharge"),
+)
+
+
+def read_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """One row a stay that has an `ADMISSION//` event, in order of subject and admission.
+
+    Args:
+        events: EVENTS.
+
+    Returns:
+        subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), admission_type, disposition,
+        insurance, race, language, care_unit (first ICU unit, null = none); true or false: psychiatric, rehabilitation,
+        cancer_treatment (principal diagnosis), delivery (diagnosis in any position), surgical (a surgical service),
+        died; summary_time (the discharge summary's earliest `available_time`: it says which notes a sample can have,
+        and enters no rule).
+    """
+    stays = _frame(events, _stays_sql())
+    for name in ("insurance", "race", "language"):
+        stays[name] = stays[name].where(~stays[name].isin(_MISSING))
+    return stays
+
+
+def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """One row a subject, by subject_id.
+
+    Args:
+        events: EVENTS.
+
+    Returns:
+        birth, death (NaT = none known), sex, anchor_year_group (`2011 - 2013`), anchor_year; index subject_id.
+    """
+    query = f"""
+        SELECT subject_id,
+            min(time) FILTER (code = '{BIRTH}') AS birth,
+            min(time) FILTER (code = '{DEATH}') AS death,
+            {_value("GENDER//", "sex")},
+            {_value("ANCHOR_YEAR_GROUP//", "anchor_year_group")},
+            max(numeric_value) FILTER (starts_with(code, 'ANCHOR_YEAR_GROUP//')) AS anchor_year
+        FROM events
+        WHERE code IN ('{BIRTH}', '{DEATH}')
+            OR starts_with(code, 'GENDER//') OR starts_with(code, 'ANCHOR_YEAR_GROUP//')
+        GROUP BY subject_id ORDER BY subject_id"""
+    subjects = _frame(events, query).set_index("subject_id")
+    subjects["sex"] = subjects["sex"].where(~subjects["sex"].isin(_MISSING))
+    return subjects
+
+
+def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
+    """Merge stays transitively into episodes, in order of subject and admission.
+
+    A stay joins the episode before it when it begins no later than the latest discharge so far (running maximum), or
+    on that discharge's calendar day. A stay nested in an earlier one therefore does not end the episode.
+
+    Args:
+        stays: rows of `read_stays` with admittime < dischtime, in any order.
+
+    Returns:
+        The columns of `stays`, one row an episode: admittime is the first stay's, admission_type that of the first
+        stay not for observation (the first stay's where there is none), `died`, `delivery` and `surgical` true where
+        any stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends with the
+        episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for observation.
+    """
+    stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
+    stays["episode"] = _episode_number(stays)
+    stays["observation_only"] = stays["admission_type"].isin(OBSERVATION_ADMISSIONS)
+    groups = stays.groupby("episode", sort=True)
+    merged = groups.agg(
+        admittime=("admittime", "first"),
+        died=("died", "any"),
+        delivery=("delivery", "any"),
+        surgical=("surgical", "any"),
+        summary_time=("summary_time", "min"),
+        observation_only=("observation_only", "all"),
+    )
+    typed = stays.sort_values(["episode", "observation_only"], kind="stable").drop_duplicates("episode")
+    merged["admission_type"] = typed.set_index("episode")["admission_type"]
+    last = stays.sort_values(["episode", "dischtime"], kind="stable").drop_duplicates("episode", keep="last")
+    return last.set_index("episode").drop(columns=merged.columns).join(merged).reset_index(drop=True)
+
+
+def _episode_number(stays: pd.DataFrame) -> pd.Series:
+    """The number of each stay's episode, for stays in order of subject and admission."""
+    admit = stays["admittime"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    discharge = stays["dischtime"].to_numpy().astype("datetime64[us]").astype(np.int64)
+    subject = stays["subject_id"].to_numpy()
+    latest = pd.Series(discharge).groupby(subject).cummax().to_numpy()
+    before = np.roll(latest, 1)
+    starts = (subject != np.roll(subject, 1)) | ((admit > before) & (admit // _DAY_US != before // _DAY_US))
+    starts[:1] = True
+    return pd.Series(np.cumsum(starts), index=stays.index)
+
+
+def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
+    rows: Any = events.query("events", query)
+    frame: pd.DataFrame = rows.df()
+    return frame
+
+
+def _stays_sql() -> str:
+    services = ", ".join(f"'SERVICE_IN//{service}'" for service in SURGICAL_SERVICES)
+    return f"""
+        SELECT subject_id, encounter_id,
+            min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
+            max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
+            {_value("ADMISSION_TYPE//", "admission_type")},
+            {_value("DISCHARGE//", "disposition")},
+            {_value("INSURANCE//", "insurance")},
+            {_value("RACE//", "race")},
+            {_value("LANGUAGE//", "language")},
+            substr(min({{'time': time, 'code': code}}) FILTER (starts_with(code, 'ICU_IN//')).code, 9) AS care_unit,
+            {_principal(PSYCHIATRIC)},
+            {_principal(REHABILITATION)},
+            {_principal(CANCER_TREATMENT)},
+            bool_or({sql(DELIVERY)}) AS delivery,
+            bool_or(code IN ({services})) AS surgical,
+            bool_or(code IN ('DISCHARGE//DIED', '{DEATH}')) AS died,
+            min(available_time) FILTER (starts_with(code, 'NOTE//discharge')) AS summary_time
+        FROM events
+        WHERE encounter_id IS NOT NULL
+            AND (code = '{DEATH}' OR {" OR ".join(f"starts_with(code, '{prefix}')" for prefix in _PREFIXES)})
+        GROUP BY subject_id, encounter_id
+        HAVING count(*) FILTER (starts_with(code, 'ADMISSION//')) > 0
+        ORDER BY subject_id, admittime, dischtime, encounter_id"""
+
+
+def _value(prefix: str, name: str) -> str:
+    """SQL for the part of a stay's (or subject's) one code that follows `prefix`."""
+    return f"max(substr(code, {len(prefix) + 1})) FILTER (starts_with(code, '{prefix}')) AS {name}"
+
+
+def _principal(codes: CodeSet) -> str:
+    """SQL for whether the principal diagnosis belongs to a set; a diagnosis carries its seq_num as its number."""
+    return f"coalesce(bool_or({sql(codes)} AND numeric_value = 1), false) AS {codes.name}"

@@ -1,0 +1,1 @@
+"""The Lightning shell, fitting, baselines, prediction, and the run folder."""

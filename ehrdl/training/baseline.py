@@ -1,0 +1,102 @@
+"""Classical models on the same samples: chosen on the tuning split, saved without pickle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss
+
+from ehrdl.data.prepare import Prepared
+from ehrdl.data.table import tabulate
+from ehrdl.engine import progress, say
+from ehrdl.errors import ConfigError
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.training.predict import prediction_rows
+
+
+def check_baselines(names: list[str]) -> None:
+    """Refuse a baseline that does not exist."""
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(BASELINES)}")
+
+
+def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+    """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
+
+    Returns:
+        PREDICTIONS of the tuning and held-out splits, a frame a baseline. Baselines of text are left out, with a line,
+        where no sample sees a note.
+    """
+    if "note" not in prepared.spec.modalities:
+        for name in [name for name in names if name in READS_TEXT]:
+            say(f"{name}: left out, since no training sample sees a note")
+        names = [name for name in names if name not in READS_TEXT]
+    if not names:
+        return []
+    tables = {split: tabulate(prepared.dataset, prepared.rows(split)) for split in (TRAIN, TUNING, HELD_OUT)}
+    (folder / "models").mkdir(exist_ok=True)
+    outputs = [output.name for output in prepared.spec.outputs]
+    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
+    read = pd.concat([tables[TUNING], tables[HELD_OUT]], ignore_index=True)
+    parts = []
+    with progress() as bar:
+        for name in bar.track(names, description="baselines"):
+            prob = np.stack([_one(name, output, prepared, tables, read, folder, seed) for output in outputs], axis=1)
+            parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
+    return parts
+
+
+def _one(
+    name: str,
+    output: str,
+    prepared: Prepared,
+    tables: dict[str, pd.DataFrame],
+    read: pd.DataFrame,
+    folder: Path,
+    seed: int,
+) -> np.ndarray:
+    """Fit the candidates of one baseline for one output, keep the best on tuning log loss, and predict."""
+    known = {split: _known(prepared, split, output) for split in (TRAIN, TUNING)}
+    best, best_loss = None, np.inf
+    for candidate in candidates(name, seed):
+        keep, label = known[TRAIN]
+        candidate.fit(tables[TRAIN][keep], label[keep])
+        keep, label = known[TUNING]
+        loss = log_loss(label[keep], candidate.predict_proba(tables[TUNING][keep])[:, 1], labels=[0, 1])
+        if loss < best_loss:
+            best, best_loss = candidate, loss
+    assert best is not None
+    save(best, folder / "models" / f"{name}-{output}.skops")
+    prob: np.ndarray = best.predict_proba(read)[:, 1]
+    return prob
+
+
+def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of a split have a known label, and the labels."""
+    label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
+    return ~np.isnan(label), label
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a fitted classical model, whole or not at all."""
+    from skops import io
+
+    part = path.with_name(f".{path.name}.part")
+    io.dump(model, part)
+    os.replace(part, path)
+
+
+def load(path: Path) -> Any:
+    """Read a fitted classical model; types that it should not hold are refused."""
+    from skops import io
+
+    unknown = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
+    if unknown:
+        raise ConfigError(f"{path}: holds the type {min(unknown)}, which no model of ehrdl has; it is not loaded")
+    return io.load(path, trusted=list(TRUSTED))

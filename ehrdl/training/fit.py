@@ -1,0 +1,168 @@
+"""Fits one network: trainer, callbacks, checkpoints. A run that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from pytorch_lightning.loggers import CSVLogger
+
+from ehrdl.batch import DataSpec
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.engine import say
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
+from ehrdl.training.config import Optim
+from ehrdl.training.lit import LitClassifier
+
+#: What a user need not say. `use_distributed_sampler` is off because our sampler shares the batches out itself.
+DEFAULTS: dict[str, Any] = {
+    "max_epochs": 8,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 20,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+}
+_OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
+#: Batches of a mean cost of an epoch's loss; a checkpoint so often, so that a kill loses minutes at most.
+_CHECKPOINT_STEPS = 200
+
+
+def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The `trainer` part of the configuration with our defaults, checked against Lightning's own signature.
+
+    Raises:
+        ConfigError: a key that Trainer does not have, a value of the wrong type, or a key that ehrdl sets itself.
+    """
+    for key in trainer:
+        if key in _OURS:
+            raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
+    merged = DEFAULTS | trainer
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=set(_OURS))
+    known = {action.dest.removeprefix("trainer.") for action in parser._actions}
+    for key, value in merged.items():
+        if key not in known:
+            raise ConfigError(f"trainer.{key}: not an argument of pytorch_lightning.Trainer")
+        try:
+            parser.parse_object({"trainer": {key: value}})
+        except Exception as error:  # jsonargparse raises several kinds; all mean that the value does not fit
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})") from None
+    return merged
+
+
+def fit(
+    make: Callable[[DataSpec], Network],
+    data: ClinicalDataModule,
+    spec: DataSpec,
+    optim: Optim,
+    trainer: dict[str, Any],
+    folder: Path,
+    name: str,
+    seed: int,
+) -> LitClassifier:
+    """Fit one network, or load it if this run has fitted it already.
+
+    Args:
+        make: makes the network for a spec.
+        data: its loaders.
+        spec: what the network may read; `prepared.spec.only("note")` for a single modality.
+        optim, trainer: how it is trained.
+        folder: of the run.
+        name, seed: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
+    """
+    stem = f"{name}-seed{seed}"
+    final = folder / "checkpoints" / f"{stem}.ckpt"
+    with quiet():
+        pl.seed_everything(seed, workers=True, verbose=False)
+        model = LitClassifier(make(spec), spec, optim)
+        if final.is_file():
+            model.load_state_dict(torch.load(final, weights_only=True, map_location="cpu")["state_dict"])
+            return model
+        data.seed = seed
+        scratch = folder / "checkpoints" / f".{stem}"
+        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer["max_epochs"])
+        shell = pl.Trainer(
+            **trainer,
+            logger=CSVLogger(folder, name="curves", version=stem),
+            callbacks=callbacks,
+            default_root_dir=folder,
+        )
+        last = scratch / "last.ckpt"
+        shell.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        _select(model, callbacks)
+        part = final.with_name(f".{final.name}.part")
+        shell.save_checkpoint(part, weights_only=True)
+        os.replace(part, final)
+        _remove(scratch)
+    score = shell.callback_metrics.get("tuning/auprc", torch.tensor(math.nan))
+    say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {float(score):.3f}")
+    return model
+
+
+def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, max_epochs: int) -> list[Callback]:
+    resume = ModelCheckpoint(
+        dirpath=scratch, filename="last", every_n_train_steps=_CHECKPOINT_STEPS, enable_version_counter=False
+    )
+    chosen: list[Callback] = [resume, LearningRateMonitor("step")]
+    if os.isatty(2):
+        chosen.append(TQDMProgressBar(refresh_rate=10))
+    if optim.selection == "averaged":
+        # A decay of 0.99 looks back 100 steps; a short run would still hold its random start, so it looks back less.
+        horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * max_epochs / 10))
+        return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon)]
+    best = ModelCheckpoint(
+        dirpath=scratch, filename="best", monitor="tuning/auprc", mode="max", enable_version_counter=False
+    )
+    return [*chosen, best, EarlyStopping("tuning/auprc", mode="max", patience=optim.patience)]
+
+
+def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
+    """Put the best tuning epoch's weights into the model; averaged weights are there already."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
+            model.load_state_dict(state["state_dict"])
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning without its advice on hardware and loaders, which our defaults have weighed."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

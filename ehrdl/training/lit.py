@@ -1,0 +1,150 @@
+"""The Lightning shell around a network: one step, the optimiser, the metrics. No science in it."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.models.base import Network
+from ehrdl.models.head import masked_bce
+from ehrdl.training.config import Optim
+
+_UNKNOWN = -1  # how torchmetrics is told that a label is unknown
+
+
+class LitClassifier(pl.LightningModule):
+    """Trains a network on binary outputs.
+
+    Args:
+        network: Batch -> logits (B, K).
+        spec: the data that the network was built for.
+        optim: how it is optimised.
+    """
+
+    def __init__(self, network: Network, spec: DataSpec, optim: Optim) -> None:
+        super().__init__()
+        # Plain values only, so that a checkpoint loads with weights_only=True.
+        self.save_hyperparameters({"spec": spec.to_dict(), "optim": asdict(optim)})
+        self.network, self.spec, self.optim = network, spec, optim
+        scores: dict[str, Any] = {}
+        for output in spec.outputs:
+            scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN)
+            scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN)
+        self.scores = MetricCollection(scores, prefix="tuning/", compute_groups=False)
+        self._rng: dict[str, Any] | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, K)."""
+        return self.network(batch)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Training loss of a batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Tuning loss and metrics of a batch."""
+        self._step(batch, "tuning")
+
+    def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
+        """SAMPLES rows (B,) and probabilities (B, K)."""
+        return batch.row, torch.sigmoid(self(batch).float())
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        if stage == "train":
+            loss = self.network.loss(batch)
+        else:
+            logits = self(batch)
+            loss = masked_bce(logits, batch.label)
+            self._update(logits, batch.label)
+        self.log(f"{stage}/loss", loss, batch_size=batch.batch_size, on_epoch=True, on_step=False, prog_bar=True)
+        return loss
+
+    def _update(self, logits: Tensor, label: Tensor) -> None:
+        target = torch.where(label.isnan(), _UNKNOWN, label).long()
+        for k, output in enumerate(self.spec.outputs):
+            for kind in ("auroc", "auprc"):
+                self.scores[f"{kind}_{output.name}"].update(logits[:, k].float(), target[:, k])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the tuning metrics, and the mean AUPRC that selects epochs."""
+        if not self.trainer.sanity_checking:
+            values = self.scores.compute()
+            self.log_dict(values)
+            mean = torch.stack([value for name, value in values.items() if "/auprc_" in name]).mean()
+            self.log("tuning/auprc", mean, prog_bar=True)
+        self.scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warm = max(1, round(self.optim.warmup * total))
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by whether they decay, and by whether they come pretrained (a fraction of the rate)."""
+        pretrained = set(getattr(self.network, "pretrained_parameters", list)())
+        embeddings = {
+            id(parameter)
+            for module in self.network.modules()
+            if isinstance(module, nn.Embedding)
+            for parameter in module.parameters()
+        }
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                decays = parameter.ndim > 1 and id(parameter) not in embeddings
+                groups.setdefault((decays, parameter in pretrained), []).append(parameter)
+        return [
+            {
+                "params": members,
+                "weight_decay": self.optim.weight_decay if decays else 0.0,
+                "lr": self.optim.lr * (self.optim.pretrained_lr_factor if comes_pretrained else 1.0),
+            }
+            for (decays, comes_pretrained), members in groups.items()
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the states of all random generators, so that a killed run goes on as if it had not been."""
+        name, keys, position, has_gauss, cached = np.random.get_state()
+        version, internal, gauss = random.getstate()
+        checkpoint["rng"] = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+            "python": [version, list(internal), gauss],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the generators' states until the first batch."""
+        self._rng = checkpoint.get("rng")
+
+    def on_train_start(self) -> None:
+        """Put the generators back where the checkpoint left them."""
+        if self._rng is None:
+            return
+        state, self._rng = self._rng, None
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,146 @@
+"""The run folder: opened, filled and finished. A finished one is left alone; one of another config is refused."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ehrdl.engine import write_json, write_text
+from ehrdl.errors import ConfigError
+from ehrdl.training.config import RunOptions
+
+#: Changing these changes no number, so a run may be continued or repeated under others.
+_FREE = (("run",), ("data", "prepare"))
+_PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
+
+
+class Run:
+    """One run's folder and clock."""
+
+    def __init__(self, options: RunOptions, config: dict[str, Any]) -> None:
+        self.folder = Path(options.root) / options.name
+        self.options, self.config = options, config
+        self.wall_s: dict[str, float] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds a finished run, which is left alone."""
+        return (self.folder / "manifest.json").is_file() and not self.options.overwrite
+
+    def check(self) -> None:
+        """Refuse a folder that holds a run of another config, or something that is no run.
+
+        Raises:
+            ConfigError: naming the first key that differs.
+        """
+        if self.options.overwrite or not self.folder.exists():
+            return
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            if any(self.folder.iterdir()):
+                raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
+            return
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        different = _first_difference(_numbers_only(there), _numbers_only(self.config))
+        if different:
+            raise ConfigError(
+                f"{self.folder}: was made with another config ({different}); choose another run.name, "
+                f"or --run.overwrite true"
+            )
+
+    def open(self) -> None:
+        """Make the folder, emptied where it is to be replaced, and write the resolved config."""
+        if self.options.overwrite and self.folder.exists():
+            shutil.rmtree(self.folder)
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / "config.yaml", text)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Record the wall time of a step [s]."""
+        start = time.perf_counter()
+        yield
+        self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
+
+    def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What was run, on what, with what."""
+        return {
+            "ehrdl": _version("ehrdl"),
+            "git": _git_hash(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "seeds": self.config["seeds"],
+            "wall_s": self.wall_s,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            "hardware": _hardware(),
+            **facts,
+        }
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, the last file: with it the run is finished."""
+        write_json(self.folder / "manifest.json", manifest)
+
+
+def _numbers_only(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides the numbers."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for path in _FREE:
+        inner = kept
+        for key in path[:-1]:
+            inner = inner.get(key) or {}
+        inner.pop(path[-1], None)
+    return kept
+
+
+def _first_difference(there: Any, here: Any, key: str = "") -> str | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in {**there, **here}:
+            inner = _first_difference(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+            if inner:
+                return inner
+        return None
+    return None if there == here else f"{key} was {there!r}, is {here!r}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_hash() -> str | None:
+    """The commit of the checkout that the package runs from, with a mark where files differ from it."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count(), "gpus": gpus}
