@@ -65,7 +65,8 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
-        return _plain(asdict(self))
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -146,7 +147,12 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Every tensor moved, as `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+        def move(tensor: Any) -> Any:
+            moved = tensor.to(*args, **kwargs)
+            return moved if moved.is_floating_point() == tensor.is_floating_point() else tensor.to(moved.device)
+
+        return self._map(move)
 
     def pin_memory(self) -> Batch:
         """Every tensor in pinned memory."""

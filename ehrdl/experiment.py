@@ -64,7 +64,7 @@ def run(
     folder.open()
     _write_cohort(folder, prepared, result)
     parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines)
-    parts += _bayes(prepared, data, seeds[0])
+    parts += _bayes(prepared, seeds[0])
     _report(folder, prepared, result, task, data, parts)
     return folder.folder
 
@@ -145,22 +145,24 @@ def _variants(spec: DataSpec) -> dict[str, DataSpec]:
     return variants | {single[name]: spec.only(name) for name in spec.modalities}
 
 
-def _bayes(prepared: Any, data: DataConfig, seed: int) -> list[Any]:
-    """The simulator's true probability as a model, where the source is a simulator."""
+def _bayes(prepared: Any, seed: int) -> list[Any]:
+    """The simulator's true probability as a model, where the source is a simulator that knows this outcome."""
     import numpy as np
     import pandas as pd
 
     from ehrdl.schema import HELD_OUT, TUNING
     from ehrdl.training.predict import prediction_rows
 
-    path = data.source.true_probabilities()
     outputs = [output.name for output in prepared.spec.outputs]
-    if path is None or outputs != ["readmission"]:
+    path = prepared.events / "truth.csv"
+    if not path.is_file():
         return []
-    truth = pd.read_csv(path).set_index("hadm_id").prob
+    truth = pd.read_csv(path).pivot(index="encounter_id", columns="output", values="prob")
+    if not set(outputs) <= set(truth.columns):
+        return []
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    prob = truth.reindex(prepared.samples.encounter_id.iloc[rows]).to_numpy()
-    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob[:, None])]
+    prob = truth.reindex(prepared.samples.encounter_id.iloc[rows])[outputs].to_numpy()
+    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob)]
 
 
 def _report(
@@ -180,7 +182,7 @@ def _report(
     facts = prepared.facts | {
         "task": task.name,
         "source": type(data.source).__name__,
-        "warnings": _warnings(metrics, task, data),
+        "warnings": _warnings(metrics, task),
     }
     manifest = folder.manifest(facts)
     flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
@@ -190,11 +192,11 @@ def _report(
     _print_metrics(metrics, folder.folder)
 
 
-def _warnings(metrics: dict[str, Any], task: Task, data: DataConfig) -> list[str]:
+def _warnings(metrics: dict[str, Any], task: Task) -> list[str]:
     """A score that no honest model has reached: say that it is probably a leak."""
     lines = []
-    if data.source.true_probabilities() is None and task.too_good is not None:
-        for output, scores in metrics["outputs"].items():
+    for output, scores in metrics["outputs"].items():
+        if scores["bayes_auroc"] is None and task.too_good is not None:
             for name, values in scores["models"].items():
                 value = values["auroc"]["value"]
                 if value is not None and value > task.too_good:

@@ -76,13 +76,13 @@ class Collate:
         n_chunks = _up(max(len(chunks), 1), _CHUNKS)
         links.extend((chunk, len(items), 0.0) for chunk in range(len(chunks), n_chunks))
         tokens, token_valid = self._frame(chunks, n_chunks)
-        chunk, sample, age = zip(*links, strict=True)
+        link_chunk, link_sample, link_hours = zip(*links, strict=True)
         return {
             "tokens": torch.from_numpy(tokens),
             "token_valid": torch.from_numpy(token_valid),
-            "link_chunk": torch.tensor(chunk, dtype=torch.int64),
-            "link_sample": torch.tensor(sample, dtype=torch.int64),
-            "link_hours": torch.tensor(age, dtype=torch.float32),
+            "link_chunk": torch.tensor(link_chunk, dtype=torch.int64),
+            "link_sample": torch.tensor(link_sample, dtype=torch.int64),
+            "link_hours": torch.tensor(link_hours, dtype=torch.float32),
         }
 
     def _chunks(self, note: int) -> list[np.ndarray]:

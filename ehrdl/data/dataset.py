@@ -1,6 +1,6 @@
 """One sample at a time, by slicing: nothing is computed here that could be prepared before.
 
-What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes a sample over one shared store.
+What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes a sample over one store.
 """
 
 from __future__ import annotations
@@ -89,19 +89,22 @@ class SampleDataset:
         n_kept = int(keep.sum())
         if n_kept == stop - start:  # the usual case is a plain slice, without a copy
             return slice(max(start, stop - self.window.max_observations), stop)
-        return (start + np.flatnonzero(keep))[-self.window.max_observations :]
+        kept: np.ndarray = (start + np.flatnonzero(keep))[-self.window.max_observations :]
+        return kept
 
     def note_rows(self, row: int) -> np.ndarray:
         """The notes that a sample sees, oldest first: the latest `max_notes` of its window."""
-        rows = np.arange(self.note_start[row], self.note_stop[row])
+        rows: np.ndarray = np.arange(self.note_start[row], self.note_stop[row])
         if self.notes is None or not len(rows):
             return rows
         keep = inside(self.notes.time[rows], self.time[row], round(self.window.note_hours * HOUR))
-        return rows[keep][-self.window.max_notes :]
+        kept: np.ndarray = rows[keep][-self.window.max_notes :]
+        return kept
 
     def n_observations(self) -> np.ndarray:
         """Upper bound of each sample's observations (n_samples,), for length buckets."""
-        return np.minimum(self.stop - self.start, self.window.max_observations)
+        n: np.ndarray = np.minimum(self.stop - self.start, self.window.max_observations)
+        return n
 
     def n_tokens(self) -> np.ndarray:
         """Tokens of the notes that each sample reads (n_samples,), for length buckets."""

@@ -1,4 +1,4 @@
-"""EVENTS on disk: rows are staged by subject shard, each shard is sorted and written, and the folder is a MEDS dataset."""
+"""EVENTS on disk: rows are staged by subject shard, each shard is sorted and written; the folder is a MEDS dataset."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
-import meds
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
@@ -20,10 +20,14 @@ from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 1
+VERSION = 2
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
+_SCHEMA = pa.schema([(column.name, column.type) for column in EVENTS.columns])
+_ROWS_A_GROUP = 122_880
+#: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
+_HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
 class EventsWriter:
@@ -42,20 +46,19 @@ class EventsWriter:
     def stage(self, con: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
         """Stage the rows of `select`: the columns of EVENTS and `fallback` (bool, available_time by a default rule).
 
-        Rows without a subject, or with neither a time nor the mark `static`, are dropped and counted.
+        Every row has a subject; one without a time is static.
         """
         folder = self.staging / name
         con.execute(
-            f"""COPY (SELECT *, CAST((subject_id * 2654435761) % 4294967296 % {self.prepare.n_shards} AS INT) AS shard
+            f"""COPY (SELECT *, CAST({_HASH} % {self.prepare.n_shards} AS INT) AS shard
                 FROM ({select})) TO '{folder}' (FORMAT parquet, PARTITION_BY (shard))"""
         )
         rows = f"read_parquet('{folder}/*/*.parquet')"
         if not any(folder.glob("*/*.parquet")):
             self.counts[name] = {"rows": 0, "on_fallback": 0}
             return
-        found = con.execute(f"SELECT count(*), count(*) FILTER (fallback) FROM {rows}").fetchone()
-        assert found is not None
-        self.counts[name] = {"rows": int(found[0]), "on_fallback": int(found[1])}
+        [(n_rows, n_fallback)] = con.execute(f"SELECT count(*), count(*) FILTER (fallback) FROM {rows}").fetchall()
+        self.counts[name] = {"rows": n_rows, "on_fallback": n_fallback}
 
     def finish(self, describe: Callable[[str], str], source: str) -> None:
         """Sort and write every shard, then the metadata; the staged rows are removed."""
@@ -77,10 +80,11 @@ class EventsWriter:
         with connect(self.prepare, self.out) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = f"read_parquet({files}, hive_partitioning = false)"
-            con.execute(
-                f"""COPY (SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER})
-                    TO '{target}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"""
-            )
+            # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
+            reader = con.sql(f"SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER}").to_arrow_reader(_ROWS_A_GROUP)
+            with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
+                for batch in reader:
+                    writer.write_table(pa.Table.from_batches([batch]).cast(_SCHEMA))
             return {row[0] for row in con.execute(f"SELECT DISTINCT code FROM '{target}'").fetchall()}
 
 
@@ -154,11 +158,12 @@ def _check_order(file: Path) -> None:
     """The rows of a file are in the total order of EVENTS."""
     with duckdb.connect() as con:
         con.execute("SET preserve_insertion_order = true")
-        struct = ", ".join(f"{name}" for name in EVENTS_ORDER)
-        found = con.execute(
-            f"""WITH stored AS (SELECT file_row_number AS place, {struct} FROM read_parquet('{file}', file_row_number = true)),
+        columns = ", ".join(EVENTS_ORDER)
+        [(place,)] = con.execute(
+            f"""WITH stored AS (
+                    SELECT file_row_number AS place, {columns} FROM read_parquet('{file}', file_row_number = true)),
                 ranked AS (SELECT place, row_number() OVER (ORDER BY {_ORDER}, place) - 1 AS due FROM stored)
                 SELECT min(place) FROM ranked WHERE place <> due"""
-        ).fetchone()
-    if found and found[0] is not None:
-        raise SchemaError(f"{file}: row {found[0]} is out of order (by {', '.join(EVENTS_ORDER)})")
+        ).fetchall()
+    if place is not None:
+        raise SchemaError(f"{file}: row {place} is out of order (by {', '.join(EVENTS_ORDER)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytorch_lightning as pl
 
 from ehrdl.data.collate import Collate
@@ -30,22 +31,21 @@ class ClinicalDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """The training samples, in a new order every epoch."""
-        return self._loader(TRAIN, shuffle=True)
+        return self._loader(self.prepared.rows(TRAIN), shuffle=True)
 
     def val_dataloader(self) -> Loader:
         """The tuning samples, each once."""
-        return self._loader(TUNING, shuffle=False)
+        return self._loader(self.prepared.rows(TUNING), shuffle=False)
 
     def test_dataloader(self) -> Loader:
         """The held-out samples, each once."""
-        return self._loader(HELD_OUT, shuffle=False)
+        return self._loader(self.prepared.rows(HELD_OUT), shuffle=False)
 
-    def predict_dataloader(self) -> list[Loader]:
+    def predict_dataloader(self) -> Loader:
         """Tuning and held-out samples, each once."""
-        return [self.val_dataloader(), self.test_dataloader()]
+        return self._loader(np.concatenate([self.prepared.rows(TUNING), self.prepared.rows(HELD_OUT)]), shuffle=False)
 
-    def _loader(self, split: str, shuffle: bool) -> Loader:
-        rows = self.prepared.rows(split)
+    def _loader(self, rows: np.ndarray, shuffle: bool) -> Loader:
         subject = self.prepared.samples.subject_id.to_numpy()[rows]
         per_subject = self.batch.samples_per_subject if shuffle else None
         buckets = LengthBuckets(subject, self.cost[rows], rows, self.batch.size, shuffle, per_subject, self.seed)

@@ -1,11 +1,13 @@
 """Notes as memory-mapped Arrow tables (`datasets`), ordered by (subject, available): their text, and their tokens.
 
-The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. Reading a note is a zero-copy slice
-of the Arrow buffers. Which notes a sample may see is decided by `window.bounds` over `available`, as for every fact.
+The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. Reading a note is a zero-copy
+slice of the Arrow buffers. Which notes a sample may see is decided by `window.bounds` over `available`, as for every
+fact.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 1
+VERSION = 2
 
 _ROWS_A_BATCH = 1000
 _NOTES = """
@@ -70,14 +72,15 @@ class TokenLists:
     def __getitem__(self, row: int) -> np.ndarray:
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         offsets, at = self._offsets[part], row - self._starts[part]
-        return self._values[part][offsets[at] : offsets[at + 1]]
+        tokens: np.ndarray = self._values[part][offsets[at] : offsets[at + 1]]
+        return tokens
 
 
 def collect(events: Path, out: Path, prepare: Prepare) -> None:
     """Write all notes of an EVENTS folder into `out`, ordered by subject and availability."""
     with connect(prepare, out) as con:
         con.execute("SET preserve_insertion_order = true")
-        reader = con.execute(_NOTES.format(events=events)).to_arrow_reader(_ROWS_A_BATCH)
+        reader = con.sql(_NOTES.format(events=events)).to_arrow_reader(_ROWS_A_BATCH)
         with pa.OSFile(str(out / "text.arrow"), "wb") as file, pa.ipc.new_stream(file, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
@@ -114,9 +117,14 @@ def tokenize(notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path) -> Non
         pa.ipc.new_stream(file, schema) as writer,
     ):
         for texts in bar.track(bodies(notes), total=n_batches, description="tokenize"):
-            writer.write_batch(pa.record_batch([pa.array(_encode(tokenizer, texts), pa.list_(pa.int32()))], schema=schema))
+            tokens = pa.array(_encode(tokenizer, texts), pa.list_(pa.int32()))
+            writer.write_batch(pa.record_batch([tokens], schema=schema))
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    # The backend encodes in parallel and never warns about long texts: chunking comes later.
-    return [item.ids for item in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+    # The backend encodes in parallel and never warns about long texts: chunking comes later. Some pretrained tokenizers
+    # are saved with a truncation, which would silently drop the end of a note.
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    return [item.ids for item in backend.encode_batch(texts, add_special_tokens=False)]

@@ -38,7 +38,8 @@ class LengthBuckets(Sampler[list[int]]):
         seed: int,
     ) -> None:
         self.subject, self.length, self.rows = subject, length, rows
-        self.batch_size, self.shuffle, self.samples_per_subject, self.seed = batch_size, shuffle, samples_per_subject, seed
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.samples_per_subject = samples_per_subject
         self.epoch = 0
         self.position = 0
 
@@ -52,9 +53,7 @@ class LengthBuckets(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the current epoch, from the current position on."""
-        batches = self._batches()
-        for batch in batches[self.position :]:
-            yield batch
+        yield from self._batches()[self.position :]
 
     def _batches(self) -> list[list[int]]:
         if not self.shuffle:
@@ -83,20 +82,26 @@ class LengthBuckets(Sampler[list[int]]):
         return order[nth < self.samples_per_subject]
 
 
-class Loader(DataLoader):
+class Loader(DataLoader[Any]):
     """A DataLoader that can say where it stands and go on from there."""
 
-    def __init__(self, *args: Any, batch_sampler: LengthBuckets, **kwargs: Any) -> None:
-        super().__init__(*args, batch_sampler=batch_sampler, **kwargs)
+    def __init__(self, dataset: Any, batch_sampler: LengthBuckets, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, **kwargs)
         self.buckets = batch_sampler
         self._read = 0
 
-    def __iter__(self) -> Iterator[Any]:
-        """Batches from the current position on; at the end the next epoch begins."""
-        self._read = self.buckets.position
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Batches from the current position on; the next pass is the next epoch."""
+        if self._read != self.buckets.position:  # the pass before was left early, as limit_train_batches does
+            self._next_epoch()
+        n_batches = len(self.buckets)
         for batch in super().__iter__():
             self._read += 1
+            if self._read == n_batches:  # before the last batch is handed out: Lightning never asks for one more
+                self._next_epoch()
             yield batch
+
+    def _next_epoch(self) -> None:
         self.buckets.epoch += 1
         self.buckets.position = self._read = 0
 
@@ -106,4 +111,5 @@ class Loader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batch at which `state` was taken."""
-        self.buckets.epoch, self.buckets.position = state["epoch"], state["position"]
+        self.buckets.epoch = state["epoch"]
+        self.buckets.position = self._read = state["position"]

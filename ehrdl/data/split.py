@@ -30,7 +30,10 @@ class Split:
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"data.split.{name}: {getattr(self, name)} is not between 0 and 1")
         if self.tuning + self.held_out >= 1:
-            raise ConfigError(f"data.split: tuning {self.tuning} and held_out {self.held_out} leave nothing to train on")
+            shares = f"tuning {self.tuning} and held_out {self.held_out}"
+            raise ConfigError(f"data.split: {shares} leave nothing to train on")
+        if self.seed < 0:
+            raise ConfigError(f"data.split.seed: {self.seed} is below 0")
 
 
 def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Static features of a sample: who the patient is at the prediction time, and what the record says of earlier stays.
 
-Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature is
-NaN: a missing one is 0 and has its indicator. The counts cover every visible fact, not only the series window.
+Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature
+is NaN: a missing one is 0 and has its indicator. The counts cover every visible fact, not only the series window.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ STATICS = (
 
 
 def subject_facts(events: Path) -> pd.DataFrame:
-    """Birth [µs since 1970] and sex of each subject, indexed by subject_id; NaN and None where unknown."""
+    """Birth, when it could be known [µs since 1970], and sex of each subject, by subject_id; missing where unknown.
+
+    Of several births the one that was known first counts, so that no later one can change an earlier age.
+    """
+    sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
+        arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
+        min(substr(code, 9)) FILTER (code LIKE 'GENDER//%') AS sex
+        FROM read_parquet('{events}/data/**/*.parquet')
+        WHERE code = '{BIRTH}' OR (time IS NULL AND code LIKE 'GENDER//%') GROUP BY subject_id ORDER BY subject_id"""
     with duckdb.connect() as con:
-        return con.execute(
-            f"""SELECT subject_id, min(epoch_us(time)) FILTER (code = '{BIRTH}') AS birth,
-                min(substr(code, 9)) FILTER (code LIKE 'GENDER//%') AS sex
-                FROM read_parquet('{events}/data/**/*.parquet')
-                WHERE code = '{BIRTH}' OR code LIKE 'GENDER//%' GROUP BY subject_id ORDER BY subject_id"""
-        ).df().set_index("subject_id")
+        return con.execute(sql).df().set_index("subject_id")
 
 
 def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store) -> np.ndarray:
@@ -54,7 +57,8 @@ def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store)
     subject = samples.subject_id.to_numpy()
     who = subjects.reindex(subject)
     birth, sex = who.birth.to_numpy(dtype=float), who.sex.to_numpy(dtype=object)
-    age = (t - birth) / _YEAR
+    known = who.birth_available.to_numpy(dtype=float) <= t  # NaN compares as false
+    age = np.where(known, (t - birth) / _YEAR, np.nan)
     unknown_sex = ~np.isin(sex, ("F", "M"))
     columns = [
         np.nan_to_num(age),

@@ -1,7 +1,7 @@
 """The series store: all subjects' facts as flat memory-mapped arrays, free of tasks, splits and scalers.
 
-`available` i64 and `time` i64 [µs], `channel` u16, `value` f32 in canonical units, ordered by (subject, available, time,
-channel), plus `subjects` and `offsets`. A fact without a number is a channel of kind `event` with value 1.
+`available` i64 and `time` i64 [µs], `channel` u16, `value` f32 in canonical units, ordered by (subject, available,
+time, channel), plus `subjects` and `offsets`. A fact without a number is a channel of kind `event` with value 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.schema import NEVER_INPUT
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 1
+VERSION = 2
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 
@@ -88,20 +88,23 @@ class _Shard:
             con.execute(f"CREATE TEMP TABLE fact AS {_FACTS.format(file=file)}")
             counts = con.execute(_COUNTS.format(file=file)).df().set_index("channel")
             found = con.execute(_KEPT).fetchnumpy()
-        np.savez(part, **{name: np.ma.getdata(column) for name, column in found.items()})
+        arrays: dict[str, Any] = {name: np.ma.getdata(column) for name, column in found.items()}
+        np.savez(part, **arrays)
         return counts
 
 
-# canonical value = value * factor + offset; an event is 1; a numeric fact without a number is no fact.
+# canonical value = value * factor + offset; an event is 1; a numeric fact without a number is no fact. The range is
+# compared in float32 too: a value that is written as the limit itself is plausible.
 _FACTS = """
     SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, channel_id AS channel,
-        c.channel AS name, CASE WHEN kind = 'event' THEN 1.0 ELSE numeric_value * factor + "offset" END AS value,
-        kind = 'event' OR (numeric_value * factor + "offset" BETWEEN low AND high) AS plausible
+        c.channel AS name,
+        CASE WHEN kind = 'event' THEN 1 ELSE CAST(numeric_value * factor + "offset" AS FLOAT) END AS value,
+        kind = 'event' OR (value BETWEEN CAST(low AS FLOAT) AND CAST(high AS FLOAT)) AS plausible
     FROM '{file}' AS e JOIN concept AS c USING (code)
     WHERE time IS NOT NULL AND (kind = 'event' OR numeric_value IS NOT NULL)
 """
 _KEPT = """
-    SELECT subject_id, available, time, CAST(channel AS USMALLINT) AS channel, CAST(value AS FLOAT) AS value
+    SELECT subject_id, available, time, CAST(channel AS USMALLINT) AS channel, value
     FROM fact WHERE plausible ORDER BY subject_id, available, time, channel, value
 """
 _COUNTS = """
@@ -143,7 +146,7 @@ def _lay_out(parts: list[Path], out: Path) -> None:
     for part, (subject, count) in zip(parts, sizes, strict=True):
         begin = start[done : done + len(subject)]
         done += len(subject)
-        target = np.repeat(begin - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(count.sum()) if len(count) else []
+        target = np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
         with np.load(part) as arrays:
             for name, file in files.items():
                 file[target] = arrays[name]

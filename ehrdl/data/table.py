@@ -1,7 +1,7 @@
 """The same samples as one row of summary features each: what classical models read.
 
-Every value comes from the slice that the dataset shows the deep models (same cut, same window, same hidden channels, same
-cap), so a difference between models is never a difference between inputs.
+Every value comes from the slice that the dataset shows the deep models (same cut, same window, same hidden channels,
+same cap), so a difference between models is never a difference between inputs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def _block(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
         np.concatenate([getattr(item, name) for item in items]) if items else np.zeros(0)
         for name in ("channel", "value", "hours")
     )
-    features = _summaries(sample * n_channels + channel, value.astype(float), hours.astype(float), len(items) * n_channels)
+    key = sample * n_channels + channel
+    features = _summaries(key, value.astype(float), hours.astype(float), len(items) * n_channels)
     columns: dict[str, np.ndarray | list[str]] = {}
     for i, spec in enumerate(dataset.store.channels):
         if dataset.hidden[i]:

@@ -1,10 +1,10 @@
-"""All that is fitted before training, on training subjects alone: the tokenizer, and the scalers of series and statics."""
+"""What is fitted before training, on training subjects alone: the tokenizer, and the scalers of the series."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,39 +14,72 @@ from ehrdl.data.store import Store
 from ehrdl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `fit_tokenizer` would write another tokenizer for the same notes.
-VERSION = 1
+VERSION = 2
 
 #: What the de-identification of MIMIC leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
-_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+_SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 _FACTS_A_BLOCK = 1 << 22
+#: A spread this small beside the mean is rounding: float32 values keep seven digits.
+_CONSTANT = 1e-6
 
 
 def fit_tokenizer(notes: Notes, train_subjects: np.ndarray, vocab_size: int, out: Path) -> None:
-    """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+    """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
+
+    The trainer numbers the inner letters (`##a`) in the order of a hash map that differs from run to run, and breaks
+    ties between merges by those numbers. Handed over as special tokens they have fixed numbers, so equal notes give
+    equal files.
+    """
+    from tokenizers import Tokenizer, models, trainers
 
     owner = np.repeat(notes.subjects, np.diff(notes.offsets))
     keep = np.isin(owner, train_subjects)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    draft = _wordpiece(Tokenizer(models.WordPiece(unk_token="[UNK]")))
+    first = [*_SPECIAL.values(), DEIDENTIFIED]
+    inner = [f"##{letter}" for letter in _inner_letters(draft, bodies(notes, keep))]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=first + inner
+    )
+    draft.train_from_iterator(bodies(notes, keep), trainer=trainer)
+    _save(draft.get_vocab(), out)
+
+
+def _wordpiece(tokenizer: Tokenizer) -> Tokenizer:
+    from tokenizers import decoders, normalizers, pre_tokenizers
+
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    blank = AddedToken(DEIDENTIFIED, normalized=False, special=True)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=[*_SPECIAL.values(), blank]
-    )
-    texts: Iterator[list[str]] = bodies(notes, keep)
-    tokenizer.train_from_iterator(texts, trainer=trainer)
+    return tokenizer
+
+
+def _inner_letters(tokenizer: Tokenizer, texts: Iterator[list[str]]) -> list[str]:
+    """Characters that can stand inside a word of the texts, sorted: no blanks, no punctuation."""
+    raw: set[str] = set()
+    for batch in texts:
+        raw.update(*batch)
+    letters = set(tokenizer.normalizer.normalize_str("".join(sorted(raw))))
+    return sorted(c for c in letters if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{c}a")) == 1)
+
+
+def _save(vocabulary: dict[str, int], out: Path) -> None:
+    """A tokenizer of this vocabulary in which only the true special tokens are special."""
+    from tokenizers import AddedToken, Tokenizer, models, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _wordpiece(Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]")))
+    tokenizer.add_special_tokens([*_SPECIAL.values(), AddedToken(DEIDENTIFIED, normalized=False, special=True)])
     special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=special
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL).save_pretrained(str(out))
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)  # type: ignore[no-untyped-call]
+    whole.save_pretrained(str(out))
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
@@ -58,7 +91,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} cannot be loaded ({reason})") from None
@@ -67,7 +100,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} has no {token.removesuffix('_id')}")
-    return tokenizer
+    fast: PreTrainedTokenizerFast = tokenizer
+    return fast
 
 
 def fit_channels(store: Store, train_subjects: np.ndarray) -> tuple[ChannelSpec, ...]:
@@ -86,24 +120,25 @@ def fit_channels(store: Store, train_subjects: np.ndarray) -> tuple[ChannelSpec,
     seen = np.maximum(count, 1)
     mean = total / seen
     std = np.sqrt(np.maximum(square / seen - mean**2, 0))
+    std[std <= _CONSTANT * np.abs(mean)] = 0  # equal values, but for the rounding of the sums
     scaled = []
-    for i, channel in enumerate(store.channels):
-        numeric = channel.kind == "numeric" and count[i] > 0
+    for i, known in enumerate(store.channels):
+        numeric = known.kind == "numeric" and count[i] > 0
         fitted = (float(mean[i]), float(std[i]) or 1.0) if numeric else (0.0, 1.0)
-        low, high = (channel.low, channel.high) if channel.kind == "numeric" else (1.0, 1.0)
-        scaled.append(ChannelSpec(channel.name, channel.kind, channel.unit, *fitted, low, high))
+        low, high = (known.low, known.high) if known.kind == "numeric" else (1.0, 1.0)
+        scaled.append(ChannelSpec(known.name, known.kind, known.unit, *fitted, low, high))
     return tuple(scaled)
 
 
 def _blocks(offsets: np.ndarray, keep: np.ndarray) -> Iterator[tuple[int, int]]:
     """Runs of kept subjects as [start, stop), cut so that none is much longer than a block."""
-    start = stop = None
+    start = stop = 0
     for i in np.flatnonzero(keep):
-        if stop == offsets[i] and stop - start < _FACTS_A_BLOCK:
-            stop = int(offsets[i + 1])
-            continue
-        if start is not None and stop is not None:
-            yield start, stop
-        start, stop = int(offsets[i]), int(offsets[i + 1])
-    if start is not None and stop is not None:
+        first = int(offsets[i])
+        if first != stop or stop - start >= _FACTS_A_BLOCK:
+            if stop > start:
+                yield start, stop
+            start = first
+        stop = int(offsets[i + 1])
+    if stop > start:
         yield start, stop

@@ -1,9 +1,9 @@
 """THE cut: a fact is visible to a prediction at time t if and only if `available_time <= t`.
 
-Every feature, of series, notes, tables and text alike, is selected by `bounds`, and nothing else selects. Facts are sorted by
-(subject, available); a sample sees the slice [start, stop) of its own subject, whatever encounter the facts carry: a quarter
-of MIMIC's labs carry none. A window further asks that a fact happened after t - window: rows in the slice that are older are
-masked by `inside`. All times are int64 microseconds since 1970.
+Every feature, of series, notes, tables and text alike, is selected by `bounds`, and nothing else selects. Facts are
+sorted by (subject, available); a sample sees the slice [start, stop) of its own subject, whatever encounter the facts
+carry: a quarter of MIMIC's labs carry none. A window further asks that a fact happened after t - window: rows in the
+slice that are older are masked by `inside`. All times are int64 microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def bounds(
         subjects: (n_subjects,) int64, sorted.
         sample_subject: (n_samples,) int64, sorted.
         prediction_time: (n_samples,) int64 [µs].
-        window: its length [µs]; None = everything before. What was available by t - window happened by then, so the slice
-            begins after it.
+        window: its length [µs]; None = everything before. What was available by t - window happened by then, so the
+            slice begins after it.
 
     Returns:
         start, stop (n_samples,) int64; equal where nothing is visible.

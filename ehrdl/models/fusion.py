@@ -40,7 +40,8 @@ class GatedFusion(nn.Module, Fusion):
         kept = self._drop(torch.stack(present, dim=1)).unsqueeze(-1)
         joined = torch.where(kept, projected, self.absence.to(projected.dtype))  # (B, M, D)
         gates = self.gate(joined.flatten(1)).sigmoid().view_as(joined)
-        return self.dropout((gates * joined).sum(dim=1))
+        fused: Tensor = self.dropout((gates * joined).sum(dim=1))
+        return fused
 
     def _drop(self, present: Tensor) -> Tensor:
         """Presence (B, M) after modality dropout."""

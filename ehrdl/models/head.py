@@ -38,7 +38,8 @@ class LinearHead(nn.Module, Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
-        return self.logits(features)
+        logits: Tensor = self.logits(features)
+        return logits
 
 
 class MlpHead(nn.Module, Head):
@@ -59,7 +60,8 @@ class MlpHead(nn.Module, Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
-        return self.logits(self.hidden(features))
+        logits: Tensor = self.logits(self.hidden(features))
+        return logits
 
 
 def _start_at_prevalence(layer: nn.Linear, spec: DataSpec) -> None:

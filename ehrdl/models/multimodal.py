@@ -1,8 +1,9 @@
-"""The whole network: Batch -> logits (B, K), from whichever of notes and series the data have, beside static features."""
+"""The whole network: Batch -> logits (B, K), from the notes and series that the data have and the static features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,29 +43,35 @@ class MultimodalModel(nn.Module, Network):
         auxiliary_weight: float = 0.3,
     ) -> None:
         super().__init__()
-        self.note = note(spec) if "note" in spec.modalities else None
-        self.series = series(spec) if "series" in spec.modalities else None
-        self.static = static(spec)
+        self.note: Any = note(spec) if "note" in spec.modalities else None
+        self.series: Any = series(spec) if "series" in spec.modalities else None
+        self.static: Any = static(spec)
         widths = [encoder.width for encoder in self.encoders]
-        self.fusion = fusion(spec, widths)
-        self.head = head(spec, self.fusion.width)
+        self.fusion: Any = fusion(spec, widths)
+        self.head: Any = head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary = nn.ModuleList(LinearHead(spec, width) for width in widths)
 
     @property
-    def encoders(self) -> list[Encoder]:
+    def encoders(self) -> list[Any]:
         """The encoders that were built, static last."""
         return [encoder for encoder in (self.note, self.series, self.static) if encoder is not None]
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
         features, present = self.encode(batch)
-        return self.head(self.fusion(features, present))
+        logits: Tensor = self.head(self.fusion(features, present))
+        return logits
 
     def encode(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Features (B, D_m) and presence (B,) of each modality, static last."""
         features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
         return list(features), list(present)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that an encoder brought with it, to be tuned at a lower rate."""
+        makers = [getattr(encoder, "pretrained_parameters", list) for encoder in self.encoders]
+        return [parameter for maker in makers for parameter in maker()]
 
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the fused logits, and of each modality's own where it is present."""

@@ -11,19 +11,23 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
 
 
+#: Chunks are encoded in so many groups of like length.
+_GROUPS = 4
+
+
 class NoteTransformer(nn.Module, Encoder):
     """A transformer over note chunks, then attention over the chunks that a sample reads.
 
     Without `pretrained`, a small BERT starts from scratch. Labelled notes are then too few to learn attention that
-    finds short phrases, so a convolution over three neighbouring tokens stands beside it: "lives alone" and "denies
-    living alone" are told apart by it alone, and max pooling keeps what it finds anywhere in the chunk.
+    finds short phrases, so a convolution over five neighbouring tokens stands beside it: it tells "lives alone" from
+    "denies living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
 
     Args:
         spec: the data.
         pretrained: a Hugging Face encoder, by name or local folder; None = from scratch.
         width: D of the features, and of the transformer from scratch.
         layers: transformer layers (from scratch only).
-        heads: attention heads (from scratch only).
+        heads: heads of the attention and of the pooling over tokens.
         dropout: share of units dropped in training.
         token_dropout: share of tokens blanked in training.
     """
@@ -32,8 +36,8 @@ class NoteTransformer(nn.Module, Encoder):
         self,
         spec: DataSpec,
         pretrained: str | None = None,
-        width: int = 128,
-        layers: int = 2,
+        width: int = 64,
+        layers: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
         token_dropout: float = 0.1,
@@ -44,55 +48,77 @@ class NoteTransformer(nn.Module, Encoder):
         self.width, self.token_dropout = width, token_dropout
         self.encoder = _load(pretrained, spec) if pretrained else _small_bert(spec, width, layers, heads, dropout)
         states = self.encoder.config.hidden_size
+        if states % heads:
+            raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
         self.phrases = None if pretrained else Phrases(width)
-        self.token_pool = TokenPool(states, width, dropout)
+        self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
-        tokens, valid = _trim(batch.tokens, batch.token_valid)
-        chunks = self.token_pool(self._encode(tokens, valid), valid)  # (C, D)
-        return self.link_pool(chunks, batch)
+        features, present = self.link_pool(self._chunks(batch.tokens, batch.token_valid), batch)
+        return features, present
+
+    def _chunks(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Chunk vectors (C, D), encoded in groups of like length.
+
+        A report of 30 tokens beside a summary of 200 would otherwise cost as much; attention never sees the difference.
+        """
+        length = valid.sum(dim=1)
+        order = length.argsort(stable=True)
+        vectors = []
+        for group in order.chunk(_GROUPS):
+            longest = min(-(-int(length[group[-1]]) // 8) * 8, tokens.shape[1])
+            token, real = tokens[group, :longest], valid[group, :longest]
+            vectors.append(self.token_pool(self._encode(token, real), real))
+        return torch.cat(vectors)[order.argsort()]
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that are only to be tuned, at a lower rate than what starts from scratch."""
+        return list(self.encoder.parameters()) if self.phrases is None else []
 
     def _encode(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Token states (C, L, states)."""
         words = self.encoder.get_input_embeddings()(tokens)
         if self.training and self.token_dropout > 0:
             words = words * (torch.rand(tokens.shape, device=tokens.device) >= self.token_dropout).unsqueeze(-1)
-        states = self.encoder(inputs_embeds=words, attention_mask=valid.long()).last_hidden_state
+        states: Tensor = self.encoder(inputs_embeds=words, attention_mask=valid.long()).last_hidden_state
         return states if self.phrases is None else states + self.phrases(words, valid)
 
 
 class Phrases(nn.Module):
-    """What each token and its two neighbours say together: (C, L, D) -> (C, L, D)."""
+    """What each token and its four neighbours say together: (C, L, D) -> (C, L, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1)
+        self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
 
     def forward(self, words: Tensor, valid: Tensor) -> Tensor:
         """Phrase states; padding is 0 before the convolution, as beyond the chunk's end."""
         words = self.norm(words) * valid.unsqueeze(-1)
-        return self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
+        phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
+        return phrases
 
 
 class TokenPool(nn.Module):
-    """Token states (C, L, states) -> chunk vectors (C, D): what is said on the whole, and what is said anywhere."""
+    """Token states (C, L, states) -> chunk vectors (C, D): what each head attends to, and what is said anywhere."""
 
-    def __init__(self, states: int, width: int, dropout: float) -> None:
+    def __init__(self, states: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.score = nn.Linear(states, 1)
+        self.score = nn.Linear(states, heads)
         self.dropout = nn.Dropout(dropout)
         self.chunk = nn.Linear(2 * states, width)
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
         """Chunk vectors; every chunk has at least one valid token."""
         padding = ~valid.unsqueeze(-1)
-        weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)
-        whole = (weight.to(states.dtype) * states).sum(dim=1)
+        weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)  # (C, L, heads)
+        slices = states.view(*states.shape[:2], weight.shape[2], -1)  # each head pools its own slice of the states
+        attended = (weight.to(states.dtype).unsqueeze(-1) * slices).sum(dim=1).flatten(1)
         anywhere = states.masked_fill(padding, -torch.inf).amax(dim=1)
-        return self.chunk(self.dropout(torch.cat([whole, anywhere], dim=1)))
+        chunks: Tensor = self.chunk(self.dropout(torch.cat([attended, anywhere], dim=1)))
+        return chunks
 
 
 class LinkPool(nn.Module):
@@ -109,7 +135,8 @@ class LinkPool(nn.Module):
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
         weight = scatter_softmax(self.score(links.tanh()).squeeze(1).float(), batch.link_sample, n_rows)
-        pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weight.to(links.dtype).unsqueeze(1) * links)
+        weighted = weight.to(links.dtype).unsqueeze(1) * links
+        pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weighted)
         present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
         return pooled[:-1], present[:-1]
 
@@ -125,16 +152,7 @@ def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
     return weight / score.new_zeros(n_rows).index_add(0, row, weight)[row]
 
 
-def _trim(tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Without the columns that are padding in every chunk, to a multiple of 8 (few shapes to compile)."""
-    position = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    length = -(-int((valid * position).amax()) // 8) * 8
-    return tokens[:, :length], valid[:, :length]
-
-
 def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
-    if width % heads:
-        raise ConfigError(f"NoteTransformer: width {width} is not a multiple of heads {heads}")
     config = BertConfig(
         vocab_size=spec.vocab_size,
         pad_token_id=spec.pad_id,
@@ -145,7 +163,6 @@ def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: fl
         intermediate_size=4 * width,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=0.0,
-        attn_implementation="sdpa",
     )
     return BertModel(config, add_pooling_layer=False)
 
@@ -153,7 +170,7 @@ def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: fl
 def _load(name: str, spec: DataSpec) -> PreTrainedModel:
     """An encoder by name or folder. Safetensors only, and never code from the model's own repository."""
     try:
-        model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+        model: PreTrainedModel = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {reason}") from None
@@ -163,7 +180,9 @@ def _load(name: str, spec: DataSpec) -> PreTrainedModel:
         ("chunk_tokens", spec.chunk_tokens, config.max_position_embeddings),
     ):
         if needed > given:
-            raise ConfigError(f"NoteTransformer: pretrained {name!r} holds {option} {given}, but the data need {needed}")
+            raise ConfigError(
+                f"NoteTransformer: pretrained {name!r} allows a {option} of {given}, but the data need {needed}"
+            )
     if hasattr(model, "pooler"):
-        model.pooler = None  # it would be a parameter without a gradient
+        model.register_module("pooler", None)  # its parameters would never get a gradient
     return model

@@ -1,11 +1,11 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), by way of a grid (B, T, channels) made on the device.
 
-Letters of this file: T bins, H channels. Everything is order-free in the scatter sense: equal inputs give equal bits.
+Letters of this file: T bins, H channels. "Last" is the last position along N: the latest to become available.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ N_SUMMARIES = 7
 SLOPE_RIDGE = 0.25
 
 
-class Grid(NamedTuple):
+@dataclass(frozen=True)
+class Grid:
     """The series on a regular grid; bin 0 is the oldest.
 
     Attributes:
@@ -59,7 +60,9 @@ class SeriesGRU(nn.Module, Encoder):
         super().__init__()
         n_bins = round(spec.window_hours / bin_hours)
         if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:
-            raise ConfigError(f"SeriesGRU: bin_hours {bin_hours:g} does not divide the window of {spec.window_hours:g} h")
+            raise ConfigError(
+                f"SeriesGRU: bin_hours {bin_hours:g} does not divide the window of {spec.window_hours:g} h"
+            )
         if not spec.channels:
             raise ConfigError("SeriesGRU: the data have no series channels; leave `series` out of the modalities")
         self.width, self.n_bins, self.bin_hours, self.window_hours = hidden, n_bins, bin_hours, spec.window_hours

@@ -84,7 +84,7 @@ def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a fitted classical model, whole or not at all."""
+    """Write a fitted classical model in the skops format, whole or not at all."""
     from skops import io
 
     part = path.with_name(f".{path.name}.part")
@@ -93,7 +93,7 @@ def save(model: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read a fitted classical model; types that it should not hold are refused."""
+    """Read a fitted classical model; a file that holds a type no baseline needs is refused."""
     from skops import io
 
     unknown = set(io.get_untrusted_types(file=path)) - set(TRUSTED)

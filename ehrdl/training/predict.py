@@ -20,15 +20,14 @@ from ehrdl.training.lit import LitClassifier
 _ONE_DEVICE = ("accelerator", "precision")
 
 
-def predict(model: LitClassifier, loaders: list[Loader], trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """SAMPLES rows (n,) and probabilities (n, K), on one device over exactly the samples of the loaders."""
+def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """SAMPLES rows (n,) and probabilities (n, K), on one device over exactly the samples of the loader."""
     options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     with quiet():
         shell = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **options)
-        parts = shell.predict(model, loaders) or []
-    flat = [item for part in parts for item in (part if isinstance(part, list) else [part])]
-    rows = np.concatenate([row.cpu().numpy() for row, _ in flat])
-    return rows, np.concatenate([prob.cpu().numpy() for _, prob in flat]).astype(np.float64)
+        parts = shell.predict(model, loader) or []
+    rows = np.concatenate([row.cpu().numpy() for row, _ in parts])
+    return rows, np.concatenate([prob.cpu().numpy() for _, prob in parts]).astype(np.float64)
 
 
 def prediction_rows(

@@ -19,6 +19,8 @@ class Source(ABC):
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
         """Write EVENTS (a MEDS dataset with the extension columns) into the folder `out`.
 
+        A simulator, which knows the answer, also writes `out/truth.csv`: encounter_id, output, prob.
+
         Returns:
             What was read, for the manifest: rows a table, tables that are missing, rows on a fallback rule.
         """
@@ -26,7 +28,3 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """What the input is, cheaply: the cache key of `read`. Raises SchemaError if the input is not there."""
-
-    def true_probabilities(self) -> Path | None:
-        """A table (encounter_id, prob) of the outcome's true probability, where the source is a simulator."""
-        return None

@@ -4,6 +4,7 @@
 `synthetic_text` render facts as measurements and words, `synthetic_records` and `synthetic_illness` write the rest.
 """
 
+import csv
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ehrdl.data.sources.base import Source
+from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources import synthetic_illness as illness
 from ehrdl.data.sources import synthetic_records as records
 from ehrdl.data.sources import synthetic_series as series
@@ -18,10 +21,62 @@ from ehrdl.data.sources import synthetic_text as text
 from ehrdl.data.sources import synthetic_vitals as vitals
 from ehrdl.data.sources.synthetic_files import TRUTH, HospitalWriter
 from ehrdl.data.sources.synthetic_stays import simulate
+from ehrdl.engine import Prepare, cached
 from ehrdl.errors import ConfigError
 
 BLOCK_PATIENTS = 2000
 MAX_NOTE_TOKENS = 3000
+
+
+class Synthetic(Source):
+    """A synthetic hospital, written in MIMIC-IV's layout and read back by the reader of MIMIC-IV.
+
+    Args:
+        n_patients: how many patients.
+        seed: another seed gives other patients under the same laws.
+        note_tokens: fewest and most words of a discharge summary.
+    """
+
+    VERSION = 1
+
+    def __init__(self, n_patients: int = 2000, seed: int = 0, note_tokens: tuple[int, int] = (40, 120)) -> None:
+        self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens
+        _check(n_patients, seed, note_tokens)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The arguments, and the versions of the simulator and of the reader."""
+        reader = Mimic4(root=".")
+        return {"source": "synthetic", "hospital": self._key(), "reader": reader.versions()}
+
+    def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
+        """Write the hospital into the cache, read it as MIMIC-IV is read, and leave the truth beside EVENTS."""
+        hospital = cached(
+            prepare,
+            "hospital",
+            self._key(),
+            lambda folder: write_hospital(folder, self.n_patients, self.seed, self.note_tokens),
+        )
+        facts = Mimic4(root=str(hospital)).read(out, prepare)
+        _copy_truth(hospital / "truth.csv", out / "truth.csv")
+        return facts
+
+    def _key(self) -> dict[str, Any]:
+        return {
+            "version": self.VERSION,
+            "n_patients": self.n_patients,
+            "seed": self.seed,
+            "note_tokens": list(self.note_tokens),
+        }
+
+
+def _copy_truth(hospital: Path, out: Path) -> None:
+    """The true probability of each index stay, in the form that a run looks for."""
+    with hospital.open(newline="") as source, out.open("w", newline="") as target:
+        writer = csv.writer(target)
+        writer.writerow(["encounter_id", "output", "prob"])
+        for row in csv.DictReader(source):
+            if row["prob"]:
+                writer.writerow([row["hadm_id"], "readmission", row["prob"]])
 
 
 def write_hospital(
@@ -47,7 +102,9 @@ def write_hospital(
     Raises:
         ConfigError: an argument is out of range, or `root` is not empty.
     """
-    _check(root, n_patients, seed, note_tokens)
+    _check(n_patients, seed, note_tokens)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(f"{root} exists and is not an empty folder; give another one to write the hospital to")
     partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -62,15 +119,15 @@ def write_hospital(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check(root: Path, n_patients: int, seed: int, note_tokens: tuple[int, int]) -> None:
+def _check(n_patients: int, seed: int, note_tokens: tuple[int, int]) -> None:
     if n_patients < 1:
-        raise ConfigError(f"n_patients must be at least 1, not {n_patients}")
+        raise ConfigError(f"data.source.n_patients: {n_patients} is below 1")
     if seed < 0:
-        raise ConfigError(f"seed must be at least 0, not {seed}")
+        raise ConfigError(f"data.source.seed: {seed} is below 0")
     if len(note_tokens) != 2 or not 1 <= note_tokens[0] <= note_tokens[1] <= MAX_NOTE_TOKENS:
-        raise ConfigError(f"note_tokens must be [low, high], 1 <= low <= high <= {MAX_NOTE_TOKENS}, not {note_tokens}")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ConfigError(f"{root} exists and is not an empty folder; give another one to write the hospital to")
+        raise ConfigError(
+            f"data.source.note_tokens: {list(note_tokens)} is not [low, high] with 1 <= low <= high <= {MAX_NOTE_TOKENS}"
+        )
 
 
 def _write_items(writer: HospitalWriter) -> None:

@@ -1,0 +1,127 @@
+"""A small prepared synthetic hospital, and hospitals that a test writes down fact by fact."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ehrdl.clinical.concepts import Channel
+from ehrdl.data.config import DataConfig
+from ehrdl.data.notes import Notes, TokenLists
+from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
+from ehrdl.data.sources.synthetic import Synthetic
+from ehrdl.data.store import Store
+from ehrdl.data.window import HOUR
+from ehrdl.engine import Prepare
+from ehrdl.schema import EVENTS, TaskResult
+from ehrdl.tasks.readmission import Readmission
+
+
+@dataclass(frozen=True)
+class SmallHospital:
+    """300 synthetic patients, read, labelled and prepared."""
+
+    config: DataConfig
+    events: Path
+    result: TaskResult
+    prepared: Prepared
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> SmallHospital:
+    """Prepared once a session; tests must not change it."""
+    cache = tmp_path_factory.mktemp("hospital")
+    config = DataConfig(Synthetic(n_patients=300, seed=1), prepare=Prepare(cache=str(cache)))
+    events = read_events(config)
+    result = find_samples(config, events, Readmission())
+    return SmallHospital(config, events, result, prepare(config, events, result))
+
+
+@pytest.fixture(scope="session")
+def prepared(hospital: SmallHospital) -> Prepared:
+    return hospital.prepared
+
+
+CHANNELS = (
+    Channel("admission", "event", "encounter", "", np.nan, np.nan),
+    Channel("discharge", "event", "encounter", "", np.nan, np.nan),
+    Channel("sodium", "numeric", "lab", "mEq/L", 50.0, 225.0),
+    Channel("creatinine", "numeric", "lab", "mg/dL", 0.05, 66.0),
+    Channel("outcome_drug", "event", "lab", "", np.nan, np.nan),
+)
+
+
+def _offsets(subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    subjects, first = np.unique(subject, return_index=True)
+    return subjects, np.r_[first, len(subject)].astype(np.int64)
+
+
+class Build:
+    """Makes what `store.build`, `notes.collect` and a task would make, in memory. Times are hours."""
+
+    channels = CHANNELS
+
+    @staticmethod
+    def store(facts: Iterable[tuple[int, float, float, int, float]], channels: tuple[Channel, ...] = CHANNELS) -> Store:
+        """Facts are (subject, time, available, channel, value)."""
+        rows = sorted((s, round(a * HOUR), round(t * HOUR), c, v) for s, t, a, c, v in facts)
+        subject, available, time, channel, value = zip(*rows, strict=True) if rows else ((),) * 5
+        subjects, offsets = _offsets(np.array(subject, np.int64))
+        return Store(
+            available=np.array(available, np.int64),
+            time=np.array(time, np.int64),
+            channel=np.array(channel, np.uint16),
+            value=np.array(value, np.float32),
+            subjects=subjects,
+            offsets=offsets,
+            channels=channels,
+            counts={},
+        )
+
+    @staticmethod
+    def notes(bodies: Iterable[tuple[int, float, float, str]]) -> Notes:
+        """Bodies are (subject, time, available, text); a token is a character's number."""
+        rows = sorted((s, round(a * HOUR), round(t * HOUR), text) for s, t, a, text in bodies)
+        subject, available, time, text = zip(*rows, strict=True) if rows else ((),) * 4
+        subjects, offsets = _offsets(np.array(subject, np.int64))
+        tokens = pa.chunked_array([pa.array([[ord(c) for c in body] for body in text], pa.list_(pa.int32()))])
+        table = datasets.Dataset(pa.table({"text": pa.array(text, pa.string())}))
+        numbers = np.array(available, np.int64), np.array(time, np.int64)
+        return Notes(*numbers, subjects, offsets, table, TokenLists(tokens))
+
+    @staticmethod
+    def samples(at: Iterable[tuple[int, float]]) -> pd.DataFrame:
+        """`at` are (subject, prediction time), sorted."""
+        subject, hours = zip(*at, strict=True)
+        times = np.array([round(h * HOUR) for h in hours], np.int64).astype("datetime64[us]")
+        label = np.arange(len(subject), dtype=np.float32) % 2
+        return pd.DataFrame({"subject_id": subject, "prediction_time": times, "label_outcome": label})
+
+    @staticmethod
+    def events(root: Path, rows: Iterable[tuple], n_shards: int = 1) -> Path:
+        """Write EVENTS shards of (subject, time, code, number, text, available) in the total order, by subject."""
+        columns = ["subject_id", "time", "code", "numeric_value", "text_value", "available_time"]
+        frame = pd.DataFrame(list(rows), columns=columns)
+        for name in ("time", "available_time"):
+            hours = pd.to_numeric(frame[name]).astype("Float64") * HOUR
+            frame[name] = pd.to_datetime(hours.round().astype("Int64"), unit="us")
+        frame["encounter_id"] = pd.array([None] * len(frame), dtype="Int64")
+        order = ["subject_id", "time", "available_time", "code"]
+        frame = frame.sort_values(order, na_position="first", kind="stable")
+        schema = pa.schema([(column.name, column.type) for column in EVENTS.columns])
+        (root / "data").mkdir(parents=True)
+        for shard in range(n_shards):
+            part = frame[frame.subject_id % n_shards == shard][EVENTS.names()]
+            pq.write_table(pa.Table.from_pandas(part, schema, preserve_index=False), root / "data" / f"{shard}.parquet")
+        return root
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    return Build()

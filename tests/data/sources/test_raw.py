@@ -1,0 +1,182 @@
+"""A damaged table is one line that names the file and, where there is one, the row, the column and the value."""
+
+import gzip
+
+import pandas as pd
+import pytest
+
+from ehrdl.data.config import DataConfig
+from ehrdl.data.prepare import read_events
+from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.engine import Prepare
+from ehrdl.errors import SchemaError
+
+
+def failure(mimic, **options):
+    """The message of the failing read; nothing may be left in the cache but locks."""
+    cache = mimic.root.parent / "cache"
+    with pytest.raises(SchemaError) as caught:
+        read_events(DataConfig(Mimic4(str(mimic.root), **options), prepare=Prepare(cache=str(cache))))
+    assert [path.name for path in cache.glob("*") if path.suffix != ".lock"] == []
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    return message.replace(f"{mimic.root}/", "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"charttime": "02/01/2150"}, "row 2, column charttime: '02/01/2150' is not a time without a zone, such as"),
+        ({"charttime": "2150-13-01 00:00:00"}, "row 2, column charttime: '2150-13-01 00:00:00' is not a time"),
+        ({"charttime": "2150-02-30 00:00:00"}, "row 2, column charttime: '2150-02-30 00:00:00' is not a time"),
+        ({"storetime": "2150-01-02 06:00:00+02"}, "row 2, column storetime: '2150-01-02 06:00:00+02' is not a time"),
+        ({"storetime": "2150-01-02 06:00-05"}, "row 2, column storetime: '2150-01-02 06:00-05' is not a time without"),
+        ({"storetime": "2150-01-02T06:00:00Z"}, "row 2, column storetime: '2150-01-02T06:00:00Z' is not a time"),
+        ({"storetime": "2150-01-02 06:00:00 UTC"}, "row 2, column storetime: '2150-01-02 06:00:00 UTC' is not a time"),
+        ({"valuenum": "1,5"}, "row 2, column valuenum: '1,5' is not a number"),
+        ({"valuenum": "x" * 5000}, f"row 2, column valuenum: '{'x' * 60}…' is not a number"),
+        ({"valuenum": "1\x00"}, r"row 2, column valuenum: '1\x00' is not a number"),
+        ({"valuenum": "1\n2"}, r"row 2, column valuenum: '1\n2' is not a number"),
+        ({"subject_id": "P1"}, "row 2, column subject_id: 'P1' is not a whole number"),
+        ({"itemid": "creatinine"}, "row 2, column itemid: 'creatinine' is not a whole number"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_cell_that_does_not_fit_is_named_with_its_row(mimic, cells, expected, suffix):
+    mimic.lab().lab(**cells).lab().write()
+    if suffix == ".parquet":  # all text, as of a hospital that never typed its columns
+        path = mimic.root / "hosp/labevents.csv"
+        pd.DataFrame(mimic.rows["hosp/labevents"]).astype("string").to_parquet(path.with_suffix(".parquet"))
+        path.unlink()
+    assert failure(mimic).startswith(f"hosp/labevents{suffix}: {expected}")
+
+
+def test_parquet_column_of_times_with_a_zone_is_refused(mimic):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    frame = pd.read_csv(path)
+    frame["charttime"] = pd.to_datetime(frame.charttime, utc=True)
+    frame.to_parquet(path.with_suffix(".parquet"))
+    path.unlink()
+    assert "labevents.parquet: column charttime is timestamp[us, tz=UTC], not a time without" in failure(mimic)
+
+
+def test_parquet_column_of_numbers_is_no_time(mimic):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    pd.read_csv(path).assign(charttime=1.0).to_parquet(path.with_suffix(".parquet"))
+    path.unlink()
+    assert "labevents.parquet: column charttime is double, not a time without a zone" in failure(mimic)
+
+
+def damage(mimic, content, name="hosp/labevents.csv"):
+    mimic.lab().write()
+    (mimic.root / "hosp/labevents.csv").unlink()
+    (mimic.root / name).write_bytes(content)
+    return failure(mimic)
+
+
+TABLE = b"subject_id,hadm_id,itemid,charttime,storetime,value,valuenum,valueuom\n"
+ROW = b"1,10,50912,2150-01-02 06:00:00,2150-01-02 07:00:00,1,1,mg/dL\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty; copy the file again"),
+        (TABLE.rstrip(), "has no rows; copy the file again"),
+        (bytes(range(128, 256)) * 20, "is not a table in UTF-8 text"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "column subject_id is missing (the file has PK"),
+        (TABLE.replace(b",", b";"), "column subject_id is missing (the file has subject_id;hadm_id;itemid;charttime;"),
+        (TABLE.replace(b",valuenum", b""), "column valuenum is missing (the file has subject_id, hadm_id, itemid, "),
+        (TABLE.replace(b"valuenum", b"value"), "column value stands 2 times"),
+        (TABLE.replace(b"valueuom", b"VALUE "), "column value stands 2 times"),
+        (TABLE + ROW + ROW[:20] + b"\n", "row 2 has 4 columns, the header has 8"),
+        (TABLE + ROW + b"9," + ROW, "row 2 has 9 columns, the header has 8"),
+        (TABLE + ROW + ROW.replace(b"mg", b"\xb5g"), "is not a table in UTF-8 text"),
+        (TABLE + ROW + b"\0" * 40 + b"\n", "row 2 has 1 columns, the header has 8"),
+        (
+            TABLE + ROW + b'1,10,50912,,,"' + b"x" * (33 << 20) + b'",,\n',
+            "a row is longer than 16 MiB; is a quote not closed?",
+        ),
+    ],
+)
+def test_damaged_csv_is_named(mimic, content, expected):
+    assert f"hosp/labevents.csv: {expected}" in damage(mimic, content)
+
+
+def test_hint_for_another_delimiter(mimic):
+    assert damage(mimic, TABLE.replace(b",", b"\t")).endswith("; are its columns separated by commas?")
+
+
+WHOLE = gzip.compress(TABLE + b"".join(ROW.replace(b"1,1,", b"%d,1," % n) for n in range(30000)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(WHOLE[:15], id="cut in the header"),
+        pytest.param(WHOLE[: len(WHOLE) // 2], id="cut in the middle"),
+        pytest.param(WHOLE[:-8], id="cut before the checksum"),
+        pytest.param(WHOLE[:-1], id="cut by one byte"),
+        pytest.param(WHOLE[:-6] + b"xx" + WHOLE[-4:], id="wrong checksum"),
+        pytest.param(WHOLE + b"and more", id="followed by something else"),
+        pytest.param(b"not a gzip", id="no gzip"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_damaged_gzip_is_named(mimic, content):
+    message = damage(mimic, content, "hosp/labevents.csv.gz")
+    assert message.startswith("hosp/labevents.csv.gz: ")
+    assert message.endswith("copy the file again")
+
+
+def test_gzip_in_several_members_is_read_whole(mimic):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    members = gzip.compress(TABLE + ROW) + gzip.compress(ROW + ROW)
+    (mimic.root / "hosp/labevents.csv.gz").write_bytes(members)
+    path.unlink()
+    assert len(mimic.read(write=False).codes("LAB//")) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 is not enough", b"no parquet at all"])
+def test_damaged_parquet_is_named(mimic, content):
+    message = damage(mimic, content, "hosp/labevents.parquet")
+    assert message.startswith("hosp/labevents.parquet: cannot be read (")
+
+
+def test_missing_root_is_named(mimic):
+    assert f"data.source.root: the folder {mimic.root} does not exist" in failure(mimic)
+
+
+def test_missing_note_root_is_an_error_not_a_hospital_without_notes(mimic):
+    mimic.write()
+    assert "data.source.note_root: the folder nowhere does not exist" in failure(mimic, note_root="nowhere")
+
+
+@pytest.mark.parametrize("table", ["hosp/patients", "hosp/labevents"])
+def test_missing_table_is_named(mimic, table):
+    mimic.write()
+    (mimic.root / f"{table}.csv").unlink()
+    assert failure(mimic).startswith(f"{table}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet)")
+
+
+@pytest.mark.parametrize("table", ["hosp/patients", "hosp/admissions"])
+def test_table_that_all_others_need_may_not_be_empty(mimic, table):
+    mimic.rows[table].clear()
+    mimic.write()
+    assert failure(mimic) == f"{table}.csv: has no rows"
+
+
+def test_hospital_without_measurements_is_read(mimic):
+    assert mimic.read().codes("LAB//") == []
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("hosp/patients", "subject_id 1"), ("hosp/admissions", "hadm_id 10"), ("note/discharge", "note_id 1-discharge-0")],
+)
+def test_row_that_stands_twice_is_named(mimic, table, key):
+    mimic.note()
+    mimic.rows[table] *= 2
+    mimic.write()
+    assert failure(mimic) == f"{table}.csv: {key} stands in 2 rows; it must stand in one"

@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ehrdl.data.sampler import LengthBuckets, Loader
+
+
+def buckets(n=1000, batch_size=8, shuffle=True, samples_per_subject=None, seed=0, subjects=200):
+    rng = np.random.default_rng(7)
+    subject = np.sort(rng.integers(0, subjects, n))
+    return LengthBuckets(
+        subject, rng.integers(1, 1000, n), np.arange(n) * 2, batch_size, shuffle, samples_per_subject, seed
+    )
+
+
+def loader(num_workers=0, **options):
+    sampler = buckets(n=60, **options)
+    return Loader(range(120), batch_sampler=sampler, num_workers=num_workers, persistent_workers=num_workers > 0)
+
+
+def read(loader):
+    return [batch.tolist() for batch in loader]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    first = list(buckets())
+    assert list(buckets()) == first
+    assert list(buckets(seed=1)) != first
+    later = buckets()
+    later.epoch = 1
+    assert list(later) != first
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_row_is_read_once_in_full_batches(shuffle):
+    batches = list(buckets(n=1003, shuffle=shuffle))
+    assert sorted(row for batch in batches for row in batch) == list(range(0, 2006, 2))
+    assert sorted(map(len, batches), reverse=True) == [8] * 125 + [3]
+    assert len(buckets(n=1003, shuffle=shuffle)) == len(batches) == 126
+
+
+def test_without_shuffling_rows_keep_their_order():
+    assert [row for batch in buckets(shuffle=False) for row in batch] == list(range(0, 2000, 2))
+
+
+def test_batches_hold_samples_of_like_length():
+    sampler = buckets(n=4000)
+    spread = [np.ptp(sampler.length[np.array(batch) // 2]) for batch in sampler]
+    assert np.median(spread) < 0.05 * np.ptp(sampler.length)
+
+
+def test_a_subjects_samples_are_drawn_beside_each_other():
+    sampler = buckets(n=5000, subjects=1000)
+    owner = sampler.subject[sampler._drawn(np.random.default_rng(0))]
+    assert 1 + (np.diff(owner) != 0).sum() == len(np.unique(owner))
+
+
+def test_a_subjects_samples_of_like_length_share_a_batch():
+    subject = np.repeat(np.arange(100), 4)
+    sampler = LengthBuckets(subject, np.ones(400), np.arange(400), 8, True, None, 0)
+    assert all(len(set(subject[batch])) == 2 for batch in sampler)
+
+
+def test_a_fresh_draw_of_each_subject_is_made_every_epoch():
+    sampler = buckets(samples_per_subject=2)
+    epochs = []
+    for epoch in range(3):
+        sampler.epoch = epoch
+        epochs.append([row for batch in sampler for row in batch])
+        counts = np.unique(sampler.subject[np.array(epochs[-1]) // 2], return_counts=True)[1]
+        have = np.unique(sampler.subject, return_counts=True)[1]
+        assert counts.tolist() == np.minimum(have, 2).tolist()
+        assert len(set(epochs[-1])) == len(epochs[-1])
+        assert len(sampler) == -(-len(epochs[-1]) // 8)
+    assert set(epochs[0]) != set(epochs[1]) != set(epochs[2])
+
+
+def test_evaluation_reads_every_sample_whatever_the_cap():
+    assert sum(map(len, buckets(shuffle=False, samples_per_subject=2))) == 1000
+
+
+def test_no_rows_are_no_batches():
+    for cap in (None, 2):
+        empty = LengthBuckets(np.zeros(0, int), np.zeros(0), np.zeros(0, int), 8, True, cap, 0)
+        assert (list(empty), len(empty)) == ([], 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_pass_is_the_next_epoch(num_workers):
+    ours = loader(num_workers)
+    passes = [read(ours) for _ in range(3)]
+    for epoch, batches in enumerate(passes):
+        alone = loader()
+        alone.load_state_dict({"epoch": epoch, "position": 0})
+        assert read(alone) == batches
+    assert passes[0] != passes[1] != passes[2]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("n_read", [0, 1, 5, 8, 11])
+def test_a_resumed_loader_replays_exactly_the_rest(n_read, num_workers):
+    whole = loader()
+    batches = read(whole) + read(whole)
+    killed = loader(num_workers)
+    run = (batch for _ in range(2) for batch in killed)
+    before = [next(run).tolist() for _ in range(n_read)]
+    resumed = loader(num_workers)
+    resumed.load_state_dict(killed.state_dict())
+    after = read(resumed)
+    if len(before) + len(after) < len(batches):
+        after += read(resumed)
+    assert before + after == batches
+
+
+def test_the_state_says_how_many_batches_the_consumer_has():
+    ours = loader()
+    assert ours.state_dict() == {"epoch": 0, "position": 0}
+    run = iter(ours)
+    next(run), next(run)
+    assert ours.state_dict() == {"epoch": 0, "position": 2}
+    for _ in range(6):
+        next(run)
+    assert ours.state_dict() == {"epoch": 1, "position": 0}
+
+
+def test_a_pass_that_is_left_early_is_not_repeated():
+    ours = loader()
+    first = next(iter(ours)).tolist()
+    assert ours.state_dict() == {"epoch": 0, "position": 1}
+    assert read(ours)[0] != first
+    assert ours.state_dict() == {"epoch": 2, "position": 0}
+
+
+class Recorder(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.epochs = []
+
+    def on_train_epoch_start(self):
+        self.epochs.append([])
+
+    def training_step(self, batch, _):
+        self.epochs[-1].append(batch.tolist())
+        return self.weight * 1.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+@pytest.mark.parametrize("limit", [None, 3])
+def test_lightning_trains_every_epoch_in_another_order(limit):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    module = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=3, limit_train_batches=limit, use_distributed_sampler=False, **quiet
+    )
+    trainer.fit(module, loader())
+    alone = loader()
+    assert module.epochs == [read(alone)[:limit] for _ in range(3)]
+    assert module.epochs[0] != module.epochs[1] != module.epochs[2]
+
+
+class Killed(Exception):
+    pass
+
+
+class Killer(Recorder):
+    def __init__(self, after):
+        super().__init__()
+        self.after, self.read = after, []
+
+    def training_step(self, batch, _):
+        if len(self.read) == self.after:
+            raise Killed
+        self.read.append(batch.tolist())
+        return self.weight * 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*")
+@pytest.mark.parametrize("saved_after", [3, 8, 11])
+def test_lightning_goes_on_from_a_checkpoint_with_the_batches_that_were_left(tmp_path, saved_after):
+    """8 batches an epoch, 2 epochs: saved within an epoch, at its end, and within the second."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+    def train(module, checkpoint=None):
+        saver = pl.callbacks.ModelCheckpoint(tmp_path, "last", every_n_train_steps=saved_after, save_top_k=-1)
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=[saver], use_distributed_sampler=False, **quiet)
+        trainer.fit(module, loader(), ckpt_path=checkpoint, weights_only=True)
+
+    killed = Killer(after=saved_after + 1)
+    with pytest.raises(Killed):
+        train(killed)
+    resumed = Killer(after=99)
+    train(resumed, tmp_path / "last.ckpt")
+    alone = loader()
+    assert killed.read[:saved_after] + resumed.read == read(alone) + read(alone)

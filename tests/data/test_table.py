@@ -1,0 +1,124 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.static import STATICS
+from ehrdl.data.table import STATISTICS, tabulate
+from ehrdl.data.window import Window
+
+ADMISSION, SODIUM, CREATININE, DRUG = 0, 2, 3, 4
+HIDDEN = np.arange(5) < 2  # the stays, which the static features count
+
+
+@pytest.fixture
+def make(build):
+    def dataset(at, facts=(), bodies=None, hidden=HIDDEN, **window):
+        window = {"series_hours": 48, "note_hours": 100} | window
+        notes = None if bodies is None else build.notes(bodies)
+        static = np.tile(np.arange(len(STATICS), dtype=np.float32), (len(at), 1))
+        return SampleDataset(build.samples(at), static, build.store(facts), notes, Window(**window), hidden)
+
+    return dataset
+
+
+def test_statistics_of_one_channel_by_hand(make):
+    facts = [(1, 76, 76, CREATININE, 1.0), (1, 88, 88, CREATININE, 2.0), (1, 100, 100, CREATININE, 1.5)]
+    row = tabulate(make([(1, 102)], facts), np.array([0])).iloc[0]
+    assert row.creatinine__last == 1.5
+    assert row.creatinine__mean == 1.5
+    assert (row.creatinine__min, row.creatinine__max) == (1.0, 2.0)
+    assert row.creatinine__count == 3
+    assert row.creatinine__hours_since_last == 2
+    # Days -0.5, 0, 0.5 about the mean with values -0.5, 0.5, 0: slope = (0.25 + 0 + 0) / (0.25 + 0 + 0.25) = 0.5.
+    assert row.creatinine__slope_per_day == pytest.approx(0.5)
+
+
+def test_a_single_value_has_no_slope_and_none_has_no_statistics(make):
+    row = tabulate(make([(1, 100)], [(1, 90, 90, SODIUM, 138)]), np.array([0])).iloc[0]
+    assert np.isnan(row.sodium__slope_per_day)
+    assert (row.sodium__last, row.sodium__count) == (138, 1)
+    assert row.creatinine__count == 0
+    assert row[[f"creatinine__{name}" for name in STATISTICS if name != "count"]].isna().all()
+
+
+def test_values_at_one_time_have_no_slope(make):
+    facts = [(1, 90, 90, SODIUM, 138), (1, 90, 91, SODIUM, 140)]
+    row = tabulate(make([(1, 100)], facts), np.array([0])).iloc[0]
+    assert np.isnan(row.sodium__slope_per_day)
+    assert row.sodium__last == 140  # of two at one time, the one that was known later
+
+
+def test_last_is_what_happened_last_not_what_was_known_last(make):
+    facts = [(1, 95, 95, SODIUM, 140), (1, 90, 99, SODIUM, 130)]
+    assert tabulate(make([(1, 100)], facts), np.array([0])).sodium__last.tolist() == [140]
+
+
+def test_events_are_counted_and_hidden_channels_have_no_column(make):
+    facts = [(1, 90, 90, DRUG, 1), (1, 99, 99, DRUG, 1), (1, 80, 80, ADMISSION, 1)]
+    table = tabulate(make([(1, 100)], facts), np.array([0]))
+    assert (table.outcome_drug__count[0], table.outcome_drug__hours_since_last[0]) == (2, 1)
+    assert [c for c in table if c.startswith("outcome_drug")] == [
+        "outcome_drug__count",
+        "outcome_drug__hours_since_last",
+    ]
+    assert not [c for c in table if c.startswith(("admission__", "discharge__"))]
+    hidden = tabulate(make([(1, 100)], facts, hidden=np.arange(5) != SODIUM), np.array([0]))
+    assert [c for c in hidden if "__" in c] == [f"sodium__{name}" for name in STATISTICS]
+
+
+def test_text_is_the_visible_notes_oldest_first(make):
+    bodies = [(1, 60, 60, "second"), (1, 50, 50, "first"), (1, 99, 101, "later"), (2, 50, 50, "other")]
+    table = tabulate(make([(1, 100), (3, 100)], bodies=bodies), np.array([0, 1]))
+    assert table.text.tolist() == ["first\n\nsecond", ""]
+    assert tabulate(make([(1, 100)]), np.array([0])).text.tolist() == [""]
+
+
+def test_static_features_stand_in_their_columns(make):
+    table = tabulate(make([(1, 100)]), np.array([0]))
+    assert table[list(STATICS)].iloc[0].tolist() == list(range(len(STATICS)))
+
+
+def test_rows_come_in_the_order_asked_for(make):
+    facts = [(s, 90, 90, SODIUM, 130 + s) for s in (1, 2, 3)]
+    table = tabulate(make([(1, 100), (2, 100), (3, 100)], facts), np.array([2, 0]))
+    assert table.sodium__last.tolist() == [133, 131]
+
+
+def test_no_rows_give_the_same_columns(make):
+    dataset = make([(1, 100)], [(1, 90, 90, SODIUM, 138)], [(1, 90, 90, "a")])
+    none = tabulate(dataset, np.zeros(0, np.int64))
+    assert len(none) == 0
+    assert none.columns.tolist() == tabulate(dataset, np.array([0])).columns.tolist()
+
+
+def slow(facts, at):
+    """The definition in plain pandas: one sample, its visible facts, a group a channel."""
+    frame = pd.DataFrame(facts, columns=["subject", "time", "available", "channel", "value"])
+    seen = frame[(frame.subject == at[0]) & (frame.available <= at[1]) & (frame.time > at[1] - 48)]
+    row = {}
+    for channel, name in ((SODIUM, "sodium"), (CREATININE, "creatinine"), (DRUG, "outcome_drug")):
+        group = seen[seen.channel == channel].sort_values(["time", "available", "value"])
+        row[f"{name}__count"] = len(group)
+        row[f"{name}__hours_since_last"] = at[1] - group.time.max()
+        if channel == DRUG:
+            continue
+        row[f"{name}__last"] = group.value.iloc[-1] if len(group) else np.nan
+        row |= {f"{name}__{how}": group.value.agg(how) for how in ("mean", "min", "max")}
+        several = group.time.nunique() > 1
+        row[f"{name}__slope_per_day"] = np.polyfit(group.time / 24, group.value, 1)[0] if several else np.nan
+    return row
+
+
+def test_the_table_equals_a_slow_one_in_pandas(make, monkeypatch):
+    rng = np.random.default_rng(3)
+    facts, at = [], sorted((s, float(rng.integers(20, 150))) for s in range(12) for _ in range(4))
+    for subject in range(11):
+        for _ in range(rng.integers(0, 40)):
+            time, channel = float(rng.integers(0, 140)), int(rng.choice([SODIUM, CREATININE, DRUG]))
+            value = 1.0 if channel == DRUG else float(np.float32(rng.normal(140, 5)))
+            facts.append((subject, time, time + float(rng.integers(0, 10)), channel, value))
+    monkeypatch.setattr("ehrdl.data.table._SAMPLES_A_BLOCK", 7)
+    table = tabulate(make(at, facts), np.arange(len(at)))
+    wanted = pd.DataFrame([slow(facts, sample) for sample in at])
+    pd.testing.assert_frame_equal(table[wanted.columns], wanted, check_dtype=False, rtol=1e-5)
