@@ -45,7 +45,7 @@ def train_parser(prog: str = "ehrdl train") -> Parser:
     """The parser of a training configuration; its keys are the arguments of `ehrdl.experiment.run`."""
     from ehrdl.experiment import run
 
-    parser = Parser(prog=prog, description=_TRAIN)
+    parser = Parser(prog=prog, description=_TRAIN, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file; several are layered, later ones win")
     parser.add_function_arguments(run, as_group=False, sub_configs=True, skip={"config"})
     return parser

@@ -10,7 +10,6 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
 
-
 #: Chunks are encoded in so many groups of like length.
 _GROUPS = 4
 
@@ -48,8 +47,7 @@ class NoteTransformer(nn.Module, Encoder):
         self.width, self.token_dropout = width, token_dropout
         self.encoder = _load(pretrained, spec) if pretrained else _small_bert(spec, width, layers, heads, dropout)
         states = self.encoder.config.hidden_size
-        if states % heads:
-            raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
+        _require_division(states, heads)
         self.phrases = None if pretrained else Phrases(width)
         self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
@@ -122,19 +120,25 @@ class TokenPool(nn.Module):
 
 
 class LinkPool(nn.Module):
-    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age."""
+    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age.
+
+    It starts by reading recent notes most, with a weight that falls as 1 / (1 + hours), and learns from there: notes of
+    many stays would else drown this stay's before anything is learned.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
         self.score = nn.Linear(width, 1)
+        self.recency = nn.Parameter(torch.ones(1))
 
     def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a link, and whether there is a link (B,)."""
         n_rows = batch.batch_size + 1  # the last row takes the filler chunks
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
-        weight = scatter_softmax(self.score(links.tanh()).squeeze(1).float(), batch.link_sample, n_rows)
+        score = self.score(links.tanh()).float() - self.recency * age
+        weight = scatter_softmax(score.squeeze(1), batch.link_sample, n_rows)
         weighted = weight.to(links.dtype).unsqueeze(1) * links
         pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weighted)
         present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
@@ -153,6 +157,7 @@ def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
 
 
 def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
+    _require_division(width, heads)
     config = BertConfig(
         vocab_size=spec.vocab_size,
         pad_token_id=spec.pad_id,
@@ -165,6 +170,11 @@ def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: fl
         attention_probs_dropout_prob=0.0,
     )
     return BertModel(config, add_pooling_layer=False)
+
+
+def _require_division(states: int, heads: int) -> None:
+    if states % heads:
+        raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
 
 
 def _load(name: str, spec: DataSpec) -> PreTrainedModel:

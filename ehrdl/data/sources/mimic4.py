@@ -121,7 +121,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,
@@ -169,8 +169,8 @@ class Mimic4(Source):
             table.check()
         writer = events.EventsWriter(out, prepare)
         with connect(prepare, out) as con, progress() as bar:
-            # Notes are long: thousands of rows, not the default of hundreds of thousands, wait in memory to be written.
-            con.execute("SET partitioned_write_flush_threshold = 8192")
+            # Notes are long: two thousand rows wait in memory to be written, not half a million.
+            con.execute("SET partitioned_write_flush_threshold = 2048")
             for name in bar.track(list(files), description="read tables"):
                 try:
                     _open(con, files[name])

@@ -29,7 +29,7 @@ COLUMNS = {
     "note/discharge": "note_id subject_id hadm_id note_type note_seq charttime storetime text",
     "note/radiology": "note_id subject_id hadm_id note_type note_seq charttime storetime text",
 }
-CREATININE, HEART_RATE, CHARTED_CREATININE = 50912, 220045, 220615
+CREATININE, HEART_RATE = 50912, 220045
 
 
 @dataclass
@@ -42,6 +42,10 @@ class MimicFolder:
     def __post_init__(self):
         self.patient()
         self.stay()
+
+    @property
+    def columns(self):
+        return {name: columns.split() for name, columns in COLUMNS.items()}
 
     def add(self, table, **cells):
         self.rows[table].append(cells)
@@ -80,7 +84,7 @@ class MimicFolder:
         return self.root
 
     def write_table(self, name, suffix=".csv", newline="\n", header=str, columns=None, shuffled=False, bom=False):
-        columns = columns or COLUMNS[name].split()
+        columns = columns or self.columns[name]
         rows = list(self.rows[name])
         if shuffled:
             random.Random(0).shuffle(rows)

@@ -1,0 +1,178 @@
+"""What Mimic4 writes is valid MEDS and the same whatever the file format, the row order and the number of workers."""
+
+import os
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from ehrdl.clinical import concepts
+from ehrdl.data.events import validate
+from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.engine import Prepare
+from ehrdl.errors import ConfigError, SchemaError
+
+DEMO = Path(os.environ.get("EHRDL_DATA", "../shared/data")) / "mimic-iv-demo-2.2"
+needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}")
+TEXT = 'He said "no, never",\n\n"""\nLVEF 45 % — ___ µg\n'
+
+
+# ------------------------------------------------------------------------------------------------ EVENTS
+
+
+@pytest.fixture
+def full(mimic):
+    """Twelve patients with something in every table, ties and nulls included."""
+    for subject in range(2, 13):
+        stay = 10 * subject
+        ids = {"subject_id": subject, "hadm_id": stay}
+        mimic.patient(subject, dod="2150-03-01" if subject % 3 == 0 else "").stay(
+            subject, stay, race="WHITE", edregtime="2150-01-01 06:00:00"
+        )
+        mimic.add("hosp/services", **ids, transfertime="2150-01-01 10:00:00", curr_service="MED")
+        for number, code in enumerate(("I500", "N179"), 1):
+            mimic.add("hosp/diagnoses_icd", **ids, seq_num=number, icd_code=code, icd_version=10)
+        mimic.add("icu/icustays", **ids, stay_id=stay, first_careunit="MICU", last_careunit="MICU")
+        mimic.change("icu/icustays", intime="2150-01-01 11:00:00", outtime="2150-01-02 11:00:00", los=1.0)
+        for value in ("1.5", "1.5", "0.9"):  # two alike, and a third at the same time
+            mimic.lab(value=value, **ids).chart(value=value, **ids)
+        mimic.lab(storetime="", value="___", valuenum="", **ids | {"hadm_id": ""})
+        mimic.note(**ids, text=TEXT).note(**ids, storetime="", table="radiology", note_type="RR")
+    return mimic
+
+
+def test_events_are_valid_meds_in_total_order_with_a_subject_in_one_shard(full):
+    events = full.read()
+    assert validate(events.out) == {"rows": len(events.frame), "subjects": 12, "codes": events.frame.code.nunique()}
+
+
+def test_bytes_are_the_same_for_any_number_of_workers_and_any_row_order(full):
+    one = full.read().bytes()
+    assert full.read(workers=2).bytes() == one
+    full.write(shuffled=True)
+    assert full.read(write=False).bytes() == one
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".parquet"])
+def test_compressed_csv_and_parquet_give_the_same_events(full, suffix, tmp_path):
+    one = full.read().bytes()
+    full.root = tmp_path / "other"
+    full.write(suffix)
+    assert full.read(write=False).bytes() == one
+
+
+STYLES = {
+    "upper case": {"header": str.upper},
+    "Windows": {"newline": "\r\n"},
+    "byte order mark": {"bom": True},
+    "padded": {"header": lambda name: f" {name} "},
+}
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+def test_header_and_line_ends_make_no_difference(full, style):
+    one = full.read().bytes()
+    full.write(**style)
+    assert full.read(write=False).bytes() == one
+
+
+def test_order_of_columns_and_unknown_columns_make_no_difference(full):
+    one = full.read().bytes()
+    for name, columns in full.columns.items():
+        for row in full.rows[name]:
+            row['odd "name", here'] = 'a,"b"\nc'
+        full.write_table(name, columns=['odd "name", here', *reversed(columns)])
+    assert full.read(write=False).bytes() == one
+
+
+def test_ids_that_pandas_wrote_as_fractions_are_the_same_ids(full):
+    one = full.read().bytes()
+    for row in full.rows["hosp/labevents"]:
+        row["hadm_id"] = f"{row['hadm_id']}.0" if row["hadm_id"] else ""
+    assert full.read().bytes() == one
+
+
+def test_description_of_a_code_is_its_label(full):
+    codes = pd.read_parquet(full.read().out / "metadata" / "codes.parquet").set_index("code")
+    assert codes.description["LAB//50912//mg/dL"] == "Creatinine"
+
+
+# ------------------------------------------------------------------------------------------------ the options
+
+
+def test_tables_that_are_not_wanted_are_not_read(mimic):
+    mimic.lab().chart()
+    assert mimic.read(tables=["hosp/labevents"]).codes("CHART//") == []
+    assert set(mimic.facts["tables"]) == {"hosp.admissions", "hosp.patients", "hosp.labevents"}
+    mimic.read(tables=[])
+    assert set(mimic.facts["tables"]) == {"hosp.admissions", "hosp.patients"}
+
+
+def test_own_concepts_choose_the_items_and_may_name_none_of_a_table(mimic, tmp_path):
+    header = Path(concepts.__file__).with_name("concepts.csv").read_text(encoding="utf-8").splitlines()[0]
+    own = tmp_path / "own.csv"
+    own.write_text(f"{header}\nLAB//1,mg,odd,numeric,lab,mg,1,0,0,9,Odd,ehrdl\n", encoding="utf-8")
+    mimic.lab(itemid=1, valueuom="mg").lab().chart()
+    events = mimic.read(concepts=str(own))
+    assert events.codes("LAB//") + events.codes("CHART//") == ["LAB//1//mg"]
+    own.write_text(own.read_text(encoding="utf-8").replace("LAB//1", "LAB//x"), encoding="utf-8")
+    with pytest.raises(SchemaError, match="item id 'x' is not a whole number"):
+        mimic.read(concepts=str(own))
+
+
+@pytest.mark.parametrize("days", [-1, float("nan"), float("inf")])
+def test_coding_lag_that_would_leak_is_refused(days):
+    with pytest.raises(ConfigError, match=r"data\.source\.coding_lag_days: .* codes would leak"):
+        Mimic4(".", coding_lag_days=days)
+
+
+def test_table_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.source\.tables: 'hosp/labs' is not one of hosp/patients, "):
+        Mimic4(".", tables=["hosp/labs"])
+
+
+def test_fingerprint_follows_the_files_and_the_options_but_not_the_place(mimic, tmp_path):
+    mimic.rows.pop("note/radiology")
+    source = Mimic4(str(mimic.write()))
+    one = source.fingerprint()
+    mimic.root.rename(tmp_path / "moved")
+    assert Mimic4(str(tmp_path / "moved")).fingerprint() == one
+    assert Mimic4(str(tmp_path / "moved"), coding_lag_days=3).fingerprint() != one
+    assert Mimic4(str(tmp_path / "moved"), tables=[]).fingerprint() != one
+
+
+# ------------------------------------------------------------------------------------------------ the demo
+
+
+@needs_demo
+def test_demo_counts_equal_an_independent_sql(tmp_path):
+    Mimic4(str(DEMO)).read(tmp_path / "events", Prepare())
+    validate(tmp_path / "events")
+    known = concepts.load()
+    codes = pd.concat([pd.read_parquet(file, columns=["code"]) for file in (tmp_path / "events/data").iterdir()]).code
+    kinds = codes.str.split("//").str[0].value_counts()
+
+    def kept(table, prefix, categories):
+        picked = known.frame[known.frame.base_code.str.startswith(prefix) & known.frame.category.isin(categories)]
+        items = ", ".join(sorted(set(picked.base_code.str.split("//").str[1])))
+        return f"{table} WHERE itemid IN ({items}) AND (valuenum IS NOT NULL OR value IS NOT NULL)"
+
+    expected = {
+        "ADMISSION": "hosp/admissions",
+        "DISCHARGE": "hosp/admissions",
+        "ED_IN": "hosp/admissions WHERE edregtime IS NOT NULL",
+        "MEDS_BIRTH": "hosp/patients",
+        "MEDS_DEATH": "hosp/patients WHERE dod IS NOT NULL",
+        "ICU_IN": "icu/icustays",
+        "ICU_OUT": "icu/icustays",
+        "SERVICE_IN": "hosp/services",
+        "DIAGNOSIS": "hosp/diagnoses_icd",
+        "LAB": kept("hosp/labevents", "LAB//", ["lab", "vital"]),
+        "CHART": kept("icu/chartevents", "CHART//", ["vital"]),
+    }
+    with duckdb.connect() as con:
+        for kind, what in expected.items():
+            table, _, where = what.partition(" ")
+            rows = con.execute(f"SELECT count(*) FROM '{DEMO}/{table}.csv.gz' {where}").fetchall()
+            assert kinds[kind] == rows[0][0], kind

@@ -1,0 +1,81 @@
+"""A config names classes; the parser yields factories; the data call them."""
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+from jsonargparse import ArgumentParser
+
+from ehrdl.batch import DataSpec
+from ehrdl.models.base import Network
+from ehrdl.models.fusion import GatedFusion
+from ehrdl.models.head import LinearHead, MlpHead
+
+YAML = """
+model:
+  class_path: ehrdl.models.multimodal.MultimodalModel
+  init_args:
+    note:
+      class_path: ehrdl.models.note.NoteTransformer
+      init_args: {width: 32, layers: 1, heads: 2}
+    series:
+      class_path: ehrdl.models.series.SeriesGRU
+      init_args: {hidden: 32, bin_hours: 6}
+    fusion:
+      class_path: ehrdl.models.fusion.GatedFusion
+      init_args: {width: 24}
+    head:
+      class_path: ehrdl.models.head.LinearHead
+"""
+
+
+def _run(model: Callable[[DataSpec], Network]) -> None:
+    """What the command line would call."""
+
+
+def _parse(*arguments):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(_run, sub_configs=True)
+    return parser.instantiate(parser.parse_args(list(arguments))).model
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(YAML)
+    return str(path)
+
+
+def test_nested_yaml_builds_the_model(spec, config):
+    model = _parse("--config", config)(spec)
+    assert (model.note.width, model.series.width, model.series.n_bins, model.fusion.width) == (32, 32, 8, 24)
+    assert isinstance(model.head, LinearHead)
+
+
+def test_override_on_the_command_line_reaches_a_nested_encoder(spec, config):
+    model = _parse("--config", config, "--model.init_args.series.init_args.hidden=256")(spec)
+    assert model.series.width == 256
+    assert model.series.n_bins == 8
+
+
+def test_model_alone_uses_the_defaults(spec, random_batch, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"model": {"class_path": "ehrdl.models.multimodal.MultimodalModel"}}))
+    model = _parse("--config", str(path))(spec)
+    assert isinstance(model.fusion, GatedFusion)
+    assert isinstance(model.head, MlpHead)
+    assert model(random_batch(4)).shape == (4, 2)
+
+
+def test_default_encoder_can_be_overridden_without_naming_it(spec):
+    model = _parse("--model=ehrdl.models.multimodal.MultimodalModel", "--model.init_args.series.init_args.hidden=48")(
+        spec
+    )
+    assert model.series.width == 48
+
+
+def test_one_config_gives_a_model_for_each_choice_of_modalities(spec, config):
+    make = _parse("--config", config)
+    assert make(spec.only("note")).series is None
+    assert make(spec.only("series")).note is None

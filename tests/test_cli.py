@@ -1,0 +1,393 @@
+"""The command line says what is wrong in one line, with exit status 2, and leaves nothing behind."""
+
+import copy
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ehrdl import __version__
+from ehrdl.cli import main, train, train_parser
+
+ROOT = Path(__file__).parents[1]
+PATIENTS = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
+ADMISSIONS = (
+    "subject_id,hadm_id,admittime,dischtime,deathtime,admission_type,admission_location,discharge_location,insurance,"
+    "language,marital_status,race,edregtime,edouttime,hospital_expire_flag\n"
+)
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """Patients of 60 years with one stay each, in MIMIC-IV's two tables that must be there."""
+    folder = tmp_path / "hospital" / "hosp"
+    folder.mkdir(parents=True)
+    patients = [f"{n},F,60,2150,2011 - 2013,\n" for n in range(1, 31)]
+    stays = [f"{n},{n},2150-01-01 10:00:00,2150-01-05 10:00:00,,URGENT,,HOME,,,,,,,0\n" for n in range(1, 31)]
+    (folder / "patients.csv").write_text(PATIENTS + "".join(patients))
+    (folder / "admissions.csv").write_text(ADMISSIONS + "".join(stays))
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration that is right, for a test to spoil."""
+    source = {"root": str(tmp_path / "hospital"), "tables": []}
+    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    return {
+        "run": {"name": "run", "root": str(tmp_path / "runs")},
+        "data": {
+            "source": {"class_path": "ehrdl.data.sources.mimic4.Mimic4", "init_args": source},
+            "prepare": {"cache": str(tmp_path / "cache"), "n_shards": 1},
+        },
+        "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"min_age": 18}},
+        "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": {"series": series}},
+        "optim": {"lr": 0.001},
+        "trainer": {"max_epochs": 1},
+    }
+
+
+@pytest.fixture
+def refusal(tmp_path, capsys):
+    """Run a configuration that is refused; its one line."""
+
+    def run(content, *argv, leaves_run=False):
+        file = tmp_path / "config.yaml"
+        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        with pytest.raises(SystemExit) as caught:
+            train(["--config", str(file), *argv])
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert caught.value.code == 2
+        assert (tmp_path / "runs").exists() == leaves_run
+        assert not list(tmp_path.glob("cache/.*"))
+        assert lines[-1].startswith("ehrdl: ")
+        assert len(lines[-1]) < 1000
+        return lines[-1].removeprefix("ehrdl: ").replace(f"{tmp_path}/", "")
+
+    return run
+
+
+def spoilt(config, key, value):
+    """The configuration with one key, `a.b.c`, set."""
+    spoilt = copy.deepcopy(config)
+    *path, last = key.split(".")
+    part = spoilt
+    for name in path:
+        part = part.setdefault(name, {})
+    part[last] = value
+    return spoilt
+
+
+def without(config, key):
+    spoilt = copy.deepcopy(config)
+    *path, last = key.split(".")
+    part = spoilt
+    for name in path:
+        part = part[name]
+    del part[last]
+    return spoilt
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+SERIES = "model.init_args.series"
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        (
+            "seed",
+            "seed: there is no such key; did you mean seeds? Allowed: baselines, data, model, optim, run, seeds, ",
+        ),
+        ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baselines, "),
+        ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: ema_decay, lr, patience, "),
+        ("data.sorce", "data.sorce: there is no such key; did you mean source? Allowed: batch, concepts, notes, "),
+        (
+            "data.split.tunning",
+            "data.split.tunning: there is no such key; did you mean tuning? Allowed: held_out, seed",
+        ),
+        ("data.source.init_args.rot", "data.source.init_args.rot: there is no such key; did you mean root? Allowed: "),
+        ("task.init_args.minage", "task.init_args.minage: there is no such key; did you mean min_age? Allowed: "),
+        ("model.init_args.serie", "model.init_args.serie: there is no such key; did you mean series? Allowed: "),
+        (
+            f"{SERIES}.init_args.hiden",
+            f"{SERIES}.init_args.hiden: there is no such key; did you mean hidden? Allowed: ",
+        ),
+        ("trainer.max_epoch", "trainer.max_epoch: not an argument of pytorch_lightning.Trainer"),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "command line"])
+def test_misspelt_key_is_named_with_its_path_and_its_siblings(refusal, hospital, config, key, line, where):
+    said = refusal(spoilt(config, key, 1)) if where == "file" else refusal(config, f"--{key}=1")
+    assert said.startswith(line)
+
+
+def test_misspelt_part_of_a_class_is_named(refusal, config):
+    said = refusal(spoilt(config, "task.initargs", {"min_age": 1}))
+    assert said == "config.yaml: task.initargs: there is no such key. Allowed: class_path, init_args"
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("run.name", "run.name: missing; give --config"),
+        ("data.source", "data.source: missing; give --config"),
+        ("task", "task: missing; give --config"),
+        ("model", "model: missing; give --config"),
+        ("data.source.init_args.root", "data.source.init_args.root: missing; give --config"),
+    ],
+)
+def test_missing_key_is_named(refusal, config, key, line):
+    assert refusal(without(config, key)).startswith(line)
+
+
+def test_no_config_at_all_names_what_must_be_given(capsys):
+    with pytest.raises(SystemExit):
+        train([])
+    assert capsys.readouterr().err.startswith("ehrdl: run.name, data.source, task, model: missing; give --config (for")
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("seeds", "many", "seeds: expected list, got 'many'"),
+        ("seeds", ["one"], "seeds: expected int, got 'one'"),
+        ("optim.lr", "fast", "optim.lr: expected float, got 'fast'"),
+        ("optim.selection", "best", "optim.selection: expected one of 'averaged', 'best_tuning', got 'best'"),
+        ("run.overwrite", "maybe", "run.overwrite: expected bool, got 'maybe'"),
+        ("data.batch.size", 1.5, "data.batch.size: expected int, got '1.5'"),
+        ("data.batch.samples_per_subject", "x", "data.batch.samples_per_subject: expected int or null, got 'x'"),
+        (
+            "data.source.init_args.coding_lag_days",
+            "x",
+            "data.source.init_args.coding_lag_days: expected float, got 'x'",
+        ),
+        ("data.source.init_args.tables", "x", "data.source.init_args.tables: expected list[str] or null, got 'x'"),
+        ("task.init_args.min_age", "old", "task.init_args.min_age: expected int, got 'old'"),
+        (
+            "task.init_args.death",
+            "x",
+            "task.init_args.death: expected one of 'negative', 'exclude', 'composite', got 'x'",
+        ),
+        (f"{SERIES}.init_args.hidden", "big", f"{SERIES}.init_args.hidden: expected int, got 'big'"),
+        ("trainer", [1], "trainer: expected dict, got '[1]'"),
+        ("trainer.max_epochs", "two", "trainer.max_epochs: 'two' does not fit pytorch_lightning.Trainer"),
+        ("trainer.precision", "bf8", "trainer.precision: 'bf8' does not fit pytorch_lightning.Trainer"),
+        ("trainer.logger", True, "trainer.logger: set by ehrdl; leave it out"),
+        ("baselines", "prevalence", "baselines: expected list, got 'prevalence'"),
+        ("baselines", ["magic"], "baselines: 'magic' is not one of prevalence, "),
+        ("run", "nothing.yaml", "run: expected the keys name, overwrite, root, or a config file, got 'nothing.yaml'"),
+        ("optim", [1], "config.yaml: optim: expected the keys ema_decay, lr, patience, "),
+        ("data.split", None, "config.yaml: data.split: expected the keys held_out, seed, tuning, got None"),
+        ("task.init_args", [1], "config.yaml: task.init_args: expected dict, got [1]"),
+        ("run.name", "a/b", "run.name: 'a/b' is not a folder name"),
+        ("optim.lr", -1, "optim.lr: -1.0 is not above 0"),
+        ("data.source.init_args.coding_lag_days", -1, "data.source.coding_lag_days: -1.0 is not 0 or more days; codes"),
+        (
+            "data.source.init_args.tables",
+            ["hosp/labs"],
+            "data.source.tables: 'hosp/labs' is not one of hosp/patients, ",
+        ),
+    ],
+)
+def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, config, key, value, line):
+    assert refusal(spoilt(config, key, value)).startswith(line)
+
+
+SOURCES = "ehrdl.data.sources.mimic4.Mimic4, ehrdl.data.sources.synthetic.Synthetic"
+TASKS, NETWORKS = "ehrdl.tasks.readmission.Readmission", "ehrdl.models.multimodal.MultimodalModel"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "data.source",
+            "ehrdl.data.sources.mimic9.M",
+            "is no Source (module 'ehrdl.data.sources' has no attribute 'm",
+        ),
+        ("data.source", "ehrdl.data.sources.mimic4.M", "is no Source (module 'ehrdl.data.sources.mimic4' has no attri"),
+        ("data.source", "mylab.source.Lab", "is no Source (No module named 'mylab'); there are " + SOURCES),
+        ("data.source", "ehrdl.data.sources.base.Source", "is no Source (is abstract); there are " + SOURCES),
+        ("task", "ehrdl.data.sources.mimic4.Mimic4", f"is no Task; there are {TASKS}"),
+        ("task", "ehrdl.errors", f"is no Task; there are {TASKS}"),
+        ("task", "Readmissions", f"is no Task; there are {TASKS}"),
+        ("model", "ehrdl.models.series.SeriesGRU", f"is no Network; there are {NETWORKS}"),
+        (
+            SERIES,
+            "ehrdl.models.series.GRU",
+            "is no Encoder (module 'ehrdl.models.series' has no attribute 'GRU'); ther",
+        ),
+        (SERIES, "ehrdl.models.fusion.GatedFusion", "is no Encoder; there are ehrdl.models.note.NoteTransformer, "),
+    ],
+)
+def test_class_that_does_not_exist_or_is_of_another_kind_is_named_with_those_that_are(
+    refusal, config, key, value, line
+):
+    said = refusal(spoilt(config, key, {"class_path": value}))
+    assert said.startswith(f"{key}.class_path: {value!r} {line}")
+
+
+# ------------------------------------------------------------------------------------------------ config files
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("run: {name: a\nseeds: [0]\n", "config.yaml: line 2: is not YAML: expected ',' or '}', but got ':'"),
+        ("run:\n\tname: a\n", "config.yaml: line 2: is not YAML: found character '\\t' that cannot start any token"),
+        ("seeds: [0]\nseeds: [1]\n", "config.yaml: line 2: is not YAML: the key seeds stands twice"),
+        ("", "config.yaml: has no keys; a config looks like configs/quickstart.yaml"),
+        ("- a\n", "config.yaml: has no keys; a config looks like configs/quickstart.yaml"),
+    ],
+)
+def test_config_file_that_is_no_yaml_is_named_with_the_line(refusal, text, line):
+    assert refusal(text) == line
+
+
+def test_config_file_that_is_missing_is_named(refusal, config):
+    assert refusal(config, "--config", "gone.yaml") == "--config gone.yaml: cannot be read (No such file or directory)"
+
+
+def test_later_config_and_command_line_override_earlier_ones(config, tmp_path):
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    files[0].write_text(yaml.safe_dump(config))
+    files[1].write_text(yaml.safe_dump({"optim": {"lr": 0.5, "patience": 9}}))
+    argv = [f"--config={file}" for file in files]
+    argv += ["--optim.lr=0.25", "--data.source.root", "elsewhere", f"--{SERIES}.init_args.hidden=256"]
+    parsed = train_parser().parse_args([*argv, "--trainer.max_epochs=3", "--seeds=[1,2]"])
+    assert (parsed.optim.lr, parsed.optim.patience, parsed.optim.warmup) == (0.25, 9, 0.1)
+    assert parsed.data.source.init_args.root == "elsewhere"
+    assert parsed.data.source.init_args.tables == []
+    assert parsed.model.init_args.series.init_args.hidden == 256
+    assert (parsed.trainer["max_epochs"], parsed.seeds) == (3, [1, 2])
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def test_missing_root_is_named(refusal, config):
+    said = refusal(config)
+    assert said == "data.source.root: the folder hospital does not exist; give the one that holds hosp/"
+
+
+def test_missing_table_is_named(refusal, hospital, config):
+    (hospital / "admissions.csv").unlink()
+    assert refusal(config).startswith("hospital/hosp/admissions.csv.gz: the table is missing (looked for .csv.gz, .csv")
+
+
+def test_missing_column_is_named(refusal, hospital, config):
+    (hospital / "patients.csv").write_text(PATIENTS.replace("anchor_age,", ""))
+    assert refusal(config).startswith(
+        "hospital/hosp/patients.csv: column anchor_age is missing (the file has subject_i"
+    )
+
+
+def test_bad_cell_is_named(refusal, hospital, config):
+    with (hospital / "admissions.csv").open("a") as file:
+        file.write("31,31,yesterday,2150-01-05 10:00:00,,URGENT,,HOME,,,,,,,0\n")
+    assert refusal(config).startswith(
+        "hospital/hosp/admissions.csv: row 31, column admittime: 'yesterday' is not a time without a zone"
+    )
+
+
+def test_empty_cohort_shows_the_flow_chart(refusal, hospital, config):
+    said = refusal(spoilt(config, "task.init_args.min_age", 100))
+    assert said.startswith("task.readmission: no index stay is left: admissions: 30 after, dated: 30 after, ")
+    assert "age: 0 after" in said
+
+
+def test_one_class_in_a_split_is_named(refusal, hospital, config):
+    said = refusal(config)
+    assert said.startswith("SAMPLES: split train, output readmission: ")
+    assert "0 positive; both classes are needed" in said
+
+
+# ------------------------------------------------------------------------------------------------ the run folder
+
+
+def test_folder_that_is_no_run_is_left_alone(refusal, config, tmp_path):
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "thesis.doc").write_text("all of it")
+    assert refusal(config, leaves_run=True) == "runs/run: exists and is no run of ehrdl; choose another run.name"
+    assert os.listdir(tmp_path / "runs" / "run") == ["thesis.doc"]
+
+
+def test_run_of_another_config_is_left_alone(refusal, config, tmp_path):
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "config.yaml").write_text(yaml.safe_dump(spoilt(config, "optim.lr", 0.5)))
+    said = refusal(config, leaves_run=True)
+    assert said.startswith("runs/run: was made with another config (")
+    assert said.endswith("; choose another run.name, or --run.overwrite true")
+    assert os.listdir(tmp_path / "runs" / "run") == ["config.yaml"]
+
+
+# ------------------------------------------------------------------------------------------------ the console
+
+
+def test_console_knows_its_version_and_commands(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"ehrdl {__version__}\n"
+    for argv in ([], ["-h"], ["--help"]):
+        main(argv)
+        assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  train      Train and compare")
+
+
+def test_unknown_command_is_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["trian"])
+    assert (caught.value.code, capsys.readouterr().err) == (
+        2,
+        "ehrdl: 'trian' is not a command; the commands are train\n",
+    )
+
+
+def test_console_train_is_the_train_of_the_script(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ehrdl train ")
+
+
+def test_help_is_quick_and_imports_no_torch():
+    code = "import sys; from ehrdl.cli import train\ntry: train(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--data.source SOURCE" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0  # CPU, so that load does not count
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--config", "gone.yaml"], "ehrdl: --config gone.yaml: cannot be read (No such file or directory)\n"),
+        (["--optim.lr=fast"], "ehrdl: optim.lr: expected float, got 'fast'\n"),
+    ],
+)
+def test_script_prints_one_line_and_nothing_else(argv, line):
+    command = [sys.executable, "train.py", *argv]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ehrdl.cli.train_parser", stop)
+    with pytest.raises(SystemExit) as caught:
+        train([])
+    assert (caught.value.code, capsys.readouterr().err) == (
+        130,
+        "ehrdl: stopped; the same command goes on from here\n",
+    )
