@@ -14,7 +14,7 @@ from typing import Any
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
 from ehrdl.engine import progress, say, write_json
-from ehrdl.errors import SchemaError
+from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
@@ -55,12 +55,14 @@ def run(
     """
     from ehrdl.training.run import Run
 
+    if not seeds:
+        raise ConfigError("seeds: [] is empty; give at least one, such as [0]")
     folder = Run(run, config or {"seeds": seeds, "optim": asdict(optim), "trainer": trainer, "baselines": baselines})
     folder.check()
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer = _prepare(folder, data, task, trainer, baselines)
+    prepared, result, trainer = _prepare(folder, data, task, model, trainer, baselines)
     folder.open()
     _write_cohort(folder, prepared, result)
     parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines)
@@ -70,26 +72,46 @@ def run(
 
 
 def _prepare(
-    folder: Any, data: DataConfig, task: Task, trainer: dict[str, Any], baselines: list[str]
+    folder: Any,
+    data: DataConfig,
+    task: Task,
+    model: Callable[[DataSpec], Network],
+    trainer: dict[str, Any],
+    baselines: list[str],
 ) -> tuple[Any, TaskResult, dict[str, Any]]:
-    """Data, cohort and a checked trainer, before anything is written to the run folder."""
-    data.source.fingerprint()  # a missing root or table is said before ten seconds of imports
-    with folder.timed("read"):
-        from ehrdl.data.prepare import find_samples, prepare, read_events
+    """Data, cohort and a checked trainer, before anything is written to the run folder.
 
-        events = read_events(data)
-    with folder.timed("task"):
-        result = find_samples(data, events, task)
-    _print_flow(result)
+    Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
+    """
+    data.source.fingerprint(data.prepare.verify)
     with folder.timed("import"):
+        from ehrdl.data.prepare import find_samples, prepare, read_events
         from ehrdl.training.baseline import check_baselines
         from ehrdl.training.fit import check_trainer
 
         check_baselines(baselines)
         trainer = check_trainer(trainer)
+    with folder.timed("read"):
+        events = read_events(data)
+    with folder.timed("task"):
+        result = find_samples(events, task)
+    _print_flow(result)
     with folder.timed("prepare"):
         prepared = prepare(data, events, result)
+    for spec in _variants(prepared.spec).values():
+        _try_to_build(model, spec)
     return prepared, result, trainer
+
+
+def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> None:
+    """Make the network once, so that a size that cannot be is said before the run folder is opened."""
+    try:
+        model(spec)
+    except EhrdlError:
+        raise
+    except Exception as error:  # whatever torch says of an impossible size
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
 
 
 def _print_flow(result: TaskResult) -> None:

@@ -39,7 +39,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> SmallHospital:
     cache = tmp_path_factory.mktemp("hospital")
     config = DataConfig(Synthetic(n_patients=300, seed=1), prepare=Prepare(cache=str(cache)))
     events = read_events(config)
-    result = find_samples(config, events, Readmission())
+    result = find_samples(events, Readmission())
     return SmallHospital(config, events, result, prepare(config, events, result))
 
 

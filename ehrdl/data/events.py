@@ -51,7 +51,7 @@ class EventsWriter:
         folder = self.staging / name
         con.execute(
             f"""COPY (SELECT *, CAST({_HASH} % {self.prepare.n_shards} AS INT) AS shard
-                FROM ({select})) TO '{folder}' (FORMAT parquet, PARTITION_BY (shard))"""
+                FROM ({select})) TO '{folder}' (FORMAT parquet, PARTITION_BY (shard), ROW_GROUP_SIZE_BYTES '16MB')"""
         )
         rows = f"read_parquet('{folder}/*/*.parquet')"
         if not any(folder.glob("*/*.parquet")):

@@ -17,10 +17,11 @@ from ehrdl.data import notes, store, vocab
 from ehrdl.data.collate import NoteFrame
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.events import validate
 from ehrdl.data.split import assign
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.engine import cached, digest, read_json, say, write_json
-from ehrdl.errors import SchemaError
+from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
 
 #: Seen by the static features, so no series of its own.
@@ -56,18 +57,20 @@ class Prepared:
 
 def read_events(data: DataConfig) -> Path:
     """The EVENTS folder of the configured source, read at most once."""
-    key = data.source.fingerprint() | {"n_shards": data.prepare.n_shards}
+    key = data.source.fingerprint(data.prepare.verify) | {"n_shards": data.prepare.n_shards}
 
     def build(out: Path) -> None:
-        write_json(out / "source.json", data.source.read(out, data.prepare))
+        facts = data.source.read(out, data.prepare)
+        write_json(out / "source.json", facts | {"events": validate(out)})
 
     return cached(data.prepare, "events", key, build)
 
 
-def find_samples(data: DataConfig, events: Path, task: Any) -> TaskResult:
+def find_samples(events: Path, task: Any) -> TaskResult:
     """The task's cohort over EVENTS."""
     with duckdb.connect() as con:
-        return task.label(con.sql(f"SELECT * FROM read_parquet('{events}/data/**/*.parquet')"))
+        result: TaskResult = task.label(con.sql(f"SELECT * FROM read_parquet('{events}/data/**/*.parquet')"))
+    return result
 
 
 def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
@@ -134,8 +137,11 @@ def _hidden(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.
     """(n_channels,) bool: channels of stays, and of the codes that define the outcome."""
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
-        matched = known.frame.channel_id[known.frame.base_code.str.startswith(prefix)]
-        hidden[matched.to_numpy()] = True
+        if prefix.startswith("NOTE"):
+            raise LeakageError(f"task: the hidden code {prefix} is a note; notes cannot be hidden, so leave them out")
+        # A prefix that names a unit hides its whole channel: too much is safe, too little is a leak.
+        matched = [base.startswith(prefix) or prefix.startswith(base) for base in known.frame.base_code]
+        hidden[known.frame.channel_id[matched].to_numpy()] = True
     return hidden
 
 
@@ -211,6 +217,7 @@ def _facts(
             "n_facts": len(series.value),
             "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
             "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),
+            "samples_cut_to_max_notes": int((dataset.note_stop - dataset.note_start > dataset.window.max_notes).sum()),
         },
         "implausible_values": {k: v["implausible"] for k, v in series.counts.items() if v["implausible"]},
         "unknown_units": {k: v["unknown_unit"] for k, v in series.counts.items() if v["unknown_unit"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
 }
 _OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
-#: Batches of a mean cost of an epoch's loss; a checkpoint so often, so that a kill loses minutes at most.
+#: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
 _CHECKPOINT_STEPS = 200
 
 
@@ -100,15 +101,16 @@ def fit(
             return model
         data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
-        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer["max_epochs"])
+        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer)
         shell = pl.Trainer(
-            **trainer,
-            logger=CSVLogger(folder, name="curves", version=stem),
+            **{"enable_progress_bar": os.isatty(2)} | trainer,
+            logger=CSVLogger(folder, name="curves", version=_curves(folder, stem)),
             callbacks=callbacks,
             default_root_dir=folder,
         )
         last = scratch / "last.ckpt"
-        shell.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        with _interruptible():
+            shell.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         _select(model, callbacks)
         part = final.with_name(f".{final.name}.part")
         shell.save_checkpoint(part, weights_only=True)
@@ -119,16 +121,37 @@ def fit(
     return model
 
 
-def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, max_epochs: int) -> list[Callback]:
-    resume = ModelCheckpoint(
-        dirpath=scratch, filename="last", every_n_train_steps=_CHECKPOINT_STEPS, enable_version_counter=False
-    )
+class _Resume(ModelCheckpoint):
+    """Saves after the first step of an epoch and every so many more, never after its last batch.
+
+    Between an epoch's last batch and the next epoch stand validation and the choice of the best epoch: a fit that went on
+    from there would leave them out.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where a fit can go on exactly."""
+        steps, accumulated = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        is_due = accumulated == 0 and (steps - 1) % _CHECKPOINT_STEPS == 0
+        if is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def _curves(folder: Path, stem: str) -> str:
+    """A folder for the learning curves that is not there yet: a fit that goes on would empty its old one."""
+    n_before = len(list((folder / "curves").glob(f"{stem}*")))
+    return f"{stem}-part{n_before + 1}" if n_before else stem
+
+
+def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any]) -> list[Callback]:
+    resume = _Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
     chosen: list[Callback] = [resume, LearningRateMonitor("step")]
-    if os.isatty(2):
+    if os.isatty(2) and trainer.get("enable_progress_bar", True):
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
         # A decay of 0.99 looks back 100 steps; a short run would still hold its random start, so it looks back less.
-        horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * max_epochs / 10))
+        horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * (trainer["max_epochs"] or 1) / 10))
         return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon)]
     best = ModelCheckpoint(
         dirpath=scratch, filename="best", monitor="tuning/auprc", mode="max", enable_version_counter=False
@@ -151,6 +174,19 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl+C as Python means it: Lightning would exit by itself, and leave the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Lightning without its advice on hardware and loaders, which our defaults have weighed."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
@@ -161,6 +197,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*using a custom batch sampler.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         try:
             yield

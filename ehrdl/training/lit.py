@@ -87,7 +87,7 @@ class LitClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = max(1, self._n_steps())
         warm = max(1, round(self.optim.warmup * total))
 
         def rate(step: int) -> float:
@@ -97,6 +97,22 @@ class LitClassifier(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _n_steps(self) -> int:
+        """Optimiser steps of the whole fit.
+
+        Lightning's own estimate would open the training loader before a fit that goes on has told it where it stood.
+        """
+        trainer: Any = self.trainer
+        if trainer.datamodule is None:
+            return int(trainer.estimated_stepping_batches)
+        n_batches = len(trainer.datamodule.train_dataloader())
+        limit = trainer.limit_train_batches  # a count, or a share
+        n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
+        n_steps = math.ceil(n_batches / trainer.accumulate_grad_batches)
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        limits += [n_steps * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
+        return min(limits, default=n_steps)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by whether they decay, and by whether they come pretrained (a fraction of the rate)."""
@@ -136,8 +152,8 @@ class LitClassifier(pl.LightningModule):
         """Remember the generators' states until the first batch."""
         self._rng = checkpoint.get("rng")
 
-    def on_train_start(self) -> None:
-        """Put the generators back where the checkpoint left them."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Put the generators back where the checkpoint left them; opening the loader has drawn from them since."""
         if self._rng is None:
             return
         state, self._rng = self._rng, None

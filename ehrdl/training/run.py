@@ -52,6 +52,8 @@ class Run:
                 raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
             return
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(there, dict):
+            raise ConfigError(f"{path}: holds no config; choose another run.name, or --run.overwrite true")
         different = _first_difference(_numbers_only(there), _numbers_only(self.config))
         if different:
             raise ConfigError(

@@ -26,5 +26,9 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """What the input is, cheaply: the cache key of `read`. Raises SchemaError if the input is not there."""
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
+        """What the input is: the cache key of `read`. Raises SchemaError if the input is not there.
+
+        Args:
+            verify: `fast` looks at each file's size, time and ends; `full` at all its bytes.
+        """

@@ -142,13 +142,13 @@ class Mimic4(Source):
         self.coding_lag_days = coding_lag_days
         self.concepts = concepts
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files and the options that decide the result of `read`."""
         files, missing = self._files()
         return {
             "source": "mimic4",
             "version": self.versions(),
-            "files": {name: fingerprint(table.path) for name, table in files.items()},
+            "files": {name: fingerprint(table.path, verify) for name, table in files.items()},
             "missing": [line.split(":")[0] for line in missing],
             "coding_lag_days": self.coding_lag_days,
         }

@@ -43,7 +43,7 @@ class Synthetic(Source):
         self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens
         _check(n_patients, seed, note_tokens)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The arguments, and the versions of the simulator and of the reader."""
         reader = Mimic4(root=".")
         return {"source": "synthetic", "hospital": self._key(), "reader": reader.versions()}

@@ -6,7 +6,7 @@ visible at its discharge, and the next episode is then placed so that the tables
 
     Y = 1   the next episode starts 12 h to 30 d after discharge, on a later calendar day, unplanned
     Y = 0   planned return within 30 d (4 %); observation-only return within 30 d (4 %), nothing else before day 31;
-            death at home within 30 d (1 to 7 % by frailty); else, in 42 %, an episode 31 to 500 d later; else nothing
+            death at home within 30 d (1 to 7 % by frailty); else, in 54 %, an episode 31 to 500 d later; else nothing
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ P_LABS = 0.90
 P_FIRST_KIND = np.array([0.78, 0.16, 0.06])
 P_LATER_KIND = np.array([0.76, 0.16, 0.08])
 P_AGE = np.array([0.20, 0.28, 0.34, 0.18])
-P_PLANNED_RETURN, P_OBSERVATION_RETURN, P_LATER = 0.04, 0.04, 0.42
+P_PLANNED_RETURN, P_OBSERVATION_RETURN, P_LATER = 0.04, 0.04, 0.54
 P_DEATH_AT_HOME = np.array([0.01, 0.03, 0.07])  # within 30 d, by frailty
 P_DEATH_LATER = 0.08  # 31 to 365 d after the last discharge; MIMIC's dod ends there
 P_SPLIT = 0.05  # of the long enough episodes: a return on the day of discharge

@@ -1,0 +1,74 @@
+"""Baselines are chosen on tuning, stored without pickle, and left out where they have nothing to read."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from ehrdl.data.table import tabulate
+from ehrdl.errors import ConfigError
+from ehrdl.models.tabular import BASELINES
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.training.baseline import check_baselines, fit_baselines, load, save
+
+
+@pytest.fixture(scope="module")
+def fitted(prepared, tmp_path_factory):
+    """The run folder and PREDICTIONS by name of all five, fitted once."""
+    folder = tmp_path_factory.mktemp("baselines")
+    parts = fit_baselines(list(BASELINES), prepared, folder, seed=0)
+    return folder, dict(zip(BASELINES, parts, strict=True))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_stored_baseline_predicts_as_the_fitted_one(prepared, fitted, name):
+    folder, parts = fitted
+    part = parts[name]
+    loaded = load(folder / "models" / f"{name}-readmission.skops")
+    prob = loaded.predict_proba(tabulate(prepared.dataset, part.sample_id.to_numpy()))[:, 1]
+    np.testing.assert_allclose(prob, part.prob, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_tuning_and_held_out_sample_is_predicted_once(prepared, fitted, name):
+    part = fitted[1][name]
+    assert set(part.model) == {name}
+    assert sorted(part.sample_id) == sorted([*prepared.rows(TUNING), *prepared.rows(HELD_OUT)])
+
+
+def test_prevalence_is_the_share_of_positive_training_samples(prepared, fitted):
+    label = prepared.samples.label_readmission.to_numpy()[prepared.rows(TRAIN)]
+    np.testing.assert_allclose(fitted[1]["prevalence"].prob, np.nanmean(label), atol=1e-7)
+
+
+def test_text_baselines_are_left_out_with_a_line_where_there_are_no_notes(prepared, tmp_path, capsys):
+    without = dataclasses.replace(prepared, spec=prepared.spec.only("series"))
+    parts = fit_baselines(["prevalence", "bag_of_words", "tabular_and_words"], without, tmp_path, seed=0)
+    assert [part.model.iloc[0] for part in parts] == ["prevalence"]
+    assert capsys.readouterr().err.splitlines() == [
+        "bag_of_words: left out, since no training sample sees a note",
+        "tabular_and_words: left out, since no training sample sees a note",
+    ]
+
+
+class Foreign(LogisticRegression):
+    """A type that no baseline of ehrdl holds."""
+
+
+def test_a_stored_file_that_holds_a_foreign_type_is_refused(tmp_path):
+    model = Pipeline([("model", Foreign())]).fit([[0.0], [1.0]], [0, 1])
+    save(model, tmp_path / "foreign.skops")
+    with pytest.raises(ConfigError, match=r"holds the type .*Foreign, which no model of ehrdl has; it is not loaded"):
+        load(tmp_path / "foreign.skops")
+
+
+def test_a_baseline_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ConfigError, match="baselines: 'lasso' is not one of prevalence, logistic_regression"):
+        check_baselines(["prevalence", "lasso"])
+
+
+def test_no_baselines_leave_no_folder(prepared, tmp_path):
+    assert fit_baselines([], prepared, tmp_path, seed=0) == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,154 @@
+"""A network learns, a fit that was stopped goes on to the same weights, a wrong trainer is refused in one line."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from ehrdl.data.collate import Collate
+from ehrdl.data.config import BatchOptions
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.errors import ConfigError
+from ehrdl.models.multimodal import MultimodalModel
+from ehrdl.models.note import NoteTransformer
+from ehrdl.models.series import SeriesGRU
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.training import fit as fitting
+from ehrdl.training.config import Optim
+from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.predict import predict
+
+SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
+
+
+class Stop(Callback):
+    """Raises before the step of this number."""
+
+    def __init__(self, step, error):
+        self.step, self.error = step, error
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise self.error
+
+
+class Killed(BaseException):
+    """What ends a process without warning."""
+
+
+@pytest.fixture
+def fit_series(prepared, tmp_path, monkeypatch):
+    """Fits a small network of the series, two epochs of eight steps; with `stop_at`, only up to that step."""
+    monkeypatch.setattr(fitting, "_CHECKPOINT_STEPS", 3)
+    plain = fitting._callbacks
+
+    def run(folder, selection="averaged", stop_at=-1, error=Killed):
+        monkeypatch.setattr(fitting, "_callbacks", lambda *args: [*plain(*args), Stop(stop_at, error)])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        data = ClinicalDataModule(prepared, BatchOptions(size=48))
+        assert len(data.train_dataloader()) == 8
+        trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
+        spec = prepared.spec.only("series")
+        return fit(SMALL, data, spec, Optim(selection=selection), trainer, tmp_path / folder, "series_only", 0)
+
+    return run
+
+
+# Checkpoints follow steps 1, 4, 7 of each epoch; 8 is the first step after the validation of the first epoch.
+@pytest.mark.parametrize(
+    ("selection", "step"), [("averaged", 5), ("averaged", 8), ("best_tuning", 8), ("best_tuning", 13)]
+)
+def test_a_fit_killed_within_an_epoch_goes_on_and_ends_with_equal_weights(fit_series, selection, step):
+    whole = fit_series("whole", selection).state_dict()
+    with pytest.raises(Killed):
+        fit_series("killed", selection, stop_at=step)
+    resumed = fit_series("killed", selection).state_dict()
+    assert resumed.keys() == whole.keys()
+    assert [name for name in whole if not torch.equal(resumed[name], whole[name])] == []
+
+
+def test_a_fit_that_goes_on_takes_only_the_steps_that_are_left_and_keeps_its_old_curves(fit_series, tmp_path):
+    with pytest.raises(Killed):
+        fit_series("killed", stop_at=8)
+    with pytest.raises(Killed):
+        fit_series("killed", stop_at=8)
+    with pytest.raises(AssertionError, match="not again"):
+        fit_series("killed", stop_at=7, error=AssertionError("not again"))
+    fit_series("killed", stop_at=6, error=AssertionError("never again"))
+    assert len(list((tmp_path / "killed" / "curves").iterdir())) == 4
+
+
+def test_ctrl_c_reaches_the_caller_and_the_fit_goes_on_later(fit_series, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit_series("run", stop_at=5, error=KeyboardInterrupt)
+    assert (tmp_path / "run" / "checkpoints" / ".series_only-seed0" / "last.ckpt").is_file()
+    fit_series("run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["series_only-seed0.ckpt"]
+
+
+@pytest.mark.parametrize("selection", ["averaged", "best_tuning"])
+def test_the_final_checkpoint_loads_without_pickle_and_predicts_the_same(fit_series, prepared, tmp_path, selection):
+    model = fit_series("run", selection)
+    state = torch.load(tmp_path / "run" / "checkpoints" / "series_only-seed0.ckpt", weights_only=True)
+    assert state["hyper_parameters"]["spec"] == prepared.spec.only("series").to_dict()
+    loaded = fit_series("run", selection, stop_at=0, error=AssertionError("fitted again"))
+    data = ClinicalDataModule(prepared, BatchOptions(size=48))
+    expected = predict(model, data.predict_dataloader(), {"accelerator": "cpu"})[1]
+    np.testing.assert_array_equal(predict(loaded, data.predict_dataloader(), {"accelerator": "cpu"})[1], expected)
+
+
+def test_seeds_differ_and_one_seed_repeats_itself(prepared, tmp_path):
+    def weights(name, seed):
+        data = ClinicalDataModule(prepared, BatchOptions(size=200))
+        trainer = check_trainer({"max_epochs": 1, "accelerator": "cpu"})
+        return fit(SMALL, data, prepared.spec.only("series"), Optim(), trainer, tmp_path, name, seed).state_dict()
+
+    first, again, other = weights("first", 3), weights("again", 3), weights("other", 4)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["network.head.logits.weight"], other["network.head.logits.weight"])
+
+
+@pytest.mark.parametrize("modalities", [("note", "series"), ("note",), ("series",)])
+def test_a_network_learns_32_samples_by_heart(prepared, tmp_path, modalities):
+    samples = prepared.samples
+    complete = ((samples.group_has_note == "yes") & (samples.group_has_series == "yes")).to_numpy()
+    positive = samples.label_readmission.to_numpy() == 1
+    cost = prepared.dataset.n_tokens()  # short notes learn as well as long ones, and faster
+    chosen = [np.flatnonzero(complete & (positive == wanted)) for wanted in (True, False)]
+    rows = np.sort(np.concatenate([few[np.argsort(cost[few], kind="stable")[:16]] for few in chosen]))
+    split = np.where(np.isin(np.arange(len(samples)), rows), TRAIN, HELD_OUT)
+    split[np.flatnonzero(split == HELD_OUT)[:40]] = TUNING
+    data = ClinicalDataModule(dataclasses.replace(prepared, samples=samples.assign(split=split)), BatchOptions(size=32))
+    note = functools.partial(NoteTransformer, width=16, dropout=0.0, token_dropout=0.0)
+    make = functools.partial(MultimodalModel, note=note, series=functools.partial(SeriesGRU, hidden=16, dropout=0.0))
+    trainer = check_trainer({"max_epochs": 60, "accelerator": "cpu", "check_val_every_n_epoch": 60})
+    spec = prepared.spec.only(*modalities)
+    model = fit(make, data, spec, Optim(lr=0.01, weight_decay=0.0), trainer, tmp_path, "heart", 0).eval()
+    batch = Collate(prepared.dataset.notes, prepared.frame)([prepared.dataset[row] for row in rows.tolist()])
+    with torch.no_grad():
+        prob = torch.sigmoid(model(batch)).numpy().ravel()
+    assert np.abs(prob - batch.label.numpy().ravel()).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "line"),
+    [
+        ({"max_epoch": 3}, "trainer.max_epoch: not an argument of pytorch_lightning.Trainer"),
+        ({"max_epochs": "many"}, "trainer.max_epochs: 'many' does not fit"),
+        ({"logger": False}, "trainer.logger: set by ehrdl; leave it out"),
+    ],
+)
+def test_a_wrong_trainer_argument_is_refused_in_one_line(trainer, line):
+    with pytest.raises(ConfigError, match="^" + line) as refused:
+        check_trainer(trainer)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_the_user_says_wins_over_our_defaults():
+    merged = check_trainer({"max_epochs": 3, "precision": "bf16-mixed"})
+    assert merged["max_epochs"] == 3
+    assert merged["precision"] == "bf16-mixed"
+    assert merged["use_distributed_sampler"] is False
