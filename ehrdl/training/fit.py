@@ -33,7 +33,7 @@ from ehrdl.models.base import Network
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 
-#: What a user need not say. `use_distributed_sampler` is off because our sampler shares the batches out itself.
+#: What a user need not say. `use_distributed_sampler` is off because Lightning cannot rebuild our batch sampler.
 DEFAULTS: dict[str, Any] = {
     "max_epochs": 8,
     "gradient_clip_val": 1.0,
@@ -67,7 +67,9 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
             parser.parse_object({"trainer": {key: value}})
         except Exception as error:  # jsonargparse raises several kinds; all mean that the value does not fit
             reason = " ".join(str(error).split())
-            raise ConfigError(f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})") from None
+            raise ConfigError(
+                f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})"
+            ) from None
     return merged
 
 
@@ -87,9 +89,11 @@ def fit(
         make: makes the network for a spec.
         data: its loaders.
         spec: what the network may read; `prepared.spec.only("note")` for a single modality.
-        optim, trainer: how it is trained.
+        optim: how it is optimised.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
         folder: of the run.
-        name, seed: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
+        name: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
+        seed: of its weights, its dropout and the order of its samples.
     """
     stem = f"{name}-seed{seed}"
     final = folder / "checkpoints" / f"{stem}.ckpt"
@@ -124,8 +128,8 @@ def fit(
 class _Resume(ModelCheckpoint):
     """Saves after the first step of an epoch and every so many more, never after its last batch.
 
-    Between an epoch's last batch and the next epoch stand validation and the choice of the best epoch: a fit that went on
-    from there would leave them out.
+    Between an epoch's last batch and the next epoch stand validation and the choice of the best epoch: a fit that went
+    on from there would leave them out.
     """
 
     def on_train_batch_end(

@@ -35,7 +35,8 @@ class LitClassifier(pl.LightningModule):
         super().__init__()
         # Plain values only, so that a checkpoint loads with weights_only=True.
         self.save_hyperparameters({"spec": spec.to_dict(), "optim": asdict(optim)})
-        self.network, self.spec, self.optim = network, spec, optim
+        self.network: Any = network
+        self.spec, self.optim = spec, optim
         scores: dict[str, Any] = {}
         for output in spec.outputs:
             scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN)
@@ -45,7 +46,8 @@ class LitClassifier(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self.network(batch)
+        logits: Tensor = self.network(batch)
+        return logits
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Training loss of a batch."""
@@ -61,7 +63,7 @@ class LitClassifier(pl.LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         if stage == "train":
-            loss = self.network.loss(batch)
+            loss: Tensor = self.network.loss(batch)
         else:
             logits = self(batch)
             loss = masked_bce(logits, batch.label)
@@ -112,7 +114,7 @@ class LitClassifier(pl.LightningModule):
         n_steps = math.ceil(n_batches / trainer.accumulate_grad_batches)
         limits = [trainer.max_steps] if trainer.max_steps > 0 else []
         limits += [n_steps * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
-        return min(limits, default=n_steps)
+        return int(min(limits, default=n_steps))
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by whether they decay, and by whether they come pretrained (a fraction of the rate)."""
@@ -139,7 +141,8 @@ class LitClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the states of all random generators, so that a killed run goes on as if it had not been."""
-        name, keys, position, has_gauss, cached = np.random.get_state()
+        numbers: Any = np.random.get_state(legacy=True)
+        name, keys, position, has_gauss, cached = numbers
         version, internal, gauss = random.getstate()
         checkpoint["rng"] = {
             "torch": torch.get_rng_state(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def fit_series(prepared, tmp_path, monkeypatch):
     def run(folder, selection="averaged", stop_at=-1, error=Killed):
         monkeypatch.setattr(fitting, "_callbacks", lambda *args: [*plain(*args), Stop(stop_at, error)])
         (tmp_path / folder).mkdir(exist_ok=True)
-        data = ClinicalDataModule(prepared, BatchOptions(size=48))
+        data = ClinicalDataModule(prepared, BatchOptions(size=math.ceil(len(prepared.rows(TRAIN)) / 8)))
         assert len(data.train_dataloader()) == 8
         trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
         spec = prepared.spec.only("series")

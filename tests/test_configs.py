@@ -1,0 +1,73 @@
+"""Every shipped config says what it is, is taken by the real parser, and runs at a tiny size."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ehrdl.cli import train, train_parser
+
+ROOT = Path(__file__).parents[1]
+DEMO = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "mimic-iv-demo-2.2"
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def _source(path: Path) -> str:
+    return yaml.safe_load(path.read_text())["data"]["source"]["class_path"].rpartition(".")[2]
+
+
+SYNTHETIC = [path for path in CONFIGS if _source(path) == "Synthetic"]
+each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+def test_the_configs_that_the_documentation_names_are_there():
+    assert {"quickstart", "synthetic_10k", "readmission_mimic4", "mimic4_demo"} <= {path.stem for path in CONFIGS}
+
+
+@each
+def test_the_header_says_what_it_is_what_it_needs_and_what_comes_out(path):
+    header = [line for line in path.read_text().split("\nrun:")[0].splitlines() if line.startswith("#")]
+    titles = [line[2:].split(":")[0] for line in header if line[2:3].strip()]
+    assert titles == ["What", "Data", "Command", "Expected"]
+    assert any(line.startswith(f"# Command:  python train.py --config configs/{path.name}") for line in header)
+
+
+@each
+def test_the_parser_takes_it_and_makes_what_it_names(path):
+    parser = train_parser()
+    root = [] if path in SYNTHETIC else ["--data.source.root=/hospital"]
+    objects = parser.instantiate(parser.parse_args(["--config", str(path), *root]))
+    assert objects.run.name == path.stem
+    assert type(objects.data.source).__name__ == _source(path)
+    assert callable(objects.model)
+    if root:
+        assert str(objects.data.source.root) == "/hospital"
+
+
+def _run(path: Path, folder: Path, *argv: str) -> dict:
+    where = [f"--run.root={folder / 'runs'}", f"--data.prepare.cache={folder / 'cache'}", "--trainer.accelerator=cpu"]
+    train(["--config", str(path), *where, *argv])
+    run = folder / "runs" / path.stem
+    assert (run / "report.html").is_file()
+    return json.loads((run / "metrics.json").read_text())["outputs"]["readmission"]
+
+
+@pytest.mark.parametrize("path", SYNTHETIC, ids=lambda path: path.stem)
+def test_a_synthetic_config_runs_at_a_tiny_size(path, tmp_path):
+    small = ["--data.source.init_args.n_patients=300", "--data.source.init_args.seed=1", "--baselines=[prevalence]"]
+    outcome = _run(path, tmp_path, *small, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2")
+    assert set(outcome["models"]) == {"fused", "notes_only", "series_only", "prevalence", "bayes"}
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}; set EHRDL_DATA")
+def test_the_demo_config_runs_as_shipped_in_under_two_minutes(tmp_path, capsys):
+    start = time.perf_counter()
+    outcome = _run(ROOT / "configs" / "mimic4_demo.yaml", tmp_path, f"--data.source.root={DEMO}")
+    assert time.perf_counter() - start < 120
+    text_readers = {"bag_of_words", "tabular_and_words"}
+    assert set(outcome["models"]) == {"series_only", "prevalence", "logistic_regression", "gradient_boosting"}
+    said = capsys.readouterr().err
+    assert all(f"{name}: left out, since no training sample sees a note" in said for name in text_readers)

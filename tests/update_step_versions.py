@@ -1,0 +1,79 @@
+"""Records each cached step's code beside its VERSION; run it when a VERSION was raised."""
+
+import ast
+import hashlib
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = Path(__file__).resolve().with_name("step_versions.json")
+_SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
+#: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
+STEPS = {
+    "events": {"ehrdl/data/events.py": ["EventsWriter"]},
+    "series": {"ehrdl/data/store.py": ["build"]},
+    "notes": {"ehrdl/data/notes.py": ["collect", "tokenize"]},
+    "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
+    "mimic4": {"ehrdl/data/sources/mimic4.py": [], "ehrdl/data/sources/raw.py": []},
+    "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
+}
+
+
+def version(step: str) -> int:
+    """VERSION in the step's first file."""
+    found = re.search(
+        r"^ *VERSION = (\d+)$", (ROOT / next(iter(STEPS[step]))).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert found, f"{step}: no VERSION"
+    return int(found[1])
+
+
+def code_hash(step: str) -> str:
+    """Of the syntax trees of all that the step's names reach within their file: comments and docstrings are no code."""
+    trees = [tree for path, names in STEPS[step].items() for tree in reached((ROOT / path).read_text("utf-8"), names)]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
+
+
+def reached(source: str, names: list[str]) -> list[str]:
+    """Dumps of the top-level definitions that `names` (or all) reach, without docstrings and VERSION, in file order."""
+    defined = {}
+    for node in ast.parse(source).body:
+        for name in _names(node):
+            defined[name] = node
+    todo, seen = list(names or defined), set()
+    while todo:
+        name = todo.pop()
+        if name in defined and name not in seen:
+            seen.add(name)
+            todo += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
+    nodes = sorted({defined[name] for name in seen - {"VERSION"}}, key=lambda node: node.lineno)
+    return [ast.dump(_bare(node)) for node in nodes]
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def _bare(node: ast.AST) -> ast.AST:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef | ast.ClassDef):
+            inner.body = [part for part in inner.body if not (_is_text(part) or "VERSION" in _names(part))]
+    return node
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def main() -> None:
+    """Write the record."""
+    record = {step: {"version": version(step), "code": code_hash(step)} for step in STEPS}
+    RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
