@@ -1,7 +1,8 @@
 """One run: prepare -> fit -> predict -> metrics -> report. Its signature is the configuration.
 
-Heavy libraries are imported where a step needs them, so that `--help` and errors in a config come at once. Their types are
-named nowhere here, not under TYPE_CHECKING either: the parser resolves this module's annotations, and would import them.
+Heavy libraries are imported where a step needs them, so that `--help` and errors in a config come at once. Their types
+are named nowhere here, not under TYPE_CHECKING either: the parser resolves this module's annotations and would import
+them.
 """
 
 from __future__ import annotations
@@ -187,9 +188,7 @@ def _bayes(prepared: Any, seed: int) -> list[Any]:
     return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob)]
 
 
-def _report(
-    folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]
-) -> None:
+def _report(folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]) -> None:
     """Predictions, metrics, report and, last, the manifest."""
     from ehrdl.metrics.evaluate import evaluate
     from ehrdl.report.html import write_report

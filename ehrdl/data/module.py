@@ -48,7 +48,10 @@ class ClinicalDataModule(pl.LightningDataModule):
     def _loader(self, rows: np.ndarray, shuffle: bool) -> Loader:
         subject = self.prepared.samples.subject_id.to_numpy()[rows]
         per_subject = self.batch.samples_per_subject if shuffle else None
-        buckets = LengthBuckets(subject, self.cost[rows], rows, self.batch.size, shuffle, per_subject, self.seed)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        buckets = LengthBuckets(
+            subject, self.cost[rows], rows, self.batch.size, shuffle, per_subject, self.seed, rank, world_size
+        )
         workers = self.batch.num_workers
         return Loader(
             self.prepared.dataset,

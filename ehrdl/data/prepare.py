@@ -127,9 +127,7 @@ def _notes(
     tokenizer = vocab.load_tokenizer(name)
     key = key | {"tokenizer": digest(tokenizer.backend_tokenizer.to_str())}
     tokens = cached(data.prepare, "tokens", key, lambda out: notes.tokenize(opened, tokenizer, out))
-    frame = NoteFrame(
-        tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, data.notes.chunk_tokens
-    )
+    frame = NoteFrame(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, data.notes.chunk_tokens)
     return notes.open_notes(texts, tokens), frame, name
 
 

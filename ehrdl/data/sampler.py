@@ -25,6 +25,8 @@ class LengthBuckets(Sampler[list[int]]):
         shuffle: a new order every epoch; else the order of `rows`, every one of them.
         samples_per_subject: with `shuffle`, a fresh draw of at most so many samples a subject every epoch.
         seed: of the order.
+        rank: which of `world_size` processes reads; in training each reads its own share, equally many batches.
+        world_size: processes that train together.
     """
 
     def __init__(
@@ -36,7 +38,10 @@ class LengthBuckets(Sampler[list[int]]):
         shuffle: bool,
         samples_per_subject: int | None,
         seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        self.rank, self.world_size = rank, world_size if shuffle else 1
         self.subject, self.length, self.rows = subject, length, rows
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.samples_per_subject = samples_per_subject
@@ -49,7 +54,7 @@ class LengthBuckets(Sampler[list[int]]):
         if self.shuffle and self.samples_per_subject:
             counts = np.unique(self.subject, return_counts=True)[1]
             n = int(np.minimum(counts, self.samples_per_subject).sum())
-        return -(-n // self.batch_size)
+        return -(-n // self.batch_size) // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the current epoch, from the current position on."""
@@ -67,7 +72,9 @@ class LengthBuckets(Sampler[list[int]]):
             part = order[i : i + pool]
             part = part[np.argsort(self.length[part], kind="stable")]
             batches.extend(part[j : j + self.batch_size] for j in range(0, len(part), self.batch_size))
-        return [self.rows[batches[i]].tolist() for i in rng.permutation(len(batches))]
+        # Every process draws the same order and takes its share; a remainder that not all could have is left out.
+        mine = rng.permutation(len(batches))[self.rank :: self.world_size][: len(self)]
+        return [self.rows[batches[i]].tolist() for i in mine]
 
     def _drawn(self, rng: np.random.Generator) -> np.ndarray:
         """Positions in a random order of subjects, a subject's own in random order beside each other."""

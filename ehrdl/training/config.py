@@ -37,7 +37,8 @@ class Optim:
         weight_decay: of AdamW; not applied to biases, norms and embeddings.
         warmup: share of all steps in which the rate rises.
         selection: `averaged` trains a fixed schedule and keeps the exponential average of the weights, which on small
-            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC and stops early.
+            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC and stops
+            early.
         ema_decay: of the average, a step; shortened while the run is young.
         patience: epochs without a better tuning AUPRC before `best_tuning` stops.
         pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.

@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.module import ClinicalDataModule
@@ -33,7 +34,7 @@ from ehrdl.models.base import Network
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 
-#: What a user need not say. `use_distributed_sampler` is off because Lightning cannot rebuild our batch sampler.
+#: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
 DEFAULTS: dict[str, Any] = {
     "max_epochs": 8,
     "gradient_clip_val": 1.0,
@@ -70,6 +71,11 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})"
             ) from None
+    try:
+        with quiet():
+            pl.Trainer(**merged, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())[:300]}") from None
     return merged
 
 

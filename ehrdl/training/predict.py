@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 from ehrdl.data.sampler import Loader
 from ehrdl.metrics.calibration import fit_calibrator
-from ehrdl.schema import HELD_OUT, PREDICTIONS, TUNING, check
+from ehrdl.schema import PREDICTIONS, TUNING, check
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
 
@@ -38,7 +38,8 @@ def prediction_rows(
     Args:
         samples: SAMPLES.
         outputs: K names.
-        model, seed: who predicted.
+        model: who predicted.
+        seed: of its fit.
         rows: (n,) SAMPLES rows, tuning and held out.
         prob: (n, K).
     """

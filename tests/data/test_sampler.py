@@ -205,3 +205,17 @@ def test_lightning_goes_on_from_a_checkpoint_with_the_batches_that_were_left(tmp
     train(resumed, tmp_path / "last.ckpt")
     alone = loader()
     assert killed.read[:saved_after] + resumed.read == read(alone) + read(alone)
+
+
+def test_processes_that_train_together_share_the_batches_equally():
+    rows = np.arange(100)
+
+    def batches(rank, world_size):
+        return list(LengthBuckets(rows // 2, rows % 7, rows, 8, True, None, 0, rank, world_size))
+
+    whole = sorted(map(tuple, batches(0, 1)))
+    shares = [batches(rank, 3) for rank in range(3)]
+    assert [len(share) for share in shares] == [4, 4, 4]  # 13 batches: one that not all could have is left out
+    seen = [tuple(batch) for share in shares for batch in share]
+    assert len(set(seen)) == 12
+    assert set(seen) <= set(whole)

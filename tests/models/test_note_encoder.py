@@ -33,11 +33,12 @@ def test_links_are_pooled_into_their_samples_and_fillers_dropped(make_batch):
     batch = make_batch(FACTS, NOTES)
     pool = LinkPool(4)
     for parameter in [*pool.score.parameters(), *pool.age.parameters()]:
-        torch.nn.init.zeros_(parameter)  # equal scores, ages unseen: the mean of each sample's chunks
+        torch.nn.init.zeros_(parameter)  # what is said is unseen: only the start, 1 / (1 + hours), weighs
     chunks = torch.randn(batch.tokens.shape[0], 4)
     pooled, present = pool(chunks, batch)
     assert present.tolist() == [True, False, True]
-    assert torch.allclose(pooled[0], (chunks[0] + chunks[1]) / 2)
+    by_hand = (chunks[0] / 2 + chunks[1] / 31) / (1 / 2 + 1 / 31)  # notes of 1 and 30 hours ago
+    assert torch.allclose(pooled[0], by_hand, atol=1e-6)
     assert pooled[1].tolist() == [0.0] * 4
     assert torch.allclose(pooled[2], chunks[2])
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ehrdl.data.sources.base import Source
-from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources import synthetic_illness as illness
 from ehrdl.data.sources import synthetic_records as records
 from ehrdl.data.sources import synthetic_series as series
 from ehrdl.data.sources import synthetic_text as text
 from ehrdl.data.sources import synthetic_vitals as vitals
+from ehrdl.data.sources.base import Source
+from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources.synthetic_files import TRUTH, HospitalWriter
 from ehrdl.data.sources.synthetic_stays import simulate
 from ehrdl.engine import Prepare, cached
@@ -37,7 +37,7 @@ class Synthetic(Source):
         note_tokens: fewest and most words of a discharge summary.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, n_patients: int = 2000, seed: int = 0, note_tokens: tuple[int, int] = (40, 120)) -> None:
         self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens
@@ -125,9 +125,8 @@ def _check(n_patients: int, seed: int, note_tokens: tuple[int, int]) -> None:
     if seed < 0:
         raise ConfigError(f"data.source.seed: {seed} is below 0")
     if len(note_tokens) != 2 or not 1 <= note_tokens[0] <= note_tokens[1] <= MAX_NOTE_TOKENS:
-        raise ConfigError(
-            f"data.source.note_tokens: {list(note_tokens)} is not [low, high] with 1 <= low <= high <= {MAX_NOTE_TOKENS}"
-        )
+        allowed = f"[low, high] with 1 <= low <= high <= {MAX_NOTE_TOKENS}"
+        raise ConfigError(f"data.source.note_tokens: {list(note_tokens)} is not {allowed}")
 
 
 def _write_items(writer: HospitalWriter) -> None:
