@@ -5,19 +5,23 @@ What a sample sees is decided once, by `window.bounds`, when the dataset is made
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from ehrdl.batch import ChannelSpec
 from ehrdl.data.notes import Notes
 from ehrdl.data.store import Store
 from ehrdl.data.window import HOUR, Window, bounds, inside
 
+_HIDDEN = -1
+
 
 @dataclass(frozen=True)
 class Item:
-    """What one sample sees. `note` holds rows of the notes; their tokens are sliced when the batch is made."""
+    """What one sample sees. `channel` counts the dataset's channels; `note` holds rows of the notes."""
 
     row: int
     value: np.ndarray
@@ -38,8 +42,8 @@ class SampleDataset:
         store: the series.
         notes: the notes, or None.
         window: how far back each kind of fact is read.
-        hidden: (n_channels,) bool, channels that are never loaded: those that define the outcome, and those of stays,
-            which the static features count.
+        channels: the series channels to load, by name, in the order of `Batch.channel`. The store's others are never
+            loaded; one that the store lacks is never seen.
     """
 
     def __init__(
@@ -49,10 +53,12 @@ class SampleDataset:
         store: Store,
         notes: Notes | None,
         window: Window,
-        hidden: np.ndarray,
+        channels: Sequence[ChannelSpec],
     ) -> None:
         self.store, self.notes, self.window, self.static = store, notes, window, static
-        self.hidden = hidden
+        self.channels = tuple(channels)
+        place = {channel.name: i for i, channel in enumerate(self.channels)}
+        self.place = np.array([place.get(channel.name, _HIDDEN) for channel in store.channels], dtype=np.int64)
         self.time = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
         subject = samples.subject_id.to_numpy()
         self.span = round(window.series_hours * HOUR)
@@ -74,7 +80,7 @@ class SampleDataset:
             row=int(row),
             value=self.store.value[keep],
             hours=((self.store.time[keep] - t) / HOUR).astype(np.float32),
-            channel=self.store.channel[keep],
+            channel=self.place[self.store.channel[keep]],
             static=self.static[row],
             note=rows,
             note_hours=((note_time - t) / HOUR).astype(np.float32),
@@ -85,7 +91,7 @@ class SampleDataset:
         """The facts of a sample: inside the window, not hidden, the latest `max_observations`."""
         start, stop = int(self.start[row]), int(self.stop[row])
         keep = inside(self.store.time[start:stop], self.time[row], self.span)
-        keep &= ~self.hidden[self.store.channel[start:stop]]
+        keep &= self.place[self.store.channel[start:stop]] != _HIDDEN
         n_kept = int(keep.sum())
         if n_kept == stop - start:  # the usual case is a plain slice, without a copy
             return slice(max(start, stop - self.window.max_observations), stop)

@@ -87,11 +87,11 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
     words, frame, tokenizer = _notes(data, events, train_subjects)
     static = static_features(samples, subject_facts(events), series)
-    hidden = _hidden(series, known, result.hidden_codes)
-    dataset = SampleDataset(samples, static, series, words, data.window, hidden)
+    channels = vocab.fit_channels(series, train_subjects, _hidden(series, known, result.hidden_codes))
+    dataset = SampleDataset(samples, static, series, words, data.window, channels)
     samples = _with_presence(samples, dataset)
     check(samples, SAMPLES)
-    spec = _spec(data, samples, dataset, result, frame, tokenizer, train_subjects)
+    spec = _spec(data, samples, dataset, result, frame, tokenizer)
     facts = _facts(samples, dataset, series, read_json(events / "source.json"))
     return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
 
@@ -173,7 +173,6 @@ def _spec(
     result: TaskResult,
     frame: NoteFrame | None,
     tokenizer: str | None,
-    train_subjects: np.ndarray,
 ) -> DataSpec:
     train = samples[samples.split == TRAIN]
     modalities = []
@@ -188,7 +187,7 @@ def _spec(
     labels = [train[f"label_{output.name}"] for output in result.outputs]
     return DataSpec(
         modalities=tuple(modalities),
-        channels=vocab.fit_channels(dataset.store, train_subjects),
+        channels=dataset.channels,
         statics=STATICS,
         static_mean=tuple(static.mean(axis=0, dtype=np.float64).tolist()),
         static_std=tuple(np.where(std > 0, std, 1.0).tolist()),
@@ -211,7 +210,7 @@ def _facts(
         "data": {
             "n_samples": samples.split.value_counts().to_dict(),
             "n_subjects": samples.groupby("split").subject_id.nunique().to_dict(),
-            "n_channels": int((~dataset.hidden).sum()),
+            "n_channels": len(dataset.channels),
             "n_facts": len(series.value),
             "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
             "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),

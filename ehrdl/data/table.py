@@ -1,6 +1,6 @@
 """The same samples as one row of summary features each: what classical models read.
 
-Every value comes from the slice that the dataset shows the deep models (same cut, same window, same hidden channels,
+Every value comes from the slice that the dataset shows the deep models (same cut, same window, same channels,
 same cap), so a difference between models is never a difference between inputs.
 """
 
@@ -35,7 +35,7 @@ def tabulate(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
 
 def _block(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
     items = [dataset[row] for row in rows]
-    n_channels = len(dataset.store.channels)
+    n_channels = len(dataset.channels)
     lengths = [len(item.value) for item in items]
     sample = np.repeat(np.arange(len(items)), lengths)
     channel, value, hours = (
@@ -45,9 +45,7 @@ def _block(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
     key = sample * n_channels + channel
     features = _summaries(key, value.astype(float), hours.astype(float), len(items) * n_channels)
     columns: dict[str, np.ndarray | list[str]] = {}
-    for i, spec in enumerate(dataset.store.channels):
-        if dataset.hidden[i]:
-            continue
+    for i, spec in enumerate(dataset.channels):
         wanted = STATISTICS if spec.kind == "numeric" else ("count", "hours_since_last")
         for name in wanted:
             columns[f"{spec.name}__{name}"] = features[name].reshape(len(items), n_channels)[:, i]

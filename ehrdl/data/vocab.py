@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `fit_tokenizer` would write another tokenizer for the same notes.
-VERSION = 2
+VERSION = 3
 
 #: What the de-identification of MIMIC leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
@@ -104,10 +104,16 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     return fast
 
 
-def fit_channels(store: Store, train_subjects: np.ndarray) -> tuple[ChannelSpec, ...]:
-    """Mean and standard deviation of each numeric channel over the facts of the training subjects.
+def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -> tuple[ChannelSpec, ...]:
+    """The channels that a model can learn from, with mean and standard deviation over the training subjects' facts.
 
-    A channel without a training fact keeps mean 0 and standard deviation 1. Sums run in float64, a block at a time.
+    A channel that no training subject has is left out: it would cost time and teach nothing. Sums run in float64, a
+    block at a time.
+
+    Args:
+        store: the series.
+        train_subjects: subject_id of those who train.
+        hidden: (n_channels,) bool, channels that no model may see.
     """
     n = len(store.channels)
     total, square, count = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -123,9 +129,11 @@ def fit_channels(store: Store, train_subjects: np.ndarray) -> tuple[ChannelSpec,
     std[std <= _CONSTANT * np.abs(mean)] = 0  # equal values, but for the rounding of the sums
     scaled = []
     for i, known in enumerate(store.channels):
-        numeric = known.kind == "numeric" and count[i] > 0
+        if hidden[i] or not count[i]:
+            continue
+        numeric = known.kind == "numeric"
         fitted = (float(mean[i]), float(std[i]) or 1.0) if numeric else (0.0, 1.0)
-        low, high = (known.low, known.high) if known.kind == "numeric" else (1.0, 1.0)
+        low, high = (known.low, known.high) if numeric else (1.0, 1.0)
         scaled.append(ChannelSpec(known.name, known.kind, known.unit, *fitted, low, high))
     return tuple(scaled)
 

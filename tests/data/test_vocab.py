@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from ehrdl.clinical.concepts import Channel
 from ehrdl.data.vocab import fit_channels, fit_tokenizer, load_tokenizer
+
+NONE_HIDDEN = np.zeros(5, bool)
 from ehrdl.errors import ConfigError
 
 BODIES = [
@@ -70,11 +71,11 @@ def test_scalers_are_those_of_the_training_subjects_facts(build):
         (2, 0, 0, 2, 999),
         (2, 0, 0, 3, 5),
     ]
-    specs = {spec.name: spec for spec in fit_channels(build.store(facts), np.array([1, 3]))}
+    specs = {spec.name: spec for spec in fit_channels(build.store(facts), np.array([1, 3]), NONE_HIDDEN)}
     sodium = specs["sodium"]
     assert (sodium.mean, sodium.std) == (140, pytest.approx(np.std([130, 140, 150])))
     assert (sodium.kind, sodium.unit, sodium.low, sodium.high) == ("numeric", "mEq/L", 50, 225)
-    assert (specs["creatinine"].mean, specs["creatinine"].std) == (0, 1)  # no training fact
+    assert list(specs) == ["admission", "sodium"]  # no training subject has a creatinine or a discharge
     admission = specs["admission"]
     assert (admission.mean, admission.std, admission.low, admission.high) == (0, 1, 1, 1)
 
@@ -82,13 +83,14 @@ def test_scalers_are_those_of_the_training_subjects_facts(build):
 @pytest.mark.parametrize("n", [1, 3, 7, 1000])
 def test_a_channel_that_never_varies_is_not_blown_up(build, n):
     facts = [(1, i, i, 3, 7.4) for i in range(n)]
-    spec = fit_channels(build.store(facts), np.array([1]))[3]
+    (spec,) = fit_channels(build.store(facts), np.array([1]), NONE_HIDDEN)
     assert (spec.mean, spec.std) == (pytest.approx(7.4, rel=1e-6), 1)
 
 
 def test_a_small_spread_around_a_large_mean_is_kept(build):
     values = np.float32([760.0, 760.25, 760.5])
-    spec = fit_channels(build.store([(1, i, i, 2, v) for i, v in enumerate(values)]), np.array([1]))[2]
+    facts = [(1, i, i, 2, v) for i, v in enumerate(values)]
+    (spec,) = fit_channels(build.store(facts), np.array([1]), NONE_HIDDEN)
     assert spec.std == pytest.approx(values.astype(float).std(), rel=1e-6)
 
 
@@ -99,14 +101,16 @@ def test_sums_over_blocks_are_the_sums_over_all(build, monkeypatch):
         for i, (s, v) in enumerate(zip(rng.integers(0, 40, 500), rng.normal(140, 4, 500), strict=True))
     ]
     store, train = build.store(facts), np.arange(0, 40, 3)
-    whole = fit_channels(store, train)[2]
+    (whole,) = fit_channels(store, train, NONE_HIDDEN)
     monkeypatch.setattr("ehrdl.data.vocab._FACTS_A_BLOCK", 30)
-    blocks = fit_channels(store, train)[2]
+    (blocks,) = fit_channels(store, train, NONE_HIDDEN)
     values = np.float32([v for s, _, _, _, v in facts if s % 3 == 0]).astype(float)
     for spec in (whole, blocks):
         assert (spec.mean, spec.std) == (pytest.approx(values.mean()), pytest.approx(values.std()))
 
 
-def test_channels_without_any_fact_keep_their_scale(build):
-    store = build.store([], (Channel("sodium", "numeric", "lab", "mEq/L", 50, 225),))
-    assert [(spec.mean, spec.std) for spec in fit_channels(store, np.array([1]))] == [(0, 1)]
+def test_hidden_channels_and_those_without_a_fact_are_left_out(build):
+    store = build.store([(1, 0, 0, 2, 140), (1, 0, 0, 3, 1.1)])
+    hidden = np.arange(5) == 3
+    assert [spec.name for spec in fit_channels(store, np.array([1]), hidden)] == ["sodium"]
+    assert fit_channels(build.store([]), np.array([1]), NONE_HIDDEN) == ()
