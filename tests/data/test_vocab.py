@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from ehrdl.data.vocab import fit_channels, fit_tokenizer, load_tokenizer
+from ehrdl.errors import ConfigError
 
 NONE_HIDDEN = np.zeros(5, bool)
-from ehrdl.errors import ConfigError
 
 BODIES = [
     (1, 0, 0, "Patient ___ denies chest pain. Chest pain denied."),
