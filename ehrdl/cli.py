@@ -1,7 +1,8 @@
-"""The command line: `ehrdl train --config …`, which is `python train.py --config …`. One line an error, status 2."""
+"""The command line: `ehrdl train`, which is `python train.py`, `predict` and `report`. One line an error, status 2."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -16,9 +17,13 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ehrdl import __version__
+from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
+_PREDICT = "Score new patients, or another hospital, with the models of a finished run."
+_REPORT = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
+_SYNTHETIC, _LAYOUT = "ehrdl.data.sources.synthetic.Synthetic", "ehrdl.data.sources.mimic4.Mimic4"
 #: Actions of the parser that are no key of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
 
@@ -66,7 +71,81 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
         run(**arguments, config=yaml.safe_load(parser.dump(parsed, skip_unset=False)))
 
 
-_COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {"train": (train, _TRAIN)}
+def predict(argv: list[str], prog: str) -> None:
+    """Score new patients with the models of a finished run."""
+    _set_environment()
+    with _one_line_errors():
+        options = _Options(prog=prog, description=_PREDICT, allow_abbrev=False)
+        options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
+        options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
+        options.epilog = (
+            "Any key of the run's config can follow: --data.source.root PATH names the new patients' tables"
+        )
+        own, overrides = options.parse_known_args(argv)
+        run = Path(own.run)
+        _check_overrides(overrides)
+        from ehrdl.scoring import check_run, score
+
+        check_run(run)
+        parser = train_parser(prog)
+        parsed = parser.parse_args(["--config", str(run / "config.yaml"), *_source(run, overrides)])
+        objects = parser.instantiate(parsed)
+        score(run, objects.data, objects.task, objects.model, objects.trainer, Path(own.out) if own.out else None)
+
+
+def _check_overrides(argv: list[str]) -> None:
+    """Only the data, the task and the device may differ from the run."""
+    allowed = ("data", "task", "trainer")
+    for token in argv:
+        if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
+            names = ", ".join(f"--{name}.…" for name in allowed)
+            raise ConfigError(f"{token.split('=')[0]}: is fixed by the run; what may differ is {names}")
+
+
+def _source(run: Path, overrides: list[str]) -> list[str]:
+    """The overrides, with the reader of MIMIC-IV's layout where a synthetic run is given a hospital's folder."""
+    config = _read_yaml(str(run / "config.yaml"))
+    class_path = config["data"]["source"]["class_path"]
+    named = [token.split("=")[0] for token in overrides]
+    roots = [name for name in named if name in ("--data.source.root", "--data.source.init_args.root")]
+    if class_path == _SYNTHETIC and roots and "--data.source" not in named and "--data.source.class_path" not in named:
+        say(f"data.source: {_LAYOUT} reads the folder, since the run's own hospital was synthetic")
+        return ["--data.source", _LAYOUT, *overrides]
+    return overrides
+
+
+def report(argv: list[str], prog: str) -> None:
+    """Make a report of PREDICTIONS."""
+    _set_environment()
+    with _one_line_errors():
+        options = _Options(prog=prog, description=_REPORT, allow_abbrev=False)
+        options.add_argument(
+            "predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it"
+        )
+        options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
+        own = options.parse_args(argv)
+        from ehrdl.engine import progress
+        from ehrdl.report.remake import remake
+
+        with progress() as bar:
+            job = bar.add_task("bootstrap", total=1000)
+            path = remake(Path(own.predictions), Path(own.out) if own.out else None, lambda n: bar.advance(job, n))
+        say(f"report: {path}")
+
+
+class _Options(argparse.ArgumentParser):
+    """A small parser whose every error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the reason and exit with status 2."""
+        fail(f"{message} (see {self.prog} --help)")
+
+
+_COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
+    "train": (train, _TRAIN),
+    "predict": (predict, _PREDICT),
+    "report": (report, _REPORT),
+}
 
 
 def main(argv: list[str] | None = None) -> None:

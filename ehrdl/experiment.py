@@ -19,9 +19,21 @@ from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.training.config import Optim, RunOptions
+from ehrdl.training.config import LoggerOptions, Optim, RunOptions
 
-BASELINES = ["prevalence", "logistic_regression", "gradient_boosting", "bag_of_words", "tabular_and_words"]
+#: The clinical scores are left out, with a line, where the task is not theirs.
+BASELINES = [
+    "prevalence",
+    "logistic_regression",
+    "random_forest",
+    "gradient_boosting",
+    "bag_of_words",
+    "tabular_and_words",
+    "lace",
+    "hospital",
+    "lace_retrospective",
+    "hospital_retrospective",
+]
 
 
 def run(
@@ -33,6 +45,7 @@ def run(
     optim: Optim = Optim(),  # noqa: B008 - frozen
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
     baselines: list[str] = BASELINES,
+    logger: LoggerOptions = LoggerOptions(),  # noqa: B008 - frozen
     config: dict[str, Any] | None = None,
 ) -> Path:
     """Train and compare models on one task, from a hospital's tables to a report.
@@ -42,10 +55,12 @@ def run(
         data: where the data come from and how they become batches.
         task: what is predicted.
         model: the network; fitted on all modalities (`fused`) and on each alone (`notes_only`, `series_only`).
-        seeds: one fit of the deep models a seed.
+        seeds: one fit of the deep models a seed; baselines are fitted once, with the first.
         optim: how the deep models are optimised.
         trainer: arguments of pytorch_lightning.Trainer (accelerator, devices, max_epochs, precision, strategy, …).
-        baselines: classical models on the same samples.
+        baselines: classical models and clinical scores on the same samples; `…_retrospective` reads the codes of the
+            stay itself and is not deployable.
+        logger: Weights & Biases, beside the curves in the run folder.
         config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
 
     Returns:
@@ -56,20 +71,35 @@ def run(
     """
     from ehrdl.training.run import Run
 
-    if not seeds:
-        raise ConfigError("seeds: [] is empty; give at least one, such as [0]")
-    folder = Run(run, config or {"seeds": seeds, "optim": asdict(optim), "trainer": trainer, "baselines": baselines})
+    _check_seeds(seeds)
+    config = config or {"seeds": seeds, "optim": asdict(optim), "trainer": trainer, "baselines": baselines}
+    folder = Run(run, config)
     folder.check()
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer = _prepare(folder, data, task, model, trainer, baselines)
+    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines)
     folder.open()
     _write_cohort(folder, prepared, result)
-    parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines)
-    parts += _bayes(prepared, seeds[0])
-    _report(folder, prepared, result, task, data, parts)
+    from ehrdl.training.logger import tracking
+
+    with tracking(logger, run.name, folder.folder, folder.config) as tracker:
+        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, tracker)
+        metrics = _report(folder, prepared, result, task, data, parts)
+        tracker.metrics(metrics)
+        tracker.file("report", "report", folder.folder / "report.html")
+        tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
     return folder.folder
+
+
+def _check_seeds(seeds: list[int]) -> None:
+    if not seeds:
+        raise ConfigError("seeds: [] is empty; give at least one, such as [0]")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"seeds: {seed} is not between 0 and 4294967295")
+        if seeds.count(seed) > 1:
+            raise ConfigError(f"seeds: {seed} stands {seeds.count(seed)} times; the same fit twice says nothing new")
 
 
 def _prepare(
@@ -79,8 +109,8 @@ def _prepare(
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
     baselines: list[str],
-) -> tuple[Any, TaskResult, dict[str, Any]]:
-    """Data, cohort and a checked trainer, before anything is written to the run folder.
+) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
+    """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
     Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
     """
@@ -90,7 +120,7 @@ def _prepare(
         from ehrdl.training.baseline import check_baselines
         from ehrdl.training.fit import check_trainer
 
-        check_baselines(baselines)
+        baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
     with folder.timed("read"):
         events = read_events(data)
@@ -101,7 +131,7 @@ def _prepare(
         prepared = prepare(data, events, result)
     for spec in _variants(prepared.spec).values():
         _try_to_build(model, spec)
-    return prepared, result, trainer
+    return prepared, result, trainer, baselines
 
 
 def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> None:
@@ -139,12 +169,16 @@ def _fit(
     optim: Optim,
     trainer: dict[str, Any],
     baselines: list[str],
+    tracker: Any,
 ) -> list[Any]:
     """PREDICTIONS of every baseline and deep model, on tuning and held-out samples."""
+    import numpy as np
+
     from ehrdl.data.module import ClinicalDataModule
+    from ehrdl.schema import HELD_OUT, TUNING
     from ehrdl.training.baseline import fit_baselines
     from ehrdl.training.fit import fit
-    from ehrdl.training.predict import predict, prediction_rows
+    from ehrdl.training.predict import predict, prediction_rows, true_risk
 
     with folder.timed("baselines"):
         parts = fit_baselines(baselines, prepared, folder.folder, seeds[0])
@@ -153,10 +187,12 @@ def _fit(
     for seed in seeds:
         for name, spec in _variants(prepared.spec).items():
             with folder.timed(name):
-                fitted = fit(model, module, spec, optim, trainer, folder.folder, name, seed)
+                curves = tracker.curves(f"{name}-seed{seed}")
+                fitted = fit(model, module, spec, optim, trainer, folder.folder, name, seed, curves)
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
-    return parts
+    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
+    return parts + true_risk(prepared, rows, seeds[0])
 
 
 def _variants(spec: DataSpec) -> dict[str, DataSpec]:
@@ -168,40 +204,39 @@ def _variants(spec: DataSpec) -> dict[str, DataSpec]:
     return variants | {single[name]: spec.only(name) for name in spec.modalities}
 
 
-def _bayes(prepared: Any, seed: int) -> list[Any]:
-    """The simulator's true probability as a model, where the source is a simulator that knows this outcome."""
-    import numpy as np
-    import pandas as pd
+def _best_checkpoint(folder: Path, parts: list[Any]) -> Path:
+    """The checkpoint of the fit with the highest tuning AUPRC, averaged over outputs."""
+    from ehrdl.metrics.discrimination import auprc
+    from ehrdl.schema import TUNING
 
-    from ehrdl.schema import HELD_OUT, TUNING
-    from ehrdl.training.predict import prediction_rows
-
-    outputs = [output.name for output in prepared.spec.outputs]
-    path = prepared.events / "truth.csv"
-    if not path.is_file():
-        return []
-    truth = pd.read_csv(path).pivot(index="encounter_id", columns="output", values="prob")
-    if not set(outputs) <= set(truth.columns):
-        return []
-    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    prob = truth.reindex(prepared.samples.encounter_id.iloc[rows])[outputs].to_numpy()
-    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob)]
+    scores = {}
+    for part in parts:
+        path = folder / "checkpoints" / f"{part.model.iloc[0]}-seed{part.seed.iloc[0]}.ckpt"
+        if path.is_file():
+            known = part[(part.split == TUNING) & part.label.notna()]
+            by_output = [float(auprc(rows.label, rows.prob)) for _, rows in known.groupby("output")]
+            scores[path] = sum(by_output) / len(by_output)
+    return max(scores, key=lambda path: scores[path])
 
 
-def _report(folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]) -> None:
-    """Predictions, metrics, report and, last, the manifest."""
+def _report(
+    folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]
+) -> dict[str, Any]:
+    """Predictions, metrics (returned), report and, last, the manifest."""
     from ehrdl.metrics.evaluate import evaluate
     from ehrdl.report.html import write_report
     from ehrdl.report.summary import summarize
-    from ehrdl.training.predict import write_predictions
+    from ehrdl.training.predict import write_calibrators, write_predictions
 
     predictions = write_predictions(parts, folder.folder / "predictions.parquet")
+    write_calibrators(predictions, folder.folder / "calibration.json")
     with folder.timed("metrics"), progress() as bar:
         job = bar.add_task("bootstrap", total=1000)
         metrics = evaluate(predictions, on_draws=lambda n: bar.advance(job, n))
     write_json(folder.folder / "metrics.json", metrics)
     facts = prepared.facts | {
         "task": task.name,
+        "events": prepared.events.name,
         "source": type(data.source).__name__,
         "warnings": _warnings(metrics, task),
     }
@@ -211,6 +246,7 @@ def _report(folder: Any, prepared: Any, result: TaskResult, task: Task, data: Da
     write_report(summary, folder.folder / "report.html")
     folder.finish(manifest)
     _print_metrics(metrics, folder.folder)
+    return metrics
 
 
 def _warnings(metrics: dict[str, Any], task: Task) -> list[str]:
@@ -231,11 +267,14 @@ def _warnings(metrics: dict[str, Any], task: Task) -> list[str]:
 
 
 def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    from ehrdl.models.score import NOT_DEPLOYABLE
+
     for output, scores in metrics["outputs"].items():
         say(f"\n{output}: {scores['n']:,} held-out samples, prevalence {scores['prevalence']:.3f}")
         models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
         for name, values in models:
-            say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}")
+            mark = "   not deployable" if name in NOT_DEPLOYABLE else ""
+            say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}{mark}")
         for name, values in scores["differences"].items():
             say(f"  {name:<40} AUROC {_shown(values['auroc'], signed=True)}")
     say(f"\nreport: {folder / 'report.html'}")

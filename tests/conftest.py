@@ -1,8 +1,11 @@
 """A small prepared synthetic hospital, and hospitals that a test writes down fact by fact."""
 
+import json
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -125,3 +128,53 @@ class Build:
 @pytest.fixture(scope="session")
 def build() -> Build:
     return Build()
+
+
+class WandbFile:
+    """What the one `.wandb` file under a run folder holds: a LevelDB log of protocol buffers, in blocks of 32 KiB."""
+
+    def __init__(self, folder: Path) -> None:
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        [path] = (folder / "wandb").glob("offline-run-*/*.wandb")
+        data, place, part = path.read_bytes(), 7, b""
+        assert data[:4] == b":W&B"
+        self.records = []
+        while place + 7 <= len(data):
+            left = 32768 - place % 32768
+            if left < 7:  # no room for a header: the block's end is empty
+                place += left
+                continue
+            _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+            part += data[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                self.records.append(Record.FromString(part))
+                part = b""
+
+    def of(self, kind: str) -> list[Any]:
+        """The records of a kind, in order."""
+        return [getattr(record, kind) for record in self.records if record.WhichOneof("record_type") == kind]
+
+    @staticmethod
+    def values(items: Iterable[Any]) -> dict[str, Any]:
+        return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+    def config(self) -> dict[str, Any]:
+        return self.values(self.of("run")[0].config.update)
+
+    def history(self) -> list[dict[str, Any]]:
+        return [self.values(point.item) for point in self.of("history")]
+
+    def summary(self) -> dict[str, Any]:
+        return {name: value for part in self.of("summary") for name, value in self.values(part.update).items()}
+
+    def artifacts(self) -> dict[str, tuple[str, list[str]]]:
+        """Name and files by type."""
+        logged = [request.log_artifact.artifact for request in self.of("request")] + self.of("artifact")
+        return {found.type: (found.name, [entry.path for entry in found.manifest.contents]) for found in logged}
+
+
+@pytest.fixture(scope="session")
+def wandb_file() -> type[WandbFile]:
+    return WandbFile

@@ -102,7 +102,7 @@ SERIES = "model.init_args.series"
     [
         (
             "seed",
-            "seed: there is no such key; did you mean seeds? Allowed: baselines, data, model, optim, run, seeds, ",
+            "seed: there is no such key; did you mean seeds? Allowed: baselines, data, logger, model, optim, run, ",
         ),
         ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baselines, "),
         ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: ema_decay, lr, patience, "),
@@ -346,7 +346,7 @@ def test_unknown_command_is_named(capsys):
         main(["trian"])
     assert (caught.value.code, capsys.readouterr().err) == (
         2,
-        "ehrdl: 'trian' is not a command; the commands are train\n",
+        "ehrdl: 'trian' is not a command; the commands are train, predict, report\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""One command makes a whole run of a small hospital, and the same again under another name."""
+"""One command makes a whole run of a small hospital, two seeds, and the same again under another name, sent to W&B."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from sklearn.metrics import roc_auc_score
 
+from ehrdl import experiment
 from ehrdl.cli import train
+from ehrdl.errors import ConfigError
+from ehrdl.models.score import NOT_DEPLOYABLE, SCORES
+from ehrdl.models.tabular import BASELINES
 from ehrdl.schema import PREDICTIONS, check
 
 DEEP = ["fused", "notes_only", "series_only"]
-BASELINES = ["prevalence", "logistic_regression", "gradient_boosting", "bag_of_words", "tabular_and_words"]
-MODELS = [*DEEP, *BASELINES, "bayes"]
+SEEDS = [0, 1]
+MODELS = [*DEEP, *BASELINES, *SCORES, "bayes"]
 FILES = [
-    "checkpoints", "config.yaml", "flow.json", "manifest.json", "metrics.json", "models", "predictions.parquet",
-    "report.html", "spec.json", "tokenizer",
+    "calibration.json", "checkpoints", "config.yaml", "flow.json", "manifest.json", "metrics.json", "models",
+    "predictions.parquet", "report.html", "spec.json", "tokenizer",
 ]  # fmt: skip
 
 
@@ -31,7 +36,7 @@ def runs(tmp_path_factory):
         "data": {
             "source": {
                 "class_path": "ehrdl.data.sources.synthetic.Synthetic",
-                "init_args": {"n_patients": 300, "seed": 1},
+                "init_args": {"n_patients": 300, "seed": 1, "note_tokens": [40, 120]},
             },
             "prepare": {"cache": str(root / "cache")},
         },
@@ -40,11 +45,12 @@ def runs(tmp_path_factory):
             "class_path": "ehrdl.models.multimodal.MultimodalModel",
             "init_args": {"note": note, "series": series},
         },
-        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        "seeds": SEEDS,
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1},
     }
     (root / "config.yaml").write_text(yaml.safe_dump(config))
-    for name in ("one", "two"):
-        train(_command(root, name))
+    train(_command(root, "one"))
+    train([*_command(root, "two"), "--logger.wandb=true", "--logger.mode=offline"])
     return root / "runs"
 
 
@@ -61,9 +67,10 @@ def test_every_file_of_a_run_is_there(runs):
     assert set(FILES) <= present
     assert present - set(FILES) <= {"curves"}
     checkpoints = sorted(path.name for path in (runs / "one" / "checkpoints").iterdir())
-    assert checkpoints == [f"{name}-seed0.ckpt" for name in DEEP]
+    assert checkpoints == [f"{name}-seed{seed}.ckpt" for name in DEEP for seed in SEEDS]
     models = sorted(path.name for path in (runs / "one" / "models").iterdir())
-    assert models == sorted(f"{name}-readmission.skops" for name in BASELINES)
+    expected = [f"{name}-readmission.skops" for name in BASELINES] + [f"{name}-readmission.json" for name in SCORES]
+    assert models == sorted(expected)
 
 
 def test_metrics_have_the_models_the_measures_and_the_differences(runs):
@@ -85,13 +92,70 @@ def test_metrics_count_what_the_predictions_hold(runs):
     table = pq.read_table(runs / "one" / "predictions.parquet")
     check(table, PREDICTIONS)
     frame = table.to_pandas()
-    held_out = frame[(frame.model == "fused") & (frame.split == "held_out") & frame.label.notna()]
+    held_out = frame[(frame.model == "fused") & (frame.seed == 0) & (frame.split == "held_out") & frame.label.notna()]
     outcome = read(runs / "one" / "metrics.json")["outputs"]["readmission"]
     assert outcome["n"] == len(held_out)
     assert outcome["events"] == held_out.label.sum()
     assert outcome["subjects"] == held_out.subject_id.nunique()
     assert set(frame.model) == set(MODELS)
     assert frame.groupby("model").sample_id.nunique().nunique() == 1
+
+
+def test_deep_models_are_fitted_with_each_seed_and_the_others_once(runs):
+    frame = pd.read_parquet(runs / "one" / "predictions.parquet")
+    seeds = frame.groupby("model").seed.unique().map(sorted).to_dict()
+    assert seeds == {name: SEEDS if name in DEEP else [0] for name in MODELS}
+    models = read(runs / "one" / "metrics.json")["outputs"]["readmission"]["models"]
+    for name in MODELS:
+        auroc = models[name]["auroc"]
+        held_out = frame[(frame.model == name) & (frame.split == "held_out") & frame.label.notna()]
+        expected = [roc_auc_score(part.label, part.prob) for _, part in held_out.groupby("seed")]
+        assert auroc["per_seed"] == pytest.approx(expected)
+        assert auroc["value"] == pytest.approx(sum(expected) / len(expected))
+    assert models["fused"]["auroc"]["per_seed"][0] != models["fused"]["auroc"]["per_seed"][1]
+    page = (runs / "one" / "report.html").read_text()
+    low, high = sorted(models["fused"]["auroc"]["per_seed"])
+    assert f"mean of 2 seeds, AUROC {low:.3f} to {high:.3f}" in " ".join(page.split())
+
+
+def test_scores_that_nobody_could_have_used_are_marked_in_the_report_and_the_printed_table(runs, capsys):
+    page = " ".join((runs / "one" / "report.html").read_text().split())
+    assert page.count("<small>not deployable: ") == len(NOT_DEPLOYABLE)
+    assert "<strong>Not deployable</strong>: " in page
+    experiment._print_metrics(read(runs / "one" / "metrics.json"), runs / "one")
+    marked = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.endswith("not deployable")]
+    assert sorted(marked) == sorted(NOT_DEPLOYABLE)
+
+
+def test_wandb_holds_config_curves_metrics_report_and_the_best_checkpoint_of_the_run(runs, wandb_file):
+    sent = wandb_file(runs / "two")
+    assert sent.config()["seeds"] == SEEDS
+    curves = {name for point in sent.history() for name in point}
+    for stem in [f"{name}-seed{seed}" for name in DEEP for seed in SEEDS]:
+        assert {f"{stem}/{name}" for name in ("train/loss", "tuning/loss", "tuning/auprc", "step")} <= curves
+        assert any(name.startswith(f"{stem}/lr-") for name in curves)
+    summary = sent.summary()
+    auroc = read(runs / "two" / "metrics.json")["outputs"]["readmission"]["models"]["fused"]["auroc"]
+    assert summary["readmission/fused/auroc"] == pytest.approx(auroc["value"])
+    assert summary["readmission/fused/auroc_low"] == pytest.approx(auroc["low"])
+    files = sent.artifacts()
+    assert files["report"] == ("two-report", ["report.html"])
+    assert files["model"][1][0] in [path.name for path in (runs / "two" / "checkpoints").iterdir()]
+    assert not (runs / "one" / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "line"),
+    [
+        ([], r"seeds: \[\] is empty"),
+        ([0, 1, 0], "seeds: 0 stands 2 times"),
+        ([-1], "seeds: -1 is not between 0 and 4294967295"),
+        ([2**32], "seeds: 4294967296 is not between"),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused(seeds, line):
+    with pytest.raises(ConfigError, match=line):
+        experiment._check_seeds(seeds)
 
 
 def test_the_flow_loses_admissions_step_by_step_and_ends_with_the_cohort(runs):

@@ -11,7 +11,7 @@ FLOOR = {
     **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
     **dict.fromkeys(("training", "explain"), 2),
     "report": 3,
-    "experiment": 4,
+    **dict.fromkeys(("experiment", "scoring"), 4),
     **dict.fromkeys(("tune", "stress", "serve"), 5),
     "cli": 6,
 }

@@ -49,6 +49,22 @@ CANCER_TREATMENT = CodeSet(
 )
 DELIVERY = CodeSet("delivery", icd9=("650", "V27"), icd10=("O80", "O82", "Z37"))
 
+# The label of the task `diagnosis.heart_failure`: heart failure (428; I50), and rheumatic (39891; I0981) and
+# hypertensive heart disease (with or without kidney disease) with heart failure, by ICD-9-CM's and ICD-10-CM's titles.
+HEART_FAILURE = CodeSet(
+    "heart_failure",
+    icd9=("428", "40201", "40211", "40291", "40401", "40403", "40411", "40413", "40491", "40493", "39891"),
+    icd10=("I50", "I110", "I130", "I132", "I0981"),
+)
+
+# Who cannot have a new kidney injury in the task `aki`: end-stage renal disease, dependence on dialysis, a transplanted
+# kidney. V451 holds V4511 (dialysis) and V4512 (not compliant with it).
+END_STAGE_KIDNEY = CodeSet(
+    "end_stage_kidney",
+    icd9=("5856", "V420", "V451"),
+    icd10=("N186", "Z940", "Z992"),
+)
+
 # Services of MIMIC-IV (mimic.mit.edu/docs/iv/modules/hosp/services) that are specialties of surgery in the list of the
 # American College of Surgeons: ophthalmology (EYE), oral and maxillofacial (DENT), otolaryngology (ENT), urology (GU)
 # and gynaecology (GYN) count; obstetrics (OBS) does not, as deliveries have a set of their own. Broader than

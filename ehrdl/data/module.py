@@ -45,6 +45,10 @@ class ClinicalDataModule(pl.LightningDataModule):
         """Tuning and held-out samples, each once."""
         return self._loader(np.concatenate([self.prepared.rows(TUNING), self.prepared.rows(HELD_OUT)]), shuffle=False)
 
+    def every_dataloader(self) -> Loader:
+        """All samples, each once."""
+        return self._loader(np.arange(len(self.prepared.samples)), shuffle=False)
+
     def _loader(self, rows: np.ndarray, shuffle: bool) -> Loader:
         subject = self.prepared.samples.subject_id.to_numpy()[rows]
         per_subject = self.batch.samples_per_subject if shuffle else None

@@ -83,20 +83,21 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     samples = result.samples.assign(split=assign(result.samples.subject_id.to_numpy(), data.split))
     outputs = [output.name for output in result.outputs]
     _require_classes(samples, outputs)
-    series = _series(data, events, known)
+    series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
     words, frame, tokenizer = _notes(data, events, train_subjects)
     static = static_features(samples, subject_facts(events), series)
-    channels = vocab.fit_channels(series, train_subjects, _hidden(series, known, result.hidden_codes))
+    channels = vocab.fit_channels(series, train_subjects, hidden_channels(series, known, result.hidden_codes))
     dataset = SampleDataset(samples, static, series, words, data.window, channels)
-    samples = _with_presence(samples, dataset)
+    samples = with_presence(samples, dataset)
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
     facts = _facts(samples, dataset, series, read_json(events / "source.json"))
     return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
 
 
-def _series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
+def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
+    """The series store of an EVENTS folder, built at most once."""
     key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
     folder = cached(data.prepare, "series", key, lambda out: store.build(events, known, out, data.prepare))
     return store.open_store(folder, known)
@@ -106,8 +107,7 @@ def _notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray
 ) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
     """Notes with their tokens; None where the source has none."""
-    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION}
-    texts = cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare))
+    key, texts = _collected(data, events)
     opened = notes.open_notes(texts)
     if not len(opened):
         return None, None, None
@@ -124,14 +124,36 @@ def _notes(
                 data.prepare, "tokenizer", fitted, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out)
             )
         )
-    tokenizer = vocab.load_tokenizer(name)
-    key = key | {"tokenizer": digest(tokenizer.backend_tokenizer.to_str())}
-    tokens = cached(data.prepare, "tokens", key, lambda out: notes.tokenize(opened, tokenizer, out))
-    frame = NoteFrame(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, data.notes.chunk_tokens)
-    return notes.open_notes(texts, tokens), frame, name
+    words, frame = tokenized(data, events, name)
+    return words, frame, name
 
 
-def _hidden(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
+def _collected(data: DataConfig, events: Path) -> tuple[dict[str, Any], Path]:
+    """The key and the folder of the notes' texts."""
+    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION}
+    return key, cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare))
+
+
+def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:
+    """The notes of an EVENTS folder (None where it has none) in a tokenizer's ids, and how they become chunks.
+
+    Args:
+        data: its `notes.chunk_tokens` is the length of a chunk.
+        events: the EVENTS folder.
+        tokenizer: name or folder.
+    """
+    key, texts = _collected(data, events)
+    words = vocab.load_tokenizer(tokenizer)
+    frame = NoteFrame(words.pad_token_id, words.cls_token_id, words.sep_token_id, data.notes.chunk_tokens)
+    opened = notes.open_notes(texts)
+    if not len(opened):
+        return None, frame
+    key = key | {"tokenizer": digest(words.backend_tokenizer.to_str())}
+    tokens = cached(data.prepare, "tokens", key, lambda out: notes.tokenize(opened, words, out))
+    return notes.open_notes(texts, tokens), frame
+
+
+def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
     """(n_channels,) bool: channels of stays, and of the codes that define the outcome."""
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
@@ -156,7 +178,8 @@ def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
                 )
 
 
-def _with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
+def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
+    """SAMPLES with the groups `has_note` and `has_series`."""
     has_note = [bool(len(dataset.note_rows(row))) for row in range(len(dataset))]
     has_series = [bool(len(dataset[row].value)) for row in range(len(dataset))]
     named = {True: "yes", False: "no"}

@@ -41,6 +41,10 @@ class LinearHead(nn.Module, Head):
         logits: Tensor = self.logits(features)
         return logits
 
+    def evidence(self, features: Tensor) -> Tensor:
+        """What the features add to the log-odds of the prevalence (B, K)."""
+        return features @ self.logits.weight.T
+
 
 class MlpHead(nn.Module, Head):
     """A hidden layer, then a linear one that starts at the training prevalence.

@@ -19,6 +19,10 @@ from ehrdl.models.static import StaticMlp
 class MultimodalModel(nn.Module, Network):
     """Encoders of the modalities that the data have, a fusion and a head.
 
+    The logits are a sum: what each modality says alone, by a linear head of its own, and what the fusion says of all
+    together. Evidence of separate modalities adds up on the log-odds, so the fusion need only learn what they say
+    together; and the loss of each linear head keeps a strong modality from hiding the others.
+
     `spec.modalities` decides which encoders are built, so `notes_only` and `series_only` come of the same config.
 
     Args:
@@ -28,8 +32,7 @@ class MultimodalModel(nn.Module, Network):
         static: makes the encoder of the static features, which is always built.
         fusion: makes the fusion, given the widths of the encoders.
         head: makes the head, given the width of the fusion.
-        auxiliary_weight: weight in the training loss of a linear head on each modality alone, so that a strong
-            modality does not keep the others from being learned.
+        auxiliary_weight: weight in the training loss of each modality's linear head by itself.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class MultimodalModel(nn.Module, Network):
         self.fusion: Any = fusion(spec, widths)
         self.head: Any = head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
-        self.auxiliary = nn.ModuleList(LinearHead(spec, width) for width in widths)
+        self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
 
     @property
     def encoders(self) -> list[Any]:
@@ -59,8 +62,13 @@ class MultimodalModel(nn.Module, Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        features, present = self.encode(batch)
+        return self.logits(*self.encode(batch))
+
+    def logits(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
+        """Logits (B, K) of the modalities' features; an absent modality adds nothing of its own."""
         logits: Tensor = self.head(self.fusion(features, present))
+        for head, feature, has in zip(self.alone, features, present, strict=True):
+            logits = logits + head.evidence(feature) * has.unsqueeze(1)
         return logits
 
     def encode(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -74,10 +82,10 @@ class MultimodalModel(nn.Module, Network):
         return [parameter for maker in makers for parameter in maker()]
 
     def loss(self, batch: Batch) -> Tensor:
-        """Training loss: that of the fused logits, and of each modality's own where it is present."""
+        """Training loss: that of the logits, and of each modality's linear head where it is present."""
         features, present = self.encode(batch)
-        loss = masked_bce(self.head(self.fusion(features, present)), batch.label)
-        for head, feature, has in zip(self.auxiliary, features, present, strict=True):
+        loss = masked_bce(self.logits(features, present), batch.label)
+        for head, feature, has in zip(self.alone, features, present, strict=True):
             label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
             loss = loss + self.auxiliary_weight * masked_bce(head(feature), label) / len(features)
         return loss

@@ -68,18 +68,22 @@ class NoteTransformer(nn.Module, Encoder):
         for group in order.chunk(_GROUPS):
             longest = min(-(-int(length[group[-1]]) // 8) * 8, tokens.shape[1])
             token, real = tokens[group, :longest], valid[group, :longest]
-            vectors.append(self.token_pool(self._encode(token, real), real))
+            blank = torch.rand(token.shape, device=token.device) < (self.token_dropout if self.training else 0.0)
+            vectors.append(self.token_pool(self.states(token, real, blank), real))
         return torch.cat(vectors)[order.argsort()]
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that are only to be tuned, at a lower rate than what starts from scratch."""
         return list(self.encoder.parameters()) if self.phrases is None else []
 
-    def _encode(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Token states (C, L, states)."""
-        words = self.encoder.get_input_embeddings()(tokens)
-        if self.training and self.token_dropout > 0:
-            words = words * (torch.rand(tokens.shape, device=tokens.device) >= self.token_dropout).unsqueeze(-1)
+    def embeddings(self) -> nn.Module:
+        """Of the tokens."""
+        words: nn.Module = self.encoder.get_input_embeddings()
+        return words
+
+    def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
+        """Token states (C, L, states); what stands where `blank` (C, L) is true is not seen."""
+        words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
         states: Tensor = self.encoder(inputs_embeds=words, attention_mask=valid.long()).last_hidden_state
         return states if self.phrases is None else states + self.phrases(words, valid)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ehrdl.metrics.calibration import calibration_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import BAYES, DEEP, Outcome
+from ehrdl.models.score import NOT_DEPLOYABLE
 
 N_DRAWN = 6
 MIN_EVENTS = 10
@@ -23,6 +24,10 @@ KINDS = {
     "gradient_boosting": "classical: summary of labs and vitals",
     "bag_of_words": "classical: words of the notes",
     "tabular_and_words": "classical: words with labs and vitals",
+    "lace": "clinical score: LACE, codes of earlier stays",
+    "hospital": "clinical score: HOSPITAL, codes of earlier stays",
+    "lace_retrospective": "not deployable: LACE with this stay's codes",
+    "hospital_retrospective": "not deployable: HOSPITAL with this stay's codes",
     "prevalence": "the same risk for everyone",
     BAYES: "the simulator's true risk: nothing can rank better on average",
 }
@@ -46,6 +51,7 @@ def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
         "models": rows,
+        "not_deployable": [name for name in ranked if name in NOT_DEPLOYABLE],
         "differences": differences(scores["differences"], reference),
         "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
         "groups": _groups(outcome, reference),
@@ -61,12 +67,13 @@ def reference_of(differences: dict[str, Any], ranked: list[str]) -> str:
     """The model that the differences are taken from; the best one where there are none."""
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
-    return next((name for name in ranked if name != BAYES), ranked[0])
+    return next((name for name in ranked if name not in (BAYES, *NOT_DEPLOYABLE)), ranked[0])
 
 
 def best_baseline(ranked: list[str], reference: str) -> str | None:
-    """The highest AUROC among the models that are neither deep nor the simulator's."""
-    return next((name for name in ranked if name not in (*DEEP, BAYES, "prevalence", reference)), None)
+    """The highest AUROC among the models that are neither deep nor the simulator's, and that could be used."""
+    left_out = (*DEEP, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
+    return next((name for name in ranked if name not in left_out), None)
 
 
 def differences(table: dict[str, Any], reference: str) -> list[dict[str, Any]]:
@@ -90,9 +97,16 @@ def verdict(difference: dict[str, float | None]) -> str:
 
 
 def _row(name: str, metrics: dict[str, Any], reference: str) -> dict[str, Any]:
-    role = "reference" if name == reference else "ceiling" if name == BAYES else ""
-    seeds = len(metrics["auroc"]["per_seed"])
-    return {"name": name, "kind": KINDS.get(name, ""), "role": role, "seeds": seeds, "metrics": metrics}
+    role = "reference" if name == reference else "ceiling" if name in (BAYES, *NOT_DEPLOYABLE) else ""
+    per_seed = [value for value in metrics["auroc"]["per_seed"] if value is not None]
+    return {
+        "name": name,
+        "kind": KINDS.get(name, ""),
+        "role": role,
+        "seeds": len(metrics["auroc"]["per_seed"]),
+        "auroc_over_seeds": [min(per_seed), max(per_seed)] if len(per_seed) > 1 else None,
+        "metrics": metrics,
+    }
 
 
 def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> dict[str, Any]:
@@ -115,7 +129,7 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
 def _drawn(ranked: list[str], reference: str, baseline: str | None) -> list[str]:
     """At most `N_DRAWN` models, the ones a reader asks for first; a constant prediction has no curve."""
     wanted = [reference, baseline, *(name for name in DEEP if name in ranked), *ranked]
-    names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, "prevalence")]
+    names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, *NOT_DEPLOYABLE, "prevalence")]
     room = N_DRAWN - (BAYES in ranked)
     return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])
 

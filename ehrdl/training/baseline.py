@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss
@@ -14,20 +15,41 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate
 from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
+from ehrdl.models.score import SCORED_TASK, SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.training.predict import prediction_rows
+from ehrdl.training.score import fit_scores
 
 
-def check_baselines(names: list[str]) -> None:
-    """Refuse a baseline that does not exist."""
+def check_baselines(names: list[str], task: str, default: list[str] | None = None) -> list[str]:
+    """The baselines to fit.
+
+    Args:
+        names: as configured.
+        task: name of the task.
+        default: what `names` is where the user said nothing: scores of another task are then left out, with a line.
+
+    Raises:
+        ConfigError: a baseline does not exist, stands twice, or is a score of another task.
+    """
+    allowed = (*BASELINES, *SCORES)
     for name in names:
-        if name not in BASELINES:
-            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(BASELINES)}")
+        if name not in allowed:
+            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(allowed)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"baselines: {name!r} stands {names.count(name)} times; once is enough")
+    scores = [name for name in names if name in SCORES]
+    if not scores or task == SCORED_TASK:
+        return names
+    if names != default:
+        raise ConfigError(f"baselines: {scores[0]!r} is a score of {SCORED_TASK}, not of the task {task}; leave it out")
+    say(f"{', '.join(scores)}: left out, since they score {SCORED_TASK}, not {task}")
+    return [name for name in names if name not in SCORES]
 
 
 def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
-    """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
+    """Fit every baseline and write it to `folder/models/<name>-<output>.skops` (a clinical score: `.json`).
 
     Returns:
         PREDICTIONS of the tuning and held-out splits, a frame a baseline. Baselines of text are left out, with a line,
@@ -37,6 +59,12 @@ def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int)
         for name in [name for name in names if name in READS_TEXT]:
             say(f"{name}: left out, since no training sample sees a note")
         names = [name for name in names if name not in READS_TEXT]
+    scores = [name for name in names if name in SCORES]
+    classical = [name for name in names if name not in SCORES]
+    return _fit_classical(classical, prepared, folder, seed) + fit_scores(scores, prepared, folder, seed)
+
+
+def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
     if not names:
         return []
     tables = {split: tabulate(prepared.dataset, prepared.rows(split)) for split in (TRAIN, TUNING, HELD_OUT)}
@@ -66,7 +94,9 @@ def _one(
     best, best_loss = None, np.inf
     for candidate in candidates(name, seed):
         keep, label = known[TRAIN]
-        candidate.fit(tables[TRAIN][keep], label[keep])
+        # A forest's trees grow on all cores; nothing else in a candidate is spread by joblib.
+        with joblib.parallel_config(backend="threading", n_jobs=-1):
+            candidate.fit(tables[TRAIN][keep], label[keep])
         keep, label = known[TUNING]
         loss = log_loss(label[keep], candidate.predict_proba(tables[TUNING][keep])[:, 1], labels=[0, 1])
         if loss < best_loss:

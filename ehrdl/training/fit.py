@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
@@ -24,7 +25,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.module import ClinicalDataModule
@@ -33,6 +34,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
+from ehrdl.training.pretrain import pretrain
 
 #: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
 DEFAULTS: dict[str, Any] = {
@@ -44,6 +46,9 @@ DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
 }
 _OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
+#: Lightning turns checkpoints off with these, and a run is nothing without them.
+_NO_RUN = ("fast_dev_run", "barebones")
+_HALF = ("16", "16-mixed", "16-true")
 #: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
 _CHECKPOINT_STEPS = 200
 
@@ -52,11 +57,14 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     """The `trainer` part of the configuration with our defaults, checked against Lightning's own signature.
 
     Raises:
-        ConfigError: a key that Trainer does not have, a value of the wrong type, or a key that ehrdl sets itself.
+        ConfigError: a key that Trainer does not have, a value of the wrong type, a key that ehrdl sets itself, or what
+            this machine or a training run cannot do.
     """
     for key in trainer:
         if key in _OURS:
             raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
+        if key in _NO_RUN and trainer[key]:
+            raise ConfigError(f"trainer.{key}: keeps no checkpoint; use trainer.limit_train_batches for a quick run")
     merged = DEFAULTS | trainer
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(pl.Trainer, "trainer", skip=set(_OURS))
@@ -71,12 +79,30 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})"
             ) from None
+    _refuse_endless(merged)
     try:
-        with quiet():
-            pl.Trainer(**merged, logger=False, enable_checkpointing=False)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of them is refused below
+            shell = pl.Trainer(**merged, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+    if isinstance(shell.accelerator, CPUAccelerator) and str(merged.get("precision")) in _HALF:
+        precision = merged["precision"]
+        raise ConfigError(f"trainer.precision: {precision} needs a GPU, and this runs on the CPU; use bf16-mixed or 32")
     return merged
+
+
+def _refuse_endless(trainer: dict[str, Any]) -> None:
+    """Values that Lightning takes and that train nothing, or for ever."""
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if epochs == 0 or steps == 0:
+        raise ConfigError(f"trainer.max_{'epochs' if epochs == 0 else 'steps'}: 0 trains nothing; give at least 1")
+    if epochs in (None, -1) and steps == -1 and trainer.get("max_time") is None:
+        raise ConfigError(f"trainer.max_epochs: {epochs} never ends; give a number, or trainer.max_steps or max_time")
+    for key in ("accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"):
+        value = trainer.get(key)
+        if value is not None and value <= 0:
+            raise ConfigError(f"trainer.{key}: {value} is not above 0")
 
 
 def fit(
@@ -88,6 +114,7 @@ def fit(
     folder: Path,
     name: str,
     seed: int,
+    loggers: Sequence[Logger] = (),
 ) -> LitClassifier:
     """Fit one network, or load it if this run has fitted it already.
 
@@ -100,6 +127,7 @@ def fit(
         folder: of the run.
         name: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
         seed: of its weights, its dropout and the order of its samples.
+        loggers: of its curves, beside the CSV file that is always written.
     """
     stem = f"{name}-seed{seed}"
     final = folder / "checkpoints" / f"{stem}.ckpt"
@@ -109,12 +137,16 @@ def fit(
         if final.is_file():
             model.load_state_dict(torch.load(final, weights_only=True, map_location="cpu")["state_dict"])
             return model
+        encoder = getattr(model.network, "note", None)
+        if optim.pretrain_epochs and encoder is not None:
+            pretrain(encoder, data.prepared, optim, trainer, folder / "checkpoints" / f".notes-seed{seed}.pt", seed)
+            pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
         data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
         callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer)
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
-            logger=CSVLogger(folder, name="curves", version=_curves(folder, stem)),
+            logger=[CSVLogger(folder, name="curves", version=_curves(folder, stem)), *loggers],
             callbacks=callbacks,
             default_root_dir=folder,
         )
@@ -126,9 +158,16 @@ def fit(
         shell.save_checkpoint(part, weights_only=True)
         os.replace(part, final)
         _remove(scratch)
-    score = shell.callback_metrics.get("tuning/auprc", torch.tensor(math.nan))
-    say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {float(score):.3f}")
+    say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {_kept_score(shell, callbacks):.3f}")
     return model
+
+
+def _kept_score(shell: pl.Trainer, callbacks: list[Callback]) -> float:
+    """Tuning AUPRC of the weights that are kept: of the best epoch, or of the average at the end."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            return float(callback.best_model_score)
+    return float(shell.callback_metrics.get("tuning/auprc", torch.tensor(math.nan)))
 
 
 class _Resume(ModelCheckpoint):

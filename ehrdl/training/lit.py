@@ -18,6 +18,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.models.base import Network
 from ehrdl.models.head import masked_bce
 from ehrdl.training.config import Optim
+from ehrdl.training.schedule import warmup_cosine
 
 _UNKNOWN = -1  # how torchmetrics is told that a label is unknown
 
@@ -89,16 +90,7 @@ class LitClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
-        total = max(1, self._n_steps())
-        warm = max(1, round(self.optim.warmup * total))
-
-        def rate(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return warmup_cosine(optimizer, self._n_steps(), self.optim.warmup)
 
     def _n_steps(self) -> int:
         """Optimiser steps of the whole fit.

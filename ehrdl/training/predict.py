@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 
+from ehrdl.data.prepare import Prepared
 from ehrdl.data.sampler import Loader
-from ehrdl.metrics.calibration import fit_calibrator
+from ehrdl.engine import read_json, write_json
+from ehrdl.metrics.calibration import Platt, fit_calibrator
 from ehrdl.schema import PREDICTIONS, TUNING, check
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
@@ -31,9 +34,15 @@ def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tu
 
 
 def prediction_rows(
-    samples: pd.DataFrame, outputs: list[str], model: str, seed: int, rows: np.ndarray, prob: np.ndarray
+    samples: pd.DataFrame,
+    outputs: list[str],
+    model: str,
+    seed: int,
+    rows: np.ndarray,
+    prob: np.ndarray,
+    calibrators: Mapping[str, Platt] | None = None,
 ) -> pd.DataFrame:
-    """PREDICTIONS of one model and seed, calibrated by logistic recalibration on the tuning split.
+    """PREDICTIONS of one model and seed, with logistic recalibration.
 
     Args:
         samples: SAMPLES.
@@ -42,6 +51,8 @@ def prediction_rows(
         seed: of its fit.
         rows: (n,) SAMPLES rows, tuning and held out.
         prob: (n, K).
+        calibrators: of a finished run, by output; one that is not there leaves `prob_calibrated` unknown. By default
+            they are fitted here, on the tuning split.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
@@ -51,11 +62,48 @@ def prediction_rows(
         part["model"], part["seed"], part["output"] = model, seed, output
         part["label"] = chosen[f"label_{output}"].to_numpy()
         part["prob"] = prob[:, k]
-        tuning = ((part.split == TUNING) & part.label.notna()).to_numpy()
-        calibrator = fit_calibrator(prob[tuning, k], part.label.to_numpy()[tuning])
-        part["prob_calibrated"] = np.clip(calibrator.apply(prob[:, k]), 0, 1)
+        if calibrators is None:
+            part["prob_calibrated"] = _calibrator(part).apply(prob[:, k])
+        else:
+            part["prob_calibrated"] = calibrators[output].apply(prob[:, k]) if output in calibrators else np.nan
         parts.append(part.sort_values("sample_id"))
     return pd.concat(parts, ignore_index=True)[[*PREDICTIONS.names(), *groups]]
+
+
+def _calibrator(predictions: pd.DataFrame) -> Platt:
+    """The recalibration of one model, seed and output, by its tuning rows."""
+    tuning = predictions[(predictions.split == TUNING) & predictions.label.notna()]
+    return fit_calibrator(tuning.prob.to_numpy(), tuning.label.to_numpy())
+
+
+def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
+    """The recalibration of every model, seed and output as JSON, for predictions on data that have no tuning split."""
+    rows = [
+        {"model": model, "seed": seed, "output": output, **_calibrator(part)._asdict()}
+        for (model, seed, output), part in predictions.groupby(["model", "seed", "output"], sort=False)
+    ]
+    write_json(path, rows)
+
+
+def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
+    """By model and seed, then by output; empty where there is no file."""
+    found: dict[tuple[str, int], dict[str, Platt]] = {}
+    for row in read_json(path) if path.is_file() else []:
+        found.setdefault((row["model"], row["seed"]), {})[row["output"]] = Platt(row["a"], row["b"])
+    return found
+
+
+def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
+    """The simulator's true probability as the model `bayes`; empty where no simulator knows these outcomes."""
+    outputs = [output.name for output in prepared.spec.outputs]
+    path = prepared.events / "truth.csv"
+    if not path.is_file():
+        return []
+    truth = pd.read_csv(path).pivot(index="encounter_id", columns="output", values="prob")
+    if not set(outputs) <= set(truth.columns):
+        return []
+    prob = truth.reindex(prepared.samples.encounter_id.iloc[rows])[outputs].to_numpy()
+    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob)]
 
 
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.training.config import RunOptions
 
 #: Changing these changes no number, so a run may be continued or repeated under others.
-_FREE = (("run",), ("data", "prepare"))
+_FREE = (("run",), ("data", "prepare"), ("logger",))
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
 

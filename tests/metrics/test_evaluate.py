@@ -78,6 +78,22 @@ def test_value_is_the_mean_over_seeds_and_lies_in_its_interval():
     assert result["bayes_auroc"] == result["models"]["bayes"]["auroc"]["value"]
 
 
+def test_interval_is_the_bootstrap_of_the_mean_over_seeds():
+    table = predictions(200, noise={"fused": 0.5, "gradient_boosting": 0.5})
+    models = evaluate(table, n_bootstrap=60, seed=7)["outputs"]["readmission"]["models"]
+    for name, n_seeds in (("fused", 2), ("gradient_boosting", 1)):
+        fits = [rows for _, rows in table[table["model"] == name].groupby("seed")]
+        subjects, place = np.unique(fits[0]["subject_id"], return_inverse=True)
+        counts = np.concatenate(list(subject_draws(len(subjects), 60, seed=7, n_samples=200)))
+        means = [
+            np.mean([roc_auc_score(rows["label"], rows["prob"], sample_weight=draw[place]) for rows in fits])
+            for draw in counts
+        ]
+        got = models[name]["auroc"]
+        assert len(got["per_seed"]) == n_seeds
+        assert (got["low"], got["high"]) == pytest.approx(interval(np.array(means)))
+
+
 def test_result_is_plain_json_with_the_keys_of_the_design():
     result = evaluate(predictions(), n_bootstrap=50)
     assert json.loads(json.dumps(result, allow_nan=False)) == result

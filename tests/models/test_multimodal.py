@@ -65,6 +65,18 @@ def test_training_loss_adds_the_modalities_own_losses(spec, random_batch):
     assert model.loss(batch) > plain
 
 
+def test_logits_are_the_evidence_of_each_modality_and_of_all_together(spec, random_batch):
+    torch.manual_seed(0)
+    model = SMALL(spec).eval()
+    features, present = model.encode(random_batch(10))
+    together = model.head(model.fusion(features, present))
+    own = [feature @ head.logits.weight.T for head, feature in zip(model.alone, features, strict=True)]
+    assert torch.allclose(model.logits(features, present), together + sum(own), atol=1e-6)
+    present[0][:] = False
+    without = model.head(model.fusion(features, present))
+    assert torch.allclose(model.logits(features, present), without + sum(own[1:]), atol=1e-6)
+
+
 def test_batches_as_captum_repeats_them_give_the_same_logits(model, random_batch):
     model.eval()
     batch = random_batch(6)

@@ -31,8 +31,8 @@ def _fit(name, hospital, which=0):
 
 
 def test_baselines_have_the_names_of_the_design():
-    expected = {"prevalence", "logistic_regression", "gradient_boosting", "bag_of_words", "tabular_and_words"}
-    assert set(BASELINES) == expected
+    tables = {"prevalence", "logistic_regression", "random_forest", "gradient_boosting"}
+    assert set(BASELINES) == tables | {"bag_of_words", "tabular_and_words"}
     assert set(READS_TEXT) == {"bag_of_words", "tabular_and_words"}
 
 
@@ -55,6 +55,7 @@ def test_prevalence_predicts_the_training_share_for_everybody(hospital):
     ("name", "low", "high"),
     [
         ("logistic_regression", 0.70, 0.80),
+        ("random_forest", 0.68, 0.80),
         ("gradient_boosting", 0.68, 0.80),
         ("bag_of_words", 0.65, 0.75),
         ("tabular_and_words", 0.80, 0.90),
@@ -85,9 +86,12 @@ def test_baseline_comes_back_from_disk_the_same_with_the_allow_list_alone(name, 
     assert np.abs(back.predict_proba(table) - model.predict_proba(table)).max() < 1e-12
 
 
-def test_same_seed_gives_the_same_boosting(hospital):
-    first, second = (_fit("gradient_boosting", hospital).predict_proba(hospital[0]) for _ in range(2))
+@pytest.mark.parametrize("name", ["random_forest", "gradient_boosting"])
+def test_same_seed_gives_the_same_trees_and_another_seed_gives_others(name, hospital):
+    first, second = (_fit(name, hospital).predict_proba(hospital[0]) for _ in range(2))
     assert np.array_equal(first, second)
+    other = candidates(name, seed=1)[0].fit(hospital[0][:N_TRAIN], hospital[1][:N_TRAIN])
+    assert not np.array_equal(first, other.predict_proba(hospital[0]))
 
 
 def test_unknown_baseline_is_refused_by_name():

@@ -223,6 +223,28 @@ def test_small_groups_get_no_auroc(summary):
     assert "unknown" in [row["name"] for row in race["rows"]]
 
 
+def test_a_score_that_nobody_could_have_used_is_marked_and_is_never_the_best_baseline_or_a_curve():
+    predictions = fake_predictions(150)
+    renamed = {"logistic_regression": "lace", "tabular_and_words": "lace_retrospective"}
+    predictions = predictions[predictions["model"].isin(["fused", *renamed])].replace({"model": renamed})
+    result = summarize(predictions, evaluate(predictions, n_bootstrap=20))
+    [output] = result["outputs"]
+    assert output["not_deployable"] == ["lace_retrospective"]
+    assert output["headline"]["baseline"] == "lace"
+    assert [line["name"] for line in output["curves"]["lines"]] == ["fused", "lace"]
+    page = render(result)
+    assert "not deployable: LACE with this stay" in page
+    assert "<strong>Not deployable</strong>: <code>lace_retrospective</code>" in page
+
+
+def test_rows_of_several_seeds_say_how_many_and_how_far_they_lie_apart(summary, page):
+    rows = {row["name"]: row for row in summary["outputs"][0]["models"]}
+    low, high = rows["fused"]["auroc_over_seeds"]
+    assert [low, high] == sorted(rows["fused"]["metrics"]["auroc"]["per_seed"])
+    assert rows["random_forest"]["auroc_over_seeds"] is None
+    assert f"mean of 2 seeds, AUROC {low:.3f} to {high:.3f}" in " ".join(page.split())
+
+
 def test_same_numbers_give_the_same_page(summary, page):
     assert render(summary) == page
 

@@ -1,7 +1,9 @@
 """Baselines are chosen on tuning, stored without pickle, and left out where they have nothing to read."""
 
+import contextlib
 import dataclasses
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -9,6 +11,8 @@ from sklearn.pipeline import Pipeline
 
 from ehrdl.data.table import tabulate
 from ehrdl.errors import ConfigError
+from ehrdl.experiment import BASELINES as DEFAULT
+from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.training.baseline import check_baselines, fit_baselines, load, save
@@ -16,7 +20,7 @@ from ehrdl.training.baseline import check_baselines, fit_baselines, load, save
 
 @pytest.fixture(scope="module")
 def fitted(prepared, tmp_path_factory):
-    """The run folder and PREDICTIONS by name of all five, fitted once."""
+    """The run folder and PREDICTIONS by name of all classical models, fitted once."""
     folder = tmp_path_factory.mktemp("baselines")
     parts = fit_baselines(list(BASELINES), prepared, folder, seed=0)
     return folder, dict(zip(BASELINES, parts, strict=True))
@@ -66,7 +70,34 @@ def test_a_stored_file_that_holds_a_foreign_type_is_refused(tmp_path):
 
 def test_a_baseline_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(ConfigError, match="baselines: 'lasso' is not one of prevalence, logistic_regression"):
-        check_baselines(["prevalence", "lasso"])
+        check_baselines(["prevalence", "lasso"], "readmission")
+
+
+def test_a_baseline_that_stands_twice_is_refused():
+    with pytest.raises(ConfigError, match="baselines: 'lace' stands 2 times; once is enough"):
+        check_baselines(["lace", "prevalence", "lace"], "readmission")
+
+
+def test_a_score_of_another_task_is_refused_where_it_was_asked_for_and_left_out_where_it_was_not(capsys):
+    with pytest.raises(ConfigError, match="baselines: 'lace' is a score of readmission, not of the task heart_failure"):
+        check_baselines(["prevalence", "lace"], "heart_failure", DEFAULT)
+    expected = [name for name in DEFAULT if name not in SCORES]
+    assert check_baselines(list(DEFAULT), "heart_failure", DEFAULT) == expected
+    assert capsys.readouterr().err.splitlines() == [
+        "lace, hospital, lace_retrospective, hospital_retrospective: left out, since they score readmission, "
+        "not heart_failure"
+    ]
+    assert check_baselines(list(DEFAULT), "readmission", DEFAULT) == DEFAULT
+
+
+def test_the_default_baselines_are_all_that_there_are():
+    assert [*BASELINES, *SCORES] == DEFAULT
+
+
+def test_a_forest_is_the_same_on_one_core_and_on_all(prepared, fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(joblib, "parallel_config", lambda **_: contextlib.nullcontext())
+    [alone] = fit_baselines(["random_forest"], prepared, tmp_path, seed=0)
+    np.testing.assert_array_equal(alone.prob, fitted[1]["random_forest"].prob)
 
 
 def test_no_baselines_leave_no_folder(prepared, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
+from sklearn.metrics import average_precision_score
 
 from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
@@ -46,12 +47,12 @@ def fit_series(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "_CHECKPOINT_STEPS", 3)
     plain = fitting._callbacks
 
-    def run(folder, selection="averaged", stop_at=-1, error=Killed):
+    def run(folder, selection="averaged", stop_at=-1, error=Killed, epochs=2):
         monkeypatch.setattr(fitting, "_callbacks", lambda *args: [*plain(*args), Stop(stop_at, error)])
         (tmp_path / folder).mkdir(exist_ok=True)
         data = ClinicalDataModule(prepared, BatchOptions(size=math.ceil(len(prepared.rows(TRAIN)) / 8)))
         assert len(data.train_dataloader()) == 8
-        trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
+        trainer = check_trainer({"max_epochs": epochs, "accelerator": "cpu"})
         spec = prepared.spec.only("series")
         return fit(SMALL, data, spec, Optim(selection=selection), trainer, tmp_path / folder, "series_only", 0)
 
@@ -140,12 +141,58 @@ def test_a_network_learns_32_samples_by_heart(prepared, tmp_path, modalities):
         ({"max_epoch": 3}, "trainer.max_epoch: not an argument of pytorch_lightning.Trainer"),
         ({"max_epochs": "many"}, "trainer.max_epochs: 'many' does not fit"),
         ({"logger": False}, "trainer.logger: set by ehrdl; leave it out"),
+        ({"precision": "16-mixed", "accelerator": "cpu"}, "trainer.precision: 16-mixed needs a GPU, and this runs on"),
+        ({"precision": 16, "accelerator": "cpu"}, "trainer.precision: 16 needs a GPU"),
+        ({"precision": "fp8"}, "trainer.precision: 'fp8' does not fit"),
+        ({"precision": "transformer-engine"}, "trainer: Requirement 'transformer_engine"),
+        ({"strategy": "dpp"}, "trainer: You selected an invalid strategy name: `strategy='dpp'`"),
+        ({"strategy": "fsdp", "accelerator": "cpu"}, "trainer: The strategy `fsdp` requires a GPU accelerator"),
+        ({"accelerator": "quantum"}, "trainer: You selected an invalid accelerator name"),
+        ({"devices": 0, "accelerator": "cpu"}, "trainer: .*devices=0"),
+        ({"num_nodes": 0}, "trainer: .*num_nodes"),
+        ({"fast_dev_run": True}, "trainer.fast_dev_run: keeps no checkpoint"),
+        ({"max_epochs": 0}, "trainer.max_epochs: 0 trains nothing"),
+        ({"max_epochs": -1}, "trainer.max_epochs: -1 never ends"),
+        ({"max_steps": 0}, "trainer.max_steps: 0 trains nothing"),
+        ({"limit_train_batches": 0}, "trainer.limit_train_batches: 0 is not above 0"),
+        ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches: 0 is not above 0"),
+        ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch: 0 is not above 0"),
     ],
+    ids=str,
 )
 def test_a_wrong_trainer_argument_is_refused_in_one_line(trainer, line):
     with pytest.raises(ConfigError, match="^" + line) as refused:
         check_trainer(trainer)
     assert "\n" not in str(refused.value)
+
+
+def test_more_devices_than_the_machine_has_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        ConfigError, match=r"^trainer: You requested gpu: \[0, 1, 2, 3\] But your machine only has: \[0\]"
+    ):
+        check_trainer({"accelerator": "gpu", "devices": 4})
+
+
+def test_a_fit_without_a_number_of_epochs_may_end_by_steps():
+    assert check_trainer({"max_epochs": -1, "max_steps": 5, "accelerator": "cpu"})["max_steps"] == 5
+
+
+def _scored(text):
+    return float(text.strip().splitlines()[-1].rpartition(" ")[2])
+
+
+@pytest.mark.parametrize("selection", ["averaged", "best_tuning"])
+def test_the_line_after_a_fit_gives_the_tuning_auprc_of_the_weights_that_are_kept(
+    fit_series, prepared, selection, capsys
+):
+    model = fit_series("run", selection, epochs=6)
+    said = _scored(capsys.readouterr().err)
+    data = ClinicalDataModule(prepared, BatchOptions(size=48))
+    rows, prob = predict(model, data.predict_dataloader(), {"accelerator": "cpu"})
+    tuning = np.isin(rows, prepared.rows(TUNING))
+    label = prepared.samples.label_readmission.to_numpy()[rows[tuning]]
+    assert said == pytest.approx(average_precision_score(label, prob[tuning, 0]), abs=6e-4)
 
 
 def test_what_the_user_says_wins_over_our_defaults():

@@ -1,0 +1,52 @@
+"""The HOSPITAL score of potentially avoidable readmission within 30 days of discharge: 0 to 13 points.
+
+Source: Donzé et al., JAMA Intern Med 173 (2013) 632, table 3: low Haemoglobin, discharge from an Oncology service, low
+Sodium, any Procedure, Index admission Type, Admissions in the year before, Length of stay. Its c statistic was 0.71
+where it was derived. The validation of 2016 (JAMA Intern Med 176: 496) counts 0 to 1 and 2 to 5 admissions instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LOW_HEMOGLOBIN = 12.0  # [g/dL]
+LOW_SODIUM = 135.0  # [mEq/L]
+LONG_STAY_DAYS = 5
+
+
+def hospital(
+    hemoglobin: ArrayLike,
+    oncology: ArrayLike,
+    sodium: ArrayLike,
+    procedure: ArrayLike,
+    nonelective: ArrayLike,
+    admissions: ArrayLike,
+    length_of_stay_days: ArrayLike,
+) -> NDArray[np.int64]:
+    """Points of each stay.
+
+    Args:
+        hemoglobin: last of the stay [g/dL]; NaN = not measured, no point.
+        oncology: whether discharged from an oncology service.
+        sodium: last of the stay [mEq/L]; NaN = not measured, no point.
+        procedure: whether any ICD-coded procedure was done in the stay.
+        nonelective: whether the admission was urgent or emergent.
+        admissions: to hospital in the year before this admission.
+        length_of_stay_days: whole days from admission to discharge.
+
+    >>> hospital([11.9, 12.0], [True, False], [134, np.nan], [True, False], [True, False], [6, 1], [5, 4])
+    array([13,  2])
+    """
+    points: NDArray[np.int64] = np.array([0, 2, 5])[np.searchsorted([1, 6], np.asarray(admissions), side="right")]
+    terms = (
+        (1, np.asarray(hemoglobin, dtype=np.float64) < LOW_HEMOGLOBIN),
+        (2, np.asarray(oncology, dtype=bool)),
+        (1, np.asarray(sodium, dtype=np.float64) < LOW_SODIUM),
+        (1, np.asarray(procedure, dtype=bool)),
+        (1, np.asarray(nonelective, dtype=bool)),
+        (2, np.asarray(length_of_stay_days) >= LONG_STAY_DAYS),
+    )
+    for weight, yes in terms:
+        points = points + weight * yes.astype(np.int64)
+    return points

@@ -1,0 +1,116 @@
+"""Other patients, or another hospital, seen as a finished run saw its own: nothing is fitted here.
+
+Channels are matched by name, tokens come from the run's tokenizer, scalers from its spec. What the run knew and these
+data lack is read as missing; what they have and the run never saw is left out. Both are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ehrdl.batch import DataSpec
+from ehrdl.clinical import concepts as concept_tables
+from ehrdl.clinical.concepts import Concepts
+from ehrdl.data.config import DataConfig
+from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.prepare import Prepared, hidden_channels, open_series, tokenized, with_presence
+from ehrdl.data.split import assign
+from ehrdl.data.static import STATICS, static_features, subject_facts
+from ehrdl.data.store import Store
+from ehrdl.engine import read_json
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.schema import HELD_OUT, SAMPLES, TaskResult, check
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run learned of its data.
+
+    Attributes:
+        spec: what its models know.
+        tokenizer: folder or name; None without notes.
+        events: name of the EVENTS folder that it was fitted on.
+    """
+
+    spec: DataSpec
+    tokenizer: str | None
+    events: str | None
+
+
+def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) -> tuple[Prepared, dict[str, Any]]:
+    """Prepare a cohort for models that are fitted already.
+
+    On the very data of the run its own split is kept, so that patients who trained the models are not scored as new;
+    on any other data everyone is held out.
+
+    Returns:
+        The prepared data, and what differs from the data of the run (JSON-able).
+
+    Raises:
+        ConfigError: other outputs than the run's, or a run of another version of ehrdl.
+        SchemaError: a channel in another unit than the run's.
+    """
+    spec = fitted.spec
+    _check_same(spec, result)
+    known = concept_tables.load(Path(data.concepts) if data.concepts else None)
+    _check_units(spec, known)
+    series = open_series(data, events, known)
+    split: Any = HELD_OUT
+    if events.name == fitted.events:
+        split = assign(result.samples.subject_id.to_numpy(), data.split)
+    samples = result.samples.assign(split=split)
+    words, frame = None, None
+    if fitted.tokenizer and "note" in spec.modalities:
+        words, frame = tokenized(data, events, fitted.tokenizer)
+    static = static_features(samples, subject_facts(events), series)
+    dataset = SampleDataset(samples, static, series, words, data.window, spec.channels)
+    samples = with_presence(samples, dataset)
+    check(samples, SAMPLES)
+    hidden = hidden_channels(series, known, result.hidden_codes)
+    gaps = _gaps(spec, series, hidden, read_json(events / "source.json"))
+    gaps["samples"] = len(samples)
+    for kind in ("note", "series"):
+        gaps[f"samples_without_{kind}"] = int((samples[f"group_has_{kind}"] == "no").sum())
+    return Prepared(samples, dataset, spec, frame, fitted.tokenizer, events, gaps), gaps
+
+
+def _check_same(spec: DataSpec, result: TaskResult) -> None:
+    ours, theirs = [output.name for output in spec.outputs], [output.name for output in result.outputs]
+    if ours != theirs:
+        raise ConfigError(
+            f"task: has the outputs {', '.join(theirs)}, but the run was fitted on {', '.join(ours)}; "
+            f"leave the task as the run has it"
+        )
+    if spec.statics != STATICS:
+        raise ConfigError("run: spec.json has other static features than this version of ehrdl; fit the run again")
+
+
+def _check_units(spec: DataSpec, known: Concepts) -> None:
+    units = {channel.name: channel.unit for channel in known.channels}
+    for channel in spec.channels:
+        unit = units.get(channel.name, channel.unit)
+        if unit != channel.unit:
+            raise SchemaError(
+                f"data.concepts: channel {channel.name} is in {unit}, but the run was fitted in {channel.unit}; "
+                f"give the factor that converts it"
+            )
+
+
+def _gaps(spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, Any]) -> dict[str, Any]:
+    """What the models knew and these data lack, and the other way round."""
+    counts = np.bincount(np.asarray(series.channel), minlength=len(series.channels))
+    here = {channel.name: int(n) for channel, n in zip(series.channels, counts, strict=True) if n}
+    shown = {channel.name for channel, is_hidden in zip(series.channels, hidden, strict=True) if not is_hidden}
+    fitted = [channel.name for channel in spec.channels]
+    return {
+        "missing": source["missing"],
+        "channels_absent": [name for name in fitted if name not in here],
+        "channels_unknown": {name: n for name, n in here.items() if name in shown and name not in fitted},
+        "unknown_units": {code: c["unknown_unit"] for code, c in series.counts.items() if c["unknown_unit"]},
+        "implausible_values": {code: c["implausible"] for code, c in series.counts.items() if c["implausible"]},
+        "tables": source["tables"],
+    }

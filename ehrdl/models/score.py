@@ -1,0 +1,49 @@
+"""Clinical scores as models: points from a published table become a risk by logistic recalibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+#: The task that the scores were made for.
+SCORED_TASK = "readmission"
+#: Scores by name. The retrospective versions read the codes of the stay itself, which are given after discharge: they
+#: say what such codes would be worth, and can never be used.
+SCORES = ("lace", "hospital", "lace_retrospective", "hospital_retrospective")
+NOT_DEPLOYABLE = tuple(name for name in SCORES if name.endswith("_retrospective"))
+
+
+@dataclass(frozen=True)
+class ScoreModel:
+    """The risk at a number of points: sigmoid(intercept + slope * points).
+
+    Attributes:
+        score: a name of `SCORES`.
+        intercept: log odds at 0 points.
+        slope: log odds a point.
+    """
+
+    score: str
+    intercept: float
+    slope: float
+
+    @classmethod
+    def fit(cls, score: str, points: NDArray[np.int64], label: NDArray[np.float32]) -> ScoreModel:
+        """Fit the two numbers on training samples: a published score ranks, but its risks are another hospital's.
+
+        Args:
+            score: a name of `SCORES`.
+            points: (n,).
+            label: (n,) 0 or 1; NaN = unknown, left out.
+        """
+        known = ~np.isnan(label)
+        fitted = LogisticRegression(C=1e6).fit(points[known, None], label[known])  # as good as without a penalty
+        return cls(score, float(fitted.intercept_[0]), float(fitted.coef_[0, 0]))
+
+    def predict(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Risk (n,) at points (n,)."""
+        risk: NDArray[np.float64] = 1 / (1 + np.exp(-(self.intercept + self.slope * points)))
+        return risk

@@ -1,0 +1,174 @@
+"""A finished run on new patients or another hospital: prepare -> load -> predict -> PREDICTIONS. Nothing is fitted.
+
+The run folder is all that is needed: no cache of the run, and nothing of the data that it was fitted on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ehrdl.batch import DataSpec
+from ehrdl.data.config import DataConfig
+from ehrdl.engine import progress, read_json, say, write_json
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
+from ehrdl.tasks.base import Task
+
+#: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
+_NAMES_SHOWN = 12
+
+
+def score(
+    run: Path,
+    data: DataConfig,
+    task: Task,
+    model: Callable[[DataSpec], Network],
+    trainer: dict[str, Any],
+    out: Path | None = None,
+) -> Path:
+    """Score the cohort of `data` with every model of a finished run.
+
+    Args:
+        run: the run folder.
+        data: the new patients; the options of the run but for where they are.
+        task: the task of the run. Labels are those that can be computed; the models never read them.
+        model: makes the network, as in the run.
+        trainer: accelerator and precision are taken from it.
+        out: folder for the result; by default one in `run/predict/`, named after the data.
+
+    Returns:
+        The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what these data lack) and `manifest.json`.
+
+    Raises:
+        EhrdlError: no finished run, a model of another architecture, or data that the run cannot read.
+    """
+    check_run(run)
+    data.source.fingerprint(data.prepare.verify)
+    from ehrdl.data.apply import Fitted, apply
+    from ehrdl.data.prepare import find_samples, read_events
+    from ehrdl.training.predict import write_predictions
+
+    manifest = read_json(run / "manifest.json")
+    tokenizer = run / "tokenizer"
+    fitted = Fitted(
+        spec=DataSpec.from_dict(read_json(run / "spec.json")),
+        tokenizer=str(tokenizer) if tokenizer.is_dir() else data.notes.tokenizer,
+        events=manifest.get("events"),
+    )
+    events = read_events(data)
+    result = find_samples(events, task)
+    prepared, gaps = apply(data, events, result, fitted)
+    _say_gaps(gaps)
+    parts = _predictions(run, prepared, data, model, trainer, manifest["seeds"][0])
+    target = out or run / "predict" / events.name
+    target.mkdir(parents=True, exist_ok=True)
+    table = write_predictions(parts, target / "predictions.parquet")
+    write_json(target / "flow.json", {"steps": [asdict(step) for step in result.flow], "notes": result.notes})
+    write_json(target / "gaps.json", gaps)
+    facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task")}
+    facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
+    write_json(target / "manifest.json", facts)
+    _say_result(table, target)
+    return target
+
+
+def check_run(run: Path) -> None:
+    """Refuse a folder that is no finished run, or has lost a part.
+
+    Raises:
+        ConfigError: naming the file that is not there.
+    """
+    if not run.is_dir():
+        raise ConfigError(f"--run {run}: there is no such folder; give a finished run, such as runs/quickstart")
+    for name in ("config.yaml", "manifest.json", "spec.json"):
+        if not (run / name).is_file():
+            raise ConfigError(f"--run {run}: is no finished run ({name} is missing); its config finishes it")
+
+
+def _predictions(
+    run: Path,
+    prepared: Any,
+    data: DataConfig,
+    model: Callable[[DataSpec], Network],
+    trainer: dict[str, Any],
+    seed0: int,
+) -> list[Any]:
+    """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
+    import numpy as np
+
+    from ehrdl.data.module import ClinicalDataModule
+    from ehrdl.training.apply import baseline_probs, load_deep
+    from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
+
+    calibrators = read_calibrators(run / "calibration.json")
+    outputs = [output.name for output in prepared.spec.outputs]
+    every = np.arange(len(prepared.samples))
+    jobs: list[tuple[str, int, Any, Any]] = []
+    for name, prob in baseline_probs(run / "models", prepared):
+        jobs.append((name, seed0, every, prob))
+    module = ClinicalDataModule(prepared, data.batch)
+    with progress() as bar:
+        for name, seed, path in bar.track(list(_checkpoints(run)), description="deep models"):
+            rows, prob = predict(load_deep(path, model), module.every_dataloader(), trainer)
+            jobs.append((name, seed, rows, prob))
+    parts = [
+        prediction_rows(prepared.samples, outputs, name, seed, rows, prob, calibrators.get((name, seed), {}))
+        for name, seed, rows, prob in jobs
+    ]
+    if not parts:
+        raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
+    return parts + true_risk(prepared, every, seed0)
+
+
+def _checkpoints(run: Path) -> Iterator[tuple[str, int, Path]]:
+    """Name, seed and file of every deep model of a run."""
+    for path in sorted((run / "checkpoints").glob("*.ckpt")):
+        if match := re.fullmatch(r"(\w+)-seed(\d+)", path.stem):
+            yield match[1], int(match[2]), path
+
+
+def describe_gaps(gaps: dict[str, Any]) -> list[str]:
+    """What the models knew and the data lack, and the other way round, a line each; no line where nothing differs."""
+    lines = [str(line) for line in gaps["missing"]]
+    n = gaps["samples"]
+    if absent := gaps["channels_absent"]:
+        lines.append(f"{len(absent)} channels that the models know are absent here, read as missing: {_some(absent)}")
+    if unknown := gaps["channels_unknown"]:
+        facts = sum(unknown.values())
+        lines.append(
+            f"{len(unknown)} channels that the models never saw are left out ({facts:,} facts): {_some(list(unknown))}"
+        )
+    if units := gaps["unknown_units"]:
+        lines.append(
+            f"{sum(units.values()):,} values of {len(units)} codes are in units that data.concepts does not know, "
+            f"and are left out: {_some([f'{code} ({n_values:,})' for code, n_values in units.items()])}"
+        )
+    if implausible := gaps["implausible_values"]:
+        lines.append(f"{sum(implausible.values()):,} values outside their plausible range are left out")
+    for kind in ("note", "series"):
+        without = gaps[f"samples_without_{kind}"]
+        if n and without / n > 0.5:
+            lines.append(f"{without:,} of {n:,} samples have no {kind} in the window")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _say_gaps(gaps: dict[str, Any]) -> None:
+    for line in describe_gaps(gaps):
+        say(f"note: {line}")
+
+
+def _say_result(table: Any, target: Path) -> None:
+    known = int(table[["sample_id", "output", "label"]].drop_duplicates()["label"].notna().sum())
+    models = ", ".join(dict.fromkeys(table["model"]))
+    path = target / "predictions.parquet"
+    say(f"{table['sample_id'].nunique():,} samples scored by {models}; {known:,} labels are known")
+    say(f"predictions: {path}\nnext: ehrdl report {path}" if known else f"predictions: {path}")

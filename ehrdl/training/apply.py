@@ -1,0 +1,73 @@
+"""The models of a finished run, loaded from its folder and applied to prepared data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ehrdl.batch import DataSpec
+from ehrdl.data.history import read_history
+from ehrdl.data.prepare import Prepared
+from ehrdl.data.table import tabulate
+from ehrdl.engine import say
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
+from ehrdl.models.score import SCORES
+from ehrdl.models.tabular import BASELINES, READS_TEXT
+from ehrdl.training.baseline import load
+from ehrdl.training.config import Optim
+from ehrdl.training.lit import LitClassifier
+from ehrdl.training.score import load_score, score_points
+
+
+def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
+    """A fitted deep model, in evaluation mode.
+
+    Args:
+        path: its checkpoint; it holds the spec that the network was built for.
+        make: makes the network, as in the run.
+
+    Raises:
+        ConfigError: no checkpoint of ehrdl, or one of another architecture.
+    """
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        spec = DataSpec.from_dict(content["hyper_parameters"]["spec"])
+        optim = Optim(**content["hyper_parameters"]["optim"])
+    except Exception as error:  # a damaged file raises whatever its bytes lead the reader to
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"{path}: is no checkpoint of this version of ehrdl ({reason})") from None
+    model = LitClassifier(make(spec), spec, optim)
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\t")[1:2]).strip()[:200]
+        raise ConfigError(f"{path}: is of another architecture than `model` in the config ({reason})") from None
+    return model.eval()
+
+
+def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and probabilities (n_samples, K) of every baseline in the folder `models` of a run, on all samples."""
+    outputs = [output.name for output in prepared.spec.outputs]
+    names = _names(folder, outputs)
+    table = tabulate(prepared.dataset, np.arange(len(prepared.samples))) if set(names) - set(SCORES) else None
+    history = read_history(prepared.events) if set(names) & set(SCORES) else None
+    for name in names:
+        if name in READS_TEXT and prepared.dataset.notes is None:
+            say(f"{name}: left out, since these data have no notes")
+        elif history is not None and name in SCORES:
+            points = score_points(name, history, prepared.samples, prepared.dataset.store)
+            models = [load_score(folder / f"{name}-{output}.json") for output in outputs]
+            yield name, np.stack([model.predict(points) for model in models], axis=1)
+        else:
+            fitted = [load(folder / f"{name}-{output}.skops") for output in outputs]
+            yield name, np.stack([model.predict_proba(table)[:, 1] for model in fitted], axis=1)
+
+
+def _names(folder: Path, outputs: list[str]) -> list[str]:
+    """The baselines of a run: each has a file for every output."""
+    known = (*BASELINES, *SCORES)
+    return [name for name in known if all(list(folder.glob(f"{name}-{output}.*")) for output in outputs)]

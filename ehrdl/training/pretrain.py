@@ -1,0 +1,161 @@
+"""Masked-token pretraining of a note encoder on the training subjects' notes, before any label is seen.
+
+Labels are few and words are many: an encoder that first learns which words stand for each other needs fewer outcomes to
+learn which of them matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).
+The weights are made once a seed and shared by every model of the run that reads notes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ehrdl.data.collate import NoteFrame
+from ehrdl.data.notes import Notes
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine import say
+from ehrdl.errors import ConfigError
+from ehrdl.schema import TRAIN
+from ehrdl.training.config import Optim
+from ehrdl.training.schedule import warmup_cosine
+
+#: Share of tokens that are hidden and guessed (Devlin 2019).
+_MASKED = 0.15
+_CHUNKS_A_BATCH = 128
+#: Chunks are sorted by length among so many batches, so that little is padding.
+_BATCHES_A_POOL = 20
+_ONE_DEVICE = ("accelerator", "precision")
+
+
+def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, Any], path: Path, seed: int) -> None:
+    """Pretrain a note encoder in place, or load what this run has pretrained already.
+
+    Args:
+        encoder: has `states(tokens, valid, blank)` and `embeddings()`, as `NoteTransformer` has.
+        prepared: its training subjects' notes are read, all of them, whatever sample sees them.
+        optim: `pretrain_epochs` and `pretrain_lr`.
+        trainer: arguments of the Lightning trainer; accelerator and precision are taken from it.
+        path: file of the pretrained weights.
+        seed: of the masks and the order of the notes.
+
+    Raises:
+        ConfigError: the encoder cannot guess tokens.
+    """
+    if not hasattr(encoder, "states"):
+        raise ConfigError(f"optim.pretrain_epochs: {type(encoder).__name__} cannot be pretrained on notes; set it to 0")
+    if path.is_file():
+        encoder.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+        return
+    notes, frame = prepared.dataset.notes, prepared.frame
+    assert notes is not None and frame is not None
+    chunks = Chunks(notes, frame, np.unique(prepared.samples.subject_id[prepared.samples.split == TRAIN]))
+    module = MaskedTokens(encoder, optim, -(-len(chunks) // _CHUNKS_A_BATCH) * optim.pretrain_epochs)
+    loader = DataLoader(chunks, batch_sampler=_Pools(chunks.lengths, seed), collate_fn=chunks.collate)
+    options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
+    visible = os.isatty(2) and trainer.get("enable_progress_bar", True)
+    shell = pl.Trainer(
+        devices=1,
+        max_epochs=optim.pretrain_epochs,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=visible,
+        callbacks=[TQDMProgressBar(refresh_rate=10)] if visible else [],
+        **options,
+    )
+    shell.fit(module, loader)
+    part = path.with_name(f".{path.name}.part")
+    torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, part)
+    os.replace(part, path)
+    loss = float(shell.callback_metrics["masked"])
+    say(f"notes: pretrained on {len(chunks):,} chunks of training subjects, {loss:.2f} nats a hidden token")
+
+
+class MaskedTokens(pl.LightningModule):
+    """Guesses hidden tokens from the states of an encoder; the output weights are the input embeddings."""
+
+    def __init__(self, encoder: Any, optim: Optim, n_steps: int) -> None:
+        super().__init__()
+        self.encoder, self.optim, self.n_steps = encoder, optim, n_steps
+        n_tokens, width = encoder.embeddings().weight.shape
+        self.guess = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(n_tokens))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Cross-entropy of the hidden tokens [nats]."""
+        tokens, valid = batch
+        blank = (torch.rand(tokens.shape, device=tokens.device) < _MASKED) & valid
+        states = self.encoder.states(tokens, valid, blank)[blank]
+        logits = self.guess(states) @ self.encoder.embeddings().weight.T + self.bias
+        loss = nn.functional.cross_entropy(logits.float(), tokens[blank])
+        self.log("masked", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(tokens))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with the warm-up of the fit that follows."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.optim.pretrain_lr, weight_decay=0.01)
+        return warmup_cosine(optimizer, self.n_steps, self.optim.warmup)
+
+
+class Chunks(Dataset[np.ndarray]):
+    """The chunks of some subjects' notes, cut as batches cut them and sliced when they are asked for."""
+
+    def __init__(self, notes: Notes, frame: NoteFrame, subjects: np.ndarray) -> None:
+        assert notes.tokens is not None
+        self.tokens, self.frame = notes.tokens, frame
+        owner = np.repeat(notes.subjects, np.diff(notes.offsets))
+        room = frame.chunk_tokens - 2
+        own = np.flatnonzero(np.isin(owner, subjects))
+        n_chunks = -(-self.tokens.lengths[own] // room)
+        self.note = np.repeat(own, n_chunks)
+        self.start = (np.arange(len(self.note)) - np.repeat(np.cumsum(n_chunks) - n_chunks, n_chunks)) * room
+        self.lengths = np.minimum(self.tokens.lengths[self.note] - self.start, room) + 2
+
+    def __len__(self) -> int:
+        return len(self.note)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Token ids of one chunk, framed."""
+        start = self.start[row]
+        inner = self.tokens[int(self.note[row])][start : start + self.lengths[row] - 2]
+        return np.concatenate([[self.frame.cls_id], inner, [self.frame.sep_id]])
+
+    def collate(self, chunks: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Tokens (C, L), padded, and which are real."""
+        tokens = np.full((len(chunks), max(map(len, chunks))), self.frame.pad_id, np.int64)
+        valid = np.zeros(tokens.shape, bool)
+        for i, chunk in enumerate(chunks):
+            tokens[i, : len(chunk)], valid[i, : len(chunk)] = chunk, True
+        return torch.from_numpy(tokens), torch.from_numpy(valid)
+
+
+class _Pools(Sampler[list[int]]):
+    """Batches of chunks of like length, in a new order every epoch."""
+
+    def __init__(self, lengths: np.ndarray, seed: int) -> None:
+        self.lengths, self.seed, self.epoch = lengths, seed, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // _CHUNKS_A_BATCH)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        order = rng.permutation(len(self.lengths))
+        pool = _CHUNKS_A_BATCH * _BATCHES_A_POOL
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            order[start : start + pool] = rows[np.argsort(self.lengths[rows], kind="stable")]
+        batches = [order[at : at + _CHUNKS_A_BATCH] for at in range(0, len(order), _CHUNKS_A_BATCH)]
+        for i in rng.permutation(len(batches)):
+            yield batches[i].tolist()

@@ -1,0 +1,28 @@
+"""The learning rate over a fit: a linear warm-up, then half a cosine to zero, a step at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+
+def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float) -> dict[str, Any]:
+    """What a LightningModule returns from `configure_optimizers`.
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        n_steps: of the whole fit.
+        warmup: share of them in which the rate rises.
+    """
+    total = max(1, n_steps)
+    warm = max(1, round(warmup * total))
+
+    def rate(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
