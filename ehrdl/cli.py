@@ -218,7 +218,10 @@ def _check_groups(file: str, content: Mapping[Any, Any], keys: list[str], prefix
                 raise ConfigError(f"{file}: {prefix}{name}: there is no such key. Allowed: class_path, init_args")
             if not isinstance(value, kind):
                 raise ConfigError(f"{file}: {prefix}{name}: expected {kind.__name__}, got {value!r}")
+    allowed = _below(prefix.removesuffix("."), keys)
     for name, value in content.items():
+        if value == {} and allowed and name not in allowed:  # the parser would drop it without a word
+            raise ConfigError(f"{file}: {_unknown(prefix.removesuffix('.'), str(name), allowed)}")
         inner = _below(f"{prefix}{name}", keys)
         if isinstance(value, dict):
             _check_groups(file, value, keys, f"{prefix}{name}.")
@@ -324,6 +327,10 @@ def _classes(kind: str) -> list[str]:
     return found
 
 
+#: However a library says it: the operating system's words, DuckDB's, Arrow's, torch's.
+_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded|errno 28\b|StreamWriter failed writing", re.I)
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Errors that ehrdl raises on purpose become one line; anything else is a bug and keeps its traceback."""
@@ -331,6 +338,11 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except EhrdlError as error:
         fail(" ".join(str(error).split()))
+    except Exception as error:
+        if _DISK_FULL.search(str(error)):
+            reason = " ".join(str(error).split())[:200]
+            fail(f"the disk is full ({reason}); free some space, or move data.prepare.cache and run.root")
+        raise
     except KeyboardInterrupt:
         print("ehrdl: stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None

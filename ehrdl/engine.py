@@ -97,7 +97,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal
+    hidden = quiet or not console.is_terminal or console.is_jupyter
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
         yield bar
 

@@ -109,7 +109,7 @@ SERIES = "model.init_args.series"
         ("data.sorce", "data.sorce: there is no such key; did you mean source? Allowed: batch, concepts, notes, "),
         (
             "data.split.tunning",
-            "data.split.tunning: there is no such key; did you mean tuning? Allowed: held_out, seed",
+            "data.split.tunning: there is no such key; did you mean tuning? Allowed: cut_year, ",
         ),
         ("data.source.init_args.rot", "data.source.init_args.rot: there is no such key; did you mean root? Allowed: "),
         ("task.init_args.minage", "task.init_args.minage: there is no such key; did you mean min_age? Allowed: "),
@@ -186,7 +186,11 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
         ("baselines", ["magic"], "baselines: 'magic' is not one of prevalence, "),
         ("run", "nothing.yaml", "run: expected the keys name, overwrite, root, or a config file, got 'nothing.yaml'"),
         ("optim", [1], "config.yaml: optim: expected the keys ema_decay, lr, patience, "),
-        ("data.split", None, "config.yaml: data.split: expected the keys held_out, seed, tuning, got None"),
+        (
+            "data.split",
+            None,
+            "config.yaml: data.split: expected the keys cut_year, held_out, kind, last_year, seed, tuning, got None",
+        ),
         ("task.init_args", [1], "config.yaml: task.init_args: expected dict, got [1]"),
         ("run.name", "a/b", "run.name: 'a/b' is not a folder name"),
         ("optim.lr", -1, "optim.lr: -1.0 is not above 0"),
@@ -203,7 +207,10 @@ def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, conf
 
 
 SOURCES = "ehrdl.data.sources.mimic4.Mimic4, ehrdl.data.sources.synthetic.Synthetic"
-TASKS, NETWORKS = "ehrdl.tasks.readmission.Readmission", "ehrdl.models.multimodal.MultimodalModel"
+TASKS, NETWORKS = (
+    "ehrdl.tasks.diagnosis.HeartFailure, ehrdl.tasks.readmission.Readmission",
+    "ehrdl.models.multimodal.MultimodalModel",
+)
 
 
 @pytest.mark.parametrize(

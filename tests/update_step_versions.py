@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).resolve().with_name("step_versions.json")
+_MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
 _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
@@ -15,7 +16,7 @@ STEPS = {
     "series": {"ehrdl/data/store.py": ["build"]},
     "notes": {"ehrdl/data/notes.py": ["collect", "tokenize"]},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
-    "mimic4": {"ehrdl/data/sources/mimic4.py": [], "ehrdl/data/sources/raw.py": []},
+    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
 }
 

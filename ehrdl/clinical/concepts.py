@@ -2,7 +2,12 @@
 
 `concepts.csv` has one row a (base code, source unit); canonical value = value * factor + offset, and a canonical value
 outside [low, high] is an error of entry. The first row of a base code has the item's usual unit and serves when the
-unit is empty. A unit that has no row is unknown: its values are never guessed. Channels are blood and bedside only.
+unit is empty. A unit that has no row is unknown: its values are never guessed. Lab channels are of blood only.
+
+An event is a fact without a number. Its code may hold `*`, for any text, and its `source_unit` says what may follow the
+code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of `EMAR//started*`),
+or nothing for anything. Case does not count, and the first row that fits decides, so what is not meant (eye drops,
+cancelled cultures) stands in a row of its own above.
 
 The column `source` says where the figures come from. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
 arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
@@ -11,13 +16,22 @@ the ends of the scale. `factor`: the molar mass or definition behind a conversio
 is in the MIMIC-IV demo 2.2, so its units are those of its sibling items. Labels are those of d_labitems and d_items.
 
 A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples: labevents names the specimen in another item
-(52033), so what needs arterial values alone must join that item.
+(52033, kept as the event `blood_gas_specimen`), so what needs arterial values alone must join that item.
+
+`antibiotic` is a systemic drug that was given: an item of the category Antibiotics of d_items (it holds antifungals,
+antivirals and antiparasitics too), or an administration by the beginning of the drug's name, from MIT-LCP/mimic-code
+(mimic-iv/concepts/medication/antibiotic.sql) and our own list. `antibiotic_ordered` is a prescription, and
+`antibiotic_local` what hardly reaches the blood. `iv_loop_diuretic_given` is charted in the ICU;
+`loop_diuretic_given`, of the administration record, has no route. `culture` is any specimen taken but screens for
+carriers, serology and tests for viruses, which are `infection_test`.
 """
 
 import csv
+import fnmatch
 import math
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -30,7 +44,8 @@ from ehrdl.errors import SchemaError
 _TEXTS = ("code", "source_unit", "channel", "kind", "category", "unit", "label", "source")
 _NUMBERS = ("factor", "offset", "low", "high")
 _KINDS = ("numeric", "event")
-_CATEGORIES = ("lab", "vital", "encounter")
+_ANY = "(?:(?!//).)*"
+_CATEGORIES = ("lab", "vital", "encounter", "drug", "fluid", "output", "procedure", "culture")
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Channel:
     Attributes:
         name: what the store, the models and the reports call it.
         kind: numeric, or event (a fact without a number, stored with value 1).
-        category: lab, vital or encounter.
+        category: lab, vital, encounter, drug, fluid, output, procedure or culture.
         unit: canonical unit; empty for an event.
         low: smallest plausible value [unit]; NaN for an event.
         high: largest plausible value [unit]; NaN for an event.
@@ -76,8 +91,8 @@ class Concepts:
         """Find the concept of each EVENTS code, so that SQL needs nothing but an equality join on `code`.
 
         Args:
-            codes: distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. An encounter code is
-                known by what stands before its first `//`, a measurement by its first two parts and its unit.
+            codes: distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is known
+                by its first two parts and its unit, an event by its base code and what may follow it.
 
         Returns:
             `code` and the columns of `frame`, one row a known code; unknown codes and units have none.
@@ -96,13 +111,25 @@ class Concepts:
     def _row(self, code: str) -> int | None:
         head, _, rest = code.partition("//")
         item, _, unit = rest.partition("//")
-        return self._rows.get((head, ""), self._rows.get((f"{head}//{item}", unit_key(unit))))
+        row = self._numbers.get((f"{head}//{item}", unit_key(unit)))
+        if row is not None:
+            return row
+        return next((row for row, pattern in self._events.get(head, ()) if pattern.fullmatch(code)), None)
 
     @cached_property
-    def _rows(self) -> dict[tuple[str, str], int]:
-        keys = list(zip(self.frame.base_code, self.frame.source_unit, strict=True))
-        rows = {key: row for row, key in enumerate(keys)}
-        return rows | {(code, ""): row for row, (code, _) in enumerate(keys) if self.frame.is_default.iat[row]}
+    def _numbers(self) -> dict[tuple[str, str], int]:
+        numeric = self.frame[self.frame.kind == "numeric"]
+        rows = dict(zip(zip(numeric.base_code, numeric.source_unit, strict=True), numeric.index, strict=True))
+        default = numeric[numeric.is_default]
+        return rows | {(code, ""): row for row, code in default.base_code.items()}
+
+    @cached_property
+    def _events(self) -> dict[str, list[tuple[int, re.Pattern[str]]]]:
+        found: dict[str, list[tuple[int, re.Pattern[str]]]] = {}
+        events = self.frame[self.frame.kind == "event"]
+        for row, code, rest in zip(events.index, events.base_code, events.source_unit, strict=True):
+            found.setdefault(code.split("//")[0], []).append((row, _pattern(code, rest)))
+        return found
 
 
 def unit_key(unit: str) -> str:
@@ -112,6 +139,13 @@ def unit_key(unit: str) -> str:
     'mmhg'
     """
     return unit.replace(" ", "").lower()
+
+
+def _pattern(code: str, rest: str) -> re.Pattern[str]:
+    """What the whole code of an event looks like; `*` never crosses a `//` within the base code."""
+    base = "//".join(part.replace("*", _ANY) for part in re.escape(code).replace(r"\*", "*").split("//"))
+    ends = "|".join(fnmatch.translate(end) for end in rest.split("|")) if rest else ".*"
+    return re.compile(f"{base}(?://(?:{ends}))" + ("" if rest else "?"), re.IGNORECASE | re.DOTALL)
 
 
 def load(path: Path | None = None) -> Concepts:
@@ -129,21 +163,23 @@ def load(path: Path | None = None) -> Concepts:
     file: Path | Traversable = files("ehrdl.clinical") / "concepts.csv" if path is None else path
     channels: dict[str, Channel] = {}
     rows: dict[tuple[str, str], dict[str, object]] = {}
-    owner: dict[str, str] = {}  # base code -> its channel
+    owner: dict[str, Channel] = {}  # base code -> the channel of its first row
     for line, cells in _lines(file):
         where = f"{file}: line {line}"
         channel, factor, offset = _parse(where, cells)
-        code, unit = cells["code"], unit_key(cells["source_unit"])
+        code, unit = cells["code"], cells["source_unit"]
         is_default = code not in owner
-        if owner.setdefault(code, channel.name) != channel.name:
-            raise SchemaError(f"{where}: column channel: {channel.name!r}, but {code} is already {owner[code]!r}")
+        if (first := owner.setdefault(code, channel)) != channel and "numeric" in (first.kind, channel.kind):
+            raise SchemaError(f"{where}: column channel: {channel.name!r}, but {code} is already {first.name!r}")
+        if channel.kind == "numeric":
+            unit = unit_key(unit)
+            if not unit and not is_default:
+                raise SchemaError(f"{where}: column source_unit: '' must stand in the first row of {code}")
         if (code, unit) in rows:
             raise SchemaError(f"{where}: column source_unit: {unit!r} is already given for {code}")
-        if not unit and not is_default:
-            raise SchemaError(f"{where}: column source_unit: '' must stand in the first row of {code}")
         _check_same(where, channels.setdefault(channel.name, channel), channel)
         rows[code, unit] = {"base_code": code, "source_unit": unit, "is_default": is_default, "channel": channel.name}
-        rows[code, unit] |= asdict(channel) | {"factor": factor, "offset": offset}
+        rows[code, unit] |= vars(channel) | {"factor": factor, "offset": offset}
         rows[code, unit] |= {"label": cells["label"], "source": cells["source"]}
     if not rows:
         raise SchemaError(f"{file}: no rows; expected at least one concept")
@@ -182,10 +218,12 @@ def _parse(where: str, cells: dict[str, str]) -> tuple[Channel, float, float]:
             raise SchemaError(f"{where}: column {name}: {cells[name]!r} is none of {', '.join(allowed)}")
     name, kind, category, unit = (cells[column] for column in ("channel", "kind", "category", "unit"))
     if kind == "event":
-        for column in ("source_unit", "unit", *_NUMBERS):
+        for column in ("unit", *_NUMBERS):
             if cells[column]:
                 raise SchemaError(f"{where}: column {column}: {cells[column]!r}, but an event has none")
         return Channel(name, kind, category, unit, math.nan, math.nan), 1.0, 0.0
+    if "*" in cells["code"]:
+        raise SchemaError(f"{where}: column code: {cells['code']!r} has a *, which only an event may have")
     factor, offset, low, high = (_number(where, column, cells[column]) for column in _NUMBERS)
     if factor <= 0:
         raise SchemaError(f"{where}: column factor: {cells['factor']!r} is not above 0")
@@ -206,7 +244,7 @@ def _number(where: str, column: str, cell: str) -> float:
 
 def _check_same(where: str, first: Channel, other: Channel) -> None:
     """Refuse a row that describes its channel otherwise than the channel's first row."""
-    for column, value in asdict(other).items():
+    for column, value in vars(other).items():
         expected = getattr(first, column)
         if value != expected and not (value != value and expected != expected):  # NaN equals NaN here
             raise SchemaError(f"{where}: column {column}: {value!r}, but channel {first.name} has {expected!r}")

@@ -18,9 +18,9 @@ from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.prepare import Prepared, hidden_channels, open_series, tokenized, with_presence
-from ehrdl.data.split import assign
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.store import Store
+from ehrdl.data.temporal import split_samples
 from ehrdl.engine import read_json
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import HELD_OUT, SAMPLES, TaskResult, check
@@ -59,10 +59,9 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
     known = concept_tables.load(Path(data.concepts) if data.concepts else None)
     _check_units(spec, known)
     series = open_series(data, events, known)
-    split: Any = HELD_OUT
+    samples = result.samples.assign(split=HELD_OUT)
     if events.name == fitted.events:
-        split = assign(result.samples.subject_id.to_numpy(), data.split)
-    samples = result.samples.assign(split=split)
+        samples, _ = split_samples(result.samples, data.split, events)
     words, frame = None, None
     if fitted.tokenizer and "note" in spec.modalities:
         words, frame = tokenized(data, events, fitted.tokenizer)

@@ -19,11 +19,14 @@ class NoteOptions:
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
+        mask_sections: headers, such as `Discharge Disposition`, whose section is cut from discharge summaries before
+            any model reads them; up to the next line that is a header alone.
     """
 
     tokenizer: str | None = None
     vocab_size: int = 4000
     chunk_tokens: int = 256
+    mask_sections: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
@@ -31,6 +34,12 @@ class NoteOptions:
             raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
         if self.vocab_size < 100:
             raise ConfigError(f"data.notes.vocab_size: {self.vocab_size} is below 100")
+        for section in self.mask_sections:
+            if not section.strip() or section.strip().endswith(":"):
+                raise ConfigError(
+                    f"data.notes.mask_sections: {section!r} is no header; give its words without the colon, "
+                    "such as Discharge Disposition"
+                )
 
 
 @dataclass(frozen=True)

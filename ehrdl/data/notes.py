@@ -8,6 +8,7 @@ fact.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ehrdl.engine import Prepare, connect, progress
+from ehrdl.engine import Prepare, connect, progress, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 2
+VERSION = 3
 
 _ROWS_A_BATCH = 1000
 _NOTES = """
@@ -32,6 +33,10 @@ _NOTES = """
     WHERE code LIKE 'NOTE//%' AND text_value IS NOT NULL AND available_time IS NOT NULL
     ORDER BY subject_id, available, time, code, text
 """
+_SUMMARY = "NOTE//discharge"
+# A line of its own, such as `Followup Instructions:` or `History of Present Illness:`. A line that goes on after the
+# colon (`Mental Status: Clear`) stays in the section that it stands in: too much is safe, too little is a leak.
+_HEADER = r"^[ \t]*[A-Z][a-z]+(?:[ \t]+(?:[A-Z][\w/&'-]*|of|on|or|and|the|to|for|in|with|at))*[ \t]*:[ \t]*$"
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,52 @@ class TokenLists:
         return tokens
 
 
-def collect(events: Path, out: Path, prepare: Prepare) -> None:
-    """Write all notes of an EVENTS folder into `out`, ordered by subject and availability."""
+def collect(events: Path, out: Path, prepare: Prepare, mask_sections: Sequence[str] = ()) -> None:
+    """Write all notes of an EVENTS folder into `out`, ordered by subject and availability.
+
+    Args:
+        events: the EVENTS folder.
+        out: gets `text.arrow`, and `masked.json`: by section, the summaries that it was cut from.
+        prepare: memory.
+        mask_sections: headers of the sections whose bodies are cut from discharge summaries.
+    """
+    masked = dict.fromkeys(mask_sections, 0)
     with connect(prepare, out) as con:
         con.execute("SET preserve_insertion_order = true")
         reader = con.sql(_NOTES.format(events=events)).to_arrow_reader(_ROWS_A_BATCH)
         with pa.OSFile(str(out / "text.arrow"), "wb") as file, pa.ipc.new_stream(file, reader.schema) as writer:
             for batch in reader:
-                writer.write_batch(batch)
+                writer.write_batch(_mask_batch(batch, masked) if masked else batch)
+    write_json(out / "masked.json", masked)
+
+
+def _mask_batch(batch: pa.RecordBatch, masked: dict[str, int]) -> pa.RecordBatch:
+    """Cut the sections from the batch's discharge summaries and count them in `masked`."""
+    texts = batch["text"].to_pylist()
+    for row, code in enumerate(batch["code"].to_pylist()):
+        if code.startswith(_SUMMARY):
+            for section in masked:
+                texts[row], found = mask_section(texts[row], section)
+                masked[section] += found
+    field = batch.schema.field("text")
+    return batch.set_column(batch.schema.get_field_index("text"), field, pa.array(texts, field.type))
+
+
+def mask_section(text: str, section: str) -> tuple[str, bool]:
+    r"""A discharge summary without the body of a section, and whether it has that section.
+
+    The body ends before the next line that is a header and nothing else, or with the text. The header itself is kept.
+
+    Args:
+        text: the summary.
+        section: its header, in any case, without the colon.
+
+    >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
+    ('Discharge Disposition:\nDischarge Diagnosis:\nCHF', True)
+    """
+    name = r"[ \t]+".join(re.escape(word) for word in section.split())
+    cut, n = re.subn(rf"^([ \t]*(?i:{name})[ \t]*:).*?(?={_HEADER}|\Z)", r"\1\n", text, flags=re.MULTILINE | re.DOTALL)
+    return cut, n > 0
 
 
 def open_notes(folder: Path, tokens: Path | None = None) -> Notes:

@@ -18,8 +18,8 @@ from ehrdl.data.collate import NoteFrame
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
-from ehrdl.data.split import assign
 from ehrdl.data.static import STATICS, static_features, subject_facts
+from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
@@ -80,12 +80,16 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
         SchemaError: a split has no sample, or one class only.
     """
     known = concept_tables.load(Path(data.concepts) if data.concepts else None)
-    samples = result.samples.assign(split=assign(result.samples.subject_id.to_numpy(), data.split))
+    samples, split_facts = split_samples(result.samples, data.split, events)
+    if line := describe_split(split_facts):
+        say(line)
     outputs = [output.name for output in result.outputs]
     _require_classes(samples, outputs)
     series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
     words, frame, tokenizer = _notes(data, events, train_subjects)
+    if frame and (line := describe_notes(split_facts)):
+        say(line)
     static = static_features(samples, subject_facts(events), series)
     channels = vocab.fit_channels(series, train_subjects, hidden_channels(series, known, result.hidden_codes))
     dataset = SampleDataset(samples, static, series, words, data.window, channels)
@@ -93,6 +97,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
     facts = _facts(samples, dataset, series, read_json(events / "source.json"))
+    facts["data"]["split"] = split_facts
     return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
 
 
@@ -111,6 +116,7 @@ def _notes(
     opened = notes.open_notes(texts)
     if not len(opened):
         return None, None, None
+    _say_masked(read_json(texts / "masked.json"))
     name = data.notes.tokenizer
     if name is None:
         fitted = key | {
@@ -128,10 +134,19 @@ def _notes(
     return words, frame, name
 
 
+def _say_masked(masked: dict[str, int]) -> None:
+    for section, n_summaries in masked.items():
+        if not n_summaries:
+            say(f"data.notes.mask_sections: no discharge summary has the section {section!r}; nothing was cut for it")
+        else:
+            say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
+
+
 def _collected(data: DataConfig, events: Path) -> tuple[dict[str, Any], Path]:
     """The key and the folder of the notes' texts."""
-    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION}
-    return key, cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare))
+    sections = sorted(set(data.notes.mask_sections))
+    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION, "mask_sections": sections}
+    return key, cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare, sections))
 
 
 def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:

@@ -1,13 +1,19 @@
-"""Who trains, who tunes, who is held out: by a hash of the subject, so that a subject never stands in two splits."""
+"""Who trains, who tunes, who is held out: by a hash of the subject, so that a subject never stands in two splits.
+
+A temporal split needs the years of the stays as well: `temporal.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from ehrdl.errors import ConfigError
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+
+Kind = Literal["subject", "temporal"]
 
 
 @dataclass(frozen=True)
@@ -15,25 +21,54 @@ class Split:
     """How subjects are split.
 
     Attributes:
-        tuning: share of subjects that tune; the rest after both trains.
-        held_out: share of subjects that are held out.
+        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on.
+        tuning: share of subjects that tune, the rest after both trains; of the training subjects in a temporal split.
+        held_out: share of subjects that are held out; a temporal split does not read it.
         seed: another seed gives another split.
+        cut_year: temporal: the first held-out year. A training stay was in an earlier one at the latest; stays whose
+            years reach over the cut are dropped.
+        last_year: temporal: the last year of the release, which no stay is later than (2019 for MIMIC-IV 2.x, 2022 for
+            3.x); null = years are not capped.
     """
 
+    kind: Kind = "subject"
     tuning: float = 0.1
     held_out: float = 0.2
     seed: int = 0
+    cut_year: int | None = None
+    last_year: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave no one to train on."""
+        """Refuse what leaves no one to train on or to hold out, naming the key."""
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"data.split.kind: {self.kind!r} is not one of {', '.join(get_args(Kind))}")
         for name in ("tuning", "held_out"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"data.split.{name}: {getattr(self, name)} is not between 0 and 1")
-        if self.tuning + self.held_out >= 1:
+        if self.kind == "subject" and self.tuning + self.held_out >= 1:
             shares = f"tuning {self.tuning} and held_out {self.held_out}"
             raise ConfigError(f"data.split: {shares} leave nothing to train on")
         if self.seed < 0:
             raise ConfigError(f"data.split.seed: {self.seed} is below 0")
+        self._check_years()
+
+    def _check_years(self) -> None:
+        for name in ("cut_year", "last_year"):
+            year = getattr(self, name)
+            if year is not None and self.kind == "subject":
+                raise ConfigError(f"data.split.{name}: {year} belongs to data.split.kind temporal")
+            if year is not None and not 1900 <= year <= 2100:
+                raise ConfigError(f"data.split.{name}: {year} is not a calendar year, such as 2017")
+        if self.kind == "subject":
+            return
+        if self.cut_year is None:
+            needs = "data.split.kind temporal needs the first held-out year"
+            raise ConfigError(f"data.split.cut_year: null, but {needs}, such as 2017")
+        if self.last_year is not None and self.cut_year > self.last_year:
+            raise ConfigError(
+                f"data.split.cut_year: {self.cut_year} is after data.split.last_year {self.last_year}; "
+                "nobody would be held out"
+            )
 
 
 def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
@@ -42,12 +77,14 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
     >>> assign(np.array([1, 2, 1]), Split()).tolist()[::2] == [assign(np.array([1]), Split())[0]] * 2
     True
     """
-    u = _uniform(subject_id, split.seed)
+    if split.kind != "subject":
+        raise ConfigError("data.split.kind: temporal splits stays by their years, and cannot split subjects alone")
+    u = uniform(subject_id, split.seed)
     names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
     return names.astype(object)
 
 
-def _uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
+def uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
     """A number in [0, 1) a subject: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over id and seed."""
     with np.errstate(over="ignore"):
         x = subject_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)

@@ -57,6 +57,11 @@ class NoteTransformer(nn.Module, Encoder):
         features, present = self.link_pool(self._chunks(batch.tokens, batch.token_valid), batch)
         return features, present
 
+    def attention(self, batch: Batch) -> Tensor:
+        """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""
+        _, weight = self.link_pool.weigh(self._chunks(batch.tokens, batch.token_valid), batch)
+        return weight
+
     def _chunks(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Chunk vectors (C, D), encoded in groups of like length.
 
@@ -139,14 +144,18 @@ class LinkPool(nn.Module):
     def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a link, and whether there is a link (B,)."""
         n_rows = batch.batch_size + 1  # the last row takes the filler chunks
-        age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
-        links = chunks[batch.link_chunk] + self.age(age)
-        score = self.score(links.tanh()).float() - self.recency * age
-        weight = scatter_softmax(score.squeeze(1), batch.link_sample, n_rows)
+        links, weight = self.weigh(chunks, batch)
         weighted = weight.to(links.dtype).unsqueeze(1) * links
         pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weighted)
         present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
         return pooled[:-1], present[:-1]
+
+    def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Each link's vector (E, D), which knows the note's age, and its weight (E,), which sum to 1 over a sample."""
+        age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
+        links = chunks[batch.link_chunk] + self.age(age)
+        score = self.score(links.tanh()).float() - self.recency * age
+        return links, scatter_softmax(score.squeeze(1), batch.link_sample, batch.batch_size + 1)
 
 
 def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:

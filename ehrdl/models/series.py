@@ -14,7 +14,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
 
-N_SUMMARIES = 7
+N_SUMMARIES = 8
 #: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
 SLOPE_RIDGE = 0.25
 
@@ -45,7 +45,7 @@ class SeriesGRU(nn.Module, Encoder):
         bin_hours: length of a bin [h]; it divides the window.
         layers: recurrent layers.
         dropout: share of units dropped in training.
-        summaries: also read last, mean, min, max, slope, count and time since last of each channel.
+        summaries: also read last, mean, min, max, slope, count, time since last, and last less first of each channel.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
 
 
 def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
-    """Last, mean, min, max, slope [1/d], log count and time since last of each channel: (B, 7 H), 0 where none.
+    """Last, mean, min, max, slope [1/d], log count, time since last, last less first: (B, 8 H), 0 where none.
 
     Time since last is a share of the window; 1 where the channel was never observed.
     """
@@ -155,15 +155,17 @@ def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float)
     covariance, variance = _sum(day_off * value_off, cell, n_cells), _sum(day_off * day_off, cell, n_cells)
     low = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amin", include_self=False)[:-1]
     high = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amax", include_self=False)[:-1]
+    latest = value.reshape(-1)[last] * observed
     since = torch.where(observed, (-batch.hours.reshape(-1)[last] / window_hours).clamp(0, 1), 1.0)
     parts = [
-        value.reshape(-1)[last] * observed,
+        latest,
         mean,
         low,
         high,
         (covariance / (variance + SLOPE_RIDGE)).clamp(-5, 5),
         count.log1p(),
         since,
+        latest - value.reshape(-1)[_first_position(cell, n_cells)] * observed,
     ]
     return torch.stack(parts, dim=-1).view(batch.batch_size, n_channels * N_SUMMARIES)
 
@@ -179,6 +181,13 @@ def _last_position(batch: Batch, cell: Tensor, n_cells: int) -> tuple[Tensor, Te
     position = torch.arange(cell.numel(), device=cell.device)
     last = position.new_full((n_cells + 1,), -1).scatter_reduce(0, cell, position, "amax")[:-1]
     return last.clamp(min=0), last >= 0
+
+
+def _first_position(cell: Tensor, n_cells: int) -> Tensor:
+    """Flat position of each cell's first observation; some position where there is none."""
+    position = torch.arange(cell.numel(), device=cell.device)
+    first = position.new_full((n_cells + 1,), cell.numel()).scatter_reduce(0, cell, position, "amin")[:-1]
+    return first.clamp(max=cell.numel() - 1)
 
 
 def _sum(value: Tensor, cell: Tensor, n_cells: int) -> Tensor:

@@ -37,9 +37,7 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     table = read_predictions(path)
     if not table.label.notna().any():
-        raise SchemaError(
-            f"{path}: column label: no label is known, so there is nothing to compare with"
-        )
+        raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     metrics = evaluate(table, on_draws=on_draws)
     folder = out or path.parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,28 +6,20 @@ day are one episode: a transfer within the hospital or a same-day return is no r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ehrdl.clinical.codes import (
-    CANCER_TREATMENT,
-    DELIVERY,
-    OBSERVATION_ADMISSIONS,
-    PSYCHIATRIC,
-    REHABILITATION,
-    SURGICAL_SERVICES,
-    CodeSet,
-    sql,
-)
+from ehrdl.clinical.codes import OBSERVATION_ADMISSIONS, SURGICAL_SERVICES, CodeSet, sql
 from ehrdl.schema import BIRTH, DEATH
 
 if TYPE_CHECKING:
     import duckdb
 
 #: What a source writes where the hospital did not know.
-_MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER"})
+_MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED", "PATIENT DECLINED TO ANSWER"})
 _DAY_US = 86_400_000_000
 
 _PREFIXES = (
@@ -36,20 +28,24 @@ _PREFIXES = (
 )
 
 
-def read_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+def read_stays(
+    events: duckdb.DuckDBPyRelation, principal: Sequence[CodeSet] = (), coded: Sequence[CodeSet] = ()
+) -> pd.DataFrame:
     """One row a stay that has an `ADMISSION//` event, in order of subject and admission.
 
     Args:
         events: EVENTS.
+        principal: sets to look for in the principal position of the stay's diagnoses.
+        coded: sets to look for in any position.
 
     Returns:
-        subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), admission_type, disposition,
-        insurance, race, language, care_unit (first ICU unit, null = none); true or false: psychiatric, rehabilitation,
-        cancer_treatment (principal diagnosis), delivery (diagnosis in any position), surgical (a surgical service),
-        died; summary_time (the discharge summary's earliest `available_time`: it says which notes a sample can have,
-        and enters no rule).
+        subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), deathtime (NaT = did not die in the
+        stay, or no time is known), admission_type, disposition, insurance, race, language, care_unit (first ICU unit,
+        null = none), n_codes (diagnoses of the stay); true or false: surgical (a surgical service), died, and a column
+        for each set, `principal_NAME` or `coded_NAME`; summary_time (the discharge summary's earliest `available_time`:
+        it says which notes a sample can have, and enters no rule).
     """
-    stays = _frame(events, _stays_sql())
+    stays = _frame(events, _stays_sql(principal, coded))
     for name in ("insurance", "race", "language"):
         stays[name] = stays[name].where(~stays[name].isin(_MISSING))
     return stays
@@ -80,6 +76,18 @@ def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     return subjects
 
 
+def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """Visits to an emergency department that ended without an admission: subject_id and time, in order of time.
+
+    In MIMIC-IV such a visit stands in transfers alone, without a hadm_id.
+    """
+    query = """
+        SELECT DISTINCT subject_id, time FROM events
+        WHERE encounter_id IS NULL AND time IS NOT NULL AND starts_with(code, 'TRANSFER_IN//Emergency Department')
+        ORDER BY time, subject_id"""
+    return _frame(events, query)
+
+
 def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
     """Merge stays transitively into episodes, in order of subject and admission.
 
@@ -91,22 +99,21 @@ def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of `stays`, one row an episode: admittime is the first stay's, admission_type that of the first
-        stay not for observation (the first stay's where there is none), `died`, `delivery` and `surgical` true where
-        any stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends with the
-        episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for observation.
+        stay not for observation (the first stay's where there is none), `died`, `surgical` and `coded_…` true where any
+        stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends
+        with the episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for
+        observation.
     """
     stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
     stays["episode"] = _episode_number(stays)
     stays["observation_only"] = stays["admission_type"].isin(OBSERVATION_ADMISSIONS)
     groups = stays.groupby("episode", sort=True)
+    flags = ["died", "surgical", *(str(name) for name in stays if str(name).startswith("coded_"))]
     merged = groups.agg(
         admittime=("admittime", "first"),
-        died=("died", "any"),
-        delivery=("delivery", "any"),
-        surgical=("surgical", "any"),
         summary_time=("summary_time", "min"),
         observation_only=("observation_only", "all"),
-    )
+    ).join(groups[flags].any())
     typed = stays.sort_values(["episode", "observation_only"], kind="stable").drop_duplicates("episode")
     merged["admission_type"] = typed.set_index("episode")["admission_type"]
     last = stays.sort_values(["episode", "dischtime"], kind="stable").drop_duplicates("episode", keep="last")
@@ -131,22 +138,25 @@ def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
     return frame
 
 
-def _stays_sql() -> str:
+def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet]) -> str:
     services = ", ".join(f"'SERVICE_IN//{service}'" for service in SURGICAL_SERVICES)
+    # A diagnosis carries its seq_num as its number.
+    found = {f"principal_{codes.name}": f"{sql(codes)} AND numeric_value = 1" for codes in principal}
+    found |= {f"coded_{codes.name}": sql(codes) for codes in coded}
+    flags = " ".join(f"coalesce(bool_or({condition}), false) AS {name}," for name, condition in found.items())
     return f"""
         SELECT subject_id, encounter_id,
             min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
             max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
+            min(time) FILTER (code = '{DEATH}') AS deathtime,
             {_value("ADMISSION_TYPE//", "admission_type")},
             {_value("DISCHARGE//", "disposition")},
             {_value("INSURANCE//", "insurance")},
             {_value("RACE//", "race")},
             {_value("LANGUAGE//", "language")},
             substr(min({{'time': time, 'code': code}}) FILTER (starts_with(code, 'ICU_IN//')).code, 9) AS care_unit,
-            {_principal(PSYCHIATRIC)},
-            {_principal(REHABILITATION)},
-            {_principal(CANCER_TREATMENT)},
-            bool_or({sql(DELIVERY)}) AS delivery,
+            count(*) FILTER (starts_with(code, 'DIAGNOSIS//')) AS n_codes,
+            {flags}
             bool_or(code IN ({services})) AS surgical,
             bool_or(code IN ('DISCHARGE//DIED', '{DEATH}')) AS died,
             min(available_time) FILTER (starts_with(code, 'NOTE//discharge')) AS summary_time
@@ -161,8 +171,3 @@ def _stays_sql() -> str:
 def _value(prefix: str, name: str) -> str:
     """SQL for the part of a stay's (or subject's) one code that follows `prefix`."""
     return f"max(substr(code, {len(prefix) + 1})) FILTER (starts_with(code, '{prefix}')) AS {name}"
-
-
-def _principal(codes: CodeSet) -> str:
-    """SQL for whether the principal diagnosis belongs to a set; a diagnosis carries its seq_num as its number."""
-    return f"coalesce(bool_or({sql(codes)} AND numeric_value = 1), false) AS {codes.name}"

@@ -5,29 +5,31 @@ Source: CMS, Hospital-Wide All-Cause Unplanned Readmission Measure, adapted to M
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from ehrdl.clinical.codes import PLANNED_ADMISSIONS
+from ehrdl.clinical.codes import CANCER_TREATMENT, DELIVERY, PLANNED_ADMISSIONS, PSYCHIATRIC, REHABILITATION
+from ehrdl.clinical.years import approximate_years
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import FlowStep, OutputSpec, TaskResult
+from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.episodes import build_episodes, read_stays, read_subjects
+from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, to_samples
+from ehrdl.tasks.episodes import build_episodes, read_emergency_visits, read_stays, read_subjects
+from ehrdl.tasks.flow import Flow
 
 if TYPE_CHECKING:
     import duckdb
 
-Variant = Literal["at_discharge"]
+Variant = Literal["at_discharge", "note_complete"]
 Death = Literal["negative", "exclude", "composite"]
 EmergencyReturn = Literal["negative", "composite"]
 
 _TRANSFERRED_OR_LEFT = ("ACUTE HOSPITAL", "AGAINST ADVICE")
 _HOSPICE = "HOSPICE"
-_SUMMARY_LAG = pd.Timedelta(hours=24)
-_AGE_BANDS = {0: "0-17", 18: "18-44", 45: "45-64", 65: "65-74", 75: "75-84", 85: "85+"}
+_OBSERVATION_ADMIT = "OBSERVATION ADMIT"
+_NOTE_LAG = pd.Timedelta(hours=24)
 
 #: Printed with every result.
 CAVEATS = (
@@ -35,14 +37,14 @@ CAVEATS = (
     "count as none.",
     "Planned is a fallback without CCS tables: the next admission is ELECTIVE or SURGICAL SAME DAY ADMISSION. The CMS "
     "planned readmission algorithm, version 2.1, had sensitivity 45 %, specificity 96 % and PPV 52 % (Horwitz 2015).",
-    "An emergency-only return is seen only as an episode of observation stays: an emergency visit without any "
-    "admission is not among the stays.",
+    "An emergency-only return is an episode of observation stays, or an emergency visit without a stay where the "
+    "source has transfers; it counts as no readmission unless the config says so.",
     "Cohort exclusions use diagnosis codes that are billed after discharge and not yet known at the prediction time.",
 )
 
 
 class Readmission(Task):
-    """Unplanned readmission within `horizon_days` of discharge, predicted at discharge."""
+    """Unplanned readmission within `horizon_days` of discharge, predicted at discharge or a day later."""
 
     name = "readmission"
     #: The best published with all EHR data are 0.75 to 0.78.
@@ -61,13 +63,16 @@ class Readmission(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            variant: when to predict: `at_discharge` is the discharge itself.
+            variant: when to predict: at the discharge itself, or 24 h after it, when most summaries are stored
+                (`note_complete`): who is readmitted by then, or died by the end of that day, is left out. The horizon
+                runs from the discharge in both.
             horizon_days: length of the outcome window from discharge [days], above 0, at most 365 (dod ends there).
             min_age: youngest age at admission [years].
             keep_hospice: keep index stays that were discharged to a hospice.
             death: death in the horizon without an unplanned readmission is 0 (`negative`, as CMS), leaves the cohort
                 (`exclude`), or is 1 (`composite`).
-            emergency_return: an observation-only return in the horizon is 0 (`negative`, as CMS) or 1 (`composite`).
+            emergency_return: a return in the horizon for observation or to the emergency department alone is 0
+                (`negative`, as CMS) or 1 (`composite`).
             censor_last_year: the release's last year (2019 for MIMIC-IV 2.x, 2022 for 3.x): the label of an index whose
                 approximate year range reaches it is unknown; null = keep them all.
 
@@ -83,8 +88,9 @@ class Readmission(Task):
                 raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
         if not 0 < horizon_days <= 365:
             raise ConfigError(f"task.horizon_days: {horizon_days} is not above 0 and at most 365 days")
-        if not 0 <= min_age <= 120:
-            raise ConfigError(f"task.min_age: {min_age} is not between 0 and 120 years")
+        check_age(min_age)
+        if variant == "note_complete" and horizon_days <= 1:
+            raise ConfigError(f"task.horizon_days: {horizon_days} is over by task.variant note_complete, 1 day after")
         if censor_last_year is not None and not 1900 <= censor_last_year <= 2100:
             raise ConfigError(f"task.censor_last_year: {censor_last_year} is not a calendar year, such as 2019")
         self.variant = variant
@@ -107,51 +113,83 @@ class Readmission(Task):
         Raises:
             SchemaError: no index stay is left (the message is the flow chart), or a year group is missing.
         """
-        flow = _Flow()
-        episodes = _episodes(read_stays(events), flow).join(read_subjects(events), on="subject_id")
-        inpatient = _inpatient(episodes, flow)
-        index = self._outcomes(self._exclude(self._adult_and_alive(inpatient, flow), flow))
+        flow = Flow()
+        stays = read_stays(events, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))
+        episodes = _episodes(stays, flow).join(read_subjects(events), on="subject_id")
+        inpatient = self._inpatient(episodes, flow)
+        index = self._exclude(self._adult_and_alive(inpatient, flow), flow)
+        index = self._at_risk(_with_emergency(index, read_emergency_visits(events)), flow)
+        index = self._outcomes(index)
         notes = self._notes(index)
         if self.death == "exclude":
             rule = "not died in the horizon without an unplanned readmission (selects on the future)"
             index = flow.keep(index, index["status"] != "death", "death", rule)
         if index.empty:
             raise SchemaError(f"task.readmission: no index stay is left: {flow}")
-        return TaskResult(_samples(index), flow.steps, [OutputSpec(self.name)], notes=notes | _prevalences(index))
+        samples = to_samples(index, self.name)
+        return TaskResult(samples, flow.steps, [OutputSpec(self.name)], notes=notes | _prevalences(index))
 
-    def _adult_and_alive(self, index: pd.DataFrame, flow: _Flow) -> pd.DataFrame:
-        # Birth is 1 January of anchor_year - anchor_age, so this is anchor_age + year(admittime) - anchor_year.
-        index = index.assign(age=index["admittime"].dt.year - index["birth"].dt.year)
+    def planned(self, episodes: pd.DataFrame) -> pd.Series:
+        """Which episodes are planned, by the type of admission; a subclass with CCS tables replaces it (CMS version 4).
+
+        Args:
+            episodes: of `build_episodes`, without those for observation alone.
+        """
+        return episodes["admission_type"].isin(PLANNED_ADMISSIONS)
+
+    def _inpatient(self, episodes: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        """Episodes with more than observation, each with the next of them: readmissions are found among these alone."""
+        rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
+        inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule)
+        inpatient = inpatient.assign(planned=self.planned(inpatient))
+        after = inpatient.groupby("subject_id")[["admittime", "planned"]].shift(-1)
+        return inpatient.assign(next_admittime=after["admittime"], next_planned=after["planned"].eq(True))
+
+    def _adult_and_alive(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        index = index.assign(age=age_at_admission(index))
         index = flow.keep(index, index["age"] >= self.min_age, "age", f"age at admission >= {self.min_age} years")
         # A date of death stands at the end of its day, so this is also `dod before date(dischtime)`.
         dead = index["died"] | (index["death"] <= index["dischtime"])
         return flow.keep(index, ~dead, "alive", "not died in the stay; death not dated before the discharge day")
 
-    def _exclude(self, index: pd.DataFrame, flow: _Flow) -> pd.DataFrame:
+    def _exclude(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         left = _TRANSFERRED_OR_LEFT if self.keep_hospice else (*_TRANSFERRED_OR_LEFT, _HOSPICE)
         for reason, excluded, rule in (
             ("disposition", index["disposition"].isin(left), f"not discharged to {', '.join(left)}"),
-            ("psychiatric", index["psychiatric"], "principal diagnosis not psychiatric"),
-            ("rehabilitation", index["rehabilitation"], "principal diagnosis not rehabilitation"),
+            ("psychiatric", index["principal_psychiatric"], "principal diagnosis not psychiatric"),
+            ("rehabilitation", index["principal_rehabilitation"], "principal diagnosis not rehabilitation"),
             (
                 "cancer",
-                index["cancer_treatment"] & ~index["surgical"],
+                index["principal_cancer_treatment"] & ~index["surgical"],
                 "principal diagnosis not cancer, unless under a surgical service",
             ),
-            ("delivery", index["delivery"], "no delivery in any position"),
+            ("delivery", index["coded_delivery"], "no delivery in any position"),
         ):
             index = flow.keep(index, ~excluded[index.index], f"excluded: {reason}", rule)
         return index
+
+    def _at_risk(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        """Index stays with their prediction time, at which the outcome is still open."""
+        if self.variant == "at_discharge":
+            return index.assign(prediction_time=index["dischtime"])
+        index = index.assign(prediction_time=index["dischtime"] + _NOTE_LAG)
+        returned = index["next_admittime"] <= index["prediction_time"]
+        if self.emergency_return == "composite":
+            returned |= index["emergency_time"] <= index["prediction_time"]
+        dead = index["death"].dt.normalize() <= index["prediction_time"].dt.normalize()
+        rule = "not readmitted by 24 h after discharge (t0); death not dated on the day of t0 or before"
+        return flow.keep(index, ~(returned | dead), "at risk at t0", rule)
 
     def _outcomes(self, index: pd.DataFrame) -> pd.DataFrame:
         """Add what followed each index in the horizon, and from it `label` and `status`."""
         returned = self._follows(index, "next_admittime")
         index = index.assign(
-            readmitted=returned & ~index["next_type"].isin(PLANNED_ADMISSIONS),
-            planned_next=returned & index["next_type"].isin(PLANNED_ADMISSIONS),
-            emergency_only=self._follows(index, "next_observation"),
+            readmitted=returned & ~index["next_planned"],
+            planned_next=returned & index["next_planned"],
+            emergency_only=self._follows(index, "emergency_time"),
             died_after=self._follows(index, "death"),
             censored=self._reaches_last_year(index),
+            group_observation_admit=np.where(index["admission_type"] == _OBSERVATION_ADMIT, "yes", "no"),
         )
         positive = index["readmitted"].copy()
         if self.emergency_return == "composite":
@@ -171,8 +209,8 @@ class Readmission(Task):
     def _reaches_last_year(self, index: pd.DataFrame) -> pd.Series:
         if self.censor_last_year is None:
             return pd.Series(False, index=index.index)
-        last = index["anchor_year_group"].astype("str").str.extract(r"(\d{4})\s*$")[0].astype(float)
-        latest = last + index["admittime"].dt.year - index["anchor_year"]
+        known = index["anchor_year_group"], index["anchor_year"]
+        latest = approximate_years(*known, index["admittime"].dt.year, self.censor_last_year)["latest"]
         if latest.isna().any():
             subject = index.loc[latest.isna(), "subject_id"].iloc[0]
             raise SchemaError(
@@ -194,26 +232,7 @@ class Readmission(Task):
         }
 
 
-@dataclass
-class _Flow:
-    """The flow chart, built by the filters themselves so that it cannot differ from them."""
-
-    steps: list[FlowStep] = field(default_factory=list)
-
-    def keep(self, rows: pd.DataFrame, mask: pd.Series, step: str, rule: str) -> pd.DataFrame:
-        """The rows under `mask`, counted as one step."""
-        return self.count(rows[mask], step, rule)
-
-    def count(self, rows: pd.DataFrame, step: str, rule: str) -> pd.DataFrame:
-        """The rows as they are, counted as one step."""
-        self.steps.append(FlowStep(step, rule, len(rows), rows["subject_id"].nunique()))
-        return rows
-
-    def __str__(self) -> str:
-        return ", ".join(f"{step.step}: {step.admissions} after" for step in self.steps)
-
-
-def _episodes(stays: pd.DataFrame, flow: _Flow) -> pd.DataFrame:
+def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Episodes, each with the admission that its next one is if that is for observation alone (else NaT)."""
     flow.count(stays, "admissions", "every stay in the data")
     in_order = stays["dischtime"] > stays["admittime"]
@@ -225,67 +244,49 @@ def _episodes(stays: pd.DataFrame, flow: _Flow) -> pd.DataFrame:
     return episodes.assign(next_observation=after["admittime"].where(only))
 
 
-def _inpatient(episodes: pd.DataFrame, flow: _Flow) -> pd.DataFrame:
-    """Episodes with more than observation, each with the next of them: readmissions are found among these alone."""
-    rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
-    inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule)
-    after = inpatient.groupby("subject_id")[["admittime", "admission_type"]].shift(-1)
-    return inpatient.assign(next_admittime=after["admittime"], next_type=after["admission_type"])
-
-
-def _samples(index: pd.DataFrame) -> pd.DataFrame:
-    index = index.sort_values(["subject_id", "dischtime", "encounter_id"], ignore_index=True)
-    bands = pd.cut(index["age"], [*_AGE_BANDS, np.inf], right=False, labels=list(_AGE_BANDS.values()))
-    return pd.DataFrame(
-        {
-            "sample_id": np.arange(len(index), dtype=np.int64),
-            "subject_id": index["subject_id"],
-            "encounter_id": index["encounter_id"],
-            "prediction_time": index["dischtime"],
-            "label_readmission": index["label"],
-            "status_readmission": index["status"],
-            "group_sex": index["sex"],
-            "group_age_band": bands.astype("str"),
-            "group_race": index["race"],
-            "group_insurance": index["insurance"],
-            "group_language": index["language"],
-            "group_care_unit": index["care_unit"].fillna("no ICU"),
-        }
-    )
+def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
+    """Add the first return for observation or to the emergency department alone, before the next inpatient episode."""
+    ordered = index.sort_values("dischtime", kind="stable")
+    visit = pd.merge_asof(
+        ordered[["subject_id", "dischtime"]],
+        visits.rename(columns={"time": "visit"}),
+        left_on="dischtime",
+        right_on="visit",
+        by="subject_id",
+        direction="forward",
+        allow_exact_matches=False,
+    )["visit"]
+    visit = visit.set_axis(ordered.index).reindex(index.index)
+    visit = visit.where(index["next_admittime"].isna() | (visit < index["next_admittime"]))
+    return index.assign(emergency_time=pd.concat([index["next_observation"], visit], axis=1).min(axis=1))
 
 
 def _summary_stored(index: pd.DataFrame) -> dict[str, float]:
     """Shares of index stays by when the first discharge summary of the episode could be read."""
     lag = index["summary_time"] - index["dischtime"]
     by_discharge = lag <= pd.Timedelta(0)
-    soon = ~by_discharge & (lag <= _SUMMARY_LAG)
+    soon = ~by_discharge & (lag <= _NOTE_LAG)
     shares = {
         "by dischtime": by_discharge,
         "within 24 h": soon,
-        "later": lag > _SUMMARY_LAG,
+        "later": lag > _NOTE_LAG,
         "never": lag.isna(),
     }
     return {name: float(mask.mean()) if len(index) else 0.0 for name, mask in shares.items()}
 
 
 def _prevalences(index: pd.DataFrame) -> dict[str, Any]:
-    admitted = index["admission_type"] == "OBSERVATION ADMIT"
+    admitted = index["admission_type"] == _OBSERVATION_ADMIT
     return {
         "prevalence": {
-            "all eligible": _prevalence(index),
-            "without each patient's last admission (as peers do; selects on the future)": _prevalence(
+            "all eligible": prevalence(index),
+            "without each patient's last admission (as peers do; selects on the future)": prevalence(
                 index[index["next_admittime"].notna()]
             ),
         },
         "observation_admit": {
             "n": int(admitted.sum()),
-            "with": _prevalence(index),
-            "without": _prevalence(index[~admitted]),
+            "with": prevalence(index),
+            "without": prevalence(index[~admitted]),
         },
     }
-
-
-def _prevalence(index: pd.DataFrame) -> float | None:
-    """Share of known labels that are 1; None where no label is known."""
-    known = index["label"].dropna().astype(np.float64)
-    return float(known.mean()) if len(known) else None

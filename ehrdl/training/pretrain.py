@@ -74,6 +74,7 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         **options,
     )
     shell.fit(module, loader)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, part)
     os.replace(part, path)

@@ -13,6 +13,19 @@ from ehrdl.errors import SchemaError
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mimic-iv-demo-2.2"
 needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}; set EHRDL_DATA")
 HEADER = "code,source_unit,channel,kind,category,unit,factor,offset,low,high,label,source\n"
+#: Where the items of a code are charted.
+ICU_TABLES = {
+    "INPUT_START": "inputevents",
+    "INPUT_END": "inputevents",
+    "OUTPUT": "outputevents",
+    "PROCEDURE_START": "procedureevents",
+    "PROCEDURE_END": "procedureevents",
+}
+ANTIBIOTICS = (
+    "cillin|cef|ceph|penem|mycin|micin|floxacin|cycline|aztreonam|linezolid|metronidazole|sulfameth|nitrofur|^trimeth"
+)
+LOCAL_ROUTES = ["BOTH EYES", "LEFT EYE", "RIGHT EYE", "LEFT EAR", "RIGHT EAR", "TP", "PR", "VG"]
+EVENT = "DRUG//a,IV,a,event,drug,,,,,,A,ehrdl\n"
 SODIUM = "LAB//1,mmol/L,sodium,numeric,lab,mmol/L,1,0,50,225,Sodium,ehrdl\n"
 
 
@@ -59,6 +72,64 @@ def test_each_chart_item_is_what_the_dictionary_names_and_its_labs_are_labs(know
 
 
 @needs_demo
+def test_each_item_of_the_icu_tables_is_what_the_dictionary_names_in_its_table(known):
+    for prefix, table in ICU_TABLES.items():
+        listed = known.frame[known.frame.base_code.str.startswith(f"{prefix}//")]
+        entry = items("icu/d_items.csv.gz").loc[listed.base_code.str.removeprefix(f"{prefix}//")]
+        assert listed.label.tolist() == entry.label.tolist()
+        assert set(entry.linksto) == {table}
+
+
+@needs_demo
+def test_each_item_of_the_category_antibiotics_is_an_antibiotic_given(known):
+    entry = items("icu/d_items.csv.gz")
+    codes = "INPUT_START//" + entry.index[entry.category == "Antibiotics"]
+    matched = known.match(codes)
+    assert len(matched) == len(codes) == 55
+    assert set(matched.channel) == {"antibiotic"}
+
+
+@needs_demo
+def test_rates_amounts_and_volumes_of_the_demo_are_known_and_plausible(known):
+    """All but a few: fentanyl of 75 mg/h is an error of entry, as the range says."""
+    rows = " UNION ALL ".join(
+        f"SELECT '{prefix}//' || itemid || '//' || coalesce(trim({unit}), '') AS code, {value}::DOUBLE AS value"
+        f" FROM read_csv('{DEMO / 'icu' / table}.csv.gz', all_varchar = true) WHERE {value} IS NOT NULL"
+        for prefix, table, value, unit in (
+            ("INPUT_START", "inputevents", "rate", "rateuom"),
+            ("INPUT_END", "inputevents", "amount", "amountuom"),
+            ("OUTPUT", "outputevents", "value", "valueuom"),
+            ("PROCEDURE_END", "procedureevents", "value", "valueuom"),
+        )
+    )
+    with duckdb.connect(config={"threads": 1}) as con:
+        found = con.execute(rows).df()
+    base = found.code.str.rsplit("//", n=1).str[0]
+    numeric = known.frame[known.frame.kind == "numeric"]
+    found = found[base.isin(numeric.base_code)].merge(known.match(found.code.unique()), on="code", how="left")
+    assert found.code[found.channel.isna()].unique().tolist() == []
+    value = found.value * found.factor + found.offset
+    outside = ((value < found.low) | (value > found.high)).groupby(found.channel).sum()
+    assert outside[outside > 0].to_dict() == {"fentanyl_rate": 2}
+    assert len(outside) == 33
+
+
+@needs_demo
+def test_most_antimicrobial_orders_of_the_demo_are_found_by_name_and_route(known):
+    """Held against the names in MIT-LCP/mimic-code's antibiotic.sql that the demo has, and its excluded routes."""
+    drugs = pd.read_csv(DEMO / "hosp/prescriptions.csv.gz", usecols=["drug", "route"], dtype="str").drop_duplicates()
+    drugs["code"] = "DRUG_START//" + drugs.drug.str.strip() + "//" + drugs.route.fillna("")
+    named = drugs.drug.str.lower().str.contains(ANTIBIOTICS)
+    systemic = ~drugs.drug.str.contains("Oral Liquid|Neomycin|Enema") & ~drugs.route.isin(LOCAL_ROUTES)
+    oral = drugs.drug.str.lower().eq("vancomycin") & drugs.route.eq("ORAL")
+    matched = known.match(drugs.code).set_index("code").channel
+    ordered = set(matched.index[matched == "antibiotic_ordered"])
+    assert set(drugs.code[named & systemic & ~oral]) <= ordered
+    fungal = drugs.drug.str.lower().str.contains("conazole|fungin|ambisome")
+    assert ordered <= set(drugs.code[named | fungal])
+
+
+@needs_demo
 def test_every_unit_of_the_demo_is_known(demo_values):
     assert demo_values.code[demo_values.channel.isna()].unique().tolist() == []
 
@@ -83,10 +154,24 @@ def test_the_usual_unit_of_the_demo_stands_first(known, demo_values):
     assert default[common.index].to_dict() == common.to_dict()
 
 
-def test_there_are_at_least_thirty_lab_and_vital_channels(known):
-    counts = pd.Series([channel.category for channel in known.channels]).value_counts()
-    assert counts["lab"] >= 30
-    assert counts["vital"] >= 20
+def test_there_are_at_least_sixty_lab_and_vital_channels_and_all_other_kinds(known):
+    counts = pd.Series([channel.category for channel in known.channels if channel.kind == "numeric"]).value_counts()
+    assert counts["lab"] + counts["vital"] >= 60
+    kinds = {channel.category for channel in known.channels}
+    assert kinds == {"lab", "vital", "encounter", "drug", "fluid", "output", "procedure", "culture"}
+    assert len(known.channels) < 200  # a channel is a clinical concept, not an item
+
+
+def test_what_sofa_and_kdigo_need_is_there(known):
+    names = {channel.name for channel in known.channels}
+    pressors = {f"{drug}_rate" for drug in ("dopamine", "dobutamine", "epinephrine", "norepinephrine", "vasopressin")}
+    assert pressors | {"phenylephrine_rate", "urine_output", "bladder_irrigation", "crrt_mode"} <= names
+    assert {"invasive_ventilation_start", "noninvasive_ventilation_start", "renal_replacement_start"} <= names
+    assert {"po2", "fio2", "platelets", "bilirubin_total", "mean_bp_invasive", "gcs_motor", "creatinine"} <= names
+    dialysis = ["225441", "225802", "225803", "225805", "225809", "225955"]
+    starts = known.match(f"PROCEDURE_START//{item}" for item in dialysis)
+    assert starts.channel.tolist() == ["renal_replacement_start"] * 6
+    assert known.match(["PROCEDURE_START//224270"]).empty  # the catheter is no dialysis
 
 
 def test_channel_ids_are_positions_in_the_order_of_the_file(known):
@@ -115,6 +200,14 @@ def test_channel_ids_are_positions_in_the_order_of_the_file(known):
         ("LAB//50889//mg/dL", 1.5, 15.0),
         ("LAB//50907//mmol/L", 5.17, 200.0),
         ("CHART//226531//", 220.0, 99.79),
+        ("OMR//Weight (Lbs)//", 220.0, 99.79),
+        ("INPUT_START//221906//mcg/kg/min", 0.1, 0.1),
+        ("INPUT_START//221906//mg/kg/min", 0.0001, 0.1),
+        ("INPUT_START//221289//mcg/kg/hour", 6.0, 0.1),
+        ("INPUT_START//222315//units/min", 0.04, 2.4),
+        ("INPUT_START//222315//units/hour", 2.4, 2.4),
+        ("INPUT_END//225158//L", 0.5, 500.0),
+        ("PROCEDURE_END//225802//day", 0.5, 720.0),
         ("CHART//226707//Inch", 70.0, 177.8),
     ],
 )
@@ -146,7 +239,58 @@ def test_encounter_events_are_known_by_their_first_part(known):
     assert set(matched.kind) == {"event"}
     assert matched.low.isna().all()
     assert matched.factor.eq(1).all()
-    assert known.match(["ICU_OUT//x", "ED_OUT"]).empty
+    assert known.match(["ICU_OUT//x", "ED_OUT", "ADMISSIONS//x"]).empty
+
+
+@pytest.mark.parametrize(
+    ("code", "channel"),
+    [
+        ("INPUT_START//225798//", "antibiotic"),
+        ("INPUT_START//225798//mg", "antibiotic"),
+        ("INPUT_START//221794//mg/hour", "iv_loop_diuretic_given"),
+        ("INPUT_START//228340//", "iv_loop_diuretic_given"),
+        ("EMAR//Administered//CefePIME", "antibiotic"),
+        ("EMAR//Administered in Other Location//CefePIME", "antibiotic"),
+        ("EMAR//Started//Fluconazole", "antibiotic"),
+        ("EMAR//Not Given//CefePIME", None),
+        ("EMAR//Not Started//CefePIME", None),
+        ("EMAR//Administered//Ciprofloxacin 0.3% Ophth Soln", "antibiotic_local"),
+        ("EMAR//Administered//Furosemide", "loop_diuretic_given"),
+        ("DRUG_START//Vancomycin//IV", "antibiotic_ordered"),
+        ("DRUG_START//vancomycin//ORAL", None),
+        ("DRUG_START//Vancomycin Oral Liquid//PO/NG", "antibiotic_local"),
+        ("DRUG_START//*NF* Ertapenem Sodium//IV", "antibiotic_ordered"),
+        ("DRUG_START//moxifloxacin//BOTH EYES", None),
+        ("DRUG_STOP//Vancomycin//IV", None),
+        ("DRUG_START//Furosemide//IV DRIP", "iv_loop_diuretic_ordered"),
+        ("DRUG_START//Furosemide//PO/NG", "oral_loop_diuretic_ordered"),
+        ("MICRO_TAKEN//BLOOD CULTURE", "culture"),
+        ("MICRO_TAKEN//MRSA SCREEN", "infection_test"),
+        ("MICRO_TAKEN//JOINT FLUID", "culture"),
+        ("MICRO_TAKEN//SEROLOGY/BLOOD", "infection_test"),
+        ("MICRO_RESULT//Blood Culture, Routine//NEGATIVE", "culture_negative"),
+        ("MICRO_RESULT//GRAM STAIN//", None),
+        ("MICRO_RESULT//Blood Culture, Routine//ESCHERICHIA COLI", "culture_positive"),
+        ("MICRO_RESULT//VIRAL CULTURE//NEGATIVE", "infection_test_result"),
+        ("MICRO_RESULT//Blood Culture, Routine//CANCELLED", "culture_cancelled"),
+        ("LAB//52033//", "blood_gas_specimen"),
+        ("CHART//227290//", "crrt_mode"),
+    ],
+)
+def test_drugs_and_cultures_are_known_by_name_and_by_what_was_done(known, code, channel):
+    matched = known.match([code]).channel.tolist()
+    assert matched == ([channel] if channel else [])
+
+
+def test_a_star_stands_for_text_within_a_part_and_the_first_row_that_fits_decides(tmp_path):
+    file = tmp_path / "ours.csv"
+    drug = "DRUG//a*,{},{},event,drug,,,,,,A,ehrdl\n"
+    file.write_text(HEADER + drug.format("IV|IM", "a_iv") + drug.format("P*", "a_oral") + drug.format("", "a"))
+    ours = concepts.load(file)
+    codes = ["DRUG//Ab c//iv", "DRUG//A//IM", "DRUG//A//PO//x", "DRUG//A//TP", "DRUG//A", "DRUG//b//A", "DRUG//A//IVX"]
+    found = ours.match(codes).set_index("code").channel.to_dict()
+    expected = dict(zip(codes, ["a_iv", "a_iv", "a_oral", "a", "a", None, "a"], strict=True))
+    assert found == {code: name for code, name in expected.items() if name}
 
 
 def test_lab_and_its_chart_copy_feed_one_channel(known):
@@ -191,12 +335,18 @@ def test_another_hospital_brings_its_own_table(tmp_path):
         (HEADER + SODIUM.replace(",ehrdl", ""), "line 2: 11 cells; the header has 12"),
         (HEADER + SODIUM.replace("LAB//1", ""), "line 2: column code: is empty"),
         (HEADER + SODIUM.replace("numeric", "number"), "line 2: column kind: 'number' is none of numeric, event"),
-        (HEADER + SODIUM.replace("lab,", "labs,"), "line 2: column category: 'labs' is none of lab, vital, encounter"),
+        (
+            HEADER + SODIUM.replace("lab,", "labs,"),
+            "line 2: column category: 'labs' is none of lab, vital, encounter, ",
+        ),
         (HEADER + SODIUM.replace(",1,0,", ",one,0,"), "line 2: column factor: 'one' is not a finite number"),
         (HEADER + SODIUM.replace(",1,0,", ",1,inf,"), "line 2: column offset: 'inf' is not a finite number"),
         (HEADER + SODIUM.replace(",1,0,", ",0,0,"), "line 2: column factor: '0' is not above 0"),
         (HEADER + SODIUM.replace("225", "50"), "line 2: column high: '50' is not above low, '50'"),
-        (HEADER + SODIUM.replace("numeric", "event"), "line 2: column source_unit: 'mmol/L', but an event has none"),
+        (HEADER + SODIUM.replace("numeric", "event"), "line 2: column unit: 'mmol/L', but an event has none"),
+        (HEADER + SODIUM.replace("LAB//1", "LAB//*"), "line 2: column code: 'LAB//*' has a *, which only an event may"),
+        (HEADER + EVENT * 2, "line 3: column source_unit: 'IV' is already given for DRUG//a"),
+        (HEADER + EVENT + SODIUM.replace("LAB//1", "DRUG//a"), "line 3: column channel: 'sodium', but DRUG//a is"),
         (HEADER + SODIUM * 2, "line 3: column source_unit: 'mmol/l' is already given for LAB//1"),
         (
             HEADER + SODIUM + SODIUM.replace(",mmol/L,s", ",,s"),

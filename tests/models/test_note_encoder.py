@@ -160,3 +160,13 @@ def test_heads_that_do_not_divide_the_width_are_refused(spec, folder):
 def test_data_without_notes_are_refused(spec):
     with pytest.raises(ConfigError, match="no notes"):
         NoteTransformer(replace(spec, vocab_size=0))
+
+
+def test_attention_over_a_samples_chunks_sums_to_one(spec, random_batch):
+    torch.manual_seed(0)
+    encoder, batch = NoteTransformer(spec, width=16, heads=2).eval(), random_batch(10)
+    weight = encoder.attention(batch)
+    assert weight.shape == batch.link_chunk.shape and (weight > 0).all()
+    total = torch.zeros(11).index_add(0, batch.link_sample, weight)
+    has_note = torch.zeros(11, dtype=torch.bool).index_fill(0, batch.link_sample, True)
+    assert torch.allclose(total, has_note.float(), atol=1e-5)

@@ -37,15 +37,16 @@ def test_of_two_values_at_one_hour_the_later_position_wins(make_batch):
 
 def test_summaries_match_those_worked_out_by_hand(make_batch):
     batch = make_batch([[(-48.0, SODIUM, 1.0), (-24.0, SODIUM, 3.0), (-12.0, SODIUM, 2.0)], []])
-    last, mean, low, high, slope, count, since = (
-        summarise(batch.value, batch, 3, 48.0).view(2, 3, 7)[0, SODIUM].tolist()
+    last, mean, low, high, slope, count, since, change = (
+        summarise(batch.value, batch, 3, 48.0).view(2, 3, 8)[0, SODIUM].tolist()
     )
     assert (last, mean, low, high) == (2.0, 2.0, 1.0, 3.0)
     # Days -2, -1, -1/2 about -7/6 and values -1, 1, 0 about 2: covariance 1, squares 7/6, ridge 1/4.
     assert slope == pytest.approx(1 / (7 / 6 + 1 / 4))
     assert count == pytest.approx(torch.tensor(3.0).log1p().item())
     assert since == 12 / 48
-    assert summarise(batch.value, batch, 3, 48.0).view(2, 3, 7)[1].tolist() == [[0.0] * 6 + [1.0]] * 3
+    assert change == last - 1.0  # the first value
+    assert summarise(batch.value, batch, 3, 48.0).view(2, 3, 8)[1].tolist() == [[0.0] * 6 + [1.0, 0.0]] * 3
 
 
 def test_values_are_standardised_by_channel_and_clipped(spec, make_batch):

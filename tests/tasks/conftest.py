@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from ehrdl.schema import TaskResult
+from ehrdl.tasks.base import Task
+from ehrdl.tasks.diagnosis import HeartFailure
 from ehrdl.tasks.readmission import Readmission
 
 COLUMNS = ["subject_id", "time", "code", "numeric_value", "text_value", "available_time", "encounter_id"]
@@ -17,11 +19,11 @@ class Labelled(TaskResult):
 
     @property
     def labels(self) -> dict[int, float]:
-        return self.samples.set_index("encounter_id")["label_readmission"].to_dict()
+        return self.samples.set_index("encounter_id")[f"label_{self.outputs[0].name}"].to_dict()
 
     @property
     def statuses(self) -> dict[int, str]:
-        return self.samples.set_index("encounter_id")["status_readmission"].to_dict()
+        return self.samples.set_index("encounter_id")[f"status_{self.outputs[0].name}"].to_dict()
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -36,8 +38,9 @@ class Hospital:
     rows: list[tuple] = field(default_factory=list)
     stays: int = 0
 
-    def event(self, subject, time, code, encounter=None, value=None, available=None):
-        self.rows.append((subject, time, code, value, None, available or time, encounter))
+    def event(self, subject, time, code, encounter=None, value=None, available=None, text=None):
+        self.rows.append((subject, time, code, value, text, available or time, encounter))
+        return self
 
     def patient(self, subject=1, born=2090, dod=None, sex="F", year_group="2014 - 2016", anchor_year=2150):
         self.event(subject, f"{born}-01-01 00:00", "MEDS_BIRTH")
@@ -69,13 +72,21 @@ class Hospital:
         return self
 
     def label(self, **options) -> Labelled:
+        """What the readmission task makes of it."""
+        return self.labelled(Readmission(**options))
+
+    def diagnose(self, **options) -> Labelled:
+        """What the heart failure task makes of it."""
+        return self.labelled(HeartFailure(**options))
+
+    def labelled(self, task: Task) -> Labelled:
         frame = pd.DataFrame(self.rows, columns=COLUMNS)
         for name in ("time", "available_time"):
             frame[name] = pd.to_datetime(frame[name], format="ISO8601").astype("datetime64[us]")
         frame["encounter_id"] = frame["encounter_id"].astype("Int64")
         frame["numeric_value"] = frame["numeric_value"].astype("float32")
         with duckdb.connect(config={"threads": 1}) as con:
-            return Labelled(**vars(Readmission(**options).label(con.from_df(frame))))
+            return Labelled(**vars(task.label(con.from_df(frame))))
 
 
 @pytest.fixture

@@ -232,10 +232,11 @@ def test_groups_are_the_index_stays(hospital):
     )
     groups = hospital.label().samples.filter(like="group_")
     assert groups.columns.tolist() == [
-        f"group_{name}" for name in ("sex", "age_band", "race", "insurance", "language", "care_unit")
+        f"group_{name}"
+        for name in ("sex", "age_band", "race", "insurance", "language", "care_unit", "observation_admit")
     ]
-    assert groups.iloc[0].tolist() == ["F", "45-64", "WHITE", "Medicare", "ENGLISH", "MICU"]
-    assert groups.iloc[1].tolist() == ["F", "45-64", "ASIAN - CHINESE", "Medicaid", "Klingon", "CCU"]
+    assert groups.iloc[0].tolist() == ["F", "45-64", "WHITE", "Medicare", "ENGLISH", "MICU", "no"]
+    assert groups.iloc[1].tolist() == ["F", "45-64", "ASIAN - CHINESE", "Medicaid", "Klingon", "CCU", "no"]
 
 
 def test_the_care_unit_of_an_episode_is_its_last_stays(hospital):
@@ -244,7 +245,7 @@ def test_the_care_unit_of_an_episode_is_its_last_stays(hospital):
     assert hospital.label().samples["group_care_unit"].tolist() == ["no ICU"]
 
 
-@pytest.mark.parametrize("word", ["UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER", "?"])
+@pytest.mark.parametrize("word", ["UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED", "PATIENT DECLINED TO ANSWER", "?"])
 def test_words_for_not_known_are_missing(hospital, word):
     at_admission = {"RACE": word, "LANGUAGE": word}
     hospital.stay("2150-01-01 10:00", "2150-01-05 10:00", at_admission=at_admission, insurance=word)
@@ -295,7 +296,8 @@ def test_events_without_admissions_are_an_empty_cohort(hospital):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variant": "tomorrow"}, "task.variant: 'tomorrow' is not one of at_discharge"),
+        ({"variant": "tomorrow"}, "task.variant: 'tomorrow' is not one of at_discharge, note_complete"),
+        ({"variant": "note_complete", "horizon_days": 1}, "task.horizon_days: 1 is over by task.variant note_complete"),
         ({"death": "ignore"}, "task.death: 'ignore' is not one of negative, exclude, composite"),
         ({"emergency_return": "exclude"}, "task.emergency_return: 'exclude' is not one of negative, composite"),
         ({"horizon_days": 0}, "task.horizon_days: 0 is not above 0"),

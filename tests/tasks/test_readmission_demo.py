@@ -69,20 +69,23 @@ RULES = {
     "excluded: cancer": f"NOT ({CANCER} AND NOT {SURGERY})",
     "excluded: delivery": f"NOT {DELIVERY}",
 }
+AT_RISK = """(dod IS NULL OR dod > CAST(e.ends + INTERVAL 24 HOUR AS DATE)) AND NOT EXISTS (
+    FROM inpatient AS n WHERE n.subject_id = e.subject_id AND n.begins > e.ends
+        AND n.begins <= e.ends + INTERVAL 24 HOUR)"""
 LABELS = """
-SELECT e.hadm_id, e.ends, coalesce((
+SELECT e.hadm_id, e.ends + INTERVAL {hours} HOUR, coalesce((
     SELECT n.type NOT IN ('ELECTIVE', 'SURGICAL SAME DAY ADMISSION') AND n.begins <= e.ends + INTERVAL 30 DAY
     FROM inpatient AS n WHERE n.subject_id = e.subject_id AND n.begins > e.ends ORDER BY n.begins LIMIT 1), false)
-FROM cohort AS e ORDER BY e.subject_id, e.ends
+FROM cohort AS e WHERE {at_risk} ORDER BY e.subject_id, e.ends
 """
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def events(tmp_path_factory):
     out = tmp_path_factory.mktemp("events")
     Mimic4(root=str(DEMO), tables=["hosp/services", "hosp/diagnoses_icd", "icu/icustays"]).read(out)
     with duckdb.connect() as con:
-        return Readmission().label(con.read_parquet(str(out / "data" / "**" / "*.parquet")))
+        yield con.read_parquet(str(out / "data" / "**" / "*.parquet"))
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +118,21 @@ def flow(raw):
     return counts
 
 
-def test_the_flow_chart_of_the_demo_equals_that_of_plain_sql(result, flow):
-    assert {step.step: (step.admissions, step.subjects) for step in result.flow} == flow
-
-
-def test_the_labels_of_the_demo_equal_those_of_plain_sql(result, flow, raw):
-    samples = result.samples[["encounter_id", "prediction_time", "label_readmission"]]
-    expected = raw.execute(LABELS).fetchall()
-    assert [
-        (stay, time.to_pydatetime(), label == 1) for stay, time, label in samples.itertuples(index=False)
-    ] == expected
+def same(samples, expected):
+    columns = samples[["encounter_id", "prediction_time", "label_readmission"]].itertuples(index=False)
+    assert [(stay, time.to_pydatetime(), label == 1) for stay, time, label in columns] == expected
     assert sum(label for *_, label in expected) > 0
+
+
+def test_the_flow_chart_and_labels_of_the_demo_equal_those_of_plain_sql(events, flow, raw):
+    result = Readmission().label(events)
+    assert {step.step: (step.admissions, step.subjects) for step in result.flow} == flow
+    same(result.samples, raw.execute(LABELS.format(hours=0, at_risk="true")).fetchall())
+
+
+def test_note_complete_of_the_demo_equals_plain_sql(events, flow, raw):
+    result = Readmission(variant="note_complete").label(events)
+    expected = raw.execute(LABELS.format(hours=24, at_risk=AT_RISK)).fetchall()
+    assert (result.flow[-1].step, result.flow[-1].admissions) == ("at risk at t0", len(expected))
+    assert 0 < len(expected) < flow["excluded: delivery"][0]
+    same(result.samples, expected)

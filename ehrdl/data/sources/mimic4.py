@@ -1,15 +1,14 @@
 """MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2, read with DuckDB, streaming, into EVENTS.
 
-`available_time` follows one rule a table, stated beside its query. A bare storetime shows facts before they happen (it
-can precede charttime), so a fact is never available before its own time; where storetime is null a default delay stands
-in, and such rows are counted. A stay's codes come with a coding lag, whatever a chart date says. What is known only at
-the end of a stay (discharge location, final admission type, insurance, length of stay) is never attached to its
-beginning.
+`available_time` follows one rule a table, stated beside its query (`mimic4_stays`, `mimic4_bedside`, `mimic4_orders`).
+A bare storetime shows facts before they happen (it can precede charttime), so a fact is never available before its own
+time; where storetime is null a default delay stands in, and such rows are counted. A stay's codes come with a coding
+lag, whatever a chart date says. What is known only at the end (discharge location, final admission type, insurance,
+length of stay, the amount of an infusion) is never attached to the beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,97 +16,16 @@ import duckdb
 
 from ehrdl.clinical import concepts
 from ehrdl.data import events
+from ehrdl.data.sources import mimic4_bedside as bedside
+from ehrdl.data.sources import mimic4_orders as orders
+from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.base import Source
+from ehrdl.data.sources.mimic4_tables import KEYS, NOTES, ORDERS, REQUIRED, SERIES, STREAMED, TABLES
 from ehrdl.data.sources.raw import RawTable, explain, find
 from ehrdl.engine import Prepare, connect, digest, fingerprint, progress, say
 from ehrdl.errors import ConfigError, SchemaError
 
-_END_OF_DAY = "INTERVAL 1 DAY - INTERVAL 1 MICROSECOND"
-_NOTE_COLUMNS = {
-    "note_id": "VARCHAR",
-    "subject_id": "BIGINT",
-    "hadm_id": "BIGINT",
-    "note_type": "VARCHAR",
-    "charttime": "TIMESTAMP",
-    "storetime": "TIMESTAMP",
-    "text": "VARCHAR",
-}
-_RESULT_COLUMNS = {
-    "subject_id": "BIGINT",
-    "hadm_id": "BIGINT",
-    "itemid": "BIGINT",
-    "charttime": "TIMESTAMP",
-    "storetime": "TIMESTAMP",
-    "value": "VARCHAR",
-    "valuenum": "DOUBLE",
-    "valueuom": "VARCHAR",
-}
-#: Every table that is read, with the types of its columns.
-TABLES: dict[str, dict[str, str]] = {
-    "hosp/patients": {
-        "subject_id": "BIGINT",
-        "gender": "VARCHAR",
-        "anchor_age": "INTEGER",
-        "anchor_year": "INTEGER",
-        "anchor_year_group": "VARCHAR",
-        "dod": "TIMESTAMP",
-    },
-    "hosp/admissions": {
-        "subject_id": "BIGINT",
-        "hadm_id": "BIGINT",
-        "admittime": "TIMESTAMP",
-        "dischtime": "TIMESTAMP",
-        "deathtime": "TIMESTAMP",
-        "admission_type": "VARCHAR",
-        "admission_location": "VARCHAR",
-        "discharge_location": "VARCHAR",
-        "insurance": "VARCHAR",
-        "language": "VARCHAR",
-        "marital_status": "VARCHAR",
-        "race": "VARCHAR",
-        "edregtime": "TIMESTAMP",
-        "edouttime": "TIMESTAMP",
-        "hospital_expire_flag": "INTEGER",
-    },
-    "hosp/services": {
-        "subject_id": "BIGINT",
-        "hadm_id": "BIGINT",
-        "transfertime": "TIMESTAMP",
-        "curr_service": "VARCHAR",
-    },
-    "hosp/diagnoses_icd": {
-        "subject_id": "BIGINT",
-        "hadm_id": "BIGINT",
-        "seq_num": "INTEGER",
-        "icd_code": "VARCHAR",
-        "icd_version": "INTEGER",
-    },
-    "hosp/labevents": _RESULT_COLUMNS,
-    "icu/icustays": {
-        "subject_id": "BIGINT",
-        "hadm_id": "BIGINT",
-        "first_careunit": "VARCHAR",
-        "last_careunit": "VARCHAR",
-        "intime": "TIMESTAMP",
-        "outtime": "TIMESTAMP",
-    },
-    "icu/chartevents": _RESULT_COLUMNS,
-    "note/discharge": _NOTE_COLUMNS,
-    "note/radiology": _NOTE_COLUMNS,
-}
-#: What no two rows of a table share: a table that was appended to itself would double the evidence.
-KEYS = {
-    "hosp/patients": "subject_id",
-    "hosp/admissions": "hadm_id",
-    "note/discharge": "note_id",
-    "note/radiology": "note_id",
-}
-#: Too large to hold: read in one pass, straight into EVENTS.
-STREAMED = ("hosp/labevents", "icu/chartevents", "note/discharge", "note/radiology")
-#: Stays are needed by every other table, so these are always read, stays first.
-REQUIRED = ("hosp/admissions", "hosp/patients")
-#: MIMIC-IV-Note is a data set of its own, which many who have MIMIC-IV do not hold: said, not refused.
-OPTIONAL = ("note/discharge", "note/radiology")
+_DRUGS = "hosp/prescriptions"
 
 
 class Mimic4(Source):
@@ -116,12 +34,13 @@ class Mimic4(Source):
     Args:
         root: folder that holds `hosp/` and `icu/`.
         note_root: folder that holds `note/`; by default `root`.
-        tables: tables to read, of `TABLES`; by default all. Patients and admissions are always read.
-        coding_lag_days: when a stay's diagnosis codes can be seen, after discharge [days].
+        tables: tables to read, which must be there (but for the notes); by default all that are there. Patients and
+            admissions are always read, and with prescriptions the times of orders in poe and pharmacy.
+        coding_lag_days: when a stay's diagnosis and procedure codes can be seen, after discharge [days].
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(
         self,
@@ -138,7 +57,7 @@ class Mimic4(Source):
                 raise ConfigError(f"data.source.tables: {table!r} is not one of {', '.join(TABLES)}")
         self.root = Path(root)
         self.note_root = Path(note_root) if note_root else self.root
-        self.tables = tuple(dict.fromkeys((*REQUIRED, *(TABLES if tables is None else tables))))
+        self.tables = None if tables is None else tuple(tables)
         self.coding_lag_days = coding_lag_days
         self.concepts = concepts
 
@@ -149,7 +68,7 @@ class Mimic4(Source):
             "source": "mimic4",
             "version": self.versions(),
             "files": {name: fingerprint(table.path, verify) for name, table in files.items()},
-            "missing": [line.split(":")[0] for line in missing],
+            "missing": missing,
             "coding_lag_days": self.coding_lag_days,
         }
 
@@ -161,7 +80,8 @@ class Mimic4(Source):
         """Write EVENTS into `out`; see `Source.read`."""
         prepare = prepare or Prepare()
         files, missing = self._files()
-        for line in missing:
+        lines = [self._without(missing)] if missing else []
+        for line in lines:
             say(line)
         known = self._concepts()
         queries = self._queries(known, "hosp/labevents" in files)
@@ -171,58 +91,81 @@ class Mimic4(Source):
         with connect(prepare, out) as con, progress() as bar:
             # Notes are long: two thousand rows wait in memory to be written, not half a million.
             con.execute("SET partitioned_write_flush_threshold = 2048")
+            con.execute(orders.NO_ORDERS)
             for name in bar.track(list(files), description="read tables"):
                 try:
                     _open(con, files[name])
-                    writer.stage(con, name.replace("/", "."), queries[name])
+                    if name in ORDERS:
+                        con.execute(orders.ORDER_TIMES[name])
+                    else:
+                        writer.stage(con, name.replace("/", "."), queries[name])
                 except duckdb.Error as error:
                     raise explain(error, files[name]) from None
                 if name in REQUIRED and not writer.counts[name.replace("/", ".")]["rows"]:
                     raise SchemaError(f"{files[name].path}: has no rows")
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
         writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
-        return {"tables": writer.counts, "missing": missing}
+        return {"tables": writer.counts, "missing": lines}
 
     def _concepts(self) -> concepts.Concepts:
         return concepts.load(Path(self.concepts) if self.concepts else None)
 
     def _files(self) -> tuple[dict[str, RawTable], list[str]]:
-        """The table files that are there, and a line for each optional one that is not."""
+        """The table files that are there, in the order of reading, and the names of those that are missed."""
         if not self.root.is_dir():
             raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
         if not self.note_root.is_dir():
             raise SchemaError(f"data.source.note_root: the folder {self.note_root} does not exist")
         files, missing = {}, []
-        for name in self.tables:
-            root = self.note_root if name.startswith("note/") else self.root
-            path = find(root, name)
+        for name in self._wanted():
+            path = find(self.note_root if name in NOTES else self.root, name)
             if path:
                 files[name] = RawTable(name, path, TABLES[name])
-            elif name in OPTIONAL:
-                missing.append(f"{name}: not under {root}; the run goes on without these notes")
-            else:
+            elif name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
                 raise SchemaError(
-                    f"{root}/{name}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet); "
+                    f"{self.root}/{name}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet); "
                     f"add it, or leave it out of data.source.tables"
                 )
+            else:
+                missing.append(name)
+        if self.tables is None and not any(name in files for name in SERIES):
+            raise SchemaError(
+                f"{self.root}/{SERIES[0]}.csv.gz: the table is missing, and {SERIES[1]} too, so there is no series; "
+                f"add one of them, or name the tables to read in data.source.tables"
+            )
+        if _DRUGS not in files:  # the times of orders serve nothing else
+            return {name: table for name, table in files.items() if name not in ORDERS}, missing
         return files, missing
 
+    def _wanted(self) -> list[str]:
+        """Names of the tables to look for, in the order of reading."""
+        named = set(TABLES if self.tables is None else self.tables)
+        if _DRUGS in named:
+            named |= set(ORDERS)
+        return [*REQUIRED, *(name for name in TABLES if name in named and name not in REQUIRED)]
+
+    def _without(self, missing: list[str]) -> str:
+        """One line on all that is not there."""
+        where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
+        times = _DRUGS not in missing and set(ORDERS) <= set(missing)
+        hint = "; a prescription counts from the end of its day" if times else ""
+        return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}"
+
     def _queries(self, known: concepts.Concepts, has_labevents: bool) -> dict[str, str]:
-        lab_items = set(known.frame.base_code[known.frame.category == "lab"])
-        charted = [code for code in known.base_codes("CHART//") if code not in lab_items]
-        copies = [] if has_labevents else [code for code in known.base_codes("CHART//") if code in lab_items]
         return {
-            "hosp/patients": _PATIENTS,
-            "hosp/admissions": _ADMISSIONS,
-            "hosp/services": _row("'SERVICE_IN//' || curr_service", "transfertime"),
-            "hosp/diagnoses_icd": _diagnoses(self.coding_lag_days),
-            "hosp/labevents": _results("LAB", known.base_codes("LAB//"), 4),
-            "icu/icustays": _ICUSTAYS,
-            # Lab items in chartevents repeat labevents at the time of the draw: dropped where labevents is read,
-            # else under the lab's delay.
-            "icu/chartevents": _results("CHART", charted, 1, slow=copies),
-            "note/discharge": _notes("discharge"),
-            "note/radiology": _notes("radiology"),
+            "hosp/patients": stays.PATIENTS,
+            "hosp/admissions": stays.ADMISSIONS,
+            "hosp/transfers": stays.TRANSFERS,
+            "hosp/services": stays.SERVICES,
+            **stays.coded(self.coding_lag_days),
+            **bedside.items(known, has_labevents),
+            "hosp/microbiologyevents": orders.MICROBIOLOGY,
+            "hosp/prescriptions": orders.PRESCRIPTIONS,
+            "hosp/emar": orders.EMAR,
+            "hosp/omr": bedside.OMR,
+            "icu/icustays": stays.ICUSTAYS,
+            "note/discharge": orders.notes("discharge"),
+            "note/radiology": orders.notes("radiology"),
         }
 
 
@@ -235,139 +178,14 @@ def _open(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
     rows = table.open(con)
     if table.name not in STREAMED:
         con.execute(f"CREATE OR REPLACE TEMP TABLE held AS {rows}")
+        if table.name == _DRUGS:
+            con.execute(orders.JOIN_TIMES)
         rows = "SELECT * FROM held"
     con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {rows}")
     if table.name == "hosp/admissions":
-        con.execute(_STAYS)
+        con.execute(stays.STAYS)
 
 
 _TWICE = """
     SELECT {key}, count(*) FROM ({rows}) WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1
 """
-
-
-def _row(
-    code: str,
-    time: str,
-    available: str | None = None,
-    number: str = "NULL",
-    text: str = "NULL",
-    fallback: str = "false",
-    encounter: str = "hadm_id",
-    where: str = "true",
-    table: str = "raw",
-) -> str:
-    """SQL of EVENTS rows from the view `raw`; a row without a subject, a time or a code is no event."""
-    return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
-        CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
-        CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
-        {fallback} AS fallback
-        FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND {code} IS NOT NULL AND ({where})"""
-
-
-def _static(code: str, number: str = "NULL", where: str = "true") -> str:
-    return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
-        CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
-        CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
-        FROM raw WHERE subject_id IS NOT NULL AND ({where})"""
-
-
-def _union(rows: Sequence[str]) -> str:
-    return " UNION ALL ".join(rows)
-
-
-_STAYS = """
-    CREATE TEMP TABLE stays AS SELECT subject_id, hadm_id, dischtime, deathtime FROM raw WHERE subject_id IS NOT NULL;
-    CREATE TEMP TABLE deaths AS SELECT DISTINCT ON (subject_id) subject_id, hadm_id, deathtime
-    FROM stays WHERE deathtime IS NOT NULL ORDER BY subject_id, deathtime, hadm_id
-"""
-
-# Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group serves splits and
-# censoring alone. Death is a stay's deathtime; outside the hospital it is known to the day: its end.
-_PATIENTS = _union(
-    [
-        _static("'GENDER//' || gender", where="gender IS NOT NULL"),
-        _static("'ANCHOR_YEAR_GROUP//' || anchor_year_group", "anchor_year", "anchor_year_group IS NOT NULL"),
-        _row("'MEDS_BIRTH'", "make_timestamp(anchor_year - anchor_age, 1, 1, 0, 0, 0)", encounter="NULL"),
-        _row("'MEDS_DEATH'", "deathtime", table="deaths"),
-        _row(
-            "'MEDS_DEATH'",
-            f"CAST(CAST(dod AS DATE) AS TIMESTAMP) + {_END_OF_DAY}",
-            encounter="NULL",
-            where="subject_id NOT IN (SELECT subject_id FROM deaths)",
-        ),
-    ]
-)
-# Known at arrival: where from, race, language, marital status of this stay. Known at discharge: where to, the final
-# admission type and insurance. hospital_expire_flag only says that the stay ended in death.
-_ADMISSIONS = _union(
-    [
-        _row("'ED_IN'", "edregtime"),
-        _row("'ED_OUT'", "edouttime"),
-        _row("'ADMISSION//' || coalesce(admission_location, 'UNKNOWN')", "admittime"),
-        *[_row(f"'{name.upper()}//' || {name}", "admittime") for name in ("race", "language", "marital_status")],
-        _row(
-            """'DISCHARGE//' || CASE WHEN hospital_expire_flag = 1 OR deathtime IS NOT NULL THEN 'DIED'
-               ELSE coalesce(discharge_location, 'UNKNOWN') END""",
-            "dischtime",
-        ),
-        *[_row(f"'{name.upper()}//' || {name}", "dischtime") for name in ("admission_type", "insurance")],
-    ]
-)
-# The last unit and the time out ride on the end of the ICU stay only.
-_ICUSTAYS = _union(
-    [
-        _row("'ICU_IN//' || coalesce(first_careunit, 'UNKNOWN')", "intime"),
-        _row("'ICU_OUT//' || coalesce(last_careunit, 'UNKNOWN')", "outtime"),
-    ]
-)
-
-
-def _diagnoses(lag_days: float) -> str:
-    """Codes are given after discharge: time of the stay's end, available after the coding lag."""
-    lag = f"to_microseconds({round(lag_days * 86_400_000_000)})"
-    code = "'DIAGNOSIS//ICD' || icd_version || '//' || upper(replace(trim(icd_code), '.', ''))"
-    stays = "(SELECT raw.*, stays.dischtime FROM raw JOIN stays USING (hadm_id))"
-    return _row(code, "dischtime", f"dischtime + {lag}", "seq_num", table=stays)
-
-
-def _results(prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = ()) -> str:
-    """Labs and vitals: charttime -> max(charttime, storetime); null storetime: a delay (4 h for `slow` items)."""
-    delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
-    # What a float32 cannot hold (NaN, infinity, 1e300) is no number: it stays as text.
-    number = "CASE WHEN abs(valuenum) < 3e38 THEN valuenum END"
-    return _row(
-        f"'{prefix}//' || itemid || '//' || coalesce(trim(valueuom), '')",
-        "charttime",
-        f"CASE WHEN storetime IS NULL THEN charttime + {delay} ELSE greatest(charttime, storetime) END",
-        number,
-        f"CASE WHEN ({number}) IS NULL THEN value END",
-        "storetime IS NULL",
-        where=f"itemid IN {_ids((*items, *slow))} AND (valuenum IS NOT NULL OR value IS NOT NULL)",
-    )
-
-
-def _ids(codes: Sequence[str]) -> str:
-    """SQL list of the item ids in base codes such as LAB//50912; never empty, for SQL has no empty list."""
-    items = [code.split("//")[1] for code in codes]
-    for item in items:
-        if not item.isdecimal():
-            raise SchemaError(f"data.source.concepts: the item id {item!r} is not a whole number")
-    return f"({', '.join(items) or 'NULL'})"
-
-
-def _notes(kind: str) -> str:
-    """Notes: storetime where present, never before charttime's 00:00; else the end of charttime's day.
-
-    A radiology report that was stored before its charted time existed then: its `time` is the earlier of the two.
-    """
-    day = "CAST(CAST(charttime AS DATE) AS TIMESTAMP)"
-    available = f"CASE WHEN storetime IS NULL THEN {day} + {_END_OF_DAY} ELSE greatest(storetime, {day}) END"
-    return _row(
-        f"'NOTE//{kind}//' || coalesce(note_type, 'UNKNOWN')",
-        f"least(charttime, {available})",
-        available,
-        text="text",
-        fallback="storetime IS NULL",
-        where="text IS NOT NULL",
-    )

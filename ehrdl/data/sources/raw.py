@@ -169,6 +169,10 @@ def explain(error: Exception, table: RawTable) -> SchemaError:
         row = table.row_of(column, value)
         where = f"row {row}, column {column}" if row else f"column {column}"
         return SchemaError(f"{table.path}: {where}: {_short(value, 60)!r} is not {_MEANING[table.columns[column]]}")
+    if re.search(r"no space left|could not write|disk quota", text, re.IGNORECASE):
+        where = "free some space, or set data.prepare.cache to another disk"
+        reason = _short(" ".join(text.split()))
+        return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
     if "compressed stream" in text or "zlib" in text:
         return SchemaError(f"{table.path}: the gzip stream is damaged or truncated; copy the file again")
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):

@@ -1,17 +1,19 @@
 """The synthetic hospital: invented patients in MIMIC-IV's layout, whose true 30-day risk is known.
 
 `synthetic_risk` holds the known answer, `synthetic_stays` the lives, `synthetic_series`, `synthetic_vitals` and
-`synthetic_text` render facts as measurements and words, `synthetic_records` and `synthetic_illness` write the rest.
+`synthetic_text` render facts as measurements and words, `synthetic_records` and `synthetic_illness` write the rest,
+`synthetic_heart` what gives heart failure away on the first day.
 """
 
 import csv
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ehrdl import engine
+from ehrdl.data.sources import synthetic_heart as failure
 from ehrdl.data.sources import synthetic_illness as illness
 from ehrdl.data.sources import synthetic_records as records
 from ehrdl.data.sources import synthetic_series as series
@@ -19,6 +21,8 @@ from ehrdl.data.sources import synthetic_text as text
 from ehrdl.data.sources import synthetic_vitals as vitals
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.data.sources.mimic4_tables import TABLES
+from ehrdl.data.sources.raw import find
 from ehrdl.data.sources.synthetic_files import TRUTH, HospitalWriter
 from ehrdl.data.sources.synthetic_stays import simulate
 from ehrdl.engine import Prepare, cached
@@ -37,7 +41,7 @@ class Synthetic(Source):
         note_tokens: fewest and most words of a discharge summary.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self, n_patients: int = 2000, seed: int = 0, note_tokens: tuple[int, int] = (40, 120)) -> None:
         self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens
@@ -56,7 +60,8 @@ class Synthetic(Source):
             self._key(),
             lambda folder: write_hospital(folder, self.n_patients, self.seed, self.note_tokens),
         )
-        facts = Mimic4(root=str(hospital)).read(out, prepare)
+        tables = [name for name in TABLES if find(hospital, name)]  # fewer than a real hospital has, and no fault
+        facts = Mimic4(root=str(hospital), tables=tables).read(out, prepare)
         _copy_truth(hospital / "truth.csv", out / "truth.csv")
         return facts
 
@@ -144,16 +149,9 @@ def _write_blocks(
     firsts = range(0, n_patients, BLOCK_PATIENTS)
     seeds = np.random.SeedSequence(seed).spawn(len(firsts))
     counts = {"stay": 0, "icu": 0, "transfer": 0, "lab": 0, "specimen": 0}
-    for first, child in zip(_tracked(firsts, progress), seeds, strict=True):
-        _write_block(writer, child, first, min(BLOCK_PATIENTS, n_patients - first), note_tokens, counts)
-
-
-def _tracked(blocks: range, progress: bool) -> Iterable[int]:
-    if not progress:
-        return blocks
-    from rich.progress import track
-
-    return track(blocks, description="writing the synthetic hospital")
+    with engine.progress(quiet=not progress) as bar:
+        for first, child in zip(bar.track(firsts, description="synthetic hospital"), seeds, strict=True):
+            _write_block(writer, child, first, min(BLOCK_PATIENTS, n_patients - first), note_tokens, counts)
 
 
 def _write_block(
@@ -166,7 +164,7 @@ def _write_block(
 ) -> None:
     """Draw and write one block; `counts` are the ids used so far, and are moved on."""
     # a generator a part: longer notes leave the patients and their labs as they are
-    lives, admin, measured, words = map(np.random.default_rng, seed.spawn(4))
+    lives, admin, measured, words, heart = map(np.random.default_rng, seed.spawn(5))
     block = simulate(lives, first, n_patients, counts["stay"])
     stays = records.stay_frame(block)
     conditions = illness.draw_conditions(admin, block)
@@ -175,7 +173,8 @@ def _write_block(
     icu["stay_id"] = 30_000_000 + counts["icu"] + np.arange(len(icu))
     transfers = dict(records.transfers(admin, stays, admissions, icu, conditions))
     transfers["transfer_id"] = 40_000_000 + counts["transfer"] + np.arange(len(transfers["subject_id"]))
-    labs = dict(series.labs(measured, block, stays))
+    kinds = failure.kind(conditions, stays["episode"].to_numpy())
+    labs = _joined(series.labs(measured, block, stays), failure.labs(heart, stays, kinds))
     labs["labevent_id"] = 1 + counts["lab"] + np.arange(len(labs["itemid"]))
     labs["specimen_id"] = labs["specimen_id"] + counts["specimen"]
     counts["stay"] += len(stays)
@@ -194,8 +193,14 @@ def _write_block(
         "icu/icustays": records.icu_columns(icu),
         "icu/chartevents": vitals.chart(measured, icu),
         "note/discharge": text.discharge(words, stays, conditions, admissions["discharge_location"], note_tokens),
-        "note/radiology": text.radiology(words, stays, conditions),
+        "note/radiology": text.radiology(words, stays, conditions, failure.films(heart, stays, conditions, kinds)),
         TRUTH: records.truth(stays),
     }
     for table, values in tables.items():
         writer.write(table, values, len(values["subject_id"]))
+
+
+def _joined(first: Any, second: Any) -> dict[str, Any]:
+    """Labs of two makers as one; the second's specimens come after the first's."""
+    second = {**second, "specimen_id": second["specimen_id"] + int(first["specimen_id"].max(initial=-1)) + 1}
+    return {name: np.concatenate([first[name], second[name]]) for name in first}

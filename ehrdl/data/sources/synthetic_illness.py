@@ -69,7 +69,7 @@ _FURTHER = (  # (ICD-9, ICD-10), weight
     (("53081", "K219"), 18),
     (("2761", "E871"), 10),
     (("496", "J449"), 12),
-    (("4280", "I509"), 12),
+    (("4280", "I509"), 4),  # heart failure of long standing, without a sign of it on the first day
     (("3051", "F17210"), 9),
     (("30500", "F1010"), 5),
     (("V1588", "Z9181"), 4),

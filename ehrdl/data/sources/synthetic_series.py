@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.data.sources.synthetic_files import NULL, Columns
+from ehrdl.data.sources.synthetic_heart import NT_PROBNP
 from ehrdl.data.sources.synthetic_risk import Floats, Ints
 from ehrdl.data.sources.synthetic_stays import DAY, HOUR, Block
 
@@ -99,10 +100,10 @@ def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns
 def lab_items() -> Columns:
     """The d_labitems rows."""
     return {
-        "itemid": [lab.itemid for lab in LABS],
-        "label": [lab.label for lab in LABS],
+        "itemid": [*[lab.itemid for lab in LABS], NT_PROBNP],
+        "label": [*[lab.label for lab in LABS], "NTproBNP"],
         "fluid": "Blood",
-        "category": [lab.category for lab in LABS],
+        "category": [*[lab.category for lab in LABS], "Chemistry"],
     }
 
 

@@ -51,8 +51,8 @@ def discharge(
     }
 
 
-def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) -> Columns:
-    """The radiology rows: up to two reports a stay, and some from clinic after it."""
+def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, films: dict[str, Any]) -> Columns:
+    """The radiology rows: up to two reports a stay, some from clinic after it, and the `films` of the first hours."""
     n_reports = rng.choice(3, len(stays), p=P_RADIOLOGY)
     inside = np.repeat(np.arange(len(stays)), n_reports)
     after = np.flatnonzero((rng.random(len(stays)) < P_RADIOLOGY_CLINIC) & ~stays["dead"].to_numpy())
@@ -68,13 +68,16 @@ def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) -
     pick = random.Random(int(rng.integers(2**62)))
     female = stays["female"].to_numpy()[of].tolist()
     complaint = [CONDITIONS[row].complaint for row in conditions[stays["episode"]][of]]
+    stored = np.where(rng.random(len(of)) < 0.02, NULL, time + rng.integers(30, 12 * HOUR, len(of)))
+    texts = [_report(pick, woman, why) for woman, why in zip(female, complaint, strict=True)]
+    hadm_id = np.where(nameless, NULL, stays["hadm_id"].to_numpy()[of])
+    all_of = np.concatenate([of, films["stay"]])
+    hadm_id = np.concatenate([hadm_id, stays["hadm_id"].to_numpy()[films["stay"]]])
     return {
-        **_identified(
-            stays["subject_id"].to_numpy()[of], np.where(nameless, NULL, stays["hadm_id"].to_numpy()[of]), "RR"
-        ),
-        "charttime": time,
-        "storetime": np.where(rng.random(len(of)) < 0.02, NULL, time + rng.integers(30, 12 * HOUR, len(of))),
-        "text": [_report(pick, woman, why) for woman, why in zip(female, complaint, strict=True)],
+        **_identified(stays["subject_id"].to_numpy()[all_of], hadm_id, "RR"),
+        "charttime": np.concatenate([time, films["charttime"]]),
+        "storetime": np.concatenate([stored, films["storetime"]]),
+        "text": [*texts, *films["text"]],
     }
 
 

@@ -37,6 +37,10 @@ def full(mimic):
         mimic.change("icu/icustays", intime="2150-01-01 11:00:00", outtime="2150-01-02 11:00:00", los=1.0)
         for value in ("1.5", "1.5", "0.9"):  # two alike, and a third at the same time
             mimic.lab(value=value, **ids).chart(value=value, **ids)
+        mimic.drug(**ids, poe_id="7-1").drug(**ids, stoptime="2150-01-03 08:00:00").culture(**ids).infusion(**ids)
+        mimic.add("hosp/poe", poe_id="7-1", ordertime="2150-01-02 09:00:00").procedure(**ids)
+        mimic.add("hosp/omr", subject_id=subject, chartdate="2150-01-02", result_value="110/70")
+        mimic.change("hosp/omr", result_name="Blood Pressure")
         mimic.lab(storetime="", value="___", valuenum="", **ids | {"hadm_id": ""})
         mimic.note(**ids, text=TEXT).note(**ids, storetime="", table="radiology", note_type="RR")
     return mimic
@@ -133,7 +137,6 @@ def test_table_that_does_not_exist_is_refused():
 
 
 def test_fingerprint_follows_the_files_and_the_options_but_not_the_place(mimic, tmp_path):
-    mimic.rows.pop("note/radiology")
     source = Mimic4(str(mimic.write()))
     one = source.fingerprint()
     mimic.root.rename(tmp_path / "moved")
@@ -144,6 +147,9 @@ def test_fingerprint_follows_the_files_and_the_options_but_not_the_place(mimic, 
 
 # ------------------------------------------------------------------------------------------------ the demo
 
+#: What of patients and admissions the demo's counts are not checked for.
+STATIC = ("GENDER", "ANCHOR_YEAR_GROUP", "RACE", "LANGUAGE", "MARITAL_STATUS", "ADMISSION_TYPE", "INSURANCE", "ED_OUT")
+
 
 @needs_demo
 def test_demo_counts_equal_an_independent_sql(tmp_path):
@@ -153,10 +159,13 @@ def test_demo_counts_equal_an_independent_sql(tmp_path):
     codes = pd.concat([pd.read_parquet(file, columns=["code"]) for file in (tmp_path / "events/data").iterdir()]).code
     kinds = codes.str.split("//").str[0].value_counts()
 
+    def listed(table, prefix, categories=None):
+        picked = known.frame[known.frame.base_code.str.startswith(prefix)]
+        picked = picked if categories is None else picked[picked.category.isin(categories)]
+        return f"{table} WHERE itemid IN ({', '.join(sorted(set(picked.base_code.str.split('//').str[1])))})"
+
     def kept(table, prefix, categories):
-        picked = known.frame[known.frame.base_code.str.startswith(prefix) & known.frame.category.isin(categories)]
-        items = ", ".join(sorted(set(picked.base_code.str.split("//").str[1])))
-        return f"{table} WHERE itemid IN ({items}) AND (valuenum IS NOT NULL OR value IS NOT NULL)"
+        return f"{listed(table, prefix, categories)} AND (valuenum IS NOT NULL OR value IS NOT NULL)"
 
     expected = {
         "ADMISSION": "hosp/admissions",
@@ -169,10 +178,50 @@ def test_demo_counts_equal_an_independent_sql(tmp_path):
         "SERVICE_IN": "hosp/services",
         "DIAGNOSIS": "hosp/diagnoses_icd",
         "LAB": kept("hosp/labevents", "LAB//", ["lab", "vital"]),
-        "CHART": kept("icu/chartevents", "CHART//", ["vital"]),
+        "CHART": kept("icu/chartevents", "CHART//", ["vital", "procedure"]),
+        "TRANSFER_IN": "hosp/transfers WHERE eventtype <> 'discharge'",
+        "TRANSFER_OUT": "hosp/transfers WHERE outtime IS NOT NULL",
+        "PROCEDURE": "hosp/procedures_icd",
+        "DRG": "hosp/drgcodes",
+        "HCPCS": "hosp/hcpcsevents",
+        "MICRO_RESULT": "hosp/microbiologyevents",
+        "DRUG_START": "hosp/prescriptions",
+        "DRUG_STOP": "hosp/prescriptions WHERE stoptime >= starttime",
+        "EMAR": "hosp/emar",
+        "INPUT_START": "icu/inputevents",
+        "INPUT_END": "icu/inputevents",
+        "OUTPUT": listed("icu/outputevents", "OUTPUT//"),
+        "PROCEDURE_START": listed("icu/procedureevents", "PROCEDURE_"),
+        "PROCEDURE_END": listed("icu/procedureevents", "PROCEDURE_"),
+    }
+    counted = {
+        "MICRO_TAKEN": "count(DISTINCT micro_specimen_id) FROM '{}/hosp/microbiologyevents.csv.gz'",
+        "OMR": "sum(1 + (result_value LIKE '%/%')::INT) FROM '{}/hosp/omr.csv.gz'",
     }
     with duckdb.connect() as con:
         for kind, what in expected.items():
             table, _, where = what.partition(" ")
             rows = con.execute(f"SELECT count(*) FROM '{DEMO}/{table}.csv.gz' {where}").fetchall()
             assert kinds[kind] == rows[0][0], kind
+        for kind, what in counted.items():
+            assert kinds[kind] == con.execute(f"SELECT {what.format(DEMO)}").fetchall()[0][0], kind
+    assert set(kinds.index) == {*expected, *counted, *STATIC}
+
+
+@needs_demo
+def test_orders_of_the_demo_are_seen_no_sooner_than_an_independent_join_says(tmp_path):
+    Mimic4(str(DEMO), tables=["hosp/prescriptions"]).read(tmp_path / "events", Prepare())
+    with duckdb.connect(config={"threads": 1}) as con:
+        expected = con.execute(
+            f"""SELECT p.subject_id, p.starttime, greatest(p.starttime, o.ordertime, CASE WHEN o.ordertime IS NULL
+                    THEN coalesce(h.entertime, date_trunc('day', p.starttime) + INTERVAL 86399999999 MICROSECOND) END)
+                FROM '{DEMO}/hosp/prescriptions.csv.gz' p
+                LEFT JOIN '{DEMO}/hosp/poe.csv.gz' o USING (poe_id)
+                LEFT JOIN '{DEMO}/hosp/pharmacy.csv.gz' h ON h.pharmacy_id = p.pharmacy_id ORDER BY ALL"""
+        ).fetchall()
+        found = con.execute(
+            f"""SELECT subject_id, time, available_time FROM '{tmp_path}/events/data/*.parquet'
+                WHERE code LIKE 'DRUG_START//%' ORDER BY ALL"""
+        ).fetchall()
+    assert found == expected
+    assert sum(available > time for _, time, available in found) > 1000

@@ -153,11 +153,35 @@ def test_missing_note_root_is_an_error_not_a_hospital_without_notes(mimic):
     assert "data.source.note_root: the folder nowhere does not exist" in failure(mimic, note_root="nowhere")
 
 
-@pytest.mark.parametrize("table", ["hosp/patients", "hosp/labevents"])
-def test_missing_table_is_named(mimic, table):
-    mimic.write()
-    (mimic.root / f"{table}.csv").unlink()
-    assert failure(mimic).startswith(f"{table}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet)")
+@pytest.mark.parametrize(
+    ("table", "tables"), [("hosp/patients", None), ("hosp/admissions", []), ("hosp/emar", ["hosp/emar"])]
+)
+def test_missing_table_that_is_required_or_named_is_an_error(mimic, table, tables):
+    path = mimic.write() / f"{table}.csv"
+    path.unlink(missing_ok=True)
+    message = failure(mimic, tables=tables)
+    assert message.startswith(f"{table}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet)")
+
+
+def test_tables_that_are_missing_from_the_usual_set_are_said_in_one_line_and_the_rest_is_read(mimic, capsys):
+    mimic.lab().write()
+    (mimic.root / "icu/chartevents.csv").unlink()
+    assert mimic.read(write=False).codes("LAB//") == ["LAB//50912//mg/dL"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("hosp/transfers, hosp/services, hosp/diagnoses_icd, ")
+    assert "icu/chartevents, " in line
+    assert "hosp/labevents" not in line
+    assert mimic.facts["missing"] == [line]
+
+
+def test_hospital_without_any_series_is_an_error_unless_the_tables_are_named(mimic):
+    for table in ("hosp/labevents", "icu/chartevents"):
+        (mimic.write() / f"{table}.csv").unlink()
+        mimic.rows.pop(table)
+    assert failure(mimic).startswith(
+        "hosp/labevents.csv.gz: the table is missing, and icu/chartevents too, so there is no"
+    )
+    assert mimic.note().read(tables=["note/discharge"]).codes("NOTE//") == ["NOTE//discharge//DS"]
 
 
 @pytest.mark.parametrize("table", ["hosp/patients", "hosp/admissions"])

@@ -1,0 +1,95 @@
+"""The rules of MIMIC-IV's drugs, cultures and notes."""
+
+from ehrdl.data.sources.mimic4_rows import day, end_of_day, finite, pair, row, stored, union, unit
+
+#: Empty until poe and pharmacy are read. An order that stands twice counts from its later time.
+NO_ORDERS = """
+    CREATE TEMP TABLE ordered (poe_id VARCHAR, ordertime TIMESTAMP);
+    CREATE TEMP TABLE entered (pharmacy_id BIGINT, entertime TIMESTAMP)
+"""
+ORDER_TIMES = {
+    "hosp/poe": "INSERT INTO ordered SELECT poe_id, max(ordertime) FROM raw WHERE poe_id IS NOT NULL GROUP BY 1",
+    "hosp/pharmacy": """INSERT INTO entered
+        SELECT pharmacy_id, max(entertime) FROM raw WHERE pharmacy_id IS NOT NULL GROUP BY 1""",
+}
+#: Gives the held prescriptions both times. One join at a time, each freeing what it read: two at once would need
+#: twice the memory.
+JOIN_TIMES = """
+    CREATE TEMP TABLE part AS SELECT * FROM held LEFT JOIN ordered USING (poe_id);
+    DROP TABLE ordered;
+    CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM part LEFT JOIN entered USING (pharmacy_id);
+    DROP TABLE part;
+    DROP TABLE entered
+"""
+
+_DRUG = f"trim(drug) || '//' || {unit('route')}"
+# START: starttime -> max(starttime, the order's time, else the pharmacy's, else the end of that day); starttime alone
+# is a round hour, often before the order. STOP: at stoptime, which START never carries; one before its start is none.
+PRESCRIPTIONS = pair(
+    {
+        "code": f"'DRUG_START//' || {_DRUG}",
+        "time": "starttime",
+        "available": f"greatest(starttime, coalesce(ordertime, entertime, {end_of_day('starttime')}))",
+        "number": finite("TRY_CAST(dose_val_rx AS DOUBLE)"),
+        "text": "nullif(trim(concat_ws(' ', dose_val_rx, dose_unit_rx)), '')",
+        "fallback": "coalesce(ordertime, entertime) IS NULL",
+    },
+    {
+        "code": f"'DRUG_STOP//' || {_DRUG}",
+        "time": "stoptime",
+        "where": "starttime IS NULL OR stoptime >= starttime",
+    },
+)
+# charttime -> max(charttime, storetime); null storetime: 1 h. What was done comes first: given, held, refused.
+EMAR = row(
+    "'EMAR//' || coalesce(trim(event_txt), 'UNKNOWN') || '//' || coalesce(trim(medication), 'UNKNOWN')",
+    "charttime",
+    stored("charttime"),
+    fallback="storetime IS NULL",
+)
+
+_TAKEN = f"coalesce(charttime, {end_of_day('chartdate')})"
+_RESULT = f"""greatest({_TAKEN}, coalesce(storetime, {end_of_day("storedate")}, {_TAKEN} + INTERVAL 7 DAY))"""
+# Of a culture alone does no organism mean NEGATIVE: a Gram stain or a serology says in its comment what it found.
+_GREW = """coalesce(trim(org_name), CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
+    WHEN test_name ILIKE '%culture%' THEN 'NEGATIVE' ELSE '' END)"""
+_FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(trim(comments), ''))"
+# Two events. TAKEN: once a specimen, its type alone, for the number of rows tells what grew; at charttime, else the end
+# of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its text is the
+# specimen with the antibiotic's result or the comment.
+MICROBIOLOGY = union(
+    [
+        row(
+            "'MICRO_TAKEN//' || coalesce(trim(spec_type_desc), 'UNKNOWN')",
+            "taken",
+            fallback="by_date",
+            table=f"""(SELECT subject_id, micro_specimen_id, spec_type_desc, min({_TAKEN}) AS taken,
+                min(hadm_id) AS hadm_id, bool_and(charttime IS NULL) AS by_date FROM raw
+                GROUP BY subject_id, micro_specimen_id, spec_type_desc,
+                    CASE WHEN micro_specimen_id IS NULL THEN {_TAKEN} END)""",
+        ),
+        row(
+            f"'MICRO_RESULT//' || coalesce(trim(test_name), 'UNKNOWN') || '//' || {_GREW}",
+            _RESULT,
+            text=f"concat_ws(': ', coalesce(trim(spec_type_desc), 'UNKNOWN'), {_FOUND})",
+            fallback="storetime IS NULL",
+        ),
+    ]
+)
+
+
+def notes(kind: str) -> str:
+    """Notes: storetime where present, never before charttime's 00:00; else the end of charttime's day.
+
+    A radiology report that was stored before its charted time existed then: its `time` is the earlier of the two.
+    """
+    first = day("charttime")
+    available = f"CASE WHEN storetime IS NULL THEN {end_of_day('charttime')} ELSE greatest(storetime, {first}) END"
+    return row(
+        f"'NOTE//{kind}//' || coalesce(note_type, 'UNKNOWN')",
+        f"least(charttime, {available})",
+        available,
+        text="text",
+        fallback="storetime IS NULL",
+        where="text IS NOT NULL",
+    )

@@ -1,0 +1,85 @@
+"""SQL of EVENTS rows from the view `raw` of a table: what the rules of all tables of MIMIC-IV are written in."""
+
+from collections.abc import Mapping, Sequence
+
+#: Each row of `raw` twice, told apart by `part`: a table with two events a row is still read in one pass.
+TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
+
+
+def row(
+    code: str,
+    time: str,
+    available: str | None = None,
+    number: str = "NULL",
+    text: str = "NULL",
+    fallback: str = "false",
+    encounter: str = "hadm_id",
+    where: str = "true",
+    table: str = "raw",
+) -> str:
+    """SQL of one event a row; a row without a subject, a time or a code is no event.
+
+    Args:
+        code: SQL of the EVENTS code; so are the others.
+        time: when it happened.
+        available: when it could be seen; by default when it happened.
+        number: numeric_value.
+        text: text_value.
+        fallback: whether `available` comes from a default, for want of a recorded time.
+        encounter: encounter_id.
+        where: which rows are events.
+        table: what to select from.
+    """
+    return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
+        CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
+        {fallback} AS fallback
+        FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND {code} IS NOT NULL AND ({where})"""
+
+
+def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
+    """SQL of two events a row, in one pass; each is given by the arguments of `row`."""
+    defaults = {"number": "NULL", "text": "NULL", "fallback": "false", "where": "true"}
+    both = []
+    for event in (first, second):
+        both.append(defaults | {"available": event["time"]} | dict(event))
+    chosen = {name: f"(CASE part WHEN 1 THEN {both[0][name]} ELSE {both[1][name]} END)" for name in both[0]}
+    return row(**chosen, encounter=encounter, table=TWICE.format(table=table))
+
+
+def static(code: str, number: str = "NULL", where: str = "true") -> str:
+    """SQL of one row without a time."""
+    return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
+        CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
+        FROM raw WHERE subject_id IS NOT NULL AND ({where})"""
+
+
+def union(rows: Sequence[str]) -> str:
+    """SQL of all rows; reads `raw` once for each, so only for a table that is held."""
+    return " UNION ALL ".join(rows)
+
+
+def stored(time: str, delay: str = "INTERVAL 1 HOUR") -> str:
+    """SQL of the later of a fact's own time and storetime; where storetime is null, its time and a delay."""
+    return f"CASE WHEN storetime IS NULL THEN {time} + {delay} ELSE greatest({time}, storetime) END"
+
+
+def day(time: str) -> str:
+    """SQL of the first moment of a time's day."""
+    return f"CAST(CAST({time} AS DATE) AS TIMESTAMP)"
+
+
+def end_of_day(time: str) -> str:
+    """SQL of the last moment of a time's day."""
+    return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
+
+
+def finite(number: str) -> str:
+    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 are none."""
+    return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"
+
+
+def unit(column: str) -> str:
+    """SQL of a unit (or route) as the last part of a code; an unknown one is empty."""
+    return f"coalesce(trim({column}), '')"

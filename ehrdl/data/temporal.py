@@ -1,0 +1,116 @@
+"""The split of a cohort's samples: by subject, or by the year that a stay was in as far as shifted dates tell.
+
+MIMIC-IV shifts each patient's dates and gives three years that one of them may stand for, so a stay's year is known as
+a range. What lies wholly before the cut trains, what lies wholly at or after it is held out, and the rest is dropped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.years import approximate_years
+from ehrdl.data.split import Split, assign, uniform
+from ehrdl.errors import SchemaError
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+
+#: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV stands beside it.
+NOTES_END = 2019
+_BETWEEN = "between"
+
+
+def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """SAMPLES with their split; in a temporal split without those that belong to neither side.
+
+    Args:
+        samples: SAMPLES without a split.
+        split: how.
+        events: the EVENTS folder, which knows when the stays were.
+
+    Returns:
+        The samples that are left, numbered anew, and facts for the manifest (samples dropped, by the reason).
+
+    Raises:
+        SchemaError: a temporal split of a patient without a year group, or of a sample without a known admission.
+    """
+    if split.kind == "subject":
+        return samples.assign(split=assign(samples.subject_id.to_numpy(), split)), {"kind": split.kind}
+    years = _years(samples, split, events)
+    side = np.select([years.latest < split.cut_year, years.earliest >= split.cut_year], [TRAIN, HELD_OUT], _BETWEEN)
+    later = samples.subject_id.isin(samples.subject_id[side == HELD_OUT]).to_numpy()
+    tunes = uniform(samples.subject_id.to_numpy(), split.seed) < split.tuning
+    named = np.where((side == TRAIN) & tunes, TUNING, side).astype(object)
+    keep = (side == HELD_OUT) | ((side == TRAIN) & ~later)
+    facts = {
+        "kind": split.kind,
+        "cut_year": split.cut_year,
+        "last_year": split.last_year,
+        "dropped_years_reach_over_the_cut": int((side == _BETWEEN).sum()),
+        "dropped_before_the_cut_of_held_out_subjects": int(((side == TRAIN) & later).sum()),
+    }
+    facts["stays_that_may_be_after_the_last_notes"] = int((keep & (years.latest > NOTES_END)).sum())
+    left = samples.assign(split=named)[keep].reset_index(drop=True)
+    return left.assign(sample_id=np.arange(len(left), dtype=np.int64)), facts
+
+
+def describe_split(facts: dict[str, Any]) -> str | None:
+    """One line that says what a temporal split dropped; None for a split by subject."""
+    if facts["kind"] == "subject":
+        return None
+    return (
+        f"temporal split at {facts['cut_year']}: {facts['dropped_years_reach_over_the_cut']:,} samples dropped whose "
+        f"years reach over the cut, {facts['dropped_before_the_cut_of_held_out_subjects']:,} from before it of "
+        "subjects who are held out"
+    )
+
+
+def describe_notes(facts: dict[str, Any]) -> str | None:
+    """One line where stays may be of years without notes; None where none is."""
+    n = facts.get("stays_that_may_be_after_the_last_notes")
+    if not n:
+        return None
+    return (
+        f"notes: {n:,} samples may be of stays after {NOTES_END}, where MIMIC-IV-Note 2.2 ends: those have no notes; "
+        "leave the note side out, or read group has_note apart"
+    )
+
+
+def _years(samples: pd.DataFrame, split: Split, events: Path) -> pd.DataFrame:
+    """Earliest and latest year of each sample's stay, by the admission of its encounter_id."""
+    query = f"""
+        WITH events AS (FROM read_parquet('{events}/data/**/*.parquet')),
+        groups AS (
+            SELECT subject_id, max(substr(code, 20)) AS year_group, max(numeric_value) AS anchor_year
+            FROM events WHERE starts_with(code, 'ANCHOR_YEAR_GROUP//') GROUP BY subject_id),
+        stays AS (
+            SELECT subject_id, encounter_id, year(min(time)) AS year
+            FROM events WHERE starts_with(code, 'ADMISSION//') AND encounter_id IS NOT NULL
+            GROUP BY subject_id, encounter_id)
+        SELECT subject_id, encounter_id, year_group, anchor_year, stays.year
+        FROM wanted LEFT JOIN groups USING (subject_id) LEFT JOIN stays USING (subject_id, encounter_id)
+        ORDER BY row"""
+    with duckdb.connect() as con:
+        wanted = samples[["subject_id", "encounter_id"]].assign(row=np.arange(len(samples)))
+        con.register("wanted", wanted)
+        known = con.execute(query).df()
+    _refuse_unknown(known, "year", "has no ADMISSION event with its encounter_id")
+    years = approximate_years(known.year_group, known.anchor_year, known.year, split.last_year)
+    _refuse_unknown(
+        known.assign(earliest=years.earliest), "earliest", "has no ANCHOR_YEAR_GROUP event that gives its years"
+    )
+    return years
+
+
+def _refuse_unknown(known: pd.DataFrame, name: str, why: str) -> None:
+    missing = known[known[name].isna()]
+    if len(missing):
+        first = missing.iloc[0]
+        stay = "none" if pd.isna(first.encounter_id) else int(first.encounter_id)
+        raise SchemaError(
+            f"data.split.kind: temporal, but subject {int(first.subject_id)} (stay {stay}) {why}, as do "
+            f"{len(missing)} of {len(known)} samples; use kind: subject"
+        )

@@ -1,0 +1,143 @@
+"""Preparation of a small synthetic hospital: the split by time, and sections masked out of notes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ehrdl.data.apply import Fitted, apply
+from ehrdl.data.config import NoteOptions
+from ehrdl.data.notes import mask_section
+from ehrdl.data.prepare import prepare, tokenized
+from ehrdl.data.split import Split
+from ehrdl.data.table import tabulate
+from ehrdl.data.vocab import load_tokenizer
+from ehrdl.errors import ConfigError
+from ehrdl.schema import HELD_OUT, SPLITS, TRAIN
+
+CUT = Split("temporal", cut_year=2017, last_year=2022)
+DISPOSITION = "Discharge Disposition"
+
+
+@pytest.fixture(scope="module")
+def temporal(hospital):
+    return prepare(replace(hospital.config, split=CUT), hospital.events, hospital.result)
+
+
+def test_a_temporal_split_drops_and_counts_what_is_on_neither_side(hospital, temporal, capsys):
+    facts = temporal.facts["data"]["split"]
+    dropped = [facts[name] for name in facts if name.startswith("dropped")]
+    assert all(dropped) and len(temporal.samples) + sum(dropped) == len(hospital.result.samples)
+    assert set(temporal.samples.split) == set(SPLITS)
+    assert temporal.samples.groupby("subject_id").split.nunique().max() == 1
+    prepare(replace(hospital.config, split=CUT), hospital.events, hospital.result)
+    said = capsys.readouterr().err
+    assert f"temporal split at 2017: {dropped[0]} samples dropped" in said
+    assert "may be of stays after 2019, where MIMIC-IV-Note 2.2 ends" in said
+
+
+def test_a_temporal_split_leaves_each_sample_what_it_sees(hospital, temporal):
+    """The rows are numbered anew: labels, series and notes are still those of the stay."""
+    whole = hospital.prepared.samples.reset_index().set_index("encounter_id")["index"]
+    assert temporal.samples.sample_id.tolist() == list(range(len(temporal.dataset)))
+    place = {channel.name: i for i, channel in enumerate(hospital.prepared.spec.channels)}
+    common = [channel.name for channel in temporal.spec.channels if channel.name in place]
+    for row in range(0, len(temporal.samples), 7):
+        before = hospital.prepared.dataset[whole[temporal.samples.encounter_id[row]]]
+        now = temporal.dataset[row]
+        assert (now.row, now.label) == (row, before.label)
+        assert now.note.tolist() == before.note.tolist()
+        for name in common[:5]:
+            mine = now.channel == [channel.name for channel in temporal.spec.channels].index(name)
+            assert np.array_equal(now.value[mine], before.value[before.channel == place[name]])
+
+
+def test_a_temporal_split_is_kept_where_the_same_data_are_scored_again(hospital, temporal):
+    config = replace(hospital.config, split=CUT)
+    again, _ = apply(config, hospital.events, hospital.result, fitted(temporal, hospital.events.name))
+    assert again.samples.equals(temporal.samples)
+    new, _ = apply(config, hospital.events, hospital.result, fitted(temporal, "events-elsewhere"))
+    assert len(new.samples) == len(hospital.result.samples) and set(new.samples.split) == {HELD_OUT}
+
+
+def fitted(prepared, events):
+    return Fitted(prepared.spec, prepared.tokenizer, events)
+
+
+@pytest.fixture(scope="module")
+def masked(hospital):
+    options = NoteOptions(mask_sections=[DISPOSITION])
+    return prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
+
+
+def section(text):
+    return text.partition(f"{DISPOSITION}:")[2].strip()
+
+
+def test_a_masked_section_is_in_neither_the_tokens_nor_the_text_of_baselines(hospital, masked):
+    plain = hospital.prepared
+    every = np.arange(len(plain.dataset.notes))
+    before, after = plain.dataset.notes.texts(every), masked.dataset.notes.texts(every)
+    assert sum(bool(section(text)) for text in before) > 100
+    assert not any(section(text) for text in after)
+    assert [text.partition(f"{DISPOSITION}:")[0] for text in before] == [
+        text.partition(f"{DISPOSITION}:")[0] for text in after
+    ]
+    reads = load_tokenizer(masked.tokenizer).backend_tokenizer
+    for row in np.flatnonzero([bool(section(text)) for text in before])[:20]:
+        ids = masked.dataset.notes.tokens[row]
+        assert ids.tolist() == reads.encode(after[row], add_special_tokens=False).ids
+    rows = masked.rows(TRAIN)[:50]
+    assert any(section(text) for text in tabulate(plain.dataset, rows).text)
+    assert not any("Discharge Disposition:\nHome" in text for text in tabulate(masked.dataset, rows).text)
+
+
+def test_masking_has_a_cache_of_its_own_and_predict_masks_too(hospital, masked):
+    assert masked.tokenizer != hospital.prepared.tokenizer
+    config = replace(hospital.config, notes=NoteOptions(mask_sections=[DISPOSITION]))
+    notes, _ = tokenized(config, hospital.events, masked.tokenizer)
+    assert not any(section(text) for text in notes.texts(np.arange(len(notes))))
+
+
+def test_a_section_that_no_summary_has_is_said(hospital, capsys):
+    options = NoteOptions(mask_sections=["Dischrage Disposition", DISPOSITION])
+    prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
+    said = capsys.readouterr().err
+    assert "no discharge summary has the section 'Dischrage Disposition'; nothing was cut for it" in said
+    assert f"notes: section '{DISPOSITION}' cut from " in said
+
+
+NOTE = (
+    "Brief Hospital Course:\nSent home. Discharge Disposition was discussed.\n \n"
+    "Discharge Disposition:\nExtended Care\n \nFacility:\n___\n \n"
+    "Discharge Condition:\nMental Status: Clear and coherent.\nActivity Status: Bedbound.\n \n"
+    "History of Present Illness:\nShe wrote:\nplease call if:\n \nFollowup Instructions:\n___\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("Discharge Disposition", "\nExtended Care\n \n"),
+        ("discharge  DISPOSITION", "\nExtended Care\n \n"),
+        ("Discharge Condition", "\nMental Status: Clear and coherent.\nActivity Status: Bedbound.\n \n"),
+        ("History of Present Illness", "\nShe wrote:\nplease call if:\n \n"),
+        ("Followup Instructions", "\n___\n"),
+        ("Mental Status", " Clear and coherent.\nActivity Status: Bedbound.\n \n"),
+    ],
+)
+def test_a_section_ends_at_the_next_line_that_is_a_header_alone(name, body):
+    words = " ".join(name.split())
+    title = words if words in NOTE else DISPOSITION
+    assert mask_section(NOTE, name) == (NOTE.replace(f"{title}:{body}", f"{title}:\n"), True)
+
+
+@pytest.mark.parametrize("name", ["Disposition", "Facilities", "Hospital Course", "was discussed"])
+def test_what_is_no_header_of_the_note_cuts_nothing(name):
+    assert mask_section(NOTE, name) == (NOTE, False)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "Discharge Disposition:"])
+def test_a_header_is_given_by_its_words(name):
+    with pytest.raises(ConfigError, match=r"data\.notes\.mask_sections: .* is no header"):
+        NoteOptions(mask_sections=[name])
