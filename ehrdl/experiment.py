@@ -84,7 +84,7 @@ def run(
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
-        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, tracker)
+        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, tracker, task.simulated)
         metrics = _report(folder, prepared, result, task, data, parts)
         tracker.metrics(metrics)
         tracker.file("report", "report", folder.folder / "report.html")
@@ -170,6 +170,7 @@ def _fit(
     trainer: dict[str, Any],
     baselines: list[str],
     tracker: Any,
+    simulated: bool,
 ) -> list[Any]:
     """PREDICTIONS of every baseline and deep model, on tuning and held-out samples."""
     import numpy as np
@@ -192,7 +193,7 @@ def _fit(
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    return parts + true_risk(prepared, rows, seeds[0])
+    return parts + (true_risk(prepared, rows, seeds[0]) if simulated else [])
 
 
 def _variants(spec: DataSpec) -> dict[str, DataSpec]:

@@ -63,7 +63,7 @@ def score(
     result = find_samples(events, task)
     prepared, gaps = apply(data, events, result, fitted)
     _say_gaps(gaps)
-    parts = _predictions(run, prepared, data, model, trainer, manifest["seeds"][0])
+    parts = _predictions(run, prepared, data, model, trainer, manifest["seeds"][0], task.simulated)
     target = out or run / "predict" / events.name
     target.mkdir(parents=True, exist_ok=True)
     table = write_predictions(parts, target / "predictions.parquet")
@@ -96,6 +96,7 @@ def _predictions(
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
     seed0: int,
+    simulated: bool,
 ) -> list[Any]:
     """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
     import numpy as np
@@ -121,7 +122,7 @@ def _predictions(
     ]
     if not parts:
         raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
-    return parts + true_risk(prepared, every, seed0)
+    return parts + (true_risk(prepared, every, seed0) if simulated else [])
 
 
 def _checkpoints(run: Path) -> Iterator[tuple[str, int, Path]]:

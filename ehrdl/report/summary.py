@@ -19,6 +19,10 @@ _TASKS = {
         "Unplanned readmission within {horizon} days",
         "For adults who left hospital alive, each model gives the risk of unplanned readmission within {horizon} days",
     ),
+    "heart_failure": (
+        "Early diagnosis of heart failure",
+        "For adults in hospital, each model gives the chance that the stay ends with a code of heart failure",
+    ),
 }
 _WHEN = {"at_discharge": "at the moment of discharge", "note_complete": "24 hours after discharge"}
 _INPUTS = {
@@ -87,7 +91,7 @@ def _what(outputs: list[Any], notes: dict[str, Any], manifest: Json, config: Jso
     )
     horizon = options.get("horizon_days", 30)
     horizon = int(horizon) if float(horizon).is_integer() else horizon
-    when = _WHEN.get(options.get("variant", "at_discharge"), "") if task in _TASKS else ""
+    when = _WHEN.get(options.get("variant", "at_discharge"), "") if task == "readmission" else ""
     names = [row["name"] for row in outputs[0]["models"]]
     inputs = next((text for name, text in _INPUTS.items() if name in names), "the patient's record")
     made = f"{what.format(horizon=horizon)}, {when + ', ' if when else ''}from {inputs} known by then."

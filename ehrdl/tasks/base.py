@@ -17,6 +17,8 @@ class Task(ABC):
     name: str
     #: An AUROC above this on real data is more than any honest model has reached, and is said to be a probable leak.
     too_good: float | None = None
+    #: Whether the definition is the one whose true risk a simulator leaves beside its events.
+    simulated: bool = False
 
     @abstractmethod
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

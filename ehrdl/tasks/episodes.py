@@ -100,9 +100,8 @@ def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of `stays`, one row an episode: admittime is the first stay's, admission_type that of the first
         stay not for observation (the first stay's where there is none), `died`, `surgical` and `coded_…` true where any
-        stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends
-        with the episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for
-        observation.
+        stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends with the
+        episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for observation.
     """
     stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
     stays["episode"] = _episode_number(stays)

@@ -310,3 +310,11 @@ def test_events_without_admissions_are_an_empty_cohort(hospital):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Readmission(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"variant": "note_complete"}, {"horizon_days": 60}, {"death": "composite"}, {"emergency_return": "composite"}],
+)
+def test_the_simulators_truth_is_that_of_the_primary_definition_alone(options):
+    assert Readmission().simulated and not Readmission(**options).simulated
