@@ -192,3 +192,29 @@ def test_a_report_needs_predictions_with_labels(run, tmp_path, capsys):
 def test_a_checkpoint_is_read_without_pickle(run):
     for path in (run / "checkpoints").glob("*.ckpt"):
         torch.load(path, weights_only=True)
+
+
+def test_a_task_with_other_outputs_is_refused(run, hospital, tmp_path, capsys):
+    line = refusal(
+        capsys,
+        "predict",
+        f"--run={run}",
+        "--task=ehrdl.tasks.diagnosis.HeartFailure",
+        f"--data.prepare.cache={tmp_path / 'cache'}",
+    )
+    assert "has the outputs heart_failure, but the run was fitted on readmission" in line
+
+
+def test_concepts_in_another_unit_than_the_runs_are_refused(run, tmp_path, capsys):
+    shipped = (Path(__file__).parents[1] / "ehrdl" / "clinical" / "concepts.csv").read_text(encoding="utf-8")
+    lines = [line for line in shipped.splitlines() if not line.split(",")[2] == "sodium"]
+    changed = "LAB//50983,mEq/L,sodium,numeric,lab,mg/dL,2.3,0,100,600,Sodium,test"
+    (tmp_path / "concepts.csv").write_text("\n".join([*lines, changed]) + "\n", encoding="utf-8")
+    line = refusal(
+        capsys,
+        "predict",
+        f"--run={run}",
+        f"--data.concepts={tmp_path / 'concepts.csv'}",
+        f"--data.prepare.cache={tmp_path / 'cache'}",
+    )
+    assert "channel sodium is in mg/dL, but the run was fitted in mEq/L" in line
