@@ -16,6 +16,7 @@ from ehrdl.cli import main
 from ehrdl.data.sources.synthetic import write_hospital
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow  # forty runs of the command line
 
 
 @pytest.fixture(scope="module")
