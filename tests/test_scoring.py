@@ -34,6 +34,7 @@ trainer: {{max_epochs: 1, accelerator: cpu}}
 baselines: [prevalence, gradient_boosting, bag_of_words, hospital]
 """
 KEYS = ["model", "seed", "output", "sample_id"]
+pytestmark = pytest.mark.slow  # whole runs, a few of them
 
 
 @pytest.fixture(scope="module")
