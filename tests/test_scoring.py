@@ -208,7 +208,7 @@ def test_a_task_with_other_outputs_is_refused(run, hospital, tmp_path, capsys):
 
 def test_concepts_in_another_unit_than_the_runs_are_refused(run, tmp_path, capsys):
     shipped = (Path(__file__).parents[1] / "ehrdl" / "clinical" / "concepts.csv").read_text(encoding="utf-8")
-    lines = [line for line in shipped.splitlines() if not line.split(",")[2] == "sodium"]
+    lines = [line for line in shipped.splitlines() if line.split(",")[2] != "sodium"]
     changed = "LAB//50983,mEq/L,sodium,numeric,lab,mg/dL,2.3,0,100,600,Sodium,test"
     (tmp_path / "concepts.csv").write_text("\n".join([*lines, changed]) + "\n", encoding="utf-8")
     line = refusal(
