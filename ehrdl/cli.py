@@ -104,13 +104,16 @@ def _check_overrides(argv: list[str]) -> None:
 
 def _source(run: Path, overrides: list[str]) -> list[str]:
     """The overrides, with the reader of MIMIC-IV's layout where a synthetic run is given a hospital's folder."""
-    config = _read_yaml(str(run / "config.yaml"))
-    class_path = config["data"]["source"]["class_path"]
+    source = _read_yaml(str(run / "config.yaml"))["data"]["source"]
+    class_path, arguments = source["class_path"], source.get("init_args") or {}
     named = [token.split("=")[0] for token in overrides]
     roots = [name for name in named if name in ("--data.source.root", "--data.source.init_args.root")]
     if class_path == _SYNTHETIC and roots and "--data.source" not in named and "--data.source.class_path" not in named:
         say(f"data.source: {_LAYOUT} reads the folder, since the run's own hospital was synthetic")
         return ["--data.source", _LAYOUT, *overrides]
+    if roots and arguments.get("note_root") and not any(name.endswith(".note_root") for name in named):
+        say("data.source.note_root: the run's own notes are not read; name the new hospital's, or they are its root's")
+        return ["--data.source.note_root=null", *overrides]
     return overrides
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from ehrdl.cli import main
+from ehrdl.cli import _source, main
 from ehrdl.data.sources.synthetic import write_hospital
 from ehrdl.engine import read_json
 from ehrdl.schema import HELD_OUT
@@ -219,3 +219,14 @@ def test_concepts_in_another_unit_than_the_runs_are_refused(run, tmp_path, capsy
         f"--data.prepare.cache={tmp_path / 'cache'}",
     )
     assert "channel sodium is in mg/dL, but the run was fitted in mEq/L" in line
+
+
+def test_another_hospital_is_not_read_with_the_notes_of_the_runs_own(run, tmp_path):
+    other = copied(run, tmp_path / "other")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["data"]["source"]["init_args"]["note_root"] = "/hospital/notes"
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    moved = ["--data.source.root=/second"]
+    assert _source(other, moved) == ["--data.source.note_root=null", *moved]
+    both = [*moved, "--data.source.note_root=/second/notes"]
+    assert _source(other, both) == both
