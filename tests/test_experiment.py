@@ -17,6 +17,7 @@ from ehrdl.models.score import NOT_DEPLOYABLE, SCORES
 from ehrdl.models.tabular import BASELINES
 from ehrdl.schema import PREDICTIONS, check
 
+pytestmark = pytest.mark.slow  # two whole runs of two seeds
 DEEP = ["fused", "notes_only", "series_only"]
 SEEDS = [0, 1]
 MODELS = [*DEEP, *BASELINES, *SCORES, "bayes"]
