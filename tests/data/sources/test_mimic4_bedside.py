@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow  # many small hospitals, each read whole
+
 STAY = {"subject_id": 1, "hadm_id": 10}
 LATE = "2150-01-05 12:00:00"
 

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow  # many small hospitals, each read whole
+
 DAY_END = "2150-01-02 23:59:59.999999"
 
 
