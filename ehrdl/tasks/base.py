@@ -26,7 +26,7 @@ class Task(ABC):
 
         Args:
             events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (what happened)
-                for cohorts, labels and exclusions, never `available_time`, which is for inputs alone.
+                for cohorts, labels and exclusions; `available_time` is for inputs, and tells when a note could be read.
 
         Returns:
             Samples sorted by subject_id, prediction_time, encounter_id, with `sample_id` 0…n-1 and no `split` yet.
