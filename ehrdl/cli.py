@@ -79,7 +79,7 @@ def predict(argv: list[str], prog: str) -> None:
         options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
         options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
         options.epilog = (
-            "Any key of the run's config can follow: --data.source.root PATH names the new patients' tables"
+            "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
         )
         own, overrides = options.parse_known_args(argv)
         run = Path(own.run)

@@ -178,7 +178,7 @@ def _fit(
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.schema import HELD_OUT, TUNING
     from ehrdl.training.baseline import fit_baselines
-    from ehrdl.training.fit import fit
+    from ehrdl.training.fit import fit, pretrained_notes
     from ehrdl.training.predict import predict, prediction_rows, true_risk
 
     with folder.timed("baselines"):
@@ -192,6 +192,7 @@ def _fit(
                 fitted = fit(model, module, spec, optim, trainer, folder.folder, name, seed, curves)
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
+        pretrained_notes(folder.folder, seed).unlink(missing_ok=True)
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     return parts + (true_risk(prepared, rows, seeds[0]) if simulated else [])
 

@@ -139,7 +139,8 @@ def fit(
             return model
         encoder = getattr(model.network, "note", None)
         if optim.pretrain_epochs and encoder is not None:
-            pretrain(encoder, data.prepared, optim, trainer, folder / "checkpoints" / f".notes-seed{seed}.pt", seed)
+            with _interruptible():
+                pretrain(encoder, data.prepared, optim, trainer, pretrained_notes(folder, seed), seed)
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
         data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
@@ -160,6 +161,11 @@ def fit(
         _remove(scratch)
     say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {_kept_score(shell, callbacks):.3f}")
     return model
+
+
+def pretrained_notes(folder: Path, seed: int) -> Path:
+    """The file of a seed's pretrained note encoder; needed only until the seed's last fit is done."""
+    return folder / "checkpoints" / f".notes-seed{seed}.pt"
 
 
 def _kept_score(shell: pl.Trainer, callbacks: list[Callback]) -> float:
