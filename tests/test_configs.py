@@ -58,7 +58,11 @@ def _run(path: Path, folder: Path, *argv: str) -> dict:
     return outcome
 
 
-@pytest.mark.parametrize("path", SYNTHETIC, ids=lambda path: path.stem)
+#: The quickstart runs with the plain tests, the others with the slow ones.
+TINY = [pytest.param(path, marks=[] if path.stem == "quickstart" else pytest.mark.slow) for path in SYNTHETIC]
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
 def test_a_synthetic_config_runs_at_a_tiny_size(path, tmp_path):
     small = ["--data.source.init_args.n_patients=500", "--data.source.init_args.seed=1", "--baselines=[prevalence]"]
     outcome = _run(

@@ -17,6 +17,8 @@ from ehrdl.models.tabular import BASELINES
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.training.baseline import check_baselines, fit_baselines, load, save
 
+pytestmark = pytest.mark.slow  # every baseline is fitted
+
 
 @pytest.fixture(scope="module")
 def fitted(prepared, tmp_path_factory):

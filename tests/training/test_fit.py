@@ -113,6 +113,7 @@ def test_seeds_differ_and_one_seed_repeats_itself(prepared, tmp_path):
     assert not torch.equal(first["network.head.logits.weight"], other["network.head.logits.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modalities", [("note", "series"), ("note",), ("series",)])
 def test_a_network_learns_32_samples_by_heart(prepared, tmp_path, modalities):
     samples = prepared.samples
@@ -182,6 +183,7 @@ def _scored(text):
     return float(text.strip().splitlines()[-1].rpartition(" ")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["averaged", "best_tuning"])
 def test_the_line_after_a_fit_gives_the_tuning_auprc_of_the_weights_that_are_kept(
     fit_series, prepared, selection, capsys

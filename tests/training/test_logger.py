@@ -122,6 +122,7 @@ def test_a_failure_in_between_is_said_once_and_the_error_of_a_run_is_its_own(tmp
     assert end.exit_code == 1
 
 
+@pytest.mark.slow
 def test_wandb_is_imported_by_those_alone_who_ask_for_it(tmp_path):
     code = f"""
 import sys
