@@ -1,0 +1,29 @@
+"""What docs/tables.md says of the tables is what the code declares."""
+
+from pathlib import Path
+
+import pytest
+
+from ehrdl.clinical import concepts
+from ehrdl.schema import EVENTS, PREDICTIONS, SAMPLES, TableSchema
+
+TEXT = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+
+
+def _part(title: str) -> str:
+    return TEXT.split(f"## {title}")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("schema", [EVENTS, SAMPLES, PREDICTIONS], ids=lambda schema: schema.name)
+def test_every_column_of_a_table_is_explained(schema: TableSchema) -> None:
+    part = _part(schema.name)
+
+    assert [name for name in schema.names() if f"`{name}`" not in part] == []
+
+
+def test_every_column_of_the_concepts_is_explained() -> None:
+    path = Path(concepts.__file__).with_name("concepts.csv")
+    columns = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    part = _part("The concepts")
+
+    assert [name for name in columns if f"`{name}`" not in part] == []
