@@ -1,7 +1,7 @@
-"""How heavy work on tables is done: DuckDB with a memory limit and spill, cached folders, locks, one map over shards.
+"""How heavy work on tables is done: DuckDB with a memory limit and spill, cached folders, locks, atomic writes.
 
 Nothing here knows medicine. Every step that writes a folder goes through `cached`: built beside its name, then renamed,
-under a lock, so that a half-written result is never read.
+under a lock, so that a half-written result is never read. `shards.py` maps the work over processes or a cluster.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,48 +24,91 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _MIB = 1 << 20
+_LOCKS = ".locks"
+#: What maps over shards.
+ENGINES = ("local", "dask", "ray", "spark")
+#: Below so much input a process that starts (about a second) costs more than it gives.
+_SMALL = 32 * _MIB
+_BYTES_A_SHARD = 96 * _MIB
+_FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """How data are prepared.
+    """How data are prepared. None of it changes a byte of the result, but for the number of files.
 
     Attributes:
         cache: folder of prepared data; safe to delete at any time.
-        memory_gb: memory that DuckDB may take before it spills to disk [GB].
-        workers: processes that map over shards.
-        n_shards: files that the subjects are spread over; more shards, less memory a step.
+        memory_gb: memory that DuckDB may take before it spills to disk, in all processes together [GB].
+        workers: processes that map over tables and shards; null = one a core, and one alone where there is little to do.
+        n_shards: files that the subjects are spread over; more shards, less memory a step; null = by the input's size.
         verify: `fast` keys the cache by size, time and ends of each input file; `full` by all its bytes.
+        keep: keep the rows of each table once they are read, so that a table that has not changed is never read again;
+            false frees that space when EVENTS is written.
+        engine: what maps over tables and shards: `local` processes, or a cluster through joblib: `dask`, `ray`, `spark`.
+            Every machine must see the same `cache`.
+        scheduler: address of the Dask scheduler, such as tcp://node1:8786, or of the Ray head.
     """
 
     cache: str = "cache"
     memory_gb: float = 2.0
-    workers: int = 1
-    n_shards: int = 4
+    workers: int | None = None
+    n_shards: int | None = None
     verify: str = "fast"
+    keep: bool = True
+    engine: str = "local"
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
         if self.memory_gb <= 0:
             raise ConfigError(f"data.prepare.memory_gb: {self.memory_gb} is not a positive number of GB")
         for name in ("workers", "n_shards"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.prepare.{name}: {getattr(self, name)} is below 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.prepare.{name}: {value} is below 1")
         if self.verify not in ("fast", "full"):
             raise ConfigError(f"data.prepare.verify: {self.verify!r} is not one of fast, full")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"data.prepare.engine: {self.engine!r} is not one of {', '.join(ENGINES)}")
+        if self.scheduler and self.engine not in ("dask", "ray"):
+            raise ConfigError(f"data.prepare.scheduler: engine {self.engine} has none; set data.prepare.engine to dask")
+
+    def processes(self, n_bytes: int) -> int:
+        """How many processes share the work on an input of `n_bytes`."""
+        if self.workers:
+            return self.workers
+        return 1 if n_bytes < _SMALL else n_cores()
+
+    def shards(self, n_bytes: int) -> int:
+        """How many shards an input of `n_bytes` is spread over: a power of two, so that growth seldom changes it."""
+        return self.n_shards or min(max(_FEWEST_SHARDS, 1 << (n_bytes // _BYTES_A_SHARD).bit_length()), _MOST_SHARDS)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def connect(prepare: Prepare, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection under the memory limit; what it spills is removed when it closes."""
+def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection under the memory limit; what it spills is removed when it closes.
+
+    Args:
+        prepare: the memory.
+        spill: where to spill to; must be there.
+        share: processes that do so at the same time: each has its share of the memory and of the cores.
+    """
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=spill) as folder:
         config: dict[str, Any] = {
-            "memory_limit": f"{round(prepare.memory_gb * 1000)}MB",
+            "memory_limit": f"{round(prepare.memory_gb * 1000 / share)}MB",
             "temp_directory": folder,
             "preserve_insertion_order": False,
         }
+        if share > 1:
+            config["threads"] = max(1, n_cores() // share)
         con = duckdb.connect(config=config)
         try:
             yield con
@@ -73,32 +116,27 @@ def connect(prepare: Prepare, spill: Path | None = None) -> Iterator[duckdb.Duck
             con.close()
 
 
-def map_shards(function: Callable[..., Any], shards: Iterable[Any], workers: int) -> list[Any]:
-    """`function` over shards, in order; with more than one worker in joblib processes."""
-    if workers == 1:
-        return [function(shard) for shard in shards]
-    import joblib
-
-    return list(joblib.Parallel(n_jobs=workers)(joblib.delayed(function)(shard) for shard in shards))
-
-
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error, which vanishes when it is done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
+    """A progress bar on standard error, which vanishes when it is done.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    Args:
+        quiet: show nothing.
+        rows: count rows and rows a second, whose total nobody knows.
+    """
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns: list[Any] = [rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn()]
+    if rows:
+        columns += [rich_progress.TextColumn("{task.completed:,} rows  {task.speed:,.0f} rows/s")]
+    else:
+        columns += [rich_progress.MofNCompleteColumn(), rich_progress.TimeRemainingColumn()]
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal or console.is_jupyter
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
+    with rich_progress.Progress(
+        *columns, rich_progress.TimeElapsedColumn(), console=console, transient=True, disable=hidden
+    ) as bar:
         yield bar
 
 
@@ -130,41 +168,63 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cached(prepare: Prepare, step: str, key: dict[str, Any], build: Callable[[Path], Any]) -> Path:
+def cached(
+    prepare: Prepare, step: str, key: dict[str, Any], build: Callable[[Path], Any], resume: bool = False
+) -> Path:
     """The folder that `build(folder)` fills for this `key`, built at most once.
 
     Args:
         prepare: where the cache is.
         step: name of the step, e.g. `events`.
         key: all that decides the result: inputs' fingerprints, arguments, the step's VERSION.
-        build: fills the empty folder that it is given. If it raises, nothing is left.
+        build: fills the folder that it is given. If it raises, nothing is left.
+        resume: what a killed process left of this very step is handed to `build`, which goes on from there; else the
+            folder is always empty.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     root = Path(prepare.cache)
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"{step}-{digest(key)}"
+    (root / _LOCKS).mkdir(parents=True, exist_ok=True)
+    name = f"{step}-{digest(key)}"
+    folder = root / name
     if folder.is_dir():
         return folder
-    with FileLock(f"{folder}.lock"):
+    lock = FileLock(root / _LOCKS / f"{name}.lock")  # the system frees it when its holder dies, however that dies
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        say(f"{name}: another process is preparing this; waiting for it")
+        lock.acquire()
+    try:
         if not folder.is_dir():
-            with building(folder) as part:
+            with building(folder, resume) as part:
                 build(part)
                 write_json(part / "key.json", key)
+    finally:
+        lock.release()
     return folder
 
 
 @contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A folder to write into, renamed to `folder` at the end; removed if anything goes wrong."""
+def building(folder: Path, resume: bool = False) -> Iterator[Path]:
+    """A folder to write into, renamed to `folder` at the end.
+
+    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work.
+    """
     part = folder.parent / f".{folder.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-    part.mkdir(parents=True)
+    if not resume:
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+    part.mkdir(parents=True, exist_ok=resume)
     try:
         yield part
         os.replace(part, folder)
-    finally:
+    except Exception:
         shutil.rmtree(part, ignore_errors=True)
+        raise
+    except BaseException:  # Ctrl+C
+        if not resume:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

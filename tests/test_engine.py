@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ehrdl import engine
-from ehrdl.engine import Prepare, building, cached, connect, digest, fingerprint, map_shards, write_json
+from ehrdl.engine import Prepare, building, cached, connect, digest, fingerprint, write_json
 from ehrdl.errors import ConfigError
+from ehrdl.shards import map_shards
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -73,7 +74,7 @@ def test_a_build_that_raises_leaves_nothing(prepare):
 
     with pytest.raises(RuntimeError, match="no"):
         cached(prepare, "step", {}, build)
-    assert [path for path in Path(prepare.cache).iterdir() if path.suffix != ".lock"] == []
+    assert [path.name for path in Path(prepare.cache).iterdir()] == [".locks"]
 
 
 def test_what_a_killed_process_left_half_written_is_never_read(tmp_path):
@@ -81,8 +82,8 @@ def test_what_a_killed_process_left_half_written_is_never_read(tmp_path):
     wait_for(tmp_path / "built")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    halves = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
-    assert halves and all(path.name.startswith(".") for path in halves)
+    halves = [path.name for path in (tmp_path / "cache").iterdir() if path.name != ".locks"]
+    assert halves and all(name.startswith(".") for name in halves)
 
     def build(folder):
         assert not any(folder.iterdir())
@@ -90,7 +91,7 @@ def test_what_a_killed_process_left_half_written_is_never_read(tmp_path):
 
     folder = cached(Prepare(cache=str(tmp_path / "cache")), "step", {"a": 1}, build)
     assert (folder / "data").read_text() == "whole"
-    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [folder]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".locks", folder.name]
 
 
 def test_two_processes_wait_for_each_other_and_build_once(tmp_path):
@@ -165,8 +166,8 @@ def test_duckdb_works_under_its_memory_limit_and_removes_what_it_spilled(tmp_pat
 
 
 def test_shards_are_mapped_in_order_with_and_without_processes():
-    assert map_shards(abs, [-3, 2, -1], workers=1) == [3, 2, 1]
-    assert map_shards(abs, [-3, 2, -1], workers=2) == [3, 2, 1]
+    assert map_shards(abs, [-3, 2, -1], Prepare(workers=1)) == [3, 2, 1]
+    assert map_shards(abs, [-3, 2, -1], Prepare(workers=2)) == [3, 2, 1]
 
 
 @pytest.mark.parametrize(("key", "value"), [("memory_gb", 0), ("workers", 0), ("n_shards", -1), ("verify", "none")])

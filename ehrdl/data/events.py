@@ -2,90 +2,140 @@
 
 from __future__ import annotations
 
-import datetime
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare, connect, map_shards, progress, write_json
+from ehrdl.engine import Prepare, connect, read_json, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
+from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 2
+VERSION = 3
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
 _SCHEMA = pa.schema([(column.name, column.type) for column in EVENTS.columns])
 _ROWS_A_GROUP = 122_880
+#: Rows that wait in memory, a shard each, before they are written.
+_ROWS_STAGED = 20_480
 #: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
 _HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
 class EventsWriter:
-    """Stages rows table by table, then writes each subject shard in the total order of EVENTS.
+    """Puts staged tables together: each subject shard in the total order of EVENTS.
 
-    No step holds a table or all subjects in memory: staging streams, and sorting is a shard at a time.
+    No step holds a table or all subjects in memory: staging streams, and sorting is a shard at a time. Where a killed
+    process left finished shards in `out`, they are not written again.
     """
 
     def __init__(self, out: Path, prepare: Prepare) -> None:
         self.out = out
         self.prepare = prepare
+        self.n_shards = prepare.shards(0)
         self.staging = out / ".staging"
-        self.staging.mkdir(parents=True)
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self.tables: dict[str, Path] = {}
         self.counts: dict[str, dict[str, int]] = {}
 
     def stage(self, con: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
-        """Stage the rows of `select`: the columns of EVENTS and `fallback` (bool, available_time by a default rule).
-
-        Every row has a subject; one without a time is static.
-        """
+        """Stage the rows of `select`; see `stage`."""
         folder = self.staging / name
-        con.execute(
-            f"""COPY (SELECT *, CAST({_HASH} % {self.prepare.n_shards} AS INT) AS shard
-                FROM ({select})) TO '{folder}' (FORMAT parquet, PARTITION_BY (shard), ROW_GROUP_SIZE_BYTES '16MB')"""
-        )
-        rows = f"read_parquet('{folder}/*/*.parquet')"
-        if not any(folder.glob("*/*.parquet")):
-            self.counts[name] = {"rows": 0, "on_fallback": 0}
-            return
-        [(n_rows, n_fallback)] = con.execute(f"SELECT count(*), count(*) FILTER (fallback) FROM {rows}").fetchall()
-        self.counts[name] = {"rows": n_rows, "on_fallback": n_fallback}
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        self.add(name, folder, stage(con, select, folder, self.n_shards))
+
+    def add(self, name: str, folder: Path, counts: dict[str, int]) -> None:
+        """Take rows that `stage` wrote into `folder` for as many shards; the folder is left as it is."""
+        self.tables[name] = folder
+        self.counts[name] = counts
 
     def finish(self, describe: Callable[[str], str], source: str) -> None:
-        """Sort and write every shard, then the metadata; the staged rows are removed."""
-        import shutil
-
-        (self.out / "data").mkdir()
-        with progress() as bar:
-            shards = range(self.prepare.n_shards)
-            watched = bar.track(shards, description="sort events") if self.prepare.workers == 1 else shards
-            codes = map_shards(self._write_shard, watched, self.prepare.workers)
+        """Sort and write every shard, then the metadata; the rows that were staged here are removed."""
+        (self.out / "data").mkdir(exist_ok=True)
+        done = self.out / ".done"
+        done.mkdir(exist_ok=True)
+        job = _Shard(self.out, self.prepare, list(self.tables.values()))
+        size = sum(path.stat().st_size for folder in job.tables for path in folder.glob("*/*.parquet"))
+        job.share = min(self.prepare.processes(size), self.n_shards)
+        codes = map_shards(job, range(self.n_shards), self.prepare, size, "sort events")
         shutil.rmtree(self.staging)
         _write_metadata(self.out, sorted(set().union(*codes)), describe, source)
+        shutil.rmtree(done)
 
-    def _write_shard(self, shard: int) -> set[str]:
-        files = sorted(str(path) for path in self.staging.glob(f"*/shard={shard}/*.parquet"))
-        if not files:
-            return set()
-        target = self.out / "data" / f"{shard}.parquet"
-        with connect(self.prepare, self.out) as con:
+
+def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: int) -> dict[str, int]:
+    """Write rows of events into `folder`, a subfolder a subject shard.
+
+    Args:
+        con: the connection.
+        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule). Every row has a
+            subject; one without a time is static.
+        folder: is made.
+        n_shards: how many shards the subjects are spread over.
+
+    Returns:
+        Numbers of `rows`, and of rows `on_fallback`.
+    """
+    con.execute(
+        f"""COPY (SELECT *, CAST({_HASH} % {n_shards} AS INT) AS shard FROM ({select}))
+            TO '{folder}' (FORMAT parquet, PARTITION_BY (shard), ROW_GROUP_SIZE {_ROWS_STAGED})"""
+    )
+    if not any(folder.glob("*/*.parquet")):
+        return {"rows": 0, "on_fallback": 0}
+    [(n_rows, n_fallback)] = con.execute(
+        f"SELECT count(*), count(*) FILTER (fallback) FROM read_parquet('{folder}/*/*.parquet')"
+    ).fetchall()
+    return {"rows": n_rows, "on_fallback": n_fallback}
+
+
+@dataclass
+class _Shard:
+    """Sorts, checks and writes one shard; a class so that joblib can send it to a process."""
+
+    out: Path
+    prepare: Prepare
+    tables: list[Path]
+    share: int = 1
+
+    def __call__(self, shard: int) -> list[str]:
+        target, done = self.out / "data" / f"{shard}.parquet", self.out / ".done" / f"{shard}.json"
+        if done.is_file():
+            codes: list[str] = read_json(done)
+            return codes
+        files = sorted(str(path) for folder in self.tables for path in folder.glob(f"shard={shard}/*.parquet"))
+        codes = self._write(files, target) if files else []
+        write_json(done, codes)
+        return codes
+
+    def _write(self, files: list[str], target: Path) -> list[str]:
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        codes: set[str] = set()
+        with connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = f"read_parquet({files}, hive_partitioning = false)"
             # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
             reader = con.sql(f"SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER}").to_arrow_reader(_ROWS_A_GROUP)
-            with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
+            with pq.ParquetWriter(part, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
-                    writer.write_table(pa.Table.from_batches([batch]).cast(_SCHEMA))
-            return {row[0] for row in con.execute(f"SELECT DISTINCT code FROM '{target}'").fetchall()}
+                    table = pa.Table.from_batches([batch]).cast(_SCHEMA)
+                    writer.write_table(table)
+                    codes.update(pc.unique(table["code"]).to_pylist())
+        os.replace(part, target)
+        return sorted(codes)
 
 
 def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str], source: str) -> None:
@@ -108,7 +158,6 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
             "etl_name": "ehrdl",
             "etl_version": __version__,
             "meds_version": version("meds"),
-            "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
             "raw_source_id_columns": ["encounter_id"],
         },
     )
@@ -121,8 +170,12 @@ def subject_ids(root: Path) -> np.ndarray:
         return np.asarray(con.execute(sql).fetchnumpy()["subject_id"], dtype=np.int64)
 
 
-def validate(root: Path) -> dict[str, int]:
-    """Check an EVENTS folder: MEDS's own schemas, then what they leave out.
+def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
+    """Check an EVENTS folder: MEDS's own schemas, then what they leave out; a block of rows at a time.
+
+    Args:
+        root: the EVENTS folder.
+        prepare: workers that share the files.
 
     Returns:
         Numbers of rows, subjects and codes.
@@ -135,35 +188,64 @@ def validate(root: Path) -> dict[str, int]:
     if not files:
         raise SchemaError(f"{root}: no data/**/*.parquet; this is not an EVENTS folder")
     known = set(pq.read_table(root / meds.code_metadata_filepath)["code"].to_pylist())
-    owner: dict[int, Path] = {}
-    n_rows, codes = 0, set()
-    for file in files:
-        table = check(pq.read_table(file), EVENTS)
-        meds.DataSchema.validate(meds.DataSchema.align(table))
-        _check_order(file)
-        n_rows += table.num_rows
-        codes |= set(table["code"].unique().to_pylist())
-        for subject in table["subject_id"].unique().to_pylist():
-            if owner.setdefault(subject, file) != file:
-                raise SchemaError(f"{file}: subject {subject} stands in {owner[subject].name} too")
+    size = sum(file.stat().st_size for file in files)
+    found = map_shards(_validate_file, files, prepare or Prepare(workers=1), size, "check events")
+    _refuse_shared(files, [subjects for _, subjects, _ in found])
+    codes = set().union(*(names for _, _, names in found))
     if codes - known:
         raise SchemaError(f"{root / meds.code_metadata_filepath}: code {min(codes - known)} is missing")
     splits = pq.read_table(root / meds.subject_splits_filepath)
     if len(set(splits["subject_id"].to_pylist())) != splits.num_rows:
         raise LeakageError(f"{root / meds.subject_splits_filepath}: a subject stands in two splits")
-    return {"rows": n_rows, "subjects": len(owner), "codes": len(codes)}
+    n_subjects = sum(len(subjects) for _, subjects, _ in found)
+    return {"rows": sum(n for n, _, _ in found), "subjects": n_subjects, "codes": len(codes)}
 
 
-def _check_order(file: Path) -> None:
-    """The rows of a file are in the total order of EVENTS."""
-    with duckdb.connect() as con:
-        con.execute("SET preserve_insertion_order = true")
-        columns = ", ".join(EVENTS_ORDER)
-        [(place,)] = con.execute(
-            f"""WITH stored AS (
-                    SELECT file_row_number AS place, {columns} FROM read_parquet('{file}', file_row_number = true)),
-                ranked AS (SELECT place, row_number() OVER (ORDER BY {_ORDER}, place) - 1 AS due FROM stored)
-                SELECT min(place) FROM ranked WHERE place <> due"""
-        ).fetchall()
-    if place is not None:
+def _validate_file(file: Path) -> tuple[int, np.ndarray, set[str]]:
+    """Rows, subjects and codes of a file that is as it must be."""
+    n_rows, subjects, codes = 0, [], set()
+    last: pa.Table | None = None
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(_ROWS_A_GROUP):
+            table = check(pa.Table.from_batches([batch]), EVENTS)
+            meds.DataSchema.validate(meds.DataSchema.align(table))
+            _check_order(file, table if last is None else pa.concat_tables([last, table]), n_rows - (last is not None))
+            n_rows += table.num_rows
+            codes |= set(pc.unique(table["code"]).to_pylist())
+            subjects.append(np.unique(table["subject_id"].to_numpy()))
+            last = table.slice(table.num_rows - 1)
+    every = np.unique(np.concatenate(subjects)) if subjects else np.zeros(0, np.int64)
+    return n_rows, every, codes
+
+
+def _refuse_shared(files: list[Path], subjects: list[np.ndarray]) -> None:
+    """A subject lives in one file."""
+    every = np.concatenate(subjects)
+    order = np.argsort(every, kind="stable")
+    twice = np.flatnonzero(every[order][1:] == every[order][:-1])
+    if len(twice):
+        owner = np.repeat(np.arange(len(files)), [len(part) for part in subjects])[order]
+        first, second = owner[twice[0]], owner[twice[0] + 1]
+        subject = every[order][twice[0]]
+        raise SchemaError(f"{files[second]}: subject {subject} stands in {files[first].name} too")
+
+
+def _check_order(file: Path, table: pa.Table, first: int) -> None:
+    """The rows are in the total order of EVENTS; `first` is the number of the first row."""
+    tied = np.ones(max(table.num_rows - 1, 0), bool)
+    late = np.zeros_like(tied)
+    for name in EVENTS_ORDER:
+        rows = np.flatnonzero(tied)  # only where all columns before tie: few rows reach the texts
+        if not len(rows):
+            break
+        above, below = table[name].take(rows), table[name].take(rows + 1)
+        after = pc.fill_null(pc.less(below, above), False).to_numpy()
+        after |= pc.and_(pc.is_null(below), pc.is_valid(above)).to_numpy()  # nulls come first
+        same = pc.fill_null(pc.equal(below, above), False).to_numpy() | (
+            pc.and_(pc.is_null(below), pc.is_null(above)).to_numpy()
+        )
+        late[rows] |= after
+        tied[rows] &= same
+    if late.any():
+        place = first + int(np.argmax(late)) + 1
         raise SchemaError(f"{file}: row {place} is out of order (by {', '.join(EVENTS_ORDER)})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,14 @@ class Prepared:
 
 def read_events(data: DataConfig) -> Path:
     """The EVENTS folder of the configured source, read at most once."""
-    key = data.source.fingerprint(data.prepare.verify) | {"n_shards": data.prepare.n_shards}
+    key = data.source.fingerprint(data.prepare.verify)
+    options = replace(data.prepare, n_shards=data.prepare.shards(data.source.n_bytes()))
 
     def build(out: Path) -> None:
-        facts = data.source.read(out, data.prepare)
-        write_json(out / "source.json", facts | {"events": validate(out)})
+        facts = data.source.read(out, options)
+        write_json(out / "source.json", facts | {"events": validate(out, options)})
 
-    return cached(data.prepare, "events", key, build)
+    return cached(options, "events", key | {"n_shards": options.n_shards}, build, resume=True)
 
 
 def find_samples(events: Path, task: Any) -> TaskResult:
@@ -104,7 +105,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
     """The series store of an EVENTS folder, built at most once."""
     key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
-    folder = cached(data.prepare, "series", key, lambda out: store.build(events, known, out, data.prepare))
+    folder = cached(data.prepare, "series", key, lambda out: store.build(events, known, out, data.prepare), resume=True)
     return store.open_store(folder, known)
 
 

@@ -6,20 +6,25 @@ time, channel), plus `subjects` and `offsets`. A fact without a number is a chan
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.concepts import Channel, Concepts
-from ehrdl.engine import Prepare, connect, map_shards, progress, read_json, write_json
+from ehrdl.engine import Prepare, connect, read_json, write_json
 from ehrdl.errors import SchemaError
 from ehrdl.schema import NEVER_INPUT
+from ehrdl.shards import map_shards
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 2
+VERSION = 3
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 
@@ -48,20 +53,24 @@ class Store:
 
 
 def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
-    """Write the store of an EVENTS folder into `out`, a shard at a time, then lay the shards out by subject."""
+    """Write the store of an EVENTS folder into `out`, a shard at a time, then lay the shards out by subject.
+
+    Shards that a killed process finished are not extracted again.
+    """
     files = sorted((events / "data").glob("**/*.parquet"))
     parts = out / ".parts"
-    parts.mkdir(parents=True)
+    parts.mkdir(parents=True, exist_ok=True)
     jobs = [(file, parts / f"{i}.npz") for i, file in enumerate(files)]
-    with progress() as bar:
-        watched = bar.track(jobs, description="series store") if prepare.workers == 1 else jobs
-        counts = map_shards(_Shard(concepts, prepare), watched, prepare.workers)
+    size = sum(file.stat().st_size for file in files)
+    share = min(prepare.processes(size), len(files))
+    map_shards(_Shard(concepts, prepare, share), jobs, prepare, size, "series store")
     _lay_out([part for _, part in jobs], out)
+    total: dict[str, Counter[str]] = {}
     for _, part in jobs:
-        part.unlink()
-    parts.rmdir()
-    total = pd.concat(counts).groupby(level=0).sum()
-    write_json(out / "counts.json", {name: row.to_dict() for name, row in total.iterrows()})
+        for name, counts in read_json(_counts(part)).items():
+            total.setdefault(name, Counter()).update(counts)
+    write_json(out / "counts.json", dict(sorted(total.items())))
+    shutil.rmtree(parts)
 
 
 def open_store(folder: Path, concepts: Concepts) -> Store:
@@ -76,10 +85,13 @@ class _Shard:
 
     concepts: Concepts
     prepare: Prepare
+    share: int
 
-    def __call__(self, job: tuple[Path, Path]) -> pd.DataFrame:
+    def __call__(self, job: tuple[Path, Path]) -> None:
         file, part = job
-        with connect(self.prepare, part.parent) as con:
+        if part.is_file():
+            return
+        with connect(self.prepare, part.parent, self.share) as con:
             codes = [row[0] for row in con.execute(f"SELECT DISTINCT code FROM '{file}'").fetchall()]
             con.register("concept", self.concepts.match(codes))
             bases = self.concepts.base_codes()
@@ -89,8 +101,14 @@ class _Shard:
             counts = con.execute(_COUNTS.format(file=file)).df().set_index("channel")
             found = con.execute(_KEPT).fetchnumpy()
         arrays: dict[str, Any] = {name: np.ma.getdata(column) for name, column in found.items()}
-        np.savez(part, **arrays)
-        return counts
+        write_json(_counts(part), counts.to_dict(orient="index"))
+        beside = part.with_name(f".{os.getpid()}-{part.name}")
+        np.savez(beside, **arrays)
+        os.replace(beside, part)
+
+
+def _counts(part: Path) -> Path:
+    return part.with_suffix(".json")
 
 
 # canonical value = value * factor + offset; an event is 1; a numeric fact without a number is no fact. The range is
@@ -123,7 +141,10 @@ def _refuse_never_input(concepts: Concepts) -> None:
 
 
 def _lay_out(parts: list[Path], out: Path) -> None:
-    """Write each shard's rows where its subjects belong, so that the whole is ordered by subject."""
+    """Write each shard's rows where its subjects belong, so that the whole is ordered by subject.
+
+    With `pwrite`, not through mapped memory: pages of a mapped file count as memory of the process.
+    """
     sizes = []
     for part in parts:
         with np.load(part) as arrays:
@@ -137,21 +158,40 @@ def _lay_out(parts: list[Path], out: Path) -> None:
     np.save(out / "offsets.npy", offsets)
     start = np.empty(len(subjects), np.int64)
     start[order] = offsets[:-1]
-    files = {
-        name: np.lib.format.open_memmap(out / f"{name}.npy", mode="w+", dtype=kind, shape=(int(offsets[-1]),))
-        for name, kind in _ARRAYS.items()
-        if offsets[-1]
-    }
-    done = 0
-    for part, (subject, count) in zip(parts, sizes, strict=True):
-        begin = start[done : done + len(subject)]
-        done += len(subject)
-        target = np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
-        with np.load(part) as arrays:
-            for name, file in files.items():
-                file[target] = arrays[name]
-    for name, kind in _ARRAYS.items():
-        if name in files:
-            files[name].flush()
-        else:  # an empty array cannot be memory-mapped for writing
-            np.save(out / f"{name}.npy", np.zeros(0, kind))
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(_Flat(out / f"{name}.npy", kind, offsets[-1])) for name, kind in _ARRAYS.items()
+        }
+        done = 0
+        for part, (subject, count) in zip(parts, sizes, strict=True):
+            begin = start[done : done + len(subject)]
+            done += len(subject)
+            with np.load(part) as arrays:
+                for name, file in files.items():
+                    file.scatter(arrays[name], np.r_[0, np.cumsum(count)], begin)
+
+
+class _Flat:
+    """A flat array in an .npy file that is filled in pieces."""
+
+    def __init__(self, path: Path, kind: Any, length: int) -> None:
+        self.kind = np.dtype(kind)
+        self._file = path.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(self.kind), "fortran_order": False, "shape": (int(length),)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.flush()
+        self._first = self._file.tell()
+        self._file.truncate(self._first + int(length) * self.kind.itemsize)
+
+    def scatter(self, rows: np.ndarray, edges: np.ndarray, begin: np.ndarray) -> None:
+        """Write the pieces rows[edges[i]:edges[i + 1]] at the places begin[i]."""
+        data = memoryview(np.ascontiguousarray(rows, self.kind)).cast("B")
+        size, number = self.kind.itemsize, self._file.fileno()
+        for low, high, place in zip(edges[:-1].tolist(), edges[1:].tolist(), begin.tolist(), strict=True):
+            os.pwrite(number, data[low * size : high * size], self._first + place * size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

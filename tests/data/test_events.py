@@ -111,7 +111,7 @@ def test_a_folder_without_data_is_no_events_folder(tmp_path):
 
 def test_unsorted_rows_are_refused_with_their_place(folder):
     name = rewrite(folder, lambda table: table.take([0, 1, 3, 2]))
-    with pytest.raises(SchemaError, match=rf"{name}: row 2 is out of order"):
+    with pytest.raises(SchemaError, match=rf"{name}: row 3 is out of order"):
         validate(folder)
 
 
@@ -174,5 +174,5 @@ def test_the_synthetic_hospital_is_valid(hospital):
 
 def test_subjects_are_spread_over_the_shards(hospital):
     shards = [len(np.unique(pq.read_table(f)["subject_id"])) for f in (hospital.events / "data").glob("*.parquet")]
-    assert len(shards) == hospital.config.prepare.n_shards
+    assert len(shards) == hospital.config.prepare.shards(0) == 4
     assert max(shards) < 2 * min(shards)

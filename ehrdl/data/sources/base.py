@@ -32,3 +32,7 @@ class Source(ABC):
         Args:
             verify: `fast` looks at each file's size, time and ends; `full` at all its bytes.
         """
+
+    def n_bytes(self) -> int:
+        """Size of the input [bytes], which decides over shards and processes; 0 = little."""
+        return 0

@@ -9,10 +9,10 @@ length of stay, the amount of an infusion) is never attached to the beginning.
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import duckdb
 
 from ehrdl.clinical import concepts
 from ehrdl.data import events
@@ -20,10 +20,12 @@ from ehrdl.data.sources import mimic4_bedside as bedside
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.base import Source
-from ehrdl.data.sources.mimic4_tables import KEYS, NOTES, ORDERS, REQUIRED, SERIES, STREAMED, TABLES
-from ehrdl.data.sources.raw import RawTable, explain, find
-from ehrdl.engine import Prepare, connect, digest, fingerprint, progress, say
+from ehrdl.data.sources.mimic4_stage import StageTable
+from ehrdl.data.sources.mimic4_tables import NOTES, ORDERS, REQUIRED, SERIES, TABLES
+from ehrdl.data.sources.raw import RawTable, find
+from ehrdl.engine import Prepare, digest, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.shards import Tally, map_shards
 
 _DRUGS = "hosp/prescriptions"
 
@@ -40,7 +42,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 3
+    VERSION = 4
 
     def __init__(
         self,
@@ -76,6 +78,10 @@ class Mimic4(Source):
         """What of the code decides the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
         return [self.VERSION, events.VERSION, digest(self._concepts().frame.to_csv())]
 
+    def n_bytes(self) -> int:
+        """Size of the files that are read."""
+        return sum(table.path.stat().st_size for table in self._files()[0].values())
+
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
         """Write EVENTS into `out`; see `Source.read`."""
         prepare = prepare or Prepare()
@@ -83,29 +89,46 @@ class Mimic4(Source):
         lines = [self._without(missing)] if missing else []
         for line in lines:
             say(line)
-        known = self._concepts()
-        queries = self._queries(known, "hosp/labevents" in files)
         for table in files.values():  # a missing column is said before hours of reading, not after
             table.check()
+        known = self._concepts()
         writer = events.EventsWriter(out, prepare)
-        with connect(prepare, out) as con, progress() as bar:
-            # Notes are long: two thousand rows wait in memory to be written, not half a million.
-            con.execute("SET partitioned_write_flush_threshold = 2048")
-            con.execute(orders.NO_ORDERS)
-            for name in bar.track(list(files), description="read tables"):
-                try:
-                    _open(con, files[name])
-                    if name in ORDERS:
-                        con.execute(orders.ORDER_TIMES[name])
-                    else:
-                        writer.stage(con, name.replace("/", "."), queries[name])
-                except duckdb.Error as error:
-                    raise explain(error, files[name]) from None
-                if name in REQUIRED and not writer.counts[name.replace("/", ".")]["rows"]:
-                    raise SchemaError(f"{files[name].path}: has no rows")
+        staged = self._stage(files, prepare, self._queries(known, "hosp/labevents" in files), out)
+        for name, (folder, counts) in staged.items():
+            if name in REQUIRED and not counts["rows"]:
+                raise SchemaError(f"{files[name].path}: has no rows")
+            writer.add(name.replace("/", "."), folder / "rows", counts)
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
         writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
+        if not prepare.keep:
+            for folder, _ in staged.values():
+                shutil.rmtree(folder)
         return {"tables": writer.counts, "missing": lines}
+
+    def _stage(
+        self, files: dict[str, RawTable], prepare: Prepare, queries: dict[str, str], out: Path
+    ) -> dict[str, tuple[Path, dict[str, int]]]:
+        """Read every table, the longest first, stays before all others; each at most once, whatever stopped a run."""
+        rows = out / ".rows"
+        rows.mkdir(exist_ok=True)
+        sizes = {name: table.path.stat().st_size for name, table in files.items() if name not in ORDERS}
+        n_bytes = sum(sizes.values())
+        job = StageTable(
+            prepare,
+            queries,
+            {name: fingerprint(table.path, prepare.verify) for name, table in files.items()},
+            self.versions()[:2],
+            tuple(files[name] for name in ORDERS if name in files),
+            tally=Tally(rows),
+        )
+        first, *_ = REQUIRED
+        staged = {first: job(files[first])}
+        job = replace(job, stays=staged[first][0], share=min(prepare.processes(n_bytes), len(sizes)))
+        others = sorted((name for name in sizes if name != first), key=lambda name: -sizes[name])
+        found = map_shards(job, [files[name] for name in others], prepare, n_bytes, "read tables", job.tally)
+        staged |= dict(zip(others, found, strict=True))
+        shutil.rmtree(rows)
+        return {name: staged[name] for name in sizes}
 
     def _concepts(self) -> concepts.Concepts:
         return concepts.load(Path(self.concepts) if self.concepts else None)
@@ -167,25 +190,3 @@ class Mimic4(Source):
             "note/discharge": orders.notes("discharge"),
             "note/radiology": orders.notes("radiology"),
         }
-
-
-def _open(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
-    """Make the view `raw` of a table, whose key must be unique; also `stays` and `deaths`, for the tables after it."""
-    if key := KEYS.get(table.name):
-        twice = con.execute(_TWICE.format(key=key, rows=table.open(con))).fetchall()
-        for value, n in twice:
-            raise SchemaError(f"{table.path}: {key} {value} stands in {n} rows; it must stand in one")
-    rows = table.open(con)
-    if table.name not in STREAMED:
-        con.execute(f"CREATE OR REPLACE TEMP TABLE held AS {rows}")
-        if table.name == _DRUGS:
-            con.execute(orders.JOIN_TIMES)
-        rows = "SELECT * FROM held"
-    con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {rows}")
-    if table.name == "hosp/admissions":
-        con.execute(stays.STAYS)
-
-
-_TWICE = """
-    SELECT {key}, count(*) FROM ({rows}) WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1
-"""

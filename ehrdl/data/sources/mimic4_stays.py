@@ -9,6 +9,16 @@ STAYS = """
     FROM stays WHERE deathtime IS NOT NULL ORDER BY subject_id, deathtime, hadm_id
 """
 
+#: For the processes that read those tables.
+WRITE_STAYS = """
+    COPY (FROM stays ORDER BY ALL) TO '{folder}/stays.parquet';
+    COPY (FROM deaths ORDER BY ALL) TO '{folder}/deaths.parquet'
+"""
+READ_STAYS = """
+    CREATE TEMP VIEW stays AS FROM read_parquet('{folder}/stays.parquet');
+    CREATE TEMP VIEW deaths AS FROM read_parquet('{folder}/deaths.parquet')
+"""
+
 # Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group serves splits and
 # censoring alone. Death is a stay's deathtime; outside the hospital it is known to the day: its end.
 PATIENTS = union(

@@ -12,7 +12,7 @@ import csv
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,15 @@ _MEANING = {
 #: A date, or a date and a time of day, and nothing after it.
 _TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?"
 _MARK = "unreadable cell"
+_NUL_MARK = "NUL byte in row"
+_NUL = re.compile(b"\0")
+_ARROW = {
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "VARCHAR": pa.string(),
+}
 _BLOCK_BYTES = 16 << 20
 
 
@@ -53,22 +62,65 @@ class RawTable:
         """
         self._find(self._header())
 
-    def open(self, con: duckdb.DuckDBPyConnection) -> str:
-        """SQL that selects the wanted columns, typed. A CSV is a stream, read once: open it again to read it again."""
+    def open(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        typed: bool = True,
+        on_rows: Callable[[pa.RecordBatch], object] | None = None,
+    ) -> str:
+        """SQL that selects the wanted columns, typed. A CSV is a stream, read once: open it again to read it again.
+
+        Args:
+            con: the connection.
+            typed: let Arrow type a CSV's cells, which is several times as quick and strict: a cell that does not fit
+                stops the reading. Without, DuckDB types them and takes what Arrow does not (`1.0` as a whole number),
+                and a cell that still does not fit is named with its row.
+            on_rows: called with every block of a CSV, all wanted columns.
+        """
         header = self._header()
         found = self._find(header)
-        if self.path.suffix == ".parquet":
-            path = _quoted(str(self.path), "'")
-            cells = f"read_parquet({path})"
-        else:
+        is_csv = self.path.suffix != ".parquet"
+        if is_csv:
             cells = "cells"
-            con.register(cells, self._stream(header, list(found.values())))
+            try:
+                reader = self._stream(header, found, typed)
+            except SchemaError:  # the first block is typed here
+                if not typed:
+                    raise
+                reader, typed = self._stream(header, found, typed=False), False
+            con.register(cells, self._watched(reader, found, on_rows))
+        else:
+            cells = f"read_parquet({_quoted(str(self.path), chr(39))})"
         wanted = []
         for column, name in found.items():
             kind, cell = self.columns[column], _quoted(name, '"')
-            value = _typed(column, kind, cell) if header[name] else f"CAST({cell} AS {kind})"
+            parse = header[name] and not (is_csv and typed)
+            value = _typed(column, kind, cell) if parse else f"CAST({cell} AS {kind})"
             wanted.append(f"{value} AS {column}")
         return f"SELECT {', '.join(wanted)} FROM {cells}"
+
+    def _watched(
+        self,
+        reader: arrow_csv.CSVStreamingReader,
+        found: Mapping[str, str],
+        on_rows: Callable[[pa.RecordBatch], object] | None,
+    ) -> pa.RecordBatchReader:
+        """The blocks of a CSV; a NUL in a text, which nothing after this would notice, stops them."""
+        texts = [(column, name) for column, name in found.items() if self.columns[column] == "VARCHAR"]
+
+        def blocks() -> Iterator[pa.RecordBatch]:
+            done = 0
+            try:
+                for batch in reader:
+                    _refuse_nul(batch, texts, done)
+                    done += batch.num_rows
+                    if on_rows:
+                        on_rows(batch.rename_columns(list(found)))
+                    yield batch
+            except (OSError, pa.ArrowException) as error:
+                raise pa.ArrowInvalid(f"{error}; after row {done}") from None
+
+        return pa.RecordBatchReader.from_batches(reader.schema, blocks())
 
     def row_of(self, column: str, value: str) -> int | None:
         """The first row (from 1, without the header) whose cell in `column` reads `value`."""
@@ -85,9 +137,13 @@ class RawTable:
             with pq.ParquetFile(self.path) as file:
                 yield from file.iter_batches(columns=[name])
         else:
-            yield from self._stream(self._header(), [name])
+            header = self._header()
+            yield from self._stream(header, {name: name}, typed=False)
 
-    def _stream(self, header: Mapping[str, bool], names: list[str]) -> arrow_csv.CSVStreamingReader:
+    def _stream(
+        self, header: Mapping[str, bool], found: Mapping[str, str], typed: bool
+    ) -> arrow_csv.CSVStreamingReader:
+        kinds = {name: _ARROW[self.columns[column]] for column, name in found.items()} if typed else {}
         try:
             return arrow_csv.open_csv(
                 self.path,
@@ -95,8 +151,8 @@ class RawTable:
                 read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
                 parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=names,
-                    column_types={name: pa.string() for name in header},
+                    include_columns=list(found.values()),
+                    column_types={name: kinds.get(name, pa.string()) for name in header},
                     null_values=[""],
                     strings_can_be_null=True,
                 ),
@@ -152,6 +208,15 @@ class RawTable:
         return header
 
 
+def _refuse_nul(batch: pa.RecordBatch, texts: Sequence[tuple[str, str]], done: int) -> None:
+    for column, name in texts:
+        cells = batch.column(name)
+        data = cells.buffers()[2]
+        if data is not None and _NUL.search(memoryview(data)):
+            for row in pc.indices_nonzero(pc.match_substring(cells, "\0"))[:1].to_pylist():
+                raise pa.ArrowInvalid(f"{_NUL_MARK} {done + row + 1} {column}")
+
+
 def find(root: Path, name: str) -> Path | None:
     """The file of a table such as `hosp/labevents` under `root`, or None."""
     for suffix in _SUFFIXES:
@@ -159,6 +224,11 @@ def find(root: Path, name: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether it was the disk that could not take what was written."""
+    return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
 
 
 def explain(error: Exception, table: RawTable) -> SchemaError:
@@ -169,18 +239,25 @@ def explain(error: Exception, table: RawTable) -> SchemaError:
         row = table.row_of(column, value)
         where = f"row {row}, column {column}" if row else f"column {column}"
         return SchemaError(f"{table.path}: {where}: {_short(value, 60)!r} is not {_MEANING[table.columns[column]]}")
-    if re.search(r"no space left|could not write|disk quota", text, re.IGNORECASE):
+    if is_full(error):
         where = "free some space, or set data.prepare.cache to another disk"
         reason = _short(" ".join(text.split()))
         return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
+    if match := re.search(rf"{_NUL_MARK} (\d+) (\w+)", text):
+        return SchemaError(
+            f"{table.path}: row {match[1]}, column {match[2]}: holds a NUL byte, which no text has; copy the file again"
+        )
+    after = match[0] if (match := re.search(r"after row [1-9]\d*", text)) else "from the start"
     if "compressed stream" in text or "zlib" in text:
-        return SchemaError(f"{table.path}: the gzip stream is damaged or truncated; copy the file again")
+        return SchemaError(f"{table.path}: the gzip stream is damaged or truncated {after}; copy the file again")
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
         return SchemaError(f"{table.path}: row {int(match[1]) - 1} has {match[3]} columns, the header has {match[2]}")
     if "straddl" in text:
         return SchemaError(f"{table.path}: a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote not closed?")
     if "UTF8" in text or "UTF-8" in text:
-        return SchemaError(f"{table.path}: is not a table in UTF-8 text")
+        match = re.search(r"Row #(\d+)", text)
+        where = f"row {int(match[1]) - 1}" if match else f"somewhere {after}"
+        return SchemaError(f"{table.path}: {where} is not UTF-8 text; convert the file (iconv -f latin1 -t utf-8)")
     if "Empty CSV" in text:
         return SchemaError(f"{table.path}: has no rows; copy the file again")
     return SchemaError(f"{table.path}: {_short(' '.join(text.split()))}")

@@ -1,0 +1,174 @@
+"""One table of MIMIC-IV, read once and staged: a job that any process can do, cached under all that decides its rows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ehrdl.data import events
+from ehrdl.data.sources import mimic4_orders as orders
+from ehrdl.data.sources import mimic4_stays as stays
+from ehrdl.data.sources.mimic4_tables import KEYS, STREAMED
+from ehrdl.data.sources.raw import RawTable, explain, is_full
+from ehrdl.engine import Prepare, cached, connect, digest, read_json, write_json
+from ehrdl.errors import SchemaError
+from ehrdl.shards import Tally
+
+_ADMISSIONS = "hosp/admissions"
+_DRUGS = "hosp/prescriptions"
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """Reads a table and stages its events, unless the cache has them.
+
+    Attributes:
+        prepare: cache, memory, shards.
+        queries: SQL of each table's events.
+        prints: fingerprint of each table's file.
+        version: of the reader.
+        orders: the tables that hold the times of orders, read with prescriptions.
+        stays: the folder that staging the admissions left, for the tables that need stays.
+        share: processes that do this at the same time.
+        tally: counts rows read.
+    """
+
+    prepare: Prepare
+    queries: Mapping[str, str]
+    prints: Mapping[str, Any]
+    version: list[Any]
+    orders: tuple[RawTable, ...] = ()
+    stays: Path | None = None
+    share: int = 1
+    tally: Tally | None = field(default=None)
+
+    def __call__(self, table: RawTable) -> tuple[Path, dict[str, int]]:
+        """The folder of staged rows and their counts."""
+        sql, n_shards = self.queries[table.name], self.prepare.shards(0)
+        key = {
+            "file": self.prints[table.name],
+            "sql": digest(sql),
+            "columns": dict(table.columns),
+            "version": self.version,
+            "n_shards": n_shards,
+            "orders": [self.prints[other.name] for other in self._orders(table)],
+            "stays": self.stays.name if self.stays and _needs_stays(sql) else None,
+        }
+
+        def build(folder: Path) -> None:
+            with connect(self.prepare, folder, self.share) as con:
+                # Notes are long: two thousand rows wait in memory to be written, not half a million.
+                con.execute(f"SET partitioned_write_flush_threshold = {2048 if 'note/' in table.name else 262_144}")
+                self._prepare_joins(con, table, sql)
+                write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
+                if table.name == _ADMISSIONS:
+                    con.execute(stays.WRITE_STAYS.format(folder=folder))
+
+        folder = cached(self.prepare, f"table-{table.name.replace('/', '.')}", key, build)
+        counts: dict[str, int] = read_json(folder / "counts.json")
+        return folder, counts
+
+    def _orders(self, table: RawTable) -> tuple[RawTable, ...]:
+        return self.orders if table.name == _DRUGS else ()
+
+    def _prepare_joins(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str) -> None:
+        """The views and tables that the query joins: stays and deaths, and the times of orders."""
+        if self.stays and _needs_stays(sql):
+            con.execute(stays.READ_STAYS.format(folder=self.stays))
+        if table.name == _DRUGS:
+            con.execute(orders.NO_ORDERS)
+            for other in self._orders(table):
+                self._run(con, other, orders.ORDER_TIMES[other.name])
+
+    def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
+        if table.name in STREAMED:
+            return self._run(con, table, sql, rows)
+        self._run(con, table, _HOLD)
+        if table.name == _DRUGS:
+            con.execute(orders.JOIN_TIMES)
+        con.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT * FROM held")
+        if table.name == _ADMISSIONS:
+            con.execute(stays.STAYS)
+        return events.stage(con, sql, rows, self.prepare.shards(0))
+
+    def _run(
+        self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None
+    ) -> dict[str, int]:
+        """One pass over the table's file: `sql`, or its rows staged into a folder.
+
+        The quick pass refuses what a slower one reads, or names better; so what it cannot read is read again.
+        """
+        for typed in (True, False):
+            seen = _Keys(KEYS.get(table.name))
+            tally = self.tally if typed else None
+
+            def watch(batch: pa.RecordBatch, seen: _Keys = seen, tally: Tally | None = tally) -> None:
+                seen.add(batch)
+                if tally:
+                    tally.add(batch.num_rows)
+
+            try:
+                con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {table.open(con, typed, watch)}")
+                counts = events.stage(con, sql, rows, self.prepare.shards(0)) if rows else {}
+                if not rows:
+                    con.execute(sql)
+            except duckdb.Error as error:
+                if not typed or is_full(error):
+                    raise explain(error, table) from None
+                _drop(rows)
+                continue
+            if seen.may_repeat or table.path.suffix == ".parquet":
+                _refuse_twice(con, table)
+            return counts
+        raise AssertionError("unreachable")
+
+
+class _Keys:
+    """Hashes of a table's key, to know after one pass whether two rows may share it: 8 bytes a row."""
+
+    def __init__(self, column: str | None) -> None:
+        self.column = column
+        self._hashes: list[np.ndarray] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the keys of some rows; null is no key."""
+        if self.column:
+            keys = batch.column(self.column).drop_null().to_numpy(zero_copy_only=False)
+            self._hashes.append(pd.util.hash_array(keys, categorize=False))
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether two rows have the same hash."""
+        every = np.sort(np.concatenate(self._hashes)) if self._hashes else np.zeros(0, np.uint64)
+        return bool((every[1:] == every[:-1]).any())
+
+
+def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
+    key = KEYS.get(table.name)
+    if key:
+        twice = con.execute(_TWICE.format(key=key, rows=table.open(con, typed=False))).fetchall()
+        for value, n in twice:
+            raise SchemaError(f"{table.path}: {key} {value} stands in {n} rows; it must stand in one")
+
+
+def _needs_stays(sql: str) -> bool:
+    return "stays" in sql or "deaths" in sql
+
+
+def _drop(rows: Path | None) -> None:
+    if rows:
+        shutil.rmtree(rows, ignore_errors=True)
+
+
+_HOLD = "CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM raw"
+_TWICE = """
+    SELECT {key}, count(*) FROM ({rows}) WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1
+"""

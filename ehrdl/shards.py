@@ -1,0 +1,156 @@
+"""One map over tables and shards: processes of this machine, or a cluster through joblib's backends; progress in rows.
+
+What is mapped writes files beside their names and renames them, so a worker that dies is replaced by another that does
+the same again, and nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ehrdl.engine import Prepare, progress
+from ehrdl.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_A_LOOK = 0.25
+_INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
+
+
+class Tally:
+    """Rows that several processes have done so far: one small file each, in a folder that all of them see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done = 0
+
+    def add(self, rows: int) -> None:
+        """Count `rows` more of this process."""
+        self._done += rows
+        name = f"{os.uname().nodename}-{os.getpid()}-{id(self)}"
+        (self.folder / name).write_text(str(self._done), encoding="ascii")
+
+    def total(self) -> int:
+        """Rows of all processes; a file that is just being written counts when it is there."""
+        counts = (path.read_text(encoding="ascii") for path in self.folder.iterdir())
+        return sum(int(count) for count in counts if count)
+
+
+def map_shards(
+    function: Callable[[Any], Any],
+    shards: Iterable[Any],
+    prepare: Prepare,
+    n_bytes: int = 0,
+    description: str = "",
+    tally: Tally | None = None,
+) -> list[Any]:
+    """`function` over shards, in order.
+
+    Args:
+        function: what to do with a shard; processes and clusters need it picklable.
+        shards: tables, or numbers or files of shards.
+        prepare: engine and workers.
+        n_bytes: size of the input, which decides whether processes are worth their start.
+        description: of the progress bar; empty = none.
+        tally: where the function counts its rows, for a bar that shows rows a second.
+
+    Raises:
+        ConfigError: no scheduler answers.
+        MissingExtraError: the engine is not installed.
+    """
+    jobs = list(shards)
+    processes = min(prepare.processes(n_bytes), len(jobs))
+    with progress(quiet=not description, rows=tally is not None) as bar, _watched(bar, tally, description):
+        track = _tracked(bar, len(jobs), description) if tally is None else iter
+        if prepare.engine == "local" and processes <= 1:
+            return [function(job) for job in track(jobs)]
+        import joblib
+
+        with _backend(prepare):
+            # A cluster has its own number of workers.
+            pool = joblib.Parallel(n_jobs=processes if prepare.engine == "local" else -1, return_as="generator")
+            return list(track(pool(joblib.delayed(function)(job) for job in jobs)))
+
+
+def _tracked(bar: Progress, total: int, description: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    return lambda items: iter(bar.track(items, total=total, description=description))
+
+
+@contextmanager
+def _watched(bar: Progress, tally: Tally | None, description: str) -> Iterator[None]:
+    """Shows the tally's rows while the work runs elsewhere."""
+    if tally is None or bar.disable:
+        yield
+        return
+    task, ended = bar.add_task(description, total=None), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_SECONDS_A_LOOK):
+            bar.update(task, completed=tally.total())
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _backend(prepare: Prepare) -> Iterator[None]:
+    """The engine as joblib's backend."""
+    import joblib
+
+    if prepare.engine == "local":
+        yield
+        return
+    try:
+        options = {"dask": _dask, "ray": _ray, "spark": _spark}[prepare.engine](prepare.scheduler)
+    except ImportError:
+        extra = _INSTALL[prepare.engine]
+        raise MissingExtraError(
+            f"data.prepare.engine: {prepare.engine} is not installed; pip install 'ehrdl[{extra}]'"
+        ) from None
+    client = options.get("client")
+    try:
+        with joblib.parallel_config(backend=prepare.engine, **options):
+            yield
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _dask(scheduler: str | None) -> dict[str, Any]:
+    from distributed import Client
+
+    if not scheduler:
+        raise ConfigError("data.prepare.scheduler: engine dask needs the address of a scheduler, tcp://HOST:8786")
+    try:
+        return {"client": Client(scheduler, timeout=30, set_as_default=False)}
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"data.prepare.scheduler: {scheduler} does not answer ({reason})") from None
+
+
+def _ray(address: str | None) -> dict[str, Any]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False)
+    return {}
+
+
+def _spark(_: str | None) -> dict[str, Any]:
+    from joblibspark import register_spark
+
+    register_spark()
+    return {}
