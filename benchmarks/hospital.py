@@ -135,7 +135,7 @@ class Hospital:
 
 
 def write(root: Path, n_rows: int) -> Hospital:
-    """Write a hospital of about `n_rows` rows of all tables under `root`, as csv.gz; the same number, the same cells."""
+    """Write a hospital of about `n_rows` rows of all tables under `root`, as csv.gz; the same each time."""
     counts = {name: max(1, round(share * n_rows / 1000)) for name, share in SHARES.items()}
     known = concepts.load()
     items = {

@@ -40,13 +40,13 @@ class Prepare:
     Attributes:
         cache: folder of prepared data; safe to delete at any time.
         memory_gb: memory that DuckDB may take before it spills to disk, in all processes together [GB].
-        workers: processes that map over tables and shards; null = one a core, and one alone where there is little to do.
+        workers: processes that map over tables and shards; null = one a core, but one alone for a small input.
         n_shards: files that the subjects are spread over; more shards, less memory a step; null = by the input's size.
         verify: `fast` keys the cache by size, time and ends of each input file; `full` by all its bytes.
         keep: keep the rows of each table once they are read, so that a table that has not changed is never read again;
             false frees that space when EVENTS is written.
-        engine: what maps over tables and shards: `local` processes, or a cluster through joblib: `dask`, `ray`, `spark`.
-            Every machine must see the same `cache`.
+        engine: what maps over tables and shards: `local` processes, or through joblib a cluster: `dask`, `ray`,
+            `spark`. Every machine must see the same `cache`.
         scheduler: address of the Dask scheduler, such as tcp://node1:8786, or of the Ray head.
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,8 @@ def _dask(scheduler: str | None) -> dict[str, Any]:
     if not scheduler:
         raise ConfigError("data.prepare.scheduler: engine dask needs the address of a scheduler, tcp://HOST:8786")
     try:
-        return {"client": Client(scheduler, timeout=30, set_as_default=False)}
+        connected: Any = Client
+        return {"client": connected(scheduler, timeout=30, set_as_default=False)}
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"data.prepare.scheduler: {scheduler} does not answer ({reason})") from None

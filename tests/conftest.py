@@ -66,7 +66,7 @@ def _offsets(subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Build:
-    """Makes what `store.build`, `notes.collect` and a task would make, in memory. Times are hours."""
+    """Makes what `store.build`, `notes_build.collect` and a task would make, in memory. Times are hours."""
 
     channels = CHANNELS
 

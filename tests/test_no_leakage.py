@@ -27,7 +27,8 @@ from ehrdl.batch import Batch
 from ehrdl.clinical import concepts
 from ehrdl.data.collate import Collate, NoteFrame
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.notes import collect, open_notes, tokenize
+from ehrdl.data.notes import open_notes
+from ehrdl.data.notes_build import collect, tokenize
 from ehrdl.data.prepare import prepare
 from ehrdl.data.static import static_features, subject_facts
 from ehrdl.data.store import build as build_store
@@ -171,7 +172,7 @@ def read(build, tmp_path_factory):
             (folder / name).mkdir()
         build_store(events, known, folder / "store", prepare)
         collect(events, folder / "notes", prepare)
-        tokenize(open_notes(folder / "notes"), tokenizer, folder / "tokens")
+        tokenize(open_notes(folder / "notes"), tokenizer, folder / "tokens", prepare)
         store, notes, samples = (
             open_store(folder / "store", known),
             open_notes(folder / "notes", folder / "tokens"),

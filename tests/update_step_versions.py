@@ -14,7 +14,7 @@ _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehr
 STEPS = {
     "events": {"ehrdl/data/events.py": ["EventsWriter"]},
     "series": {"ehrdl/data/store.py": ["build"]},
-    "notes": {"ehrdl/data/notes.py": ["collect", "tokenize"]},
+    "notes": {"ehrdl/data/notes_build.py": ["collect", "tokenize"]},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},

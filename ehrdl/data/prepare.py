@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 from ehrdl.batch import DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data import notes, store, vocab
+from ehrdl.data import notes, notes_build, store, vocab
 from ehrdl.data.collate import NoteFrame
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
@@ -146,8 +147,9 @@ def _say_masked(masked: dict[str, int]) -> None:
 def _collected(data: DataConfig, events: Path) -> tuple[dict[str, Any], Path]:
     """The key and the folder of the notes' texts."""
     sections = sorted(set(data.notes.mask_sections))
-    key: dict[str, Any] = {"events": events.name, "version": notes.VERSION, "mask_sections": sections}
-    return key, cached(data.prepare, "notes", key, lambda out: notes.collect(events, out, data.prepare, sections))
+    key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION, "mask_sections": sections}
+    build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=sections)
+    return key, cached(data.prepare, "notes", key, build, resume=True)
 
 
 def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:
@@ -165,7 +167,8 @@ def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Not
     if not len(opened):
         return None, frame
     key = key | {"tokenizer": digest(words.backend_tokenizer.to_str())}
-    tokens = cached(data.prepare, "tokens", key, lambda out: notes.tokenize(opened, words, out))
+    build = functools.partial(notes_build.tokenize, opened, words, prepare=data.prepare)
+    tokens = cached(data.prepare, "tokens", key, build, resume=True)
     return notes.open_notes(texts, tokens), frame
 
 

@@ -185,7 +185,7 @@ class _Flat:
 
     def scatter(self, rows: np.ndarray, edges: np.ndarray, begin: np.ndarray) -> None:
         """Write the pieces rows[edges[i]:edges[i + 1]] at the places begin[i]."""
-        data = memoryview(np.ascontiguousarray(rows, self.kind)).cast("B")
+        data = np.ascontiguousarray(rows, self.kind).data.cast("B")
         size, number = self.kind.itemsize, self._file.fileno()
         for low, high, place in zip(edges[:-1].tolist(), edges[1:].tolist(), begin.tolist(), strict=True):
             os.pwrite(number, data[low * size : high * size], self._first + place * size)

@@ -4,7 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ehrdl.data.notes import TokenLists, bodies, collect, open_notes, tokenize
+from ehrdl.data.notes import TokenLists, bodies, open_notes
+from ehrdl.data.notes_build import collect, tokenize
 from ehrdl.data.window import HOUR
 from ehrdl.engine import Prepare
 
@@ -55,7 +56,9 @@ def test_bodies_come_in_order_and_only_where_wanted(folder):
 
 
 def test_every_word_of_a_note_is_tokenised(folder, tmp_path):
-    tokenize(open_notes(folder), PreTrainedTokenizerFast(tokenizer_object=words(), unk_token="[UNK]"), tmp_path)
+    tokenize(
+        open_notes(folder), PreTrainedTokenizerFast(tokenizer_object=words(), unk_token="[UNK]"), tmp_path, Prepare()
+    )
     notes = open_notes(folder, tmp_path)
     assert [notes.tokens[i].tolist() for i in range(4)] == [[2, 3, 4, 5], [6], [0, 0, 0], [7]]
     assert notes.tokens.lengths.tolist() == [4, 1, 3, 1]
@@ -65,7 +68,9 @@ def test_a_tokenizer_that_was_saved_with_truncation_and_padding_still_reads_the_
     cutting = words()
     cutting.enable_truncation(2)
     cutting.enable_padding(pad_id=1, pad_token="[PAD]", length=3)
-    tokenize(open_notes(folder), PreTrainedTokenizerFast(tokenizer_object=cutting, unk_token="[UNK]"), tmp_path)
+    tokenize(
+        open_notes(folder), PreTrainedTokenizerFast(tokenizer_object=cutting, unk_token="[UNK]"), tmp_path, Prepare()
+    )
     notes = open_notes(folder, tmp_path)
     assert [notes.tokens[i].tolist() for i in range(2)] == [[2, 3, 4, 5], [6]]
 

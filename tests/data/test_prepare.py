@@ -7,7 +7,7 @@ import pytest
 
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import NoteOptions
-from ehrdl.data.notes import mask_section
+from ehrdl.data.notes_build import mask_section
 from ehrdl.data.prepare import prepare, tokenized
 from ehrdl.data.split import Split
 from ehrdl.data.table import tabulate

@@ -1,4 +1,4 @@
-"""One table of MIMIC-IV, read once and staged: a job that any process can do, cached under all that decides its rows."""
+"""One table of MIMIC-IV, read once and staged: a job for any process, cached under all that decides its rows."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class StageTable:
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
                 # Notes are long: two thousand rows wait in memory to be written, not half a million.
+                con.execute("SET threads = 1")  # the same rows in the same order every time; processes run side by side
                 con.execute(f"SET partitioned_write_flush_threshold = {2048 if 'note/' in table.name else 262_144}")
                 self._prepare_joins(con, table, sql)
                 write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
