@@ -115,6 +115,7 @@ def _prepare(
     Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
     """
     data.source.fingerprint(data.prepare.verify)
+    data.check()
     with folder.timed("import"):
         from ehrdl.data.prepare import find_samples, prepare, read_events
         from ehrdl.training.baseline import check_baselines
