@@ -187,7 +187,7 @@ def read_splits(root: Path) -> pa.Table | None:
         table = meds.SubjectSplitSchema.align(table.group_by(["subject_id", "split"]).aggregate([]))
     except Exception as error:
         raise SchemaError(f"{file}: {' '.join(str(error).split())}") from None
-    table = table.sort_by("subject_id")
+    table = table.sort_by([("subject_id", "ascending"), ("split", "ascending")])
     subjects = table["subject_id"].to_numpy()
     twice = np.flatnonzero(subjects[1:] == subjects[:-1])
     if len(twice):

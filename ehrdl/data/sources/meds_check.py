@@ -76,6 +76,12 @@ def damaged(file: Path, error: Exception) -> SchemaError:
     return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
 
 
+def disk_full(file: Path, error: Exception) -> SchemaError:
+    """A disk that cannot take what was read, in one line."""
+    where = "free some space, or set data.prepare.cache to another disk"
+    return SchemaError(f"the disk is full while {file} is read ({' '.join(str(error).split())[:160]}); {where}")
+
+
 @dataclass
 class RowCheck:
     """Checks the rows of one file, in their order, and counts what a reader must know.

@@ -12,9 +12,11 @@ import duckdb
 import numpy as np
 
 from ehrdl.data import events
-from ehrdl.data.sources.meds_check import RowCheck, damaged
+from ehrdl.data.sources.meds_check import RowCheck, damaged, disk_full
 from ehrdl.data.sources.meds_codes import CodeRules
+from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.data.sources.mimic4_rows import finite
+from ehrdl.data.sources.raw import is_full
 from ehrdl.data.timing import family
 from ehrdl.engine import Prepare, cached, connect, read_json, write_json
 from ehrdl.shards import Tally
@@ -90,11 +92,11 @@ class StageFile:
             try:
                 present = [name for name, *_ in con.execute(f"DESCRIBE FROM {_rows(file)}").fetchall()]
                 if self.encounter is None:
-                    con.execute(_STAYS.format(rows=_rows(file)))
+                    con.execute(NUMBER_STAYS.format(rows=_rows(file)))
                 counts = events.stage(con, self._select(file, present), folder / "rows", self.prepare.shards(0))
                 fallback = _fallback(con, folder / "rows") if counts["on_fallback"] else {}
-            except duckdb.Error as error:
-                raise damaged(file, error) from None
+            except (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException) as error:
+                raise (disk_full(file, error) if is_full(error) else damaged(file, error)) from None
         known = set(codes.source)
         dropped = sum(n for code, n in check.codes.items() if code not in known)
         counts |= {"duplicates": check.duplicates, "dropped": dropped, "timed_by_policy": check.timed_by_policy}
@@ -116,8 +118,8 @@ class StageFile:
             number=finite(column("numeric_value", "DOUBLE")),
             text=column("text_value", "VARCHAR"),
             available=column("available_time", "TIMESTAMP"),
-            encounter="s.number" if numbered else column(str(self.encounter), "BIGINT"),
-            stays=_IN_STAY if numbered else "",
+            encounter="s.stay" if numbered else column(str(self.encounter), "BIGINT"),
+            stays=JOIN_STAY if numbered else "",
         )
 
 
@@ -142,33 +144,4 @@ _EVENTS = """
         CAST({encounter} AS BIGINT) AS encounter_id,
         c.fallback AND e.time IS NOT NULL AND {available} IS NULL AS fallback
     FROM {rows} AS e JOIN codes AS c ON CAST(e.code AS VARCHAR) = c.source {stays}
-"""
-_OPENS = "(c.code = 'ADMISSION' OR starts_with(c.code, 'ADMISSION//'))"
-_CLOSES = "(c.code = 'DISCHARGE' OR starts_with(c.code, 'DISCHARGE//'))"
-# A stay goes from an admission to the first discharge after it, but not beyond the next admission; one without either
-# goes on. Places are half microseconds: what happens at the moment when a stay ends and the next one begins belongs to
-# the one that ends, but for the admission.
-_STAYS = f"""
-    CREATE TEMP TABLE stays AS
-    WITH bounds AS (
-        SELECT DISTINCT CAST(e.subject_id AS BIGINT) AS subject_id, epoch_us(CAST(e.time AS TIMESTAMP)) AS t,
-            {_OPENS} AS opens
-        FROM {{rows}} AS e JOIN codes AS c ON CAST(e.code AS VARCHAR) = c.source
-        WHERE e.time IS NOT NULL AND ({_OPENS} OR {_CLOSES})),
-    admitted AS (
-        SELECT subject_id, t, row_number() OVER in_order AS number,
-            lead(t, 1, 4_000_000_000_000_000_000) OVER in_order AS next
-        FROM bounds WHERE opens WINDOW in_order AS (PARTITION BY subject_id ORDER BY t)),
-    ended AS (
-        SELECT a.subject_id, a.t, number, next, coalesce(min(d.t) FILTER (d.t > a.t), min(d.t), next) AS ends
-        FROM admitted AS a LEFT JOIN (FROM bounds WHERE NOT opens) AS d
-            ON a.subject_id = d.subject_id AND d.t >= a.t AND d.t <= a.next
-        GROUP BY ALL)
-    SELECT subject_id, number, 2 * ends + CAST(ends < next AS INT) AS last,
-        2 * t + CAST(coalesce(lag(ends) OVER (PARTITION BY subject_id ORDER BY t) = t, false) AS INT) AS first
-    FROM ended
-"""
-_IN_STAY = f"""
-    LEFT JOIN stays AS s ON e.subject_id = s.subject_id
-        AND 2 * epoch_us(CAST(e.time AS TIMESTAMP)) + CAST({_OPENS} AS INT) BETWEEN s.first AND s.last
 """
