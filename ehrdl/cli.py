@@ -1,4 +1,4 @@
-"""The command line: `ehrdl train`, which is `python train.py`, `predict` and `report`. One line an error, status 2."""
+"""The command line: `ehrdl train`, which is `python train.py`, and its companions. One line an error, status 2."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
+_PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
 _PREDICT = "Score new patients, or another hospital, with the models of a finished run."
 _REPORT = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
 _SYNTHETIC, _LAYOUT = "ehrdl.data.sources.synthetic.Synthetic", "ehrdl.data.sources.mimic4.Mimic4"
@@ -46,11 +47,11 @@ class Parser(ArgumentParser):
         return {action.dest: getattr(getattr(action, "_typehint", None), "__name__", "") for action in actions}
 
 
-def train_parser(prog: str = "ehrdl train") -> Parser:
+def train_parser(prog: str = "ehrdl train", description: str = _TRAIN) -> Parser:
     """The parser of a training configuration; its keys are the arguments of `ehrdl.experiment.run`."""
     from ehrdl.experiment import run
 
-    parser = Parser(prog=prog, description=_TRAIN, allow_abbrev=False)
+    parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file; several are layered, later ones win")
     parser.add_function_arguments(run, as_group=False, sub_configs=True, skip={"config"})
     return parser
@@ -64,11 +65,30 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
     argv = sys.argv[1:] if argv is None else argv
     with _one_line_errors():
         parser = train_parser(prog)
-        check_files(argv, list(parser.keys()))
-        parsed = parser.parse_args(argv)
-        objects = parser.instantiate(parsed)
+        objects, parsed = _configured(parser, argv)
         arguments = {name: value for name, value in vars(objects).items() if name != "config"}
         run(**arguments, config=yaml.safe_load(parser.dump(parsed, skip_unset=False)))
+
+
+def _configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
+    """The objects of a configuration, and the configuration."""
+    check_files(argv, list(parser.keys()))
+    parsed = parser.parse_args(argv)
+    return parser.instantiate(parsed), parsed
+
+
+def prepare(argv: list[str], prog: str) -> None:
+    """Prepare the data of a training configuration."""
+    from ehrdl.experiment import prepare
+
+    _set_environment()
+    with _one_line_errors():
+        objects, _ = _configured(train_parser(prog, _PREPARE), argv)
+        prepared, _ = prepare(objects.data, objects.task)
+        facts = prepared.facts["data"]
+        samples = ", ".join(f"{n:,} {split}" for split, n in facts["n_samples"].items())
+        say(f"prepared: {facts['n_facts']:,} facts, {facts['n_notes']:,} notes; samples: {samples}")
+        say(f"EVENTS: {prepared.events}\nnext: ehrdl train with the same arguments")
 
 
 def predict(argv: list[str], prog: str) -> None:
@@ -146,6 +166,7 @@ class _Options(argparse.ArgumentParser):
 
 _COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "train": (train, _TRAIN),
+    "prepare": (prepare, _PREPARE),
     "predict": (predict, _PREDICT),
     "report": (report, _REPORT),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,18 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ehrdl.errors import ConfigError
+from ehrdl.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
     import duckdb
     from rich.progress import Progress
 
 _MIB = 1 << 20
-_LOCKS = ".locks"
+_LOCKS, _PART, _SPILL = ".locks", ".part", ".spill-"
 #: What maps over shards.
 ENGINES = ("local", "dask", "ray", "spark")
 #: Below so much input a process that starts (about a second) costs more than it gives.
 _SMALL = 32 * _MIB
+#: So much disk is worth a line.
+_SAID = 1 << 30
 _BYTES_A_SHARD = 96 * _MIB
 _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
@@ -101,7 +104,7 @@ def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iter
     """
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix=".spill-", dir=spill) as folder:
+    with tempfile.TemporaryDirectory(prefix=_SPILL, dir=spill) as folder:
         config: dict[str, Any] = {
             "memory_limit": f"{round(prepare.memory_gb * 1000 / share)}MB",
             "temp_directory": folder,
@@ -183,17 +186,16 @@ def cached(
     """
     from filelock import FileLock, Timeout
 
-    root = Path(prepare.cache)
-    (root / _LOCKS).mkdir(parents=True, exist_ok=True)
-    name = f"{step}-{digest(key)}"
-    folder = root / name
+    folder = cache_folder(prepare, step, key)
+    locks = folder.parent / _LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
     if folder.is_dir():
         return folder
-    lock = FileLock(root / _LOCKS / f"{name}.lock")  # the system frees it when its holder dies, however that dies
+    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that dies
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say(f"{name}: another process is preparing this; waiting for it")
+        say(f"{folder.name}: another process is preparing this; waiting for it")
         lock.acquire()
     try:
         if not folder.is_dir():
@@ -205,33 +207,78 @@ def cached(
     return folder
 
 
+def cache_folder(prepare: Prepare, step: str, key: dict[str, Any]) -> Path:
+    """Where `cached` puts the result of a step, there or not."""
+    return Path(prepare.cache) / f"{step}-{digest(key)}"
+
+
+def check_disk(prepare: Prepare, needed: int) -> None:
+    """Say how much space a long build needs, before its first hour rather than in its last.
+
+    Args:
+        prepare: where the cache is.
+        needed: about so much more will lie there at the most [bytes].
+
+    Raises:
+        ConfigError: so much is not free.
+    """
+    root = Path(prepare.cache)
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    sizes = f"about {needed / 1e9:.1f} GB of disk are needed under {root}, {free / 1e9:.1f} GB are free"
+    if needed > free:
+        raise ConfigError(f"data.prepare.cache: {sizes}; free some, or set data.prepare.cache to another disk")
+    if needed > _SAID:
+        say(sizes)
+
+
 @contextmanager
 def building(folder: Path, resume: bool = False) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end.
 
-    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work.
+    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work, or a worker died.
     """
-    part = folder.parent / f".{folder.name}.part"
+    part = folder.parent / f".{folder.name}{_PART}"
     if not resume:
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     part.mkdir(parents=True, exist_ok=resume)
     try:
+        _sweep(part)
         yield part
+        _sweep(part)
         os.replace(part, folder)
-    except Exception:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    except BaseException:  # Ctrl+C
-        if not resume:
+    except BaseException as error:
+        stopped = isinstance(error, WorkerError) or not isinstance(error, Exception)  # Ctrl+C is no Exception
+        if not (resume and stopped):
             shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes were writing: files that were never renamed, and what DuckDB spilled."""
+    for path in list(folder.rglob(".*")):
+        if path.name.startswith(_SPILL):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.endswith(_PART) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write, which gets the name `path` when it is whole. Two processes may do the same at the same time."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
@@ -122,9 +121,8 @@ class _Shard:
         return codes
 
     def _write(self, files: list[str], target: Path) -> list[str]:
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         codes: set[str] = set()
-        with connect(self.prepare, self.out, self.share) as con:
+        with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = f"read_parquet({files}, hive_partitioning = false)"
             # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
@@ -134,7 +132,6 @@ class _Shard:
                     table = pa.Table.from_batches([batch]).cast(_SCHEMA)
                     writer.write_table(table)
                     codes.update(pc.unique(table["code"]).to_pylist())
-        os.replace(part, target)
         return sorted(codes)
 
 
