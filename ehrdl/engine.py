@@ -42,7 +42,8 @@ class Prepare:
 
     Attributes:
         cache: folder of prepared data; safe to delete at any time.
-        memory_gb: memory that DuckDB may take before it spills to disk, in all processes together [GB].
+        memory_gb: memory that DuckDB may take before it spills to disk, in all processes of this machine together, or
+            in each worker of a cluster [GB].
         workers: processes that map over tables and shards; null = one a core, but one alone for a small input.
         n_shards: files that the subjects are spread over; more shards, less memory a step; null = by the input's size.
         verify: `fast` keys the cache by size, time and ends of each input file; `full` by all its bytes.
@@ -100,18 +101,22 @@ def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iter
     Args:
         prepare: the memory.
         spill: where to spill to; must be there.
-        share: processes that do so at the same time: each has its share of the memory and of the cores.
+        share: processes of this machine that do so at the same time: each has its share of the memory and of the
+            cores. A worker of a cluster has its own memory, and one core.
     """
     import duckdb
 
+    on_cluster = prepare.engine != "local"
+    memory_gb = prepare.memory_gb if on_cluster else prepare.memory_gb / share
+
     with tempfile.TemporaryDirectory(prefix=_SPILL, dir=spill) as folder:
         config: dict[str, Any] = {
-            "memory_limit": f"{round(prepare.memory_gb * 1000 / share)}MB",
+            "memory_limit": f"{round(memory_gb * 1000)}MB",
             "temp_directory": folder,
             "preserve_insertion_order": False,
         }
-        if share > 1:
-            config["threads"] = max(1, n_cores() // share)
+        if on_cluster or share > 1:
+            config["threads"] = 1 if on_cluster else max(1, n_cores() // share)
         con = duckdb.connect(config=config)
         try:
             yield con

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 4
+VERSION = 5
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
@@ -187,8 +187,8 @@ def tokenize(notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path, prepar
     parts.mkdir(exist_ok=True)
     [source] = {file["filename"] for file in notes.text.cache_files}
     size = Path(source).stat().st_size
-    share = min(prepare.processes(size), -(-len(notes) // _NOTES_A_PIECE))
-    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone=share == 1)
+    alone = prepare.engine == "local" and min(prepare.processes(size), -(-len(notes) // _NOTES_A_PIECE)) == 1
+    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone)
     pieces = map_shards(job, range(0, len(notes), _NOTES_A_PIECE), prepare, size, "tokenize")
     with pa.OSFile(str(out / "tokens.arrow"), "wb") as sink, pa.ipc.new_stream(sink, _TOKENS) as writer:
         for piece in pieces:

@@ -24,7 +24,7 @@ from ehrdl.schema import NEVER_INPUT
 from ehrdl.shards import map_shards
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 3
+VERSION = 4
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 

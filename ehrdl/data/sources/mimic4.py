@@ -45,7 +45,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 4
+    VERSION = 5
 
     def __init__(
         self,

@@ -56,8 +56,9 @@ class StageTable:
 
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
+                # The same rows in the same order every time; processes run side by side.
+                con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 # Notes are long: two thousand rows wait in memory to be written, not half a million.
-                con.execute("SET threads = 1; SET preserve_insertion_order = true")  # the same rows in the same order every time; processes run side by side
                 con.execute(f"SET partitioned_write_flush_threshold = {2048 if 'note/' in table.name else 262_144}")
                 self._prepare_joins(con, table, sql)
                 write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
