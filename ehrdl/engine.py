@@ -135,9 +135,15 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
     from rich import progress as rich_progress
     from rich.console import Console
 
+    class Rows(rich_progress.ProgressColumn):
+        """Rows, and rows a second as soon as that is known."""
+
+        def render(self, task: rich_progress.Task) -> str:
+            return f"{task.completed:,.0f} rows  {task.speed or 0:,.0f} rows/s"
+
     columns: list[Any] = [rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn()]
     if rows:
-        columns += [rich_progress.TextColumn("{task.completed:,} rows  {task.speed:,.0f} rows/s")]
+        columns += [Rows()]
     else:
         columns += [rich_progress.MofNCompleteColumn(), rich_progress.TimeRemainingColumn()]
     console = Console(stderr=True)

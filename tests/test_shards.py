@@ -1,8 +1,11 @@
 """Work is mapped over processes, or over a cluster, to the same bytes; whoever dies, nothing is lost."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +39,37 @@ def die(shard):
 def test_a_worker_that_the_system_kills_is_one_line():
     with pytest.raises(WorkerError, match=r"data\.prepare\.workers: one of 2 processes was killed.*run the same"):
         map_shards(die, [1, 2, 3], Prepare(workers=2))
+
+
+COUNTED = """
+import sys, time
+from pathlib import Path
+from ehrdl.engine import Prepare
+from ehrdl.shards import Tally, map_shards
+
+tally = Tally(Path(sys.argv[1]))
+
+def count(shard):
+    for _ in range(10):
+        tally.add(1000)
+        time.sleep(0.1)
+
+map_shards(count, [1], Prepare(workers=1), description="read tables", tally=tally)
+"""
+
+
+def test_a_terminal_shows_rows_and_rows_a_second(tmp_path):
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([sys.executable, "-c", COUNTED, str(tmp_path)], env=environment, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+    assert process.wait() == 0
+    assert re.search(rb"read tables.*[1-9],000 rows", shown) and re.search(rb"[1-9][\d,]+ rows/s", shown)
 
 
 SLOW = """
