@@ -111,7 +111,8 @@ def _write_data(
     else:
         job = _Shard(prepare, _any_of(hidden), sections, min(prepare.processes(size), len(files)))
         shards = map_shards(job, jobs, prepare, size, "export")
-        codes = codes.filter(pc.is_in(codes["code"], pa.array(sorted(set().union(*(s.codes for s in shards))))))
+        left = pa.array(sorted(set().union(*(shard.codes for shard in shards))), pa.string())
+        codes = codes.filter(pc.is_in(codes["code"], left))
         facts = {
             "rows": sum(shard.rows for shard in shards),
             "left_out": dict(sorted(sum((shard.left_out for shard in shards), Counter()).items())),
