@@ -286,6 +286,21 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def free_folder(folder: Path) -> Path:
+    """The absolute path of a folder that is to be made, or is empty.
+
+    Raises:
+        ConfigError: something stands there, or nothing can be made there.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"--out {folder}: exists and is not an empty folder; choose another, or remove it")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"--out {folder}: cannot be made, since {above} is no folder that can be written to")
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole(path) as part:

@@ -156,6 +156,7 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
             "etl_version": __version__,
             "meds_version": version("meds"),
             "raw_source_id_columns": ["encounter_id"],
+            "other_extension_columns": ["available_time"],
         },
     )
 
