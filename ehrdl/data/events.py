@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 3
+VERSION = 5
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
@@ -122,9 +121,8 @@ class _Shard:
         return codes
 
     def _write(self, files: list[str], target: Path) -> list[str]:
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         codes: set[str] = set()
-        with connect(self.prepare, self.out, self.share) as con:
+        with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = f"read_parquet({files}, hive_partitioning = false)"
             # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
@@ -134,12 +132,11 @@ class _Shard:
                     table = pa.Table.from_batches([batch]).cast(_SCHEMA)
                     writer.write_table(table)
                     codes.update(pc.unique(table["code"]).to_pylist())
-        os.replace(part, target)
         return sorted(codes)
 
 
 def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str], source: str) -> None:
-    (out / "metadata").mkdir()
+    (out / "metadata").mkdir(exist_ok=True)  # there where a process was killed while it checked what it had written
     table = pa.table(
         {
             "code": pa.array(codes, pa.string()),
@@ -159,6 +156,7 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
             "etl_version": __version__,
             "meds_version": version("meds"),
             "raw_source_id_columns": ["encounter_id"],
+            "other_extension_columns": ["available_time"],
         },
     )
 

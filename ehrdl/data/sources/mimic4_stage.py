@@ -18,7 +18,7 @@ from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.mimic4_tables import KEYS, STREAMED
 from ehrdl.data.sources.raw import RawTable, explain, is_full
-from ehrdl.engine import Prepare, cached, connect, digest, read_json, write_json
+from ehrdl.engine import Prepare, cache_folder, cached, connect, digest, read_json, write_json
 from ehrdl.errors import SchemaError
 from ehrdl.shards import Tally
 
@@ -52,30 +52,39 @@ class StageTable:
 
     def __call__(self, table: RawTable) -> tuple[Path, dict[str, int]]:
         """The folder of staged rows and their counts."""
-        sql, n_shards = self.queries[table.name], self.prepare.shards(0)
-        key = {
-            "file": self.prints[table.name],
-            "sql": digest(sql),
-            "columns": dict(table.columns),
-            "version": self.version,
-            "n_shards": n_shards,
-            "orders": [self.prints[other.name] for other in self._orders(table)],
-            "stays": self.stays.name if self.stays and _needs_stays(sql) else None,
-        }
+        sql = self.queries[table.name]
 
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
+                # The same rows in the same order every time; processes run side by side.
+                con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 # Notes are long: two thousand rows wait in memory to be written, not half a million.
-                con.execute("SET threads = 1")  # the same rows in the same order every time; processes run side by side
                 con.execute(f"SET partitioned_write_flush_threshold = {2048 if 'note/' in table.name else 262_144}")
                 self._prepare_joins(con, table, sql)
                 write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
                 if table.name == _ADMISSIONS:
                     con.execute(stays.WRITE_STAYS.format(folder=folder))
 
-        folder = cached(self.prepare, f"table-{table.name.replace('/', '.')}", key, build)
+        folder = cached(self.prepare, *self._key(table), build)
         counts: dict[str, int] = read_json(folder / "counts.json")
         return folder, counts
+
+    def is_staged(self, table: RawTable) -> bool:
+        """Whether an earlier build left this table's rows."""
+        return cache_folder(self.prepare, *self._key(table)).is_dir()
+
+    def _key(self, table: RawTable) -> tuple[str, dict[str, Any]]:
+        """The step, and all that decides its result."""
+        sql = self.queries[table.name]
+        return f"table-{table.name.replace('/', '.')}", {
+            "file": self.prints[table.name],
+            "sql": digest(sql),
+            "columns": dict(table.columns),
+            "version": self.version,
+            "n_shards": self.prepare.shards(0),
+            "orders": [self.prints[other.name] for other in self._orders(table)],
+            "stays": self.stays.name if self.stays and _needs_stays(sql) else None,
+        }
 
     def _orders(self, table: RawTable) -> tuple[RawTable, ...]:
         return self.orders if table.name == _DRUGS else ()
