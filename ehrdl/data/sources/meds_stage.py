@@ -18,7 +18,7 @@ from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.data.sources.mimic4_rows import finite
 from ehrdl.data.sources.raw import is_full
 from ehrdl.data.timing import family
-from ehrdl.engine import Prepare, cached, connect, read_json, write_json
+from ehrdl.engine import Prepare, cache_folder, cached, connect, read_json, write_json
 from ehrdl.shards import Tally
 
 
@@ -65,13 +65,6 @@ class StageFile:
 
     def __call__(self, file: Path) -> Staged:
         """The staged rows of a file."""
-        key = {
-            "file": self.prints[file],
-            "rules": self.rules.key(),
-            "encounter": self.encounter,
-            "version": self.version,
-            "n_shards": self.prepare.shards(0),
-        }
 
         def build(folder: Path) -> None:
             check = RowCheck(file, self.encounter)
@@ -79,14 +72,29 @@ class StageFile:
             np.save(folder / "subjects.npy", subjects)
             write_json(folder / "counts.json", self._stage(file, check, folder))
 
-        folder = cached(self.prepare, f"meds-{file.stem}", key, build)
+        folder = cached(self.prepare, *self._key(file), build)
         found = read_json(folder / "counts.json")
         return Staged(folder, np.load(folder / "subjects.npy"), **found)
+
+    def is_staged(self, file: Path) -> bool:
+        """Whether an earlier build left this file's rows."""
+        return cache_folder(self.prepare, *self._key(file)).is_dir()
+
+    def _key(self, file: Path) -> tuple[str, dict[str, Any]]:
+        """The step, and all that decides its result."""
+        return f"meds-{file.stem}", {
+            "file": self.prints[file],
+            "rules": self.rules.key(),
+            "encounter": self.encounter,
+            "version": self.version,
+            "n_shards": self.prepare.shards(0),
+        }
 
     def _stage(self, file: Path, check: RowCheck, folder: Path) -> dict[str, Any]:
         codes = self.rules.apply(check.codes)
         with connect(self.prepare, folder, self.share) as con:
-            con.execute("SET threads = 1")  # the same rows in the same order every time; processes run side by side
+            # The same rows in the same order every time; processes run side by side. Notes may be long: few rows wait.
+            con.execute("SET threads = 1; SET preserve_insertion_order = true")
             con.execute("SET partitioned_write_flush_threshold = 20480")
             con.register("codes", codes)
             try:

@@ -426,6 +426,19 @@ def test_a_file_that_has_not_changed_is_not_read_again(meds):
     assert len(list(meds.cache.glob("meds-*"))) == 2
 
 
+def test_a_build_that_was_stopped_while_it_was_checked_goes_on(stay, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ehrdl.data.prepare.validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stay.read()
+    assert list(stay.cache.glob(".events-*"))
+    assert len(stay.read()) == 4
+    assert not list(stay.events.rglob(".*"))
+
+
 def test_other_options_make_other_events(stay):
     stay.read()
     first = stay.events
