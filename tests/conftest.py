@@ -166,7 +166,7 @@ class MedsFolder:
 
     def read(self, workers: int = 1, **options: Any) -> pd.DataFrame:
         """The EVENTS of the dataset, as `read_events` makes them."""
-        prepare = Prepare(cache=str(self.cache), n_shards=2, workers=workers)
+        prepare = Prepare(cache=str(self.cache), n_shards=1, workers=workers)
         self.events = read_events(DataConfig(Meds(str(self.root), **options), prepare=prepare))
         self.facts = json.loads((self.events / "source.json").read_text())
         frame = pd.concat([pd.read_parquet(file) for file in sorted((self.events / "data").glob("*.parquet"))])

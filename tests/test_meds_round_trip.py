@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ import yaml
 
 from ehrdl.cli import main
 from ehrdl.data.config import DataConfig
+from ehrdl.data.export import export_events
 from ehrdl.data.prepare import find_samples, prepare, read_events
 from ehrdl.data.sources.meds import Meds
 from ehrdl.data.split import Split
@@ -37,13 +39,11 @@ def plain(hospital, tmp_path_factory):
     root = tmp_path_factory.mktemp("plain")
     shutil.copytree(hospital.events / "metadata", root / "metadata")
     split = pd.read_parquet(root / "metadata" / "subject_splits.parquet").set_index("subject_id").split
-    for file in sorted((hospital.events / "data").glob("*.parquet")):
-        table = pq.read_table(file).drop_columns(EXTENSIONS)
-        names = split.loc[table["subject_id"].to_pandas()].to_numpy()
-        for name in SPLITS:
-            folder = root / "data" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.filter(names == name), folder / file.name)
+    table = pq.read_table(hospital.events / "data").drop_columns(EXTENSIONS)
+    names = split.loc[table["subject_id"].to_pandas()].to_numpy()
+    for name in SPLITS:
+        (root / "data" / name).mkdir(parents=True)
+        pq.write_table(table.filter(names == name), root / "data" / name / "0.parquet")
     return root
 
 
@@ -77,7 +77,7 @@ def test_our_own_events_come_back_byte_for_byte_and_with_them_every_label(hospit
     assert (counts["timed_by_policy"], counts["on_fallback"]) == (0, 0)
 
 
-@pytest.mark.parametrize("variant", ["at_discharge", "note_complete"])
+@pytest.mark.parametrize("variant", ["at_discharge", pytest.param("note_complete", marks=pytest.mark.slow)])
 def test_the_stays_of_a_plain_dataset_are_numbered_so_that_its_labels_are_the_same(hospital, events, variant):
     task = Readmission(variant)
     assert outcome(find_samples(events, task)).equals(outcome(find_samples(hospital.events, task)))
@@ -94,6 +94,16 @@ def test_a_plain_dataset_is_prepared_with_its_own_split_and_says_what_is_timed_a
     assert timed["DISCHARGE"] == {"rows": len(result.samples), "visible": len(result.samples)}
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: codes are timed")]
     assert "hidden by their delay: DIAGNOSIS (" in line
+
+
+def test_a_datasets_own_split_is_exported_whole_and_the_export_can_be_read_again(config, tmp_path):
+    export_events(config, Readmission(), tmp_path / "out")
+    names = "metadata/subject_splits.parquet"
+    ours, theirs = (pd.read_parquet(root / names) for root in (Path(config.source.root), tmp_path / "out"))
+    assert theirs.equals(ours.sort_values("subject_id", ignore_index=True))
+    again = read_events(replace(config, source=Meds(str(tmp_path / "out"))))
+    for file in (read_events(config) / "data").glob("*.parquet"):
+        assert (again / "data" / file.name).read_bytes() == file.read_bytes()
 
 
 def write_config(folder, data, task):

@@ -62,11 +62,16 @@ def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd
 
 def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The split of each subject as the source has it; subjects in none of the three are dropped."""
-    own = pq.read_table(events / subject_splits_filepath).to_pandas().set_index("subject_id")["split"]
-    split = samples.subject_id.map(own)
+    split = samples.subject_id.map(source_splits(events))
     keep = split.isin(SPLITS)
     left = _numbered(samples.assign(split=split.astype(object))[keep])
     return left, {"kind": "source", "dropped_in_no_split": int((~keep).sum())}
+
+
+def source_splits(events: Path) -> pd.Series:
+    """The split of each subject as the source of an EVENTS folder has it, by subject_id."""
+    table: pd.DataFrame = pq.read_table(events / subject_splits_filepath).to_pandas()
+    return table.set_index("subject_id")["split"]
 
 
 def _numbered(samples: pd.DataFrame) -> pd.DataFrame:

@@ -50,22 +50,21 @@ def test_files_in_folders_of_any_depth_are_all_read_and_a_column_may_be_in_some_
     assert meds.facts["tables"]["data"]["files"] == 3
 
 
-@pytest.mark.parametrize(
-    "types",
-    [
+def test_the_same_values_in_other_types_give_the_same_events(meds):
+    """A file each: plain, long texts, a dictionary, wide numbers, and narrow ones with times to the nanosecond."""
+    kinds = (
+        {},
         {"code": pa.large_string(), "text_value": pa.string()},
         {"code": pa.dictionary(pa.int32(), pa.string()), "text_value": pa.null()},
         {"numeric_value": pa.float64(), "subject_id": pa.int32()},
         {"numeric_value": pa.int64(), "time": pa.timestamp("ns")},
-    ],
-    ids=["text", "dictionary", "wide", "narrow"],
-)
-def test_the_same_values_in_other_types_give_the_same_events(meds, types, tmp_path):
-    rows = [(1, None, "GENDER//F", {"text_value": None}), (1, "01-02 06:00", "LAB//1//", {"numeric_value": 2.0})]
-    meds.file(*rows)
-    plain = meds.read()
-    meds.file(*rows, types=types)
-    pd.testing.assert_frame_equal(meds.read(), plain)
+    )
+    for subject, types in enumerate(kinds):
+        static = (subject, None, "GENDER//F", {"text_value": None})
+        meds.file(static, (subject, "01-02 06:00", "LAB//1//", {"numeric_value": 2}), name=str(subject), types=types)
+    first, *others = (rows.drop(columns="subject_id") for _, rows in meds.read().groupby("subject_id"))
+    for rows in others:
+        pd.testing.assert_frame_equal(rows.reset_index(drop=True), first)
 
 
 def test_extension_columns_and_an_odd_name_do_no_harm(meds):
