@@ -48,10 +48,12 @@ class Labels(Task):
             hidden_codes: beginnings of codes that define the outcome; models never see them.
 
         Raises:
-            ConfigError: the output has no name that a column can have.
+            ConfigError: the output has no name that a column can have, or there is nothing at the path.
         """
         if not output.isidentifier():
             raise ConfigError(f"task.output: {output!r} is no name; use letters, digits and underscores")
+        if not Path(path).exists():
+            raise ConfigError(f"task.path: {path} does not exist; give a parquet file, or a folder of them")
         self.path = Path(path)
         self.output = output
         self.hidden_codes = tuple(hidden_codes or ())
@@ -106,7 +108,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     files = [path] if path.is_file() else sorted(path.glob("**/*.parquet"))
     if not files:
-        raise SchemaError(f"task.path: {path} is no parquet file, nor a folder that holds any")
+        raise SchemaError(f"task.path: the folder {path} holds no parquet file")
     tables = [_read(file) for file in files]
     full = [name for name in _VALUES if any(_holds(table, name) for table in tables)]
     if len(full) != 1:

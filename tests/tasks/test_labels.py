@@ -157,8 +157,11 @@ def test_what_is_no_binary_label_is_refused_in_one_line(two, write, options, val
 
 
 def test_a_file_that_is_none_is_refused(two, tmp_path, write):
-    with pytest.raises(SchemaError, match=r"task\.path: .*nowhere is no parquet file, nor a folder that holds any"):
+    with pytest.raises(ConfigError, match=r"task\.path: .*nowhere does not exist; give a parquet file, or a folder of"):
         labelled(two, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SchemaError, match=r"task\.path: the folder .*empty holds no parquet file"):
+        labelled(two, tmp_path / "empty")
     path = write((1, "2150-01-02", True)) / "0.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SchemaError, match=r"0\.parquet: cannot be read as parquet"):

@@ -67,6 +67,12 @@ def test_the_same_values_in_other_types_give_the_same_events(meds):
         pd.testing.assert_frame_equal(rows.reset_index(drop=True), first)
 
 
+def test_a_file_without_a_row_is_no_fault(meds):
+    path = meds.file(LAB, name="0")
+    pq.write_table(pq.read_table(path).slice(0, 0), path.with_name("1.parquet"))
+    assert len(meds.read()) == 1
+
+
 def test_extension_columns_and_an_odd_name_do_no_harm(meds):
     meds.root = meds.root.with_name("it's a 'folder'")
     meds.file((1, "01-02 06:00", "LAB//1//", {"priority": "STAT", 'odd "name"': 3}))
