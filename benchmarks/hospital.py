@@ -215,6 +215,8 @@ def _items(known: concepts.Concepts, prefix: str, kept_percent: int, other: int)
     """SQL of a row's item: one of those that concepts.csv keeps, or one that it does not know, by the row's hash."""
     frame = known.frame[known.frame.base_code.str.startswith(prefix) & (known.frame.kind == "numeric")]
     frame = frame[frame.is_default]
+    if prefix == "CHART//":  # the reader drops a chart's copy of a lab
+        frame = frame[frame.category != "lab"]
     kept = [
         f"{{id: {code.split('//')[1]}, unit: '{unit}', low: {low}, high: {high}}}"
         for code, unit, low, high in zip(frame.base_code, frame.source_unit, frame.low, frame.high, strict=True)

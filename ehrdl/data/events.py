@@ -17,6 +17,7 @@ from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
+from ehrdl.data.staging import stage, staged
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
@@ -29,10 +30,6 @@ _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
 _SCHEMA = pa.schema([(column.name, column.type) for column in EVENTS.columns])
 _ROWS_A_GROUP = 122_880
-#: Rows that wait in memory, a shard each, before they are written.
-_ROWS_STAGED = 20_480
-#: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
-_HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
 class EventsWriter:
@@ -68,37 +65,12 @@ class EventsWriter:
         done = self.out / ".done"
         done.mkdir(exist_ok=True)
         job = _Shard(self.out, self.prepare, list(self.tables.values()))
-        size = sum(path.stat().st_size for folder in job.tables for path in folder.glob("*/*.parquet"))
+        size = sum(path.stat().st_size for folder in job.tables for path in folder.glob("*.parquet"))
         job.share = min(self.prepare.processes(size), self.n_shards)
         codes = map_shards(job, range(self.n_shards), self.prepare, size, "sort events")
         shutil.rmtree(self.staging)
         _write_metadata(self.out, sorted(set().union(*codes)), describe, source)
         shutil.rmtree(done)
-
-
-def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: int) -> dict[str, int]:
-    """Write rows of events into `folder`, a subfolder a subject shard.
-
-    Args:
-        con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule). Every row has a
-            subject; one without a time is static.
-        folder: is made.
-        n_shards: how many shards the subjects are spread over.
-
-    Returns:
-        Numbers of `rows`, and of rows `on_fallback`.
-    """
-    con.execute(
-        f"""COPY (SELECT *, CAST({_HASH} % {n_shards} AS INT) AS shard FROM ({select}))
-            TO '{folder}' (FORMAT parquet, PARTITION_BY (shard), ROW_GROUP_SIZE {_ROWS_STAGED})"""
-    )
-    if not any(folder.glob("*/*.parquet")):
-        return {"rows": 0, "on_fallback": 0}
-    [(n_rows, n_fallback)] = con.execute(
-        f"SELECT count(*), count(*) FILTER (fallback) FROM read_parquet('{folder}/*/*.parquet')"
-    ).fetchall()
-    return {"rows": n_rows, "on_fallback": n_fallback}
 
 
 @dataclass
@@ -115,7 +87,7 @@ class _Shard:
         if done.is_file():
             codes: list[str] = read_json(done)
             return codes
-        files = sorted(str(path) for folder in self.tables for path in folder.glob(f"shard={shard}/*.parquet"))
+        files = [str(file) for folder in self.tables if (file := staged(folder, shard)).is_file()]
         codes = self._write(files, target) if files else []
         write_json(done, codes)
         return codes

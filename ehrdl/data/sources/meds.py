@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from meds import schema as meds
 
-from ehrdl.data import events
+from ehrdl.data import events, staging
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.meds_check import check_columns, damaged
 from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, CodeRules
@@ -82,7 +82,7 @@ class Meds(Source):
 
     def versions(self) -> list[Any]:
         """What of the code decides the result of `read`."""
-        return [self.VERSION, events.VERSION]
+        return [self.VERSION, events.VERSION, staging.VERSION]
 
     def n_bytes(self) -> int:
         """Size of the files that are read."""

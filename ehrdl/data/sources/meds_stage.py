@@ -10,16 +10,20 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
-from ehrdl.data import events
 from ehrdl.data.sources.meds_check import RowCheck, damaged, disk_full
 from ehrdl.data.sources.meds_codes import CodeRules
 from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.data.sources.mimic4_rows import finite
 from ehrdl.data.sources.raw import is_full
+from ehrdl.data.staging import stage
 from ehrdl.data.timing import family
 from ehrdl.engine import Prepare, cache_folder, cached, connect, read_json, write_json
 from ehrdl.shards import Tally
+
+#: What a damaged file or a full disk raises, and no fault of ours does.
+_UNREADABLE = (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException, pa.ArrowException, OSError)
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,16 @@ class StageFile:
     def _stage(self, file: Path, check: RowCheck, folder: Path) -> dict[str, Any]:
         codes = self.rules.apply(check.codes)
         with connect(self.prepare, folder, self.share) as con:
-            # The same rows in the same order every time; processes run side by side. Notes may be long: few rows wait.
+            # The same rows in the same order every time; processes run side by side.
             con.execute("SET threads = 1; SET preserve_insertion_order = true")
-            con.execute("SET partitioned_write_flush_threshold = 20480")
             con.register("codes", codes)
             try:
                 present = [name for name, *_ in con.execute(f"DESCRIBE FROM {_rows(file)}").fetchall()]
                 if self.encounter is None:
                     con.execute(NUMBER_STAYS.format(rows=_rows(file)))
-                counts = events.stage(con, self._select(file, present), folder / "rows", self.prepare.shards(0))
+                counts = stage(con, self._select(file, present), folder / "rows", self.prepare.shards(0))
                 fallback = _fallback(con, folder / "rows") if counts["on_fallback"] else {}
-            except (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException) as error:
+            except _UNREADABLE as error:
                 raise (disk_full(file, error) if is_full(error) else damaged(file, error)) from None
         known = set(codes.source)
         dropped = sum(n for code, n in check.codes.items() if code not in known)
@@ -133,7 +136,7 @@ class StageFile:
 
 def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
     """Staged rows on the default delay, by family of codes."""
-    sql = f"SELECT code, count(*) FROM read_parquet('{rows}/*/*.parquet') WHERE fallback GROUP BY code ORDER BY code"
+    sql = f"SELECT code, count(*) FROM read_parquet('{rows}/*.parquet') WHERE fallback GROUP BY code ORDER BY code"
     families: Counter[str] = Counter()
     for code, n in con.execute(sql).fetchall():
         families[family(code)] += n

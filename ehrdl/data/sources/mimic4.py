@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ehrdl.clinical import concepts
-from ehrdl.data import events
+from ehrdl.data import events, staging
 from ehrdl.data.sources import mimic4_bedside as bedside
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
@@ -79,7 +79,7 @@ class Mimic4(Source):
 
     def versions(self) -> list[Any]:
         """What of the code decides the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
-        return [self.VERSION, events.VERSION, digest(self._concepts().frame.to_csv())]
+        return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
 
     def n_bytes(self) -> int:
         """Size of the files that are read."""
@@ -120,7 +120,7 @@ class Mimic4(Source):
             prepare,
             queries,
             {name: fingerprint(table.path, prepare.verify) for name, table in files.items()},
-            self.versions()[:2],
+            self.versions()[:-1],
             tuple(files[name] for name in ORDERS if name in files),
             tally=Tally(rows),
         )

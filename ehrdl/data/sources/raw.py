@@ -43,7 +43,7 @@ _ARROW = {
     "TIMESTAMP": pa.timestamp("us"),
     "VARCHAR": pa.string(),
 }
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 #: A table of MIMIC-IV has 6 to 9 times the size of its csv.gz.
 _PACKED = 7
 
