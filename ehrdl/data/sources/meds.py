@@ -31,7 +31,7 @@ from ehrdl.shards import Tally, map_shards
 _ENCOUNTER = "encounter_id"
 #: Disk that a byte of a dataset takes at the most: its staged rows; EVENTS, series and notes with what they are made
 #: from. Measured on labs drawn at random, the worst to compress.
-_DISK_STAGED, _DISK_AFTER = 1.8, 3.5
+_DISK_STAGED, _DISK_AFTER = 2.1, 3.5
 _METADATA = (meds.code_metadata_filepath, meds.subject_splits_filepath, meds.dataset_metadata_filepath)
 
 
@@ -107,7 +107,8 @@ class Meds(Source):
         if not total["rows"]:
             raise SchemaError(f"{self.root}: no row is left to read; data.source.rename leaves all of them out")
         new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
-        texts = {code: descriptions.get(source, "") for source, code in zip(new.source, new.code, strict=True)}
+        pairs = zip(new.source, new.code, strict=True)
+        texts = {code: descriptions[source] for source, code in pairs if source in descriptions}
         writer.finish(lambda code: texts.get(code, ""), _name(self.root))
         if splits is not None:
             pq.write_table(splits, out / meds.subject_splits_filepath)
