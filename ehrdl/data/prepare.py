@@ -199,12 +199,10 @@ def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
     """SAMPLES with the groups `has_note` and `has_series`."""
-    has_note = [bool(len(dataset.note_rows(row))) for row in range(len(dataset))]
-    has_series = [bool(len(dataset[row].value)) for row in range(len(dataset))]
     named = {True: "yes", False: "no"}
     return samples.assign(
-        group_has_note=pd.Series(has_note).map(named).to_numpy(),
-        group_has_series=pd.Series(has_series).map(named).to_numpy(),
+        group_has_note=pd.Series(dataset.has_note()).map(named).to_numpy(),
+        group_has_series=pd.Series(dataset.has_series()).map(named).to_numpy(),
     )
 
 
