@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,18 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ehrdl.errors import ConfigError
+from ehrdl.errors import ConfigError, WorkerError
 
 if TYPE_CHECKING:
     import duckdb
     from rich.progress import Progress
 
 _MIB = 1 << 20
-_LOCKS = ".locks"
+_LOCKS, _PART, _SPILL = ".locks", ".part", ".spill-"
 #: What maps over shards.
 ENGINES = ("local", "dask", "ray", "spark")
 #: Below so much input a process that starts (about a second) costs more than it gives.
 _SMALL = 32 * _MIB
+#: So much disk is worth a line.
+_SAID = 1 << 30
 _BYTES_A_SHARD = 96 * _MIB
 _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
@@ -39,7 +42,8 @@ class Prepare:
 
     Attributes:
         cache: folder of prepared data; safe to delete at any time.
-        memory_gb: memory that DuckDB may take before it spills to disk, in all processes together [GB].
+        memory_gb: memory that DuckDB may take before it spills to disk, in all processes of this machine together, or
+            in each worker of a cluster [GB].
         workers: processes that map over tables and shards; null = one a core, but one alone for a small input.
         n_shards: files that the subjects are spread over; more shards, less memory a step; null = by the input's size.
         verify: `fast` keys the cache by size, time and ends of each input file; `full` by all its bytes.
@@ -97,18 +101,22 @@ def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iter
     Args:
         prepare: the memory.
         spill: where to spill to; must be there.
-        share: processes that do so at the same time: each has its share of the memory and of the cores.
+        share: processes of this machine that do so at the same time: each has its share of the memory and of the
+            cores. A worker of a cluster has its own memory, and one core.
     """
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix=".spill-", dir=spill) as folder:
+    on_cluster = prepare.engine != "local"
+    memory_gb = prepare.memory_gb if on_cluster else prepare.memory_gb / share
+
+    with tempfile.TemporaryDirectory(prefix=_SPILL, dir=spill) as folder:
         config: dict[str, Any] = {
-            "memory_limit": f"{round(prepare.memory_gb * 1000 / share)}MB",
+            "memory_limit": f"{round(memory_gb * 1000)}MB",
             "temp_directory": folder,
             "preserve_insertion_order": False,
         }
-        if share > 1:
-            config["threads"] = max(1, n_cores() // share)
+        if on_cluster or share > 1:
+            config["threads"] = 1 if on_cluster else max(1, n_cores() // share)
         con = duckdb.connect(config=config)
         try:
             yield con
@@ -127,9 +135,15 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
     from rich import progress as rich_progress
     from rich.console import Console
 
+    class Rows(rich_progress.ProgressColumn):
+        """Rows, and rows a second as soon as that is known."""
+
+        def render(self, task: rich_progress.Task) -> str:
+            return f"{task.completed:,.0f} rows  {task.speed or 0:,.0f} rows/s"
+
     columns: list[Any] = [rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn()]
     if rows:
-        columns += [rich_progress.TextColumn("{task.completed:,} rows  {task.speed:,.0f} rows/s")]
+        columns += [Rows()]
     else:
         columns += [rich_progress.MofNCompleteColumn(), rich_progress.TimeRemainingColumn()]
     console = Console(stderr=True)
@@ -183,17 +197,16 @@ def cached(
     """
     from filelock import FileLock, Timeout
 
-    root = Path(prepare.cache)
-    (root / _LOCKS).mkdir(parents=True, exist_ok=True)
-    name = f"{step}-{digest(key)}"
-    folder = root / name
+    folder = cache_folder(prepare, step, key)
+    locks = folder.parent / _LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
     if folder.is_dir():
         return folder
-    lock = FileLock(root / _LOCKS / f"{name}.lock")  # the system frees it when its holder dies, however that dies
+    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that dies
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say(f"{name}: another process is preparing this; waiting for it")
+        say(f"{folder.name}: another process is preparing this; waiting for it")
         lock.acquire()
     try:
         if not folder.is_dir():
@@ -205,33 +218,93 @@ def cached(
     return folder
 
 
+def cache_folder(prepare: Prepare, step: str, key: dict[str, Any]) -> Path:
+    """Where `cached` puts the result of a step, there or not."""
+    return Path(prepare.cache) / f"{step}-{digest(key)}"
+
+
+def check_disk(prepare: Prepare, needed: int) -> None:
+    """Say how much space a long build needs, before its first hour rather than in its last.
+
+    Args:
+        prepare: where the cache is.
+        needed: about so much more will lie there at the most [bytes].
+
+    Raises:
+        ConfigError: so much is not free.
+    """
+    root = Path(prepare.cache)
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    sizes = f"about {needed / 1e9:.1f} GB of disk are needed under {root}, {free / 1e9:.1f} GB are free"
+    if needed > free:
+        raise ConfigError(f"data.prepare.cache: {sizes}; free some, or set data.prepare.cache to another disk")
+    if needed > _SAID:
+        say(sizes)
+
+
 @contextmanager
 def building(folder: Path, resume: bool = False) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end.
 
-    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work.
+    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work, or a worker died.
     """
-    part = folder.parent / f".{folder.name}.part"
+    part = folder.parent / f".{folder.name}{_PART}"
     if not resume:
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     part.mkdir(parents=True, exist_ok=resume)
     try:
+        _sweep(part)
         yield part
+        _sweep(part)
         os.replace(part, folder)
-    except Exception:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    except BaseException:  # Ctrl+C
-        if not resume:
+    except BaseException as error:
+        stopped = isinstance(error, WorkerError) or not isinstance(error, Exception)  # Ctrl+C is no Exception
+        if not (resume and stopped):
             shutil.rmtree(part, ignore_errors=True)
         raise
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes were writing: files that were never renamed, and what DuckDB spilled."""
+    for path in list(folder.rglob(".*")):
+        if path.name.startswith(_SPILL):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.endswith(_PART) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write, which gets the name `path` when it is whole. Two processes may do the same at the same time."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def free_folder(folder: Path) -> Path:
+    """The absolute path of a folder that is to be made, or is empty.
+
+    Raises:
+        ConfigError: something stands there, or nothing can be made there.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"--out {folder}: exists and is not an empty folder; choose another, or remove it")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"--out {folder}: cannot be made, since {above} is no folder that can be written to")
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,5 +17,9 @@ class ConfigError(EhrdlError):
     """A configuration value, or a combination of values, cannot be run."""
 
 
+class WorkerError(EhrdlError):
+    """A process that shared the work died; what was finished is kept, and the same command goes on from there."""
+
+
 class MissingExtraError(EhrdlError):
     """An optional dependency is not installed; the message gives the command that installs it."""

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,22 +117,42 @@ def _prepare(
     """
     data.source.fingerprint(data.prepare.verify)
     with folder.timed("import"):
-        from ehrdl.data.prepare import find_samples, prepare, read_events
         from ehrdl.training.baseline import check_baselines
         from ehrdl.training.fit import check_trainer
 
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
-    with folder.timed("read"):
-        events = read_events(data)
-    with folder.timed("task"):
-        result = find_samples(events, task)
-    _print_flow(result)
-    with folder.timed("prepare"):
-        prepared = prepare(data, events, result)
+    prepared, result = prepare(data, task, folder.timed)
     for spec in _variants(prepared.spec).values():
         _try_to_build(model, spec)
     return prepared, result, trainer, baselines
+
+
+def prepare(
+    data: DataConfig, task: Task, timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
+) -> tuple[Any, TaskResult]:
+    """Everything of a run that comes before fitting: EVENTS, cohort, series store, notes and tokens, all in the cache.
+
+    Args:
+        data: where the data come from.
+        task: what is predicted.
+        timed: called with each step's name, for the time that it takes.
+
+    Returns:
+        The `ehrdl.data.prepare.Prepared` data, and the cohort.
+
+    Raises:
+        EhrdlError: one line that says what is wrong with the data.
+    """
+    from ehrdl.data.prepare import find_samples, prepare, read_events
+
+    with timed("read"):
+        events = read_events(data)
+    with timed("task"):
+        result = find_samples(events, task)
+    _print_flow(result)
+    with timed("prepare"):
+        return prepare(data, events, result), result
 
 
 def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> None:

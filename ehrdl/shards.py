@@ -6,15 +6,18 @@ the same again, and nothing is lost or doubled.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ehrdl.engine import Prepare, progress
-from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.errors import ConfigError, MissingExtraError, WorkerError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -63,6 +66,7 @@ def map_shards(
     Raises:
         ConfigError: no scheduler answers.
         MissingExtraError: the engine is not installed.
+        WorkerError: the system killed a process.
     """
     jobs = list(shards)
     processes = min(prepare.processes(n_bytes), len(jobs))
@@ -71,11 +75,50 @@ def map_shards(
         if prepare.engine == "local" and processes <= 1:
             return [function(job) for job in track(jobs)]
         import joblib
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        job = _Job(function, os.getpid() if prepare.engine == "local" else None)
         with _backend(prepare):
             # A cluster has its own number of workers.
             pool = joblib.Parallel(n_jobs=processes if prepare.engine == "local" else -1, return_as="generator")
-            return list(track(pool(joblib.delayed(function)(job) for job in jobs)))
+            try:
+                return list(track(pool(joblib.delayed(job)(item) for item in jobs)))
+            except TerminatedWorkerError:
+                raise WorkerError(
+                    f"data.prepare.workers: one of {processes} processes was killed, most likely for want of memory; "
+                    "what was finished is kept, so run the same command again, with fewer workers or a smaller "
+                    "data.prepare.memory_gb"
+                ) from None
+
+
+@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hung where that raised
+class _Job:
+    """Does a shard in a process that ends when the one that started it does: kill -9 leaves nobody who still writes.
+
+    Attributes:
+        function: what to do with a shard.
+        parent: the process that started this one; None where a cluster did.
+    """
+
+    function: Callable[[Any], Any]
+    parent: int | None
+
+    def __call__(self, shard: Any) -> Any:
+        if self.parent is not None:
+            _end_with(self.parent)
+        return self.function(shard)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Watch the parent, once a process."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_A_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _tracked(bar: Progress, total: int, description: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
@@ -134,7 +177,7 @@ def _dask(scheduler: str | None) -> dict[str, Any]:
         raise ConfigError("data.prepare.scheduler: engine dask needs the address of a scheduler, tcp://HOST:8786")
     try:
         connected: Any = Client
-        return {"client": connected(scheduler, timeout=30, set_as_default=False)}
+        return {"client": connected(scheduler, timeout=10, set_as_default=False)}
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"data.prepare.scheduler: {scheduler} does not answer ({reason})") from None

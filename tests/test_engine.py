@@ -10,7 +10,6 @@ import pytest
 from ehrdl import engine
 from ehrdl.engine import Prepare, building, cached, connect, digest, fingerprint, write_json
 from ehrdl.errors import ConfigError
-from ehrdl.shards import map_shards
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -163,11 +162,6 @@ def test_duckdb_works_under_its_memory_limit_and_removes_what_it_spilled(tmp_pat
         assert con.sql("SELECT current_setting('memory_limit')").fetchall() == [("238.4 MiB",)]
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_shards_are_mapped_in_order_with_and_without_processes():
-    assert map_shards(abs, [-3, 2, -1], Prepare(workers=1)) == [3, 2, 1]
-    assert map_shards(abs, [-3, 2, -1], Prepare(workers=2)) == [3, 2, 1]
 
 
 @pytest.mark.parametrize(("key", "value"), [("memory_gb", 0), ("workers", 0), ("n_shards", -1), ("verify", "none")])

@@ -23,6 +23,7 @@ CONFIGURATION = [
     "ehrdl.tasks.base",
     "ehrdl.models.base",
     "ehrdl.training.config",
+    "ehrdl.parser",
     "ehrdl.cli",
 ]
 

@@ -13,6 +13,7 @@ _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehr
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
     "events": {"ehrdl/data/events.py": ["EventsWriter"]},
+    "staging": {"ehrdl/data/staging.py": []},
     "series": {"ehrdl/data/store.py": ["build"]},
     "notes": {"ehrdl/data/notes_build.py": ["collect", "tokenize"]},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},

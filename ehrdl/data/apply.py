@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ehrdl.batch import DataSpec
-from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.prepare import Prepared, hidden_channels, open_series, tokenized, with_presence
+from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, tokenized, with_presence
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.store import Store
 from ehrdl.data.temporal import split_samples
@@ -56,7 +55,7 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
     """
     spec = fitted.spec
     _check_same(spec, result)
-    known = concept_tables.load(Path(data.concepts) if data.concepts else None)
+    known = load_concepts(data)
     _check_units(spec, known)
     series = open_series(data, events, known)
     samples = result.samples.assign(split=HELD_OUT)

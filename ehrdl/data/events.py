@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,22 +17,19 @@ from meds import schema as meds
 
 from ehrdl import __version__
 from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.data.staging import stage, staged
+from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 3
+VERSION = 4
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
 _SCHEMA = pa.schema([(column.name, column.type) for column in EVENTS.columns])
 _ROWS_A_GROUP = 122_880
-#: Rows that wait in memory, a shard each, before they are written.
-_ROWS_STAGED = 20_480
-#: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
-_HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
 class EventsWriter:
@@ -69,37 +65,12 @@ class EventsWriter:
         done = self.out / ".done"
         done.mkdir(exist_ok=True)
         job = _Shard(self.out, self.prepare, list(self.tables.values()))
-        size = sum(path.stat().st_size for folder in job.tables for path in folder.glob("*/*.parquet"))
+        size = sum(path.stat().st_size for folder in job.tables for path in folder.glob("*.parquet"))
         job.share = min(self.prepare.processes(size), self.n_shards)
         codes = map_shards(job, range(self.n_shards), self.prepare, size, "sort events")
         shutil.rmtree(self.staging)
         _write_metadata(self.out, sorted(set().union(*codes)), describe, source)
         shutil.rmtree(done)
-
-
-def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: int) -> dict[str, int]:
-    """Write rows of events into `folder`, a subfolder a subject shard.
-
-    Args:
-        con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule). Every row has a
-            subject; one without a time is static.
-        folder: is made.
-        n_shards: how many shards the subjects are spread over.
-
-    Returns:
-        Numbers of `rows`, and of rows `on_fallback`.
-    """
-    con.execute(
-        f"""COPY (SELECT *, CAST({_HASH} % {n_shards} AS INT) AS shard FROM ({select}))
-            TO '{folder}' (FORMAT parquet, PARTITION_BY (shard), ROW_GROUP_SIZE {_ROWS_STAGED})"""
-    )
-    if not any(folder.glob("*/*.parquet")):
-        return {"rows": 0, "on_fallback": 0}
-    [(n_rows, n_fallback)] = con.execute(
-        f"SELECT count(*), count(*) FILTER (fallback) FROM read_parquet('{folder}/*/*.parquet')"
-    ).fetchall()
-    return {"rows": n_rows, "on_fallback": n_fallback}
 
 
 @dataclass
@@ -116,15 +87,14 @@ class _Shard:
         if done.is_file():
             codes: list[str] = read_json(done)
             return codes
-        files = sorted(str(path) for folder in self.tables for path in folder.glob(f"shard={shard}/*.parquet"))
+        files = [str(file) for folder in self.tables if (file := staged(folder, shard)).is_file()]
         codes = self._write(files, target) if files else []
         write_json(done, codes)
         return codes
 
     def _write(self, files: list[str], target: Path) -> list[str]:
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         codes: set[str] = set()
-        with connect(self.prepare, self.out, self.share) as con:
+        with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = f"read_parquet({files}, hive_partitioning = false)"
             # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
@@ -134,7 +104,6 @@ class _Shard:
                     table = pa.Table.from_batches([batch]).cast(_SCHEMA)
                     writer.write_table(table)
                     codes.update(pc.unique(table["code"]).to_pylist())
-        os.replace(part, target)
         return sorted(codes)
 
 
@@ -159,6 +128,7 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
             "etl_version": __version__,
             "meds_version": version("meds"),
             "raw_source_id_columns": ["encounter_id"],
+            "other_extension_columns": ["available_time"],
         },
     )
 

@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from ehrdl.data.notes import Notes
-from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.shards import map_shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 4
+VERSION = 5
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
@@ -84,8 +84,7 @@ class _Shard:
             counts: dict[str, int] = read_json(done)
             return counts
         masked = dict.fromkeys(self.mask_sections, 0)
-        beside = part.with_name(f".{os.getpid()}-{part.name}")
-        with connect(self.prepare, part.parent, self.share) as con:
+        with whole(part) as beside, connect(self.prepare, part.parent, self.share) as con:
             con.execute("SET preserve_insertion_order = true")
             reader = con.sql(_NOTES.format(file=file)).to_arrow_reader(_ROWS_A_BATCH)
             with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
@@ -93,7 +92,6 @@ class _Shard:
                     for start in range(0, batch.num_rows, _ROWS_MERGED):  # what the merge holds of every shard
                         few = batch.slice(start, _ROWS_MERGED)
                         writer.write_batch(_mask_batch(few, masked) if masked else few)
-        os.replace(beside, part)
         write_json(done, masked)
         return masked
 
@@ -189,8 +187,8 @@ def tokenize(notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path, prepar
     parts.mkdir(exist_ok=True)
     [source] = {file["filename"] for file in notes.text.cache_files}
     size = Path(source).stat().st_size
-    share = min(prepare.processes(size), -(-len(notes) // _NOTES_A_PIECE))
-    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone=share == 1)
+    alone = prepare.engine == "local" and min(prepare.processes(size), -(-len(notes) // _NOTES_A_PIECE)) == 1
+    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone)
     pieces = map_shards(job, range(0, len(notes), _NOTES_A_PIECE), prepare, size, "tokenize")
     with pa.OSFile(str(out / "tokens.arrow"), "wb") as sink, pa.ipc.new_stream(sink, _TOKENS) as writer:
         for piece in pieces:
@@ -222,12 +220,14 @@ class _Tokenize:
         backend = Tokenizer.from_str(self.tokenizer)
         backend.no_truncation()
         backend.no_padding()
-        beside = piece.with_name(f".{os.getpid()}-{piece.name}")
-        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_stream(sink, _TOKENS) as writer:
+        with (
+            whole(piece) as beside,
+            pa.OSFile(str(beside), "wb") as sink,
+            pa.ipc.new_stream(sink, _TOKENS) as writer,
+        ):
             for texts in _texts(self.source, first, first + _NOTES_A_PIECE):
                 ids = [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=False)]
                 writer.write_batch(pa.record_batch([pa.array(ids, _TOKENS.field("tokens").type)], schema=_TOKENS))
-        os.replace(beside, piece)
         return piece
 
 

@@ -81,7 +81,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     Raises:
         SchemaError: a split has no sample, or one class only.
     """
-    known = concept_tables.load(Path(data.concepts) if data.concepts else None)
+    known = load_concepts(data)
     samples, split_facts = split_samples(result.samples, data.split, events)
     if line := describe_split(split_facts):
         say(line)
@@ -103,18 +103,28 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
 
 
-def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
-    """The series store of an EVENTS folder, built at most once."""
+def load_concepts(data: DataConfig) -> Concepts:
+    """The concepts that the series keep."""
+    return concept_tables.load(Path(data.concepts) if data.concepts else None)
+
+
+def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
+    """The folder of the series store of an EVENTS folder, built at most once."""
     key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
-    folder = cached(data.prepare, "series", key, lambda out: store.build(events, known, out, data.prepare), resume=True)
-    return store.open_store(folder, known)
+    build = functools.partial(store.build, events, known, prepare=data.prepare)
+    return cached(data.prepare, "series", key, build, resume=True)
+
+
+def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
+    """The series store of an EVENTS folder."""
+    return store.open_store(build_store(data, events, known), known)
 
 
 def _notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray
 ) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
     """Notes with their tokens; None where the source has none."""
-    key, texts = _collected(data, events)
+    texts, key = collect_notes(data, events)
     opened = notes.open_notes(texts)
     if not len(opened):
         return None, None, None
@@ -144,12 +154,12 @@ def _say_masked(masked: dict[str, int]) -> None:
             say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
 
 
-def _collected(data: DataConfig, events: Path) -> tuple[dict[str, Any], Path]:
-    """The key and the folder of the notes' texts."""
+def collect_notes(data: DataConfig, events: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the notes' texts, written at most once, and its key."""
     sections = sorted(set(data.notes.mask_sections))
     key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION, "mask_sections": sections}
     build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=sections)
-    return key, cached(data.prepare, "notes", key, build, resume=True)
+    return cached(data.prepare, "notes", key, build, resume=True), key
 
 
 def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:
@@ -160,7 +170,7 @@ def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Not
         events: the EVENTS folder.
         tokenizer: name or folder.
     """
-    key, texts = _collected(data, events)
+    texts, key = collect_notes(data, events)
     words = vocab.load_tokenizer(tokenizer)
     frame = NoteFrame(words.pad_token_id, words.cls_token_id, words.sep_token_id, data.notes.chunk_tokens)
     opened = notes.open_notes(texts)

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.concepts import Channel, Concepts
-from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import SchemaError
 from ehrdl.schema import NEVER_INPUT
 from ehrdl.shards import map_shards
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 3
+VERSION = 4
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 
@@ -102,9 +102,8 @@ class _Shard:
             found = con.execute(_KEPT).fetchnumpy()
         arrays: dict[str, Any] = {name: np.ma.getdata(column) for name, column in found.items()}
         write_json(_counts(part), counts.to_dict(orient="index"))
-        beside = part.with_name(f".{os.getpid()}-{part.name}")
-        np.savez(beside, **arrays)
-        os.replace(beside, part)
+        with whole(part) as beside, beside.open("wb") as target:
+            np.savez(target, **arrays)
 
 
 def _counts(part: Path) -> Path:

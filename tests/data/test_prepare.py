@@ -1,10 +1,12 @@
 """Preparation of a small synthetic hospital: the split by time, and sections masked out of notes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ehrdl.cli import main
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import NoteOptions
 from ehrdl.data.notes_build import mask_section
@@ -16,6 +18,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN
 
 CUT = Split("temporal", cut_year=2017, last_year=2022)
+ROOT = Path(__file__).parents[2]
 DISPOSITION = "Discharge Disposition"
 
 
@@ -141,3 +144,27 @@ def test_what_is_no_header_of_the_note_cuts_nothing(name):
 def test_a_header_is_given_by_its_words(name):
     with pytest.raises(ConfigError, match=r"data\.notes\.mask_sections: .* is no header"):
         NoteOptions(mask_sections=[name])
+
+
+def test_prepare_reads_the_configuration_of_a_training_and_finds_what_is_there(hospital, tmp_path, capsys):
+    cache = Path(hospital.config.prepare.cache)
+    there = sorted(path.name for path in cache.iterdir())
+    argv = [
+        "prepare",
+        f"--config={ROOT / 'configs' / 'quickstart.yaml'}",
+        "--data.source.n_patients=300",
+        "--data.source.seed=1",
+        "--data.source.note_tokens=[40,120]",
+        f"--data.prepare.cache={cache}",
+        f"--data.notes.vocab_size={hospital.config.notes.vocab_size}",
+        f"--run.root={tmp_path / 'runs'}",
+    ]
+    main(argv)
+    said = capsys.readouterr().err
+    prepared = hospital.prepared
+    assert (
+        f"{len(prepared.dataset.notes):,} notes; samples: {(prepared.samples.split == 'train').sum():,} train" in said
+    )
+    assert f"EVENTS: {hospital.events}" in said
+    assert sorted(path.name for path in cache.iterdir()) == there
+    assert not (tmp_path / "runs").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ehrdl.clinical import concepts
-from ehrdl.data import events
+from ehrdl.data import events, staging
 from ehrdl.data.sources import mimic4_bedside as bedside
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
@@ -23,11 +23,14 @@ from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.mimic4_stage import StageTable
 from ehrdl.data.sources.mimic4_tables import NOTES, ORDERS, REQUIRED, SERIES, TABLES
 from ehrdl.data.sources.raw import RawTable, find
-from ehrdl.engine import Prepare, digest, fingerprint, say
+from ehrdl.engine import Prepare, check_disk, digest, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.shards import Tally, map_shards
 
 _DRUGS = "hosp/prescriptions"
+#: Disk that a byte of csv.gz takes at the most: its staged rows; EVENTS, series and notes with what they are made from.
+#: Measured by benchmarks/build.py.
+_DISK_STAGED, _DISK_AFTER = 0.6, 1.4
 
 
 class Mimic4(Source):
@@ -42,7 +45,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 4
+    VERSION = 5
 
     def __init__(
         self,
@@ -76,11 +79,11 @@ class Mimic4(Source):
 
     def versions(self) -> list[Any]:
         """What of the code decides the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
-        return [self.VERSION, events.VERSION, digest(self._concepts().frame.to_csv())]
+        return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
 
     def n_bytes(self) -> int:
         """Size of the files that are read."""
-        return sum(table.path.stat().st_size for table in self._files()[0].values())
+        return sum(table.packed_bytes() for table in self._files()[0].values())
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
         """Write EVENTS into `out`; see `Source.read`."""
@@ -111,13 +114,13 @@ class Mimic4(Source):
         """Read every table, the longest first, stays before all others; each at most once, whatever stopped a run."""
         rows = out / ".rows"
         rows.mkdir(exist_ok=True)
-        sizes = {name: table.path.stat().st_size for name, table in files.items() if name not in ORDERS}
+        sizes = {name: table.packed_bytes() for name, table in files.items() if name not in ORDERS}
         n_bytes = sum(sizes.values())
         job = StageTable(
             prepare,
             queries,
             {name: fingerprint(table.path, prepare.verify) for name, table in files.items()},
-            self.versions()[:2],
+            self.versions()[:-1],
             tuple(files[name] for name in ORDERS if name in files),
             tally=Tally(rows),
         )
@@ -125,6 +128,8 @@ class Mimic4(Source):
         staged = {first: job(files[first])}
         job = replace(job, stays=staged[first][0], share=min(prepare.processes(n_bytes), len(sizes)))
         others = sorted((name for name in sizes if name != first), key=lambda name: -sizes[name])
+        unread = sum(sizes[name] for name in others if not job.is_staged(files[name]))
+        check_disk(prepare, round(_DISK_STAGED * unread + _DISK_AFTER * n_bytes))
         found = map_shards(job, [files[name] for name in others], prepare, n_bytes, "read tables", job.tally)
         staged |= dict(zip(others, found, strict=True))
         shutil.rmtree(rows)

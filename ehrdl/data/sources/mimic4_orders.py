@@ -2,24 +2,18 @@
 
 from ehrdl.data.sources.mimic4_rows import day, end_of_day, finite, pair, row, stored, union, unit
 
-#: Empty until poe and pharmacy are read. An order that stands twice counts from its later time.
-NO_ORDERS = """
-    CREATE TEMP TABLE ordered (poe_id VARCHAR, ordertime TIMESTAMP);
-    CREATE TEMP TABLE entered (pharmacy_id BIGINT, entertime TIMESTAMP)
-"""
-ORDER_TIMES = {
-    "hosp/poe": "INSERT INTO ordered SELECT poe_id, max(ordertime) FROM raw WHERE poe_id IS NOT NULL GROUP BY 1",
-    "hosp/pharmacy": """INSERT INTO entered
-        SELECT pharmacy_id, max(entertime) FROM raw WHERE pharmacy_id IS NOT NULL GROUP BY 1""",
+#: Rows of poe and pharmacy where the table is missing.
+NO_ORDERS = {
+    "hosp/poe": "(SELECT CAST(NULL AS VARCHAR) AS poe_id, CAST(NULL AS TIMESTAMP) AS ordertime)",
+    "hosp/pharmacy": "(SELECT CAST(NULL AS BIGINT) AS pharmacy_id, CAST(NULL AS TIMESTAMP) AS entertime)",
 }
-#: Gives the held prescriptions both times. One join at a time, each freeing what it read: two at once would need
-#: twice the memory.
-JOIN_TIMES = """
-    CREATE TEMP TABLE part AS SELECT * FROM held LEFT JOIN ordered USING (poe_id);
-    DROP TABLE ordered;
-    CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM part LEFT JOIN entered USING (pharmacy_id);
-    DROP TABLE part;
-    DROP TABLE entered
+#: Prescriptions with the times of their orders. An order that stands twice counts from its later time.
+WITH_TIMES = """
+    SELECT * FROM {drugs}
+    LEFT JOIN (SELECT poe_id, max(ordertime) AS ordertime FROM {poe} WHERE poe_id IS NOT NULL GROUP BY poe_id)
+        USING (poe_id)
+    LEFT JOIN (SELECT pharmacy_id, max(entertime) AS entertime FROM {pharmacy} WHERE pharmacy_id IS NOT NULL
+        GROUP BY pharmacy_id) USING (pharmacy_id)
 """
 
 _DRUG = f"trim(drug) || '//' || {unit('route')}"

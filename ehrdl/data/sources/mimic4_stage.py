@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ehrdl.data import events
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
-from ehrdl.data.sources.mimic4_tables import KEYS, STREAMED
+from ehrdl.data.sources.mimic4_tables import KEYS, ORDERS, SHARDED, STREAMED
 from ehrdl.data.sources.raw import RawTable, explain, is_full
-from ehrdl.engine import Prepare, cached, connect, digest, read_json, write_json
+from ehrdl.data.staging import stage, staged
+from ehrdl.engine import Prepare, cache_folder, cached, connect, digest, read_json, write_json
 from ehrdl.errors import SchemaError
 from ehrdl.shards import Tally
 
@@ -52,53 +54,67 @@ class StageTable:
 
     def __call__(self, table: RawTable) -> tuple[Path, dict[str, int]]:
         """The folder of staged rows and their counts."""
-        sql, n_shards = self.queries[table.name], self.prepare.shards(0)
-        key = {
-            "file": self.prints[table.name],
-            "sql": digest(sql),
-            "columns": dict(table.columns),
-            "version": self.version,
-            "n_shards": n_shards,
-            "orders": [self.prints[other.name] for other in self._orders(table)],
-            "stays": self.stays.name if self.stays and _needs_stays(sql) else None,
-        }
+        sql = self.queries[table.name]
 
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
-                # Notes are long: two thousand rows wait in memory to be written, not half a million.
-                con.execute("SET threads = 1")  # the same rows in the same order every time; processes run side by side
-                con.execute(f"SET partitioned_write_flush_threshold = {2048 if 'note/' in table.name else 262_144}")
-                self._prepare_joins(con, table, sql)
+                # The same rows in the same order every time; processes run side by side.
+                con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
                 if table.name == _ADMISSIONS:
                     con.execute(stays.WRITE_STAYS.format(folder=folder))
 
-        folder = cached(self.prepare, f"table-{table.name.replace('/', '.')}", key, build)
+        folder = cached(self.prepare, *self._key(table), build)
         counts: dict[str, int] = read_json(folder / "counts.json")
         return folder, counts
+
+    def is_staged(self, table: RawTable) -> bool:
+        """Whether an earlier build left this table's rows."""
+        return cache_folder(self.prepare, *self._key(table)).is_dir()
+
+    def _key(self, table: RawTable) -> tuple[str, dict[str, Any]]:
+        """The step, and all that decides its result."""
+        sql = self.queries[table.name]
+        return f"table-{table.name.replace('/', '.')}", {
+            "file": self.prints[table.name],
+            "sql": digest(sql),
+            "columns": dict(table.columns),
+            "version": self.version,
+            "n_shards": self.prepare.shards(0),
+            "orders": [self.prints[other.name] for other in self._orders(table)],
+            "stays": self.stays.name if self.stays and _needs_stays(sql) else None,
+        }
 
     def _orders(self, table: RawTable) -> tuple[RawTable, ...]:
         return self.orders if table.name == _DRUGS else ()
 
-    def _prepare_joins(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str) -> None:
-        """The views and tables that the query joins: stays and deaths, and the times of orders."""
+    def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
         if self.stays and _needs_stays(sql):
             con.execute(stays.READ_STAYS.format(folder=self.stays))
-        if table.name == _DRUGS:
-            con.execute(orders.NO_ORDERS)
-            for other in self._orders(table):
-                self._run(con, other, orders.ORDER_TIMES[other.name])
-
-    def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
         if table.name in STREAMED:
             return self._run(con, table, sql, rows)
+        if table.name in SHARDED:
+            return self._read_by_shard(con, table, sql, rows)
         self._run(con, table, _HOLD)
-        if table.name == _DRUGS:
-            con.execute(orders.JOIN_TIMES)
         con.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT * FROM held")
         if table.name == _ADMISSIONS:
             con.execute(stays.STAYS)
-        return events.stage(con, sql, rows, self.prepare.shards(0))
+        return stage(con, sql, rows, self.prepare.shards(0))
+
+    def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
+        """Spread the table, and the orders that it joins, as they are; then stage a shard at a time."""
+        n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
+        with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
+            spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
+            for other in (table, *self._orders(table)):
+                self._run(con, other, _WITH_SUBJECT, spread[other.name])
+            for shard in range(n_shards):
+                files = {name: staged(part, shard) for name, part in spread.items()}
+                if files[table.name].is_file():
+                    found = {name: f"read_parquet('{file}')" for name, file in files.items() if file.is_file()}
+                    con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {_shard_of(table.name, found)}")
+                    total.update(stage(con, sql, rows, n_shards))
+        return dict(total)
 
     def _run(
         self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None
@@ -118,10 +134,10 @@ class StageTable:
 
             try:
                 con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {table.open(con, typed, watch)}")
-                counts = events.stage(con, sql, rows, self.prepare.shards(0)) if rows else {}
+                counts = stage(con, sql, rows, self.prepare.shards(0)) if rows else {}
                 if not rows:
                     con.execute(sql)
-            except duckdb.Error as error:
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if not typed or is_full(error):
                     raise explain(error, table) from None
                 _drop(rows)
@@ -160,6 +176,14 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
             raise SchemaError(f"{table.path}: {key} {value} stands in {n} rows; it must stand in one")
 
 
+def _shard_of(name: str, found: Mapping[str, str]) -> str:
+    """SQL of one shard's raw rows of a table, with what they join."""
+    if name != _DRUGS:
+        return f"FROM {found[name]}"
+    poe, pharmacy = (found.get(other, orders.NO_ORDERS[other]) for other in ORDERS)
+    return orders.WITH_TIMES.format(drugs=found[name], poe=poe, pharmacy=pharmacy)
+
+
 def _needs_stays(sql: str) -> bool:
     return "stays" in sql or "deaths" in sql
 
@@ -169,6 +193,7 @@ def _drop(rows: Path | None) -> None:
         shutil.rmtree(rows, ignore_errors=True)
 
 
+_WITH_SUBJECT = "FROM raw WHERE subject_id IS NOT NULL"
 _HOLD = "CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM raw"
 _TWICE = """
     SELECT {key}, count(*) FROM ({rows}) WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1

@@ -1,6 +1,6 @@
 """The rules of MIMIC-IV's patients, stays and the codes that are given to a stay after its end."""
 
-from ehrdl.data.sources.mimic4_rows import end_of_day, row, static, union
+from ehrdl.data.sources.mimic4_rows import end_of_day, pair, row, static, union
 
 #: What the tables after admissions need of the stays.
 STAYS = """
@@ -54,19 +54,16 @@ ADMISSIONS = union(
 # The row `discharge` has no unit and only repeats the end of the stay. `ED` rows of patients who were not admitted have
 # no hadm_id, and are kept.
 _MOVED = "coalesce(lower(trim(eventtype)), '') <> 'discharge'"
-TRANSFERS = union(
-    [
-        row("'TRANSFER_IN//' || coalesce(careunit, 'UNKNOWN')", "intime", text="eventtype", where=_MOVED),
-        row("'TRANSFER_OUT//' || coalesce(careunit, 'UNKNOWN')", "outtime", where=_MOVED),
-    ]
+_UNIT = "coalesce(careunit, 'UNKNOWN')"
+TRANSFERS = pair(
+    {"code": f"'TRANSFER_IN//' || {_UNIT}", "time": "intime", "text": "eventtype", "where": _MOVED},
+    {"code": f"'TRANSFER_OUT//' || {_UNIT}", "time": "outtime", "where": _MOVED},
 )
 SERVICES = row("'SERVICE_IN//' || curr_service", "transfertime")
 # The last unit and the time out ride on the end of the ICU stay only.
-ICUSTAYS = union(
-    [
-        row("'ICU_IN//' || coalesce(first_careunit, 'UNKNOWN')", "intime"),
-        row("'ICU_OUT//' || coalesce(last_careunit, 'UNKNOWN')", "outtime"),
-    ]
+ICUSTAYS = pair(
+    {"code": "'ICU_IN//' || coalesce(first_careunit, 'UNKNOWN')", "time": "intime"},
+    {"code": "'ICU_OUT//' || coalesce(last_careunit, 'UNKNOWN')", "time": "outtime"},
 )
 
 

@@ -81,8 +81,8 @@ TABLES: dict[str, dict[str, str]] = {
         "interpretation": "VARCHAR",
         "comments": "VARCHAR",
     },
-    "hosp/poe": {"poe_id": "VARCHAR", "ordertime": "TIMESTAMP"},
-    "hosp/pharmacy": {"pharmacy_id": "BIGINT", "entertime": "TIMESTAMP"},
+    "hosp/poe": {"subject_id": "BIGINT", "poe_id": "VARCHAR", "ordertime": "TIMESTAMP"},
+    "hosp/pharmacy": {"subject_id": "BIGINT", "pharmacy_id": "BIGINT", "entertime": "TIMESTAMP"},
     "hosp/prescriptions": {
         **_IDS,
         "pharmacy_id": "BIGINT",
@@ -142,13 +142,18 @@ KEYS = {
     "note/discharge": "note_id",
     "note/radiology": "note_id",
 }
-#: Too large to hold: read in one pass, straight into EVENTS.
+#: Read in one pass, straight into EVENTS: whatever its size, little of it is held.
 STREAMED = (
+    "hosp/diagnoses_icd",
+    "hosp/drgcodes",
     "hosp/emar",
+    "hosp/hcpcsevents",
     "hosp/labevents",
     "hosp/omr",
-    "hosp/pharmacy",
-    "hosp/poe",
+    "hosp/procedures_icd",
+    "hosp/services",
+    "hosp/transfers",
+    "icu/icustays",
     "icu/chartevents",
     "icu/inputevents",
     "icu/outputevents",
@@ -156,6 +161,8 @@ STREAMED = (
     "note/discharge",
     "note/radiology",
 )
+#: Rows that are looked at more than once, or joined: spread over shards first, then a shard at a time.
+SHARDED = ("hosp/microbiologyevents", "hosp/prescriptions")
 #: Stays are needed by every other table, so these are always read, stays first.
 REQUIRED = ("hosp/admissions", "hosp/patients")
 #: MIMIC-IV-Note is a data set of its own, which many who have MIMIC-IV do not hold: its absence is said, not refused.

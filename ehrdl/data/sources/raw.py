@@ -43,7 +43,9 @@ _ARROW = {
     "TIMESTAMP": pa.timestamp("us"),
     "VARCHAR": pa.string(),
 }
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
+#: A table of MIMIC-IV has 6 to 9 times the size of its csv.gz.
+_PACKED = 7
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class RawTable:
             SchemaError: the file cannot be opened, or a column is missing, stands twice or has a time zone.
         """
         self._find(self._header())
+
+    def packed_bytes(self) -> int:
+        """Size of the file [bytes]; of a plain CSV about what it would have as csv.gz."""
+        size = self.path.stat().st_size
+        return size // _PACKED if self.path.suffix == ".csv" else size
 
     def open(
         self,

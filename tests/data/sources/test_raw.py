@@ -97,7 +97,7 @@ ROW = b"1,10,50912,2150-01-02 06:00:00,2150-01-02 07:00:00,1,1,mg/dL\n"
         (TABLE + ROW + b"\0" * 40 + b"\n", "row 2 has 1 columns, the header has 8"),
         (
             TABLE + ROW + b'1,10,50912,,,"' + b"x" * (33 << 20) + b'",,\n',
-            "a row is longer than 16 MiB; is a quote not closed?",
+            "a row is longer than 4 MiB; is a quote not closed?",
         ),
     ],
 )

@@ -1,0 +1,258 @@
+"""A MEDS dataset for other tools: events shard by shard, the labels of a task, and who trains, tunes and is held out.
+
+Tools that follow MEDS see a fact at t if `time <= t`. Under `happened` the data are those of EVENTS, and such a tool
+sees facts before the hospital's systems could show them. Under `available` time := available_time, and it sees what
+`window.bounds` sees. What no model of ehrdl reads is left out then: deaths, year groups, the task's hidden codes, and
+the sections that `data.notes.mask_sections` cuts. Births keep their time, from which tools tell an age.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from meds import schema as meds
+
+from ehrdl.data.config import DataConfig
+from ehrdl.data.events import subject_ids
+from ehrdl.data.notes_build import mask_section
+from ehrdl.data.prepare import find_samples, read_events
+from ehrdl.data.split import Split, assign
+from ehrdl.data.temporal import describe_split, split_samples
+from ehrdl.engine import Prepare, building, connect, free_folder, read_json, say, write_json
+from ehrdl.errors import SchemaError
+from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, SAMPLES, SPLITS, check
+from ehrdl.shards import map_shards
+
+Times = Literal["happened", "available"]
+
+_ROWS_A_GROUP = 122_880
+_SUMMARY = "NOTE//discharge"
+_HAPPENED = "happened_time"
+_NAMES = ("subject_id", "time", "code", "numeric_value", "text_value", _HAPPENED, "encounter_id")
+_TYPES = {column.name: column.type for column in EVENTS.columns}
+_SCHEMA = pa.schema([(name, _TYPES["time" if name == _HAPPENED else name]) for name in _NAMES])
+#: That of EVENTS, with the two times in each other's place.
+_ORDER = ("subject_id", "time", _HAPPENED, "code", "encounter_id", "numeric_value", "text_value")
+_ROWS = f"""
+    SELECT {", ".join(_NAMES)} FROM (
+        SELECT * REPLACE (CASE WHEN code = '{BIRTH}' THEN time ELSE available_time END AS time), time AS {_HAPPENED}
+        FROM '{{file}}' WHERE NOT ({{hidden}}))
+    ORDER BY {", ".join(f"{name} ASC NULLS FIRST" for name in _ORDER)}
+"""
+_SAID = {"happened": "happened", "available": "could be seen"}
+_LEFT_OUT = "SELECT split_part(code, '//', 1) AS kind, count(*) FROM '{file}' WHERE {hidden} GROUP BY kind"
+_LATE_BIRTHS = f"SELECT count(*) FROM '{{file}}' WHERE code = '{BIRTH}' AND available_time > time"
+
+
+def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happened") -> dict[str, Any]:
+    """Write the events of a source as a MEDS dataset, with the labels of a task and the split of the config.
+
+    Args:
+        data: the source, the split, and which sections of notes no model reads.
+        task: what is predicted.
+        out: the folder, which must not hold anything; it appears whole or not at all.
+        time: `happened` keeps the times of EVENTS; `available` gives each fact the time when it could be seen.
+
+    Returns:
+        What was written and what was left out: the content of `export.json`.
+
+    Raises:
+        EhrdlError: the folder is taken, or the source or the task refuses the data.
+    """
+    out = free_folder(out)
+    events = read_events(data)
+    result = find_samples(events, task)
+    samples, split = split_samples(result.samples, data.split, events)
+    hidden = (*NEVER_INPUT, *result.hidden_codes) if time == "available" else None
+    with building(out) as part:
+        (part / "metadata").mkdir()
+        facts: dict[str, Any] = {"time": time}
+        facts |= _write_data(events, part, data.prepare, hidden, tuple(sorted(set(data.notes.mask_sections))))
+        _write_dataset(events, part, time)
+        facts["subjects"] = _write_splits(samples, data.split, subject_ids(events), part)
+        facts["split"] = split
+        facts["labels"] = _write_labels(samples, [output.name for output in result.outputs], part)
+        write_json(part / "export.json", facts)
+    _say(facts, out)
+    return facts
+
+
+def _write_data(
+    events: Path, out: Path, prepare: Prepare, hidden: tuple[str, ...] | None, sections: tuple[str, ...]
+) -> dict[str, Any]:
+    """Write the shards, and the metadata of the codes that are left in them.
+
+    Args:
+        events: the EVENTS folder.
+        out: gets `data/` and `metadata/codes.parquet`.
+        prepare: memory and workers.
+        hidden: prefixes of the codes that are left out where time := available_time; None = the rows of EVENTS.
+        sections: headers of the sections that are cut from discharge summaries where time := available_time.
+    """
+    files = sorted((events / "data").glob("**/*.parquet"))
+    size = sum(file.stat().st_size for file in files)
+    jobs = [(file, out / file.relative_to(events)) for file in files]
+    for folder in {target.parent for _, target in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    codes = pq.read_table(events / meds.code_metadata_filepath)
+    if hidden is None:
+        map_shards(_copy, jobs, prepare, size, "export")
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+        facts: dict[str, Any] = {"rows": rows}
+    else:
+        job = _Shard(prepare, _any_of(hidden), sections, min(prepare.processes(size), len(files)))
+        shards = map_shards(job, jobs, prepare, size, "export")
+        left = pa.array(sorted(set().union(*(shard.codes for shard in shards))), pa.string())
+        codes = codes.filter(pc.is_in(codes["code"], left))
+        facts = {
+            "rows": sum(shard.rows for shard in shards),
+            "left_out": dict(sorted(sum((shard.left_out for shard in shards), Counter()).items())),
+            "masked": {name: sum(shard.masked[name] for shard in shards) for name in sections},
+            "births_seen_early": sum(shard.late_births for shard in shards),
+        }
+    pq.write_table(meds.CodeMetadataSchema.align(codes), out / meds.code_metadata_filepath)
+    return facts
+
+
+def _copy(job: tuple[Path, Path]) -> None:
+    shutil.copyfile(*job)
+
+
+def _any_of(prefixes: tuple[str, ...]) -> str:
+    """SQL: whether a code begins with one of the prefixes."""
+    quoted = [prefix.replace("'", "''") for prefix in prefixes]
+    return " OR ".join(f"starts_with(code, '{prefix}')" for prefix in quoted)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a shard holds and what it does not."""
+
+    rows: int
+    codes: set[str]
+    left_out: Counter[str]
+    masked: Counter[str]
+    late_births: int
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Writes one shard by the time when facts could be seen; a class so that joblib can send it to a process."""
+
+    prepare: Prepare
+    hidden: str
+    sections: tuple[str, ...]
+    share: int
+
+    def __call__(self, job: tuple[Path, Path]) -> _Written:
+        file, target = job
+        rows = 0
+        codes: set[str] = set()
+        masked: Counter[str] = Counter()
+        with connect(self.prepare, target.parent, self.share) as con:
+            con.execute("SET preserve_insertion_order = true; SET threads = 1")
+            left_out = Counter(dict(con.execute(_LEFT_OUT.format(file=file, hidden=self.hidden)).fetchall()))
+            [(late_births,)] = con.execute(_LATE_BIRTHS.format(file=file)).fetchall()
+            reader = con.sql(_ROWS.format(file=file, hidden=self.hidden)).to_arrow_reader(_ROWS_A_GROUP)
+            with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
+                for batch in reader:
+                    table = _mask(pa.Table.from_batches([batch]).cast(_SCHEMA), self.sections, masked)
+                    meds.DataSchema.validate(table)
+                    writer.write_table(table)
+                    rows += table.num_rows
+                    codes.update(pc.unique(table["code"]).to_pylist())
+        return _Written(rows, codes, left_out, masked, late_births)
+
+
+def _mask(table: pa.Table, sections: tuple[str, ...], masked: Counter[str]) -> pa.Table:
+    """Cut the sections from discharge summaries and count them in `masked`."""
+    if not sections:
+        return table
+    is_summary = pc.and_(pc.starts_with(table["code"], _SUMMARY), pc.is_valid(table["text_value"]))
+    texts = table["text_value"].to_pylist()
+    for row in np.flatnonzero(is_summary.to_numpy()):
+        for section in sections:
+            texts[row], found = mask_section(texts[row], section)
+            masked[section] += found
+    place = table.column_names.index("text_value")
+    return table.set_column(place, _SCHEMA.field("text_value"), pa.array(texts, _TYPES["text_value"]))
+
+
+def _write_dataset(events: Path, out: Path, time: Times) -> None:
+    """What the dataset is: that of EVENTS, with the columns that it has beyond MEDS."""
+    dataset = read_json(events / meds.dataset_metadata_filepath)
+    if time == "available":
+        dataset["dataset_name"] += ", time := available_time"
+    extension = _HAPPENED if time == "available" else "available_time"
+    write_json(out / meds.dataset_metadata_filepath, dataset | {"other_extension_columns": [extension]})
+
+
+def _write_splits(samples: pd.DataFrame, split: Split, subjects: np.ndarray, out: Path) -> dict[str, int]:
+    """Write the split of each subject; returns how many each split has.
+
+    A temporal split is of samples, and a subject has that of its samples; who has none has no split.
+    """
+    if split.kind == "subject":
+        frame = pd.DataFrame({"subject_id": subjects, "split": assign(subjects, split)})
+    else:
+        frame = samples.drop_duplicates("subject_id")[["subject_id", "split"]]
+    table = pa.Table.from_pandas(frame, pa.schema({"subject_id": pa.int64(), "split": pa.string()}), False)
+    pq.write_table(meds.SubjectSplitSchema.align(table), out / meds.subject_splits_filepath)
+    counts = {name: int((frame["split"] == name).sum()) for name in SPLITS}
+    return counts | {"without_split": len(subjects) - len(frame)}
+
+
+def _write_labels(samples: pd.DataFrame, outputs: list[str], out: Path) -> dict[str, dict[str, int]]:
+    """Write a folder of MEDS labels for each output; unknown ones are left out and counted."""
+    table = check(samples, SAMPLES)
+    counts = {}
+    for output in outputs:
+        label = table[f"label_{output}"]
+        columns = {name: table[name] for name in ("subject_id", "prediction_time")}
+        labels = pa.table(columns | {"boolean_value": pc.equal(label, 1.0)}).filter(pc.is_valid(label))
+        labels = _distinct(labels, output)
+        folder = out / "labels" / output
+        folder.mkdir(parents=True)
+        pq.write_table(meds.LabelSchema.align(labels), folder / "0.parquet")
+        positive = int(pc.sum(labels["boolean_value"]).as_py() or 0)
+        counts[output] = {"n": labels.num_rows, "positive": positive, "unknown": label.null_count}
+    return counts
+
+
+def _distinct(labels: pa.Table, output: str) -> pa.Table:
+    """One row a subject and time, since MEDS labels know no encounter."""
+    frame: pd.DataFrame = labels.to_pandas().drop_duplicates()
+    twice = frame[frame.duplicated(["subject_id", "prediction_time"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise SchemaError(
+            f"SAMPLES: column label_{output}: subject {first.subject_id} has both labels at {first.prediction_time}, "
+            "of two encounters; a MEDS label file cannot tell them apart"
+        )
+    return pa.Table.from_pandas(frame, labels.schema, preserve_index=False)
+
+
+def _say(facts: dict[str, Any], out: Path) -> None:
+    if line := describe_split(facts["split"]):
+        say(line)
+    if facts["time"] == "happened":
+        say("note: MEDS tools cut by time, and see these facts before they could be seen; see --time available")
+    elif facts["left_out"]:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in facts["left_out"].items())
+        say(f"left out, since no model reads them: {kinds}")
+    for section, n in facts.get("masked", {}).items():
+        say(f"notes: section {section!r} cut from {n:,} discharge summaries")
+    for output, n in facts["labels"].items():
+        say(f"labels {output}: {n['n']:,}, {n['positive']:,} positive; {n['unknown']:,} unknown are left out")
+    named = ", ".join(f"{name} {n:,}" for name, n in facts["subjects"].items())
+    say(f"subjects: {named}")
+    say(f"{facts['rows']:,} events, by the time when they {_SAID[facts['time']]}: {out}")

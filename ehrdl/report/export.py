@@ -1,0 +1,88 @@
+"""PREDICTIONS to the schema of `meds-evaluation` 0.0.6: MEDS labels, and two columns of what was predicted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ehrdl.engine import building, free_folder, say
+from ehrdl.errors import SchemaError
+from ehrdl.report.remake import read_predictions
+from ehrdl.schema import HELD_OUT
+
+#: That of `meds_evaluation.schema.PredictionSchema`, which allows no other column.
+_SCHEMA = pa.schema(
+    [
+        ("subject_id", pa.int64()),
+        ("prediction_time", pa.timestamp("us")),
+        ("boolean_value", pa.bool_()),
+        ("predicted_boolean_value", pa.bool_()),
+        ("predicted_boolean_probability", pa.float32()),
+    ]
+)
+#: Of a calibrated probability: above it the outcome is the likelier one.
+_THRESHOLD = 0.5
+
+
+def export_predictions(predictions: Path, out: Path) -> list[Path]:
+    """Write the held-out predictions with a known label, one file a model, seed and output.
+
+    The probability is `prob`, by which metrics.json scores a model too; the predicted value says whether
+    `prob_calibrated`, or `prob` where a model has none, is 0.5 or more.
+
+    Args:
+        predictions: the Parquet file, or the folder that holds `predictions.parquet`.
+        out: the folder, which must not hold anything; it gets `OUTPUT/MODEL-seedN.parquet`, whole or not at all.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: the folder is taken.
+        SchemaError: not PREDICTIONS, no held-out row with a label, a label that is neither 0 nor 1, or a model or
+            output whose name is none for a file.
+    """
+    out = free_folder(out)
+    path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
+    table = read_predictions(path)
+    held_out = table[table["split"] == HELD_OUT]
+    known = held_out[held_out["label"].notna()]
+    _check(known, path)
+    files = []
+    with building(out) as part:
+        for (output, model, seed), rows in known.groupby(["output", "model", "seed"], sort=False):
+            file = Path(str(output), f"{model}-seed{seed}.parquet")
+            (part / file).parent.mkdir(exist_ok=True)
+            pq.write_table(_to_meds(rows), part / file)
+            files.append(out / file)
+    unknown = len(held_out) - len(known)
+    say(f"{len(files)} files of held-out predictions; {unknown:,} rows without a label are left out: {out}")
+    return files
+
+
+def _check(known: pd.DataFrame, path: Path) -> None:
+    if known.empty:
+        raise SchemaError(f"{path}: column label: no held-out row has a label, so there is nothing to evaluate")
+    for name in ("output", "model"):
+        for value in known[name].unique():
+            if not re.fullmatch(r"\w[\w .+-]*", value):
+                raise SchemaError(f"{path}: column {name}: {value!r} cannot be the name of a file; rename it")
+    other = known[~known["label"].isin((0, 1))]
+    if len(other):
+        raise SchemaError(f"{path}: column label, row {other.index[0]}: {other['label'].iloc[0]:g} is neither 0 nor 1")
+
+
+def _to_meds(rows: pd.DataFrame) -> pa.Table:
+    calibrated = rows["prob_calibrated"].fillna(rows["prob"])
+    columns = {
+        "subject_id": rows["subject_id"],
+        "prediction_time": rows["prediction_time"],
+        "boolean_value": rows["label"] == 1,
+        "predicted_boolean_value": calibrated >= _THRESHOLD,
+        "predicted_boolean_probability": rows["prob"],
+    }
+    return pa.Table.from_pandas(pd.DataFrame(columns), _SCHEMA, preserve_index=False)
