@@ -104,13 +104,15 @@ def main() -> None:
     parser.add_argument("--peer-samples", type=int, default=5_000, help="read through the peer")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
+    if options.peer_python and not (options.peer_python.parent / "MTD_preprocess").is_file():
+        parser.error(f"--peer-python {options.peer_python}: no MTD_preprocess beside it; install meds-torch-data there")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="ehrdl-loader-") as folder:
         data = cohort.write(Path(folder), options.subjects, options.mean_observations, options.mean_tokens)
         found: dict[str, Any] = {"samples": options.samples}
         kinds = {"series": read(data, None, options.samples), "both": read(data, data.notes(), options.samples)}
         if options.peer_python:
-            kinds["peer"] = read_peer(data, options.peer_python, options.peer_samples)
+            kinds["peer"] = read_peer(data, options.peer_python.absolute(), options.peer_samples)
     found |= {f"{kind}_{name}": value for kind, numbers in kinds.items() for name, value in numbers.items()}
     if "peer" in kinds:
         found["cpu_ratio"] = round(kinds["series"]["cpu_s_per_1000"] / kinds["peer"]["cpu_s_per_1000"], 4)
