@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _SECONDS_A_LOOK = 0.25
+_ONE_BY_ONE = ("local", "dask")
 _INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
 
 
@@ -79,8 +80,9 @@ def map_shards(
 
         job = _Job(function, os.getpid() if prepare.engine == "local" else None)
         with _backend(prepare):
-            # A cluster has its own number of workers.
-            pool = joblib.Parallel(n_jobs=processes if prepare.engine == "local" else -1, return_as="generator")
+            # A cluster has its own number of workers; not every backend hands over what is done one by one.
+            n_jobs = processes if prepare.engine == "local" else -1
+            pool = joblib.Parallel(n_jobs, return_as="generator" if prepare.engine in _ONE_BY_ONE else "list")
             try:
                 return list(track(pool(joblib.delayed(job)(item) for item in jobs)))
             except TerminatedWorkerError:
