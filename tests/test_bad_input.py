@@ -1,6 +1,8 @@
 """What users get wrong, through the command line: one line each that names it, status 2, nothing left behind."""
 
+import csv
 import gzip
+import io
 import os
 import shutil
 import signal
@@ -13,10 +15,14 @@ import pytest
 import yaml
 
 from ehrdl.cli import main
+from ehrdl.data.config import DataConfig
+from ehrdl.data.prepare import read_events
+from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources.synthetic import write_hospital
+from ehrdl.engine import Prepare
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow  # forty runs of the command line
+pytestmark = pytest.mark.slow  # seventy runs of the command line
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def refusal(tmp_path, capsys, config):
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ehrdl: ")]
         assert caught.value.code == 2 and len(lines) == 1
         assert not (tmp_path / "runs").exists()
-        assert [path.name for path in tmp_path.glob("cache/.*") if path.name != ".locks"] == []
+        assert not list(tmp_path.glob("cache/.*.part"))
         return lines[0]
 
     return run
@@ -78,17 +84,50 @@ def write(path, text):
         file.write(text)
 
 
+def rows_of(path):
+    return list(csv.reader(io.StringIO(text_of(path), newline="")))
+
+
+def write_rows(path, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write(path, text.getvalue())
+
+
 def with_cell(column, value, row=3):
     """Put a value into a column of a row (from 1)."""
 
     def spoil(path):
-        lines = text_of(path).splitlines(keepends=True)
-        cells = lines[row].rstrip("\n").split(",")
-        cells[lines[0].rstrip("\n").split(",").index(column)] = value
-        lines[row] = ",".join(cells) + "\n"
-        write(path, "".join(lines))
+        rows = rows_of(path)
+        rows[row][rows[0].index(column)] = value
+        write_rows(path, rows)
 
     return spoil
+
+
+def with_bytes(column, value, row=3):
+    """The same with bytes that no CSV writer would write."""
+
+    def spoil(path):
+        with_cell(column, "PLACE", row)(path)
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"PLACE", value)))
+
+    return spoil
+
+
+def with_row(change, row=3):
+    """Put what `change` makes of the header and a row in the place of that row."""
+
+    def spoil(path):
+        rows = rows_of(path)
+        rows[row] = change(rows[0], rows[row])
+        write_rows(path, rows)
+
+    return spoil
+
+
+def with_delimiter(delimiter):
+    return lambda path: write(path, text_of(path).replace(",", delimiter))
 
 
 def without_column(column):
@@ -97,6 +136,10 @@ def without_column(column):
         write(path, head.replace(column, "gone") + "\n" + rest)
 
     return spoil
+
+
+def column_twice(path):
+    write_rows(path, [[*row, row[0]] for row in rows_of(path)])
 
 
 def row_twice(path):
@@ -121,6 +164,10 @@ def corrupt(path):
     path.write_bytes(bytes(data))
 
 
+def cut_in_a_note(path):
+    write(path, text_of(path).rstrip()[:-30])
+
+
 TABLES = [
     ("hosp/labevents", truncated, ["labevents.csv.gz", "gzip stream is damaged or truncated"]),
     ("hosp/labevents", corrupt, ["labevents.csv.gz"]),
@@ -140,16 +187,82 @@ TABLES = [
     ("hosp/labevents", with_cell("itemid", "sodium"), ["row 3, column itemid", "'sodium' is not a whole number"]),
     ("hosp/patients", with_cell("anchor_age", "old"), ["patients.csv.gz: row 3, column anchor_age", "'old'"]),
     ("note/discharge", note_twice, ["discharge.csv.gz", "note_id", "stands in 2 rows"]),
+    ("hosp/labevents", lambda path: path.write_bytes(gzip.compress(b"")), ["labevents.csv.gz", "is empty"]),
+    ("note/discharge", lambda path: path.write_bytes(b""), ["discharge.csv.gz", "is empty"]),
+    ("hosp/patients", with_delimiter(";"), ["patients.csv.gz", "are its columns separated by commas?"]),
+    ("hosp/labevents", with_delimiter("\t"), ["labevents.csv.gz", "are its columns separated by commas?"]),
+    ("hosp/labevents", with_row(lambda head, _: head), ["labevents.csv.gz: row 3, column", "is not a whole number"]),
+    ("hosp/diagnoses_icd", column_twice, ["diagnoses_icd.csv.gz: column", "stands 2 times; remove all but one"]),
+    ("note/discharge", with_bytes("text", b"caf\xe9"), ["discharge.csv.gz: row 3 is not UTF-8 text", "iconv"]),
+    ("hosp/patients", without_column("gender"), ["patients.csv.gz: column gender is missing"]),
+    ("hosp/services", lambda path: path.write_bytes(path.read_bytes()[:20]), ["services.csv.gz: cannot be read"]),
+    ("hosp/labevents", with_cell("charttime", "2150-01-01T10:00:00Z"), ["row 3, column charttime", "without a zone"]),
+    ("hosp/labevents", with_cell("subject_id", "9" * 20), ["row 3, column subject_id", "is not a whole number from 0"]),
+    (
+        "hosp/labevents",
+        with_cell("subject_id", "-1"),
+        ["row 3, column subject_id", "'-1' is not a whole number from 0"],
+    ),
+    ("hosp/admissions", with_cell("hadm_id", "1e3"), ["row 3, column hadm_id", "'1e3' is not a whole number"]),
+    ("hosp/patients", with_cell("subject_id", "1.5"), ["row 3, column subject_id", "'1.5' is not a whole number"]),
+    ("hosp/labevents", with_cell("itemid", "0x10"), ["row 3, column itemid", "'0x10' is not a whole number"]),
+    ("note/discharge", with_cell("text", "a\0b"), ["discharge.csv.gz: row 3, column text: holds a NUL byte"]),
+    (
+        "hosp/diagnoses_icd",
+        with_cell("icd_code", "I1\0"),
+        ["diagnoses_icd.csv.gz: row 3, column icd_code: holds a NUL"],
+    ),
+    (
+        "hosp/admissions",
+        with_row(lambda _, row: row[:-2]),
+        ["admissions.csv.gz: row 3 has 14 columns", "the header has 16"],
+    ),
+    ("hosp/labevents", with_row(lambda _, row: [*row, "x"]), ["labevents.csv.gz: row 3 has", "is a comma or a quote"]),
+    (
+        "hosp/admissions",
+        with_bytes("race", b'"WHITE'),
+        ["admissions.csv.gz: row 3 has", "is a comma or a quote missing?"],
+    ),
+    ("note/discharge", cut_in_a_note, ["discharge.csv.gz: row", "a quote is opened and never closed"]),
 ]
 
 
+def read(root, cache):
+    """EVENTS, as bytes, through the steps that the command line takes."""
+    folder = read_events(DataConfig(Mimic4(str(root)), prepare=Prepare(cache=str(cache), n_shards=1)))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def clean(hospital, tmp_path_factory):
+    return read(hospital, tmp_path_factory.mktemp("clean"))
+
+
 @pytest.mark.parametrize(("table", "spoil", "words"), TABLES)
-def test_a_table_that_is_wrong_is_named_with_its_row_and_column(hospital, tmp_path, refusal, table, spoil, words):
+def test_a_table_that_is_wrong_is_named_and_once_mended_nothing_is_left_of_it(
+    hospital, clean, tmp_path, refusal, table, spoil, words
+):
     shutil.copytree(hospital, tmp_path / "hospital")
     spoil(tmp_path / "hospital" / f"{table}.csv.gz")
     line = refusal()
     for word in words:
         assert word in line
+    shutil.copy2(hospital / f"{table}.csv.gz", tmp_path / "hospital" / f"{table}.csv.gz")
+    assert read(tmp_path / "hospital", tmp_path / "cache") == clean
+
+
+def test_a_damaged_table_of_concepts_is_named_with_its_line(hospital, tmp_path, config, refusal):
+    (tmp_path / "hospital").symlink_to(hospital)
+    shipped = (ROOT / "ehrdl" / "clinical" / "concepts.csv").read_text(encoding="utf-8")
+    file = tmp_path / "concepts.csv"
+    config["data"]["source"]["init_args"]["concepts"] = config["data"]["concepts"] = str(file)
+    for text, words in (
+        (shipped.replace("Sodium", "S\xf8dium", 1).encode("latin-1"), "concepts.csv: line 2: is not UTF-8 text"),
+        (shipped.replace(",", ";").encode(), "concepts.csv: line 1: column code stands 0 times"),
+        (shipped.rstrip().encode() + b',"', "concepts.csv: line"),
+    ):
+        file.write_bytes(text)
+        assert words in refusal()
 
 
 SOURCE, MODEL = "data.source.init_args", "model.init_args.note.init_args"
@@ -208,7 +321,7 @@ def test_a_full_disk_is_said_and_the_next_run_starts_clean(hospital, tmp_path, c
     config["data"]["prepare"]["cache"] = str(small_disk / "cache")
     line = refusal()
     assert "the disk is full" in line and "data.prepare.cache" in line
-    assert not [path for path in (small_disk / "cache").iterdir() if path.is_dir()]
+    assert [path.name for path in (small_disk / "cache").iterdir() if not path.name.startswith("table-")] == [".locks"]
 
 
 def test_a_preparation_that_is_killed_leaves_nothing_that_is_read(hospital, tmp_path, config):
@@ -230,4 +343,4 @@ def test_a_preparation_that_is_killed_leaves_nothing_that_is_read(hospital, tmp_
     assert not [path for path in (tmp_path / "cache").glob("events-*") if path.is_dir()]
     main(["train", "--config", str(file)])
     assert (tmp_path / "runs" / "run" / "report.html").is_file()
-    assert [path.name for path in tmp_path.glob("cache/.*") if path.name != ".locks"] == []
+    assert not list(tmp_path.glob("cache/.*.part"))

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,49 @@ def test_build_counts_rows_memory_disk_and_tokens(tmp_path):
     assert found["rows_per_s"] == pytest.approx(found["rows"] / found["wall_s"], rel=0.1)
     assert found["peak_mb"] > 100 and found["disk_mb"] >= 1 and found["tokens_per_s"] > 0
     assert found["machine"]["cores"] >= 1
+
+
+def test_loader_counts_samples_and_cpu_seconds_of_the_series_and_of_both(tmp_path):
+    sizes = ["--mean-observations", "60", "--mean-tokens", "300", "--subjects", "200", "--samples", "400"]
+    found = run(tmp_path, "loader", *sizes)
+    for kind in ("series", "both"):
+        assert found[f"{kind}_per_s"] > 0 and found[f"{kind}_cpu_s_per_1000"] > 0
+        assert found[f"{kind}_observations"] == pytest.approx(60, rel=0.2)
+    assert found["series_tokens"] == 0
+    assert found["both_tokens"] == pytest.approx(300, rel=0.2)
+
+
+def test_the_cohort_of_the_loader_is_the_same_as_meds(tmp_path, monkeypatch):
+    """What a peer reads is what ours reads: the same facts, available when they happened, and the same samples."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import cohort
+
+    data = cohort.write(tmp_path, 30, 60, 300)
+    cohort.write_meds(data, tmp_path / "meds")
+    store, facts = data.store(), pd.read_parquet(tmp_path / "meds" / "data")
+    assert (store.available == store.time).all()
+    assert facts.subject_id.tolist() == np.repeat(store.subjects, np.diff(store.offsets)).tolist()
+    assert facts.time.astype("datetime64[us]").astype(np.int64).tolist() == store.time.tolist()
+    assert facts.code.tolist() == [store.channels[i].name for i in store.channel]
+    assert facts.numeric_value.tolist() == store.value.tolist()
+    labels = pd.read_parquet(tmp_path / "meds" / "labels")
+    assert labels.prediction_time.tolist() == data.samples.prediction_time.tolist()
+    assert labels.boolean_value.tolist() == data.samples.label_outcome.tolist()
+
+
+def test_bounds_are_found_in_seconds_and_memory(tmp_path):
+    found = run(tmp_path, "bounds", "--samples", "3000", "--stays", "50")
+    assert (found["samples"], found["stays"]) == (3000, 50)
+    assert found["facts"] == 3000 * 12
+    for step in ("bounds", "dataset", "presence", "epoch"):
+        assert 0 <= found[f"{step}_s"] < 10
+        assert 100 < found[f"{step}_peak_mb"] <= found["peak_mb"]
+
+
+def test_startup_times_the_import_and_the_help(tmp_path):
+    found = run(tmp_path, "startup", "--runs", "1")
+    assert 0 < found["import_s"] < found["help_s"]
+    assert 0 < found["python_s"] < found["help_s"] < 10
 
 
 @pytest.mark.slow

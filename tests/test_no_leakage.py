@@ -64,7 +64,7 @@ def sight(dataset, frame, row):
     """All that anything downstream gets of one sample, as plain values that compare bit for bit."""
     own = slice(int(dataset.start[row]), int(dataset.stop[row]))
     item = dataset[row]
-    batch = Collate(dataset.notes, frame)([item])
+    batch = Collate(dataset.notes, frame)(dataset.__getitems__([row]))
     return {
         "slice": [getattr(dataset.store, name)[own].tobytes() for name in ("available", "time", "channel", "value")],
         "texts": [] if dataset.notes is None else dataset.notes.texts(dataset.note_rows(row)),

@@ -28,6 +28,7 @@ carriers, serology and tests for viruses, which are `infection_test`.
 
 import csv
 import fnmatch
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -192,21 +193,44 @@ def load(path: Path | None = None) -> Concepts:
 
 def _lines(file: Path | Traversable) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, cells by column, stripped)."""
+    reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
     try:
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
-    except (OSError, UnicodeDecodeError) as error:
+        header = [name.strip() for name in next(reader, [])]
+        for name in (*_TEXTS, *_NUMBERS):
+            if header.count(name) != 1:
+                hint = "; are its columns separated by commas?" if len(header) == 1 else ""
+                raise SchemaError(
+                    f"{file}: line 1: column {name} stands {header.count(name)} times; expected once{hint}"
+                )
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise SchemaError(f"{file}: line {reader.line_num}: {len(cells)} cells; the header has {len(header)}")
+            yield reader.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    except csv.Error as error:
+        raise SchemaError(
+            f"{file}: line {reader.line_num}: is no row of a CSV ({error}); is a quote missing?"
+        ) from None
+
+
+def _text(file: Path | Traversable) -> str:
+    """The file's text, UTF-8 and without a NUL."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
         raise SchemaError(f"{file}: cannot be read as a table of concepts: {error}") from None
-    reader = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(reader, [])]
-    for name in (*_TEXTS, *_NUMBERS):
-        if header.count(name) != 1:
-            raise SchemaError(f"{file}: line 1: column {name} stands {header.count(name)} times; expected once")
-    for cells in reader:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise SchemaError(f"{file}: line {reader.line_num}: {len(cells)} cells; the header has {len(header)}")
-        yield reader.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    try:
+        text = data.decode("utf-8-sig")  # spreadsheets put a byte order mark first
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SchemaError(f"{file}: line {line}: is not UTF-8 text; save the table as CSV in UTF-8") from None
+    before, nul, _ = text.partition("\0")
+    if nul:
+        raise SchemaError(f"{file}: line {before.count(chr(10)) + 1}: holds a NUL byte; save the table as CSV again")
+    if not text.strip():
+        raise SchemaError(f"{file}: is empty; expected a table with the columns of the shipped one")
+    return text
 
 
 def _parse(where: str, cells: dict[str, str]) -> tuple[Channel, float, float]:

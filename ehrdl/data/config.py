@@ -47,12 +47,15 @@ class BatchOptions:
     """How samples become batches.
 
     Attributes:
-        size: samples a batch.
+        size: samples a batch; with `tokens`, at most so many.
+        tokens: a batch is cut so that its padded observations and note tokens together are at most so many; a sample
+            that is longer is a batch of its own. null = batches are cut by `size` alone.
         samples_per_subject: in training, a fresh draw of at most so many samples a subject every epoch; null = all.
         num_workers: loader processes; on few cores they cost more than they give.
     """
 
     size: int = 64
+    tokens: int | None = None
     samples_per_subject: int | None = None
     num_workers: int = 0
 
@@ -60,6 +63,8 @@ class BatchOptions:
         """Refuse what cannot work, naming the key."""
         if self.size < 1:
             raise ConfigError(f"data.batch.size: {self.size} is below 1")
+        if self.tokens is not None and self.tokens < 1:
+            raise ConfigError(f"data.batch.tokens: {self.tokens} is below 1")
         if self.samples_per_subject is not None and self.samples_per_subject < 1:
             raise ConfigError(f"data.batch.samples_per_subject: {self.samples_per_subject} is below 1")
         if self.num_workers < 0:

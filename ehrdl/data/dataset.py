@@ -1,12 +1,14 @@
-"""One sample at a time, by slicing: nothing is computed here that could be prepared before.
+"""What samples see, by slicing: nothing is computed here that could be prepared before.
 
-What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes a sample over one store.
+What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes a sample over one store, and
+16 over the notes. Samples are read many at a time: one numpy call for a batch costs what one for a sample does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,10 @@ from ehrdl.data.notes import Notes
 from ehrdl.data.store import Store
 from ehrdl.data.window import HOUR, Window, bounds, inside
 
+_MAPPED = ("available", "time", "channel", "value")
 _HIDDEN = -1
+_NEVER = np.iinfo(np.int64).min
+_SAMPLES_A_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,43 @@ class Item:
     note: np.ndarray
     note_hours: np.ndarray
     label: np.ndarray
+
+
+@dataclass(frozen=True)
+class Items:
+    """What B samples see, one sample's after the other's: sample i has the next `n_observations[i]` and `n_notes[i]`.
+
+    Attributes:
+        row: (B,) int64.
+        n_observations: (B,) int64; `value`, `hours` (float32) and `channel` (int64) hold their sum.
+        n_notes: (B,) int64; `note` (int64) and `note_hours` (float32) hold their sum.
+        static: (B, S) float32.
+        label: (B, K) float32.
+    """
+
+    row: np.ndarray
+    n_observations: np.ndarray
+    value: np.ndarray
+    hours: np.ndarray
+    channel: np.ndarray
+    static: np.ndarray
+    n_notes: np.ndarray
+    note: np.ndarray
+    note_hours: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def join(cls, items: Sequence[Item]) -> Items:
+        """Items that were read one by one."""
+        flat = ("value", "hours", "channel", "note", "note_hours")
+        return cls(
+            row=np.array([item.row for item in items], np.int64),
+            n_observations=np.array([len(item.value) for item in items], np.int64),
+            n_notes=np.array([len(item.note) for item in items], np.int64),
+            static=np.stack([item.static for item in items]),
+            label=np.stack([item.label for item in items]),
+            **{name: np.concatenate([getattr(item, name) for item in items]) for name in flat},
+        )
 
 
 class SampleDataset:
@@ -55,15 +97,17 @@ class SampleDataset:
         window: Window,
         channels: Sequence[ChannelSpec],
     ) -> None:
-        self.store, self.notes, self.window, self.static = store, notes, window, static
+        # Plain arrays over the mapped files: a slice of numpy's class for those costs several times as much.
+        mapped: dict[str, Any] = {name: np.asarray(getattr(store, name)) for name in _MAPPED}
+        self.store, self.notes, self.window, self.static = replace(store, **mapped), notes, window, static
         self.channels = tuple(channels)
         place = {channel.name: i for i, channel in enumerate(self.channels)}
         self.place = np.array([place.get(channel.name, _HIDDEN) for channel in store.channels], dtype=np.int64)
         self.time = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
-        subject = samples.subject_id.to_numpy()
-        self.span = round(window.series_hours * HOUR)
-        self.start, self.stop = bounds(store.available, store.offsets, store.subjects, subject, self.time, self.span)
-        self.note_start, self.note_stop = self._note_bounds(subject)
+        self.subject = samples.subject_id.to_numpy()
+        self.span, self.note_span = round(window.series_hours * HOUR), round(window.note_hours * HOUR)
+        self.start, self.stop = self._bounds(self.store, self.span)
+        self.note_start, self.note_stop = self._bounds(notes, self.note_span)
         names = [name for name in samples.columns if name.startswith("label_")]
         self.label = samples[names].to_numpy(dtype=np.float32)
 
@@ -74,17 +118,35 @@ class SampleDataset:
         """The sample of a row."""
         keep = self._kept(row)
         t = self.time[row]
-        rows = self.note_rows(row)
-        note_time = self.notes.time[rows] if self.notes is not None else np.zeros(0, np.int64)
+        note = self.note_rows(row)
         return Item(
             row=int(row),
             value=self.store.value[keep],
-            hours=((self.store.time[keep] - t) / HOUR).astype(np.float32),
+            hours=_hours(self.store.time[keep], t),
             channel=self.place[self.store.channel[keep]],
             static=self.static[row],
-            note=rows,
-            note_hours=((note_time - t) / HOUR).astype(np.float32),
+            note=note,
+            note_hours=self._note_hours(note, t),
             label=self.label[row],
+        )
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Items:
+        """The samples of some rows, in their order; what torch's loader asks for when it is there."""
+        at = np.asarray(rows, np.int64)
+        t = self.time[at]
+        time, value, channel, n_observations = self._facts(at)
+        note, n_notes = self.seen_notes(at)
+        return Items(
+            row=at,
+            n_observations=n_observations,
+            value=value,
+            hours=_hours(time, np.repeat(t, n_observations)),
+            channel=channel,
+            static=self.static[at],
+            n_notes=n_notes,
+            note=note,
+            note_hours=self._note_hours(note, np.repeat(t, n_notes)),
+            label=self.label[at],
         )
 
     def _kept(self, row: int) -> np.ndarray | slice:
@@ -98,29 +160,115 @@ class SampleDataset:
         kept: np.ndarray = (start + np.flatnonzero(keep))[-self.window.max_observations :]
         return kept
 
+    def _facts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Time, value and channel of the facts of samples, as `_kept` has them, and how many each sample has."""
+        slices = [slice(*pair) for pair in zip(self.start[rows].tolist(), self.stop[rows].tolist(), strict=True)]
+        columns = self.store.time, self.store.value, self.store.channel
+        time, value, channel = (np.concatenate([c[:0], *[c[part] for part in slices]]) for c in columns)
+        place, n = self.place[channel], self.stop[rows] - self.start[rows]
+        keep = inside(time, np.repeat(self.time[rows], n), self.span) & (place != _HIDDEN)
+        keep, n = _latest(keep, n, self.window.max_observations)
+        return (time, value, place, n) if keep.all() else (time[keep], value[keep], place[keep], n)
+
     def note_rows(self, row: int) -> np.ndarray:
         """The notes that a sample sees, oldest first: the latest `max_notes` of its window."""
-        rows: np.ndarray = np.arange(self.note_start[row], self.note_stop[row])
-        if self.notes is None or not len(rows):
-            return rows
-        keep = inside(self.notes.time[rows], self.time[row], round(self.window.note_hours * HOUR))
-        kept: np.ndarray = rows[keep][-self.window.max_notes :]
-        return kept
+        return self.seen_notes(np.array([row]))[0]
 
-    def n_observations(self) -> np.ndarray:
-        """Upper bound of each sample's observations (n_samples,), for length buckets."""
-        n: np.ndarray = np.minimum(self.stop - self.start, self.window.max_observations)
+    def seen_notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The notes that each of some samples sees, one sample's after the other's, and how many each sees."""
+        start, n = self.note_start[rows], self.note_stop[rows] - self.note_start[rows]
+        note = positions(start, n)
+        if self.notes is None or not len(note):
+            return note, n
+        keep = inside(self.notes.time[note], np.repeat(self.time[rows], n), self.note_span)
+        keep, n = _latest(keep, n, self.window.max_notes)
+        return note[keep], n
+
+    def _note_hours(self, note: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return _hours(self.notes.time[note], t) if self.notes is not None else np.zeros(0, np.float32)
+
+    def n_observations(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Upper bound of the observations of each sample, or of those of some rows, for length buckets."""
+        n: np.ndarray = np.minimum(self.stop[rows] - self.start[rows], self.window.max_observations)
         return n
 
     def n_tokens(self) -> np.ndarray:
         """Tokens of the notes that each sample reads (n_samples,), for length buckets."""
-        if self.notes is None or self.notes.tokens is None:
-            return np.zeros(len(self), np.int64)
-        lengths = self.notes.tokens.lengths
-        return np.array([lengths[self.note_rows(row)].sum() for row in range(len(self))], dtype=np.int64)
+        total = np.zeros(len(self), np.int64)
+        if self.notes is not None and self.notes.tokens is not None:
+            lengths = self.notes.tokens.lengths
+            for block, note, n in self._note_blocks():
+                before, last = np.r_[0, np.cumsum(lengths[note], dtype=np.int64)], np.cumsum(n)
+                total[block] = before[last] - before[last - n]
+        return total
 
-    def _note_bounds(self, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self.notes is None:
+    def has_note(self) -> np.ndarray:
+        """Whether each sample sees a note (n_samples,)."""
+        seen = np.zeros(len(self), bool)
+        for block, _, n in self._note_blocks():
+            seen[block] = n > 0
+        return seen
+
+    def has_series(self) -> np.ndarray:
+        """Whether each sample sees an observation (n_samples,)."""
+        seen = np.zeros(len(self), bool)
+        edges = np.flatnonzero(np.diff(self.subject)) + 1
+        for first, last in zip([0, *edges.tolist()], [*edges.tolist(), len(self)], strict=True):
+            if self.stop[last - 1] > self.start[first]:
+                seen[first:last] = self._sees(slice(first, last))
+        return seen
+
+    def _sees(self, own: slice) -> np.ndarray:
+        """Whether each of one subject's samples sees an observation: the latest shown fact decides."""
+        start, stop = self.start[own], self.stop[own]
+        shown = self.place[self.store.channel[start[0] : stop[-1]]] != _HIDDEN
+        # Facts before a sample's own slice were available before its window began, so they happened before it too.
+        latest = np.maximum.accumulate(np.where(shown, self.store.time[start[0] : stop[-1]], _NEVER))
+        within = inside(latest[np.maximum(stop - 1 - start[0], 0)], self.time[own], self.span)
+        sees: np.ndarray = (stop > start) & within
+        return sees
+
+    def _note_blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Runs of samples with the notes that they see, as `seen_notes` gives them."""
+        for start in range(0, len(self), _SAMPLES_A_BLOCK):
+            block = slice(start, min(start + _SAMPLES_A_BLOCK, len(self)))
+            yield block, *self.seen_notes(np.arange(block.start, block.stop))
+
+    def _bounds(self, facts: Store | Notes | None, span: int) -> tuple[np.ndarray, np.ndarray]:
+        if facts is None:
             return np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
-        notes, span = self.notes, round(self.window.note_hours * HOUR)
-        return bounds(notes.available, notes.offsets, notes.subjects, subject, self.time, span)
+        return bounds(facts.available, facts.offsets, facts.subjects, self.subject, self.time, span)
+
+
+def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """All positions of the slices [start, start + n), one slice's after the other's.
+
+    >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    last = np.cumsum(n)
+    total = int(last[-1]) if len(last) else 0
+    within: np.ndarray = np.arange(total) + np.repeat(start - (last - n), n)
+    return within
+
+
+def _latest(keep: np.ndarray, n: np.ndarray, at_most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the kept entries of each sample the last so many: which, and how many each sample has.
+
+    Args:
+        keep: (sum of n,) bool, one sample's entries after the other's.
+        n: (B,) entries a sample.
+        at_most: kept entries a sample.
+    """
+    before, last = np.r_[0, np.cumsum(keep)], np.cumsum(n)
+    upto = before[last]
+    n_kept = upto - before[last - n]
+    if n_kept.max(initial=0) <= at_most:
+        return keep, n_kept
+    return keep & (np.repeat(upto, n) - before[1:] < at_most), np.minimum(n_kept, at_most)
+
+
+def _hours(time: np.ndarray, t: int | np.ndarray) -> np.ndarray:
+    """Hours relative to the prediction time; subtracted as integers, for far dates are too large for float32."""
+    hours: np.ndarray = ((time - t) / HOUR).astype(np.float32)
+    return hours

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytorch_lightning as pl
 
+from ehrdl.data.budget import TokenBudget
 from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.prepare import Prepared
@@ -53,14 +54,24 @@ class ClinicalDataModule(pl.LightningDataModule):
         subject = self.prepared.samples.subject_id.to_numpy()[rows]
         per_subject = self.batch.samples_per_subject if shuffle else None
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        dataset, frame, tokens = self.prepared.dataset, self.prepared.frame, self.batch.tokens
         buckets = LengthBuckets(
-            subject, self.cost[rows], rows, self.batch.size, shuffle, per_subject, self.seed, rank, world_size
+            subject,
+            self.cost[rows],
+            rows,
+            self.batch.size,
+            shuffle,
+            per_subject,
+            self.seed,
+            rank,
+            world_size,
+            fits=TokenBudget(dataset, frame, tokens) if tokens else None,
         )
         workers = self.batch.num_workers
         return Loader(
-            self.prepared.dataset,
+            dataset,
             batch_sampler=buckets,
-            collate_fn=Collate(self.prepared.dataset.notes, self.prepared.frame),
+            collate_fn=Collate(dataset.notes, frame),
             num_workers=workers,
             persistent_workers=workers > 0,
         )

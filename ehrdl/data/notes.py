@@ -51,16 +51,25 @@ class TokenLists:
     """Lists of token ids by row, sliced from memory-mapped Arrow buffers without a copy."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in column.chunks]
         self._starts = np.cumsum([0] + [len(chunk) for chunk in column.chunks])
-        self.lengths = np.concatenate([np.diff(o) for o in self._offsets]) if self._offsets else np.zeros(0, np.int64)
+        self._first = np.concatenate([o[:-1] for o in offsets]) if offsets else np.zeros(0, np.int32)
+        self.lengths = np.concatenate([np.diff(o) for o in offsets]) if offsets else np.zeros(0, np.int32)
 
     def __getitem__(self, row: int) -> np.ndarray:
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        offsets, at = self._offsets[part], row - self._starts[part]
-        tokens: np.ndarray = self._values[part][offsets[at] : offsets[at + 1]]
+        first = self._first[row]
+        tokens: np.ndarray = self._values[part][first : first + self.lengths[row]]
         return tokens
+
+    def flat(self, rows: np.ndarray) -> np.ndarray:
+        """The tokens of some rows, one row's after the other's."""
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        first = self._first[rows]
+        pieces = zip(part.tolist(), first.tolist(), (first + self.lengths[rows]).tolist(), strict=True)
+        found = [self._values[i][start:stop] for i, start, stop in pieces]
+        return np.concatenate(found) if found else np.zeros(0, np.int32)
 
 
 def open_notes(folder: Path, tokens: Path | None = None) -> Notes:

@@ -197,10 +197,19 @@ def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]
     for prefix in codes:
         if prefix.startswith("NOTE"):
             raise LeakageError(f"task: the hidden code {prefix} is a note; notes cannot be hidden, so leave them out")
-        # A prefix that names a unit hides its whole channel: too much is safe, too little is a leak.
-        matched = [base.startswith(prefix) or prefix.startswith(base) for base in known.frame.base_code]
+        matched = [_may_share(base, prefix) for base in known.frame.base_code]
         hidden[known.frame.channel_id[matched].to_numpy()] = True
     return hidden
+
+
+def _may_share(base: str, prefix: str) -> bool:
+    """Whether some code can both begin with `prefix` and belong to the concept `base`, as far as its first `*` tells.
+
+    A prefix that names a unit, or one of the texts that a `*` stands for, hides the whole channel: too much is safe,
+    too little is a leak.
+    """
+    stem, prefix = base.partition("*")[0].lower(), prefix.lower()
+    return stem.startswith(prefix) or prefix.startswith(stem)
 
 
 def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
@@ -218,12 +227,10 @@ def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
     """SAMPLES with the groups `has_note` and `has_series`."""
-    has_note = [bool(len(dataset.note_rows(row))) for row in range(len(dataset))]
-    has_series = [bool(len(dataset[row].value)) for row in range(len(dataset))]
     named = {True: "yes", False: "no"}
     return samples.assign(
-        group_has_note=pd.Series(has_note).map(named).to_numpy(),
-        group_has_series=pd.Series(has_series).map(named).to_numpy(),
+        group_has_note=pd.Series(dataset.has_note()).map(named).to_numpy(),
+        group_has_series=pd.Series(dataset.has_series()).map(named).to_numpy(),
     )
 
 

@@ -5,13 +5,15 @@ The order depends on the seed, the epoch and the data alone, so a run that was k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 _POOL = 50  # batches sorted by length together: long enough to cut padding, short enough to stay random
+_SPARE = 50  # one batch more for so many, for epochs whose draw needs more batches than the first
 
 
 class LengthBuckets(Sampler[list[int]]):
@@ -21,12 +23,15 @@ class LengthBuckets(Sampler[list[int]]):
         subject: (n,) the subject of each candidate row, so that a subject's samples stay together.
         length: (n,) cost of each candidate row (observations and tokens).
         rows: (n,) the SAMPLES rows that may be drawn.
-        batch_size: samples a batch.
+        batch_size: samples a batch; with `fits`, at most so many.
         shuffle: a new order every epoch; else the order of `rows`, every one of them.
         samples_per_subject: with `shuffle`, a fresh draw of at most so many samples a subject every epoch.
         seed: of the order.
         rank: which of `world_size` processes reads; in training each reads its own share, equally many batches.
         world_size: processes that train together.
+        fits: how many of some rows, from the first on, fit into a batch; None = all. Epochs then need more or fewer
+            batches; each has the number of the first and one in fifty more, for which its largest are halved. What
+            an epoch would still have beyond that is left out of it, at random.
     """
 
     def __init__(
@@ -40,53 +45,112 @@ class LengthBuckets(Sampler[list[int]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        fits: Callable[[np.ndarray], int] | None = None,
     ) -> None:
         self.rank, self.world_size = rank, world_size if shuffle else 1
         self.subject, self.length, self.rows = subject, length, rows
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.samples_per_subject = samples_per_subject
+        self.fits = fits
         self.epoch = 0
         self.position = 0
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        n = len(self.rows)
-        if self.shuffle and self.samples_per_subject:
-            counts = np.unique(self.subject, return_counts=True)[1]
-            n = int(np.minimum(counts, self.samples_per_subject).sum())
-        return -(-n // self.batch_size) // self.world_size
+        """Batches an epoch, the same in every epoch and on every rank."""
+        return self._n_batches // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the current epoch, from the current position on."""
-        yield from self._batches()[self.position :]
+        order, edges, batches = self._plan()
+        for batch in batches[self.position :].tolist():
+            yield self.rows[order[edges[batch] : edges[batch + 1]]].tolist()
 
-    def _batches(self) -> list[list[int]]:
+    def _plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """An order of positions, the edges of the batches in it, and which of those are this process's, in order."""
         if not self.shuffle:
             order = np.arange(len(self.rows))
-            return [self.rows[order[i : i + self.batch_size]].tolist() for i in range(0, len(order), self.batch_size)]
+            return order, self._edges(order), np.arange(len(self))
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = self._drawn(rng)
-        pool = self.batch_size * _POOL
-        batches: list[np.ndarray] = []
-        for i in range(0, len(order), pool):
-            part = order[i : i + pool]
-            part = part[np.argsort(self.length[part], kind="stable")]
-            batches.extend(part[j : j + self.batch_size] for j in range(0, len(part), self.batch_size))
+        order = self._order(rng)
+        edges = _halve_largest(self._edges(order), self._n_batches)
         # Every process draws the same order and takes its share; a remainder that not all could have is left out.
-        mine = rng.permutation(len(batches))[self.rank :: self.world_size][: len(self)]
-        return [self.rows[batches[i]].tolist() for i in mine]
+        return order, edges, rng.permutation(len(edges) - 1)[self.rank :: self.world_size][: len(self)]
+
+    @cached_property
+    def _n_batches(self) -> int:
+        """Batches an epoch, of all processes together."""
+        if self.fits is None:
+            return -(-self._n_drawn // self.batch_size)
+        if not self.shuffle:
+            return len(self._edges(np.arange(len(self.rows)))) - 1
+        first = len(self._edges(self._order(np.random.default_rng([self.seed, 0])))) - 1
+        return min(first + -(-first // _SPARE), self._n_drawn)
+
+    @cached_property
+    def _n_drawn(self) -> int:
+        """Samples an epoch."""
+        if not (self.shuffle and self.samples_per_subject):
+            return len(self.rows)
+        counts = np.unique(self.subject, return_counts=True)[1]
+        return int(np.minimum(counts, self.samples_per_subject).sum())
+
+    def _edges(self, order: np.ndarray) -> np.ndarray:
+        """Where batches begin in an order, and its end."""
+        if self.fits is None:
+            return np.append(np.arange(0, len(order), self.batch_size), len(order))
+        edges, n = [0], 1
+        while edges[-1] < len(order):
+            begin = edges[-1]
+            n = self._n_fitting(order[begin : min(begin + self.batch_size, self._pool_end(begin))], n)
+            edges.append(begin + n)
+        return np.array(edges)
+
+    def _n_fitting(self, positions: np.ndarray, guess: int) -> int:
+        """How many positions, from the first on, make a batch: asked of twice the guess, and of more if all fit."""
+        assert self.fits is not None
+        while True:
+            asked = positions[: 2 * guess]
+            guess = self.fits(self.rows[asked])
+            if guess < len(asked) or guess == len(positions):
+                return guess
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """The positions that are drawn, sorted by length within each pool."""
+        order = self._drawn(rng)
+        for begin in range(0, len(order), self.batch_size * _POOL):
+            part = order[begin : self._pool_end(begin)]
+            order[begin : begin + len(part)] = part[np.argsort(self.length[part], kind="stable")]
+        return order
 
     def _drawn(self, rng: np.random.Generator) -> np.ndarray:
         """Positions in a random order of subjects, a subject's own in random order beside each other."""
         key = rng.random(len(self.rows))
-        _, subject = np.unique(self.subject, return_inverse=True)
-        place = rng.permutation(subject.max() + 1)[subject] if len(subject) else subject
+        subjects, owner = np.unique(self.subject, return_inverse=True)
+        place = rng.permutation(len(subjects)).astype(np.int32)[owner]
         order = np.lexsort((key, place))
         if not self.samples_per_subject:
             return order
         begins = np.r_[True, np.diff(place[order]) != 0]
         nth = np.arange(len(order)) - np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
         return order[nth < self.samples_per_subject]
+
+    def _pool_end(self, position: int) -> int:
+        pool = self.batch_size * _POOL
+        return (position // pool + 1) * pool
+
+
+def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
+    """The edges of at least `n_batches` batches: while there are fewer, the largest are halved.
+
+    >>> _halve_largest(np.array([0, 1, 5, 8]), 5).tolist()
+    [0, 1, 3, 5, 6, 8]
+    """
+    while len(edges) - 1 < n_batches:
+        size = np.diff(edges)
+        largest = np.argsort(-size, kind="stable")[: n_batches - len(size)]
+        halves = edges[largest] + size[largest] // 2
+        edges = np.union1d(edges, halves)  # a batch of one has no half, so its edge is there already
+    return edges
 
 
 class Loader(DataLoader[Any]):

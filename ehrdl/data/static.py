@@ -18,6 +18,7 @@ from ehrdl.schema import BIRTH
 
 _YEAR = 365.25 * 24 * HOUR
 _DAY = 24 * HOUR
+_FACTS_A_BLOCK = 1 << 22
 STATICS = (
     "age_years",
     "age_missing",
@@ -89,8 +90,10 @@ def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]
 
 
 def _times(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`available` of one channel's facts, and their offsets by subject."""
+    """`available` of one channel's facts, and their offsets by subject; the facts are looked through in blocks."""
     names = [channel.name for channel in store.channels]
-    chosen = store.channel == names.index(name) if name in names else np.zeros(len(store.channel), bool)
-    before = np.r_[0, np.cumsum(chosen)]
-    return np.asarray(store.available[chosen]), before[store.offsets]
+    number = names.index(name) if name in names else -1
+    starts = range(0, len(store.channel), _FACTS_A_BLOCK)
+    found = [start + np.flatnonzero(store.channel[start : start + _FACTS_A_BLOCK] == number) for start in starts]
+    chosen = np.concatenate(found) if found else np.zeros(0, np.int64)
+    return np.asarray(store.available[chosen]), np.searchsorted(chosen, store.offsets)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.dataset import Items, SampleDataset
 from ehrdl.data.static import STATICS
 from ehrdl.engine import progress
 
@@ -34,30 +34,23 @@ def tabulate(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
 
 
 def _block(dataset: SampleDataset, rows: np.ndarray) -> pd.DataFrame:
-    items = [dataset[row] for row in rows]
-    n_channels = len(dataset.channels)
-    lengths = [len(item.value) for item in items]
-    sample = np.repeat(np.arange(len(items)), lengths)
-    channel, value, hours = (
-        np.concatenate([getattr(item, name) for item in items]) if items else np.zeros(0)
-        for name in ("channel", "value", "hours")
-    )
-    key = sample * n_channels + channel
-    features = _summaries(key, value.astype(float), hours.astype(float), len(items) * n_channels)
+    items = dataset.__getitems__(rows)
+    n_samples, n_channels = len(rows), len(dataset.channels)
+    key = np.repeat(np.arange(n_samples), items.n_observations) * n_channels + items.channel
+    features = _summaries(key, items.value.astype(float), items.hours.astype(float), n_samples * n_channels)
     columns: dict[str, np.ndarray | list[str]] = {}
     for i, spec in enumerate(dataset.channels):
         wanted = STATISTICS if spec.kind == "numeric" else ("count", "hours_since_last")
         for name in wanted:
-            columns[f"{spec.name}__{name}"] = features[name].reshape(len(items), n_channels)[:, i]
+            columns[f"{spec.name}__{name}"] = features[name].reshape(n_samples, n_channels)[:, i]
     for i, name in enumerate(STATICS):
-        columns[name] = np.array([item.static[i] for item in items], dtype=float)
-    columns["text"] = _texts(dataset, rows)
+        columns[name] = items.static[:, i].astype(float)
+    columns["text"] = _texts(dataset, items)
     return pd.DataFrame(columns)
 
 
 def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) -> dict[str, np.ndarray]:
     """Statistics of the facts of each key (sample x channel); (n,) each, NaN where there is no fact."""
-    key = key.astype(np.int64)
     order = np.lexsort((hours, key))  # stable: of facts at one time, the one that the store lists last stays last
     key, value, hours = key[order], value[order], hours[order]
     count = np.bincount(key, minlength=n).astype(float)
@@ -90,11 +83,11 @@ def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) ->
     }
 
 
-def _texts(dataset: SampleDataset, rows: np.ndarray) -> list[str]:
+def _texts(dataset: SampleDataset, items: Items) -> list[str]:
     """The visible notes of each sample, each note read once."""
     if dataset.notes is None:
-        return [""] * len(rows)
-    seen = [dataset.note_rows(row) for row in rows]
-    wanted = np.unique(np.concatenate(seen)) if seen else np.zeros(0, np.int64)
+        return [""] * len(items.row)
+    wanted = np.unique(items.note)
     body = dict(zip(wanted.tolist(), dataset.notes.texts(wanted), strict=True))
-    return ["\n\n".join(body[note] for note in notes.tolist()) for notes in seen]
+    notes = np.split(items.note, np.cumsum(items.n_notes)[:-1]) if len(items.row) else []
+    return ["\n\n".join(body[note] for note in seen.tolist()) for seen in notes]

@@ -1,5 +1,6 @@
 """The concepts of MIMIC-IV, held against the dictionaries and values of the MIMIC-IV demo and against sums by hand."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -370,6 +371,43 @@ def test_another_hospital_brings_its_own_table(tmp_path):
 def test_a_broken_table_is_named_in_one_line(tmp_path, text, message):
     file = tmp_path / "broken.csv"
     file.write_text(text)
+    with pytest.raises(SchemaError) as caught:
+        concepts.load(file)
+    assert str(caught.value).startswith(f"{file}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"\xff\xfe" + HEADER.encode("utf-16-le"), "line 1: is not UTF-8 text; save the table as CSV in UTF-8"),
+        (gzip.compress(HEADER.encode()), "line 1: is not UTF-8 text"),
+        (
+            (HEADER + SODIUM).encode() + SODIUM.replace("Sodium", "Natrium bl\xe5").encode("latin-1"),
+            "line 3: is not UTF-8",
+        ),
+        (
+            HEADER.replace(",", ";").encode(),
+            "line 1: column code stands 0 times; expected once; are its columns separated",
+        ),
+        (
+            HEADER.replace(",", "\t").encode(),
+            "line 1: column code stands 0 times; expected once; are its columns separated",
+        ),
+        ((HEADER + SODIUM + HEADER).encode(), "line 3: column kind: 'kind' is none of numeric, event"),
+        (HEADER.replace("source\n", "source,unit\n").encode(), "line 1: column unit stands 2 times; expected once"),
+        ((HEADER + SODIUM.replace("LAB//1", "LAB//1\0")).encode(), "line 2: holds a NUL byte"),
+        (
+            (HEADER + SODIUM.replace(",ehrdl", ',"ehrdl')).encode(),
+            "line 2: is no row of a CSV (unexpected end of data)",
+        ),
+        ((HEADER + SODIUM.replace("\n", ",more\n")).encode(), "line 2: 13 cells; the header has 12"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_line(tmp_path, data, message):
+    file = tmp_path / "broken.csv"
+    file.write_bytes(data)
     with pytest.raises(SchemaError) as caught:
         concepts.load(file)
     assert str(caught.value).startswith(f"{file}: {message}")

@@ -90,3 +90,10 @@ def test_token_lists_find_their_row_across_chunks_without_a_copy():
     lists = TokenLists(column)
     assert [lists[i].tolist() for i in range(4)] == [[1, 2], [], [3], [4, 5, 6]]
     assert np.shares_memory(lists[3], column.chunk(2).values.to_numpy())
+
+
+def test_token_lists_of_several_rows_stand_one_after_the_other_in_any_order():
+    parts = [[[1, 2], []], [], [[3], [4, 5, 6]]]
+    lists = TokenLists(pa.chunked_array([pa.array(part, pa.list_(pa.int32())) for part in parts]))
+    assert lists.flat(np.array([3, 0, 1, 2, 0])).tolist() == [4, 5, 6, 1, 2, 3, 1, 2]
+    assert lists.flat(np.zeros(0, np.int64)).tolist() == []

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ehrdl.cli import main
+from ehrdl.clinical.concepts import load
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import NoteOptions
 from ehrdl.data.notes_build import mask_section
-from ehrdl.data.prepare import prepare, tokenized
+from ehrdl.data.prepare import hidden_channels, prepare, tokenized
 from ehrdl.data.split import Split
 from ehrdl.data.table import tabulate
 from ehrdl.data.vocab import load_tokenizer
@@ -108,6 +109,26 @@ def test_a_section_that_no_summary_has_is_said(hospital, capsys):
     said = capsys.readouterr().err
     assert "no discharge summary has the section 'Dischrage Disposition'; nothing was cut for it" in said
     assert f"notes: section '{DISPOSITION}' cut from " in said
+
+
+@pytest.mark.parametrize(
+    ("prefix", "hidden"),
+    [
+        ("MICRO_TAKEN//BLOOD CULTURE", {"culture"}),
+        ("MICRO_TAKEN//", {"culture", "infection_test"}),
+        ("EMAR//Administered//Cefepime", {"antibiotic"}),  # written as the hospital does, the concept in lower case
+        ("DRUG_START//cefepime//IV", {"antibiotic_ordered"}),
+        ("LAB//50912//mg/dL", {"creatinine"}),
+        ("LAB//5091", {"creatinine"}),
+        ("DIAGNOSIS//", set()),
+    ],
+)
+def test_a_code_is_hidden_whatever_its_concept_writes_as_a_star(build, prefix, hidden):
+    known = load()
+    mask = hidden_channels(build.store([], known.channels), known, (prefix,))
+    found = {channel.name for channel, masked in zip(known.channels, mask, strict=True) if masked}
+    assert found >= hidden and {channel.name for channel in known.channels if channel.category == "encounter"} <= found
+    assert bool(hidden) == any(channel.category != "encounter" for channel in known.channels if channel.name in found)
 
 
 NOTE = (

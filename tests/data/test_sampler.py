@@ -6,12 +6,28 @@ import torch
 from ehrdl.data.sampler import LengthBuckets, Loader
 
 
-def buckets(n=1000, batch_size=8, shuffle=True, samples_per_subject=None, seed=0, subjects=200):
+def buckets(
+    n=1000,
+    batch_size=8,
+    shuffle=True,
+    samples_per_subject=None,
+    seed=0,
+    subjects=200,
+    budget=None,
+    rank=0,
+    world_size=1,
+):
+    """`budget` is of padded length: samples x the longest."""
     rng = np.random.default_rng(7)
     subject = np.sort(rng.integers(0, subjects, n))
-    return LengthBuckets(
-        subject, rng.integers(1, 1000, n), np.arange(n) * 2, batch_size, shuffle, samples_per_subject, seed
-    )
+    length = rng.integers(1, 1000, n)
+
+    def fits(rows):
+        padded = np.arange(1, len(rows) + 1) * np.maximum.accumulate(length[rows // 2])
+        return max(1, int((padded <= budget).sum()))
+
+    options = {"fits": fits if budget else None, "rank": rank, "world_size": world_size}
+    return LengthBuckets(subject, length, np.arange(n) * 2, batch_size, shuffle, samples_per_subject, seed, **options)
 
 
 def loader(num_workers=0, **options):
@@ -86,6 +102,74 @@ def test_no_rows_are_no_batches():
         assert (list(empty), len(empty)) == ([], 0)
 
 
+def epochs_of(sampler, n=6):
+    for epoch in range(n):
+        sampler.epoch = epoch
+        yield list(sampler)
+
+
+@pytest.mark.parametrize("samples_per_subject", [None, 2])
+@pytest.mark.parametrize("batch_size", [8, 500])
+def test_with_a_budget_epochs_have_equally_many_batches_within_it_that_hold_every_sample(
+    batch_size, samples_per_subject
+):
+    sampler = buckets(batch_size=batch_size, samples_per_subject=samples_per_subject, budget=4000)
+    n_drawn = sum(map(len, buckets(samples_per_subject=samples_per_subject)))
+    for batches in epochs_of(sampler):
+        assert len(batches) == len(sampler)
+        assert len({row for batch in batches for row in batch}) == sum(map(len, batches)) == n_drawn
+        padded = [len(batch) * sampler.length[np.array(batch) // 2].max() for batch in batches]
+        assert max(padded) <= 4000
+        assert max(map(len, batches)) <= batch_size
+
+
+def test_a_budget_fills_batches_of_short_samples_with_more_of_them():
+    sampler = buckets(n=4000, batch_size=500, budget=20_000)
+    padded = [len(batch) * sampler.length[np.array(batch) // 2].max() for batch in sampler]
+    assert np.mean(padded) > 0.85 * 20_000
+    assert max(map(len, sampler)) > 5 * min(map(len, sampler))
+
+
+def test_a_sample_over_the_budget_is_a_batch_of_its_own():
+    assert sorted(map(len, buckets(n=50, budget=1))) == [1] * 50
+
+
+def test_with_a_budget_the_order_is_a_function_of_seed_and_epoch_and_another_every_epoch():
+    first, second = epochs_of(buckets(budget=4000), 2)
+    assert [first, second] == list(epochs_of(buckets(budget=4000), 2))
+    assert first != second
+    assert list(buckets(budget=4000, seed=1)) != first
+
+
+def test_evaluation_with_a_budget_keeps_the_order_of_rows():
+    sampler = buckets(shuffle=False, budget=4000)
+    batches = list(sampler)
+    assert [row for batch in batches for row in batch] == list(range(0, 2000, 2))
+    assert len(sampler) == len(batches)
+    assert sorted({len(batch) for batch in batches})[-1] == 8
+
+
+def test_an_epoch_that_needs_more_batches_leaves_some_out_at_random():
+    """The second epoch's batches hold half as many samples: it needs more batches than are spare."""
+    sampler = buckets(n=100, budget=4000)
+    n_batches, fits = len(sampler), sampler.fits
+    sampler.fits = lambda rows: max(1, fits(rows) // 2)
+    sampler.epoch = 1
+    batches = list(sampler)
+    assert len(batches) == n_batches
+    assert len({row for batch in batches for row in batch}) == sum(map(len, batches)) < 100
+
+
+def test_processes_that_train_together_share_the_batches_of_a_budget_equally():
+    whole = [sorted(map(tuple, batches)) for batches in epochs_of(buckets(budget=4000))]
+    shares = [buckets(budget=4000, rank=rank, world_size=3) for rank in range(3)]
+    for batches, parts in zip(whole, zip(*map(epochs_of, shares), strict=True), strict=True):
+        assert [len(part) for part in parts] == [len(batches) // 3] * 3
+        seen = [tuple(batch) for part in parts for batch in part]
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(batches)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_pass_is_the_next_epoch(num_workers):
     ours = loader(num_workers)
@@ -99,13 +183,14 @@ def test_each_pass_is_the_next_epoch(num_workers):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("n_read", [0, 1, 5, 8, 11])
-def test_a_resumed_loader_replays_exactly_the_rest(n_read, num_workers):
-    whole = loader()
+@pytest.mark.parametrize("options", [{}, {"budget": 3000, "samples_per_subject": 3, "subjects": 15}])
+def test_a_resumed_loader_replays_exactly_the_rest(n_read, num_workers, options):
+    whole = loader(**options)
     batches = read(whole) + read(whole)
-    killed = loader(num_workers)
+    killed = loader(num_workers, **options)
     run = (batch for _ in range(2) for batch in killed)
     before = [next(run).tolist() for _ in range(n_read)]
-    resumed = loader(num_workers)
+    resumed = loader(num_workers, **options)
     resumed.load_state_dict(killed.state_dict())
     after = read(resumed)
     if len(before) + len(after) < len(batches):

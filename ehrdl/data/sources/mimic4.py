@@ -101,6 +101,9 @@ class Mimic4(Source):
             if name in REQUIRED and not counts["rows"]:
                 raise SchemaError(f"{files[name].path}: has no rows")
             writer.add(name.replace("/", "."), folder / "rows", counts)
+        if empty := [name for name, (_, counts) in staged.items() if not counts["rows"]]:
+            lines.append(f"{', '.join(empty)}: gave no event; no rows, or none with an item that the concepts list")
+            say(lines[-1])
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
         writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
         if not prepare.keep:

@@ -50,7 +50,7 @@ def _ids(codes: Sequence[str]) -> str:
     """SQL list of the item ids in base codes such as LAB//50912; never empty, for SQL has no empty list."""
     items = [code.split("//")[1] for code in codes]
     for item in items:
-        if not item.isdecimal():
+        if not (item.isascii() and item.isdecimal()):
             raise SchemaError(f"data.source.concepts: the item id {item!r} is not a whole number")
     return f"({', '.join(items) or 'NULL'})"
 

@@ -33,8 +33,8 @@ TABLES: dict[str, dict[str, str]] = {
     "hosp/patients": {
         "subject_id": "BIGINT",
         "gender": "VARCHAR",
-        "anchor_age": "INTEGER",
-        "anchor_year": "INTEGER",
+        "anchor_age": "SMALLINT",
+        "anchor_year": "SMALLINT",
         "anchor_year_group": "VARCHAR",
         "dod": "TIMESTAMP",
     },

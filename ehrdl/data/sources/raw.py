@@ -2,8 +2,8 @@
 
 CSV comes through Arrow: DuckDB's own reader loses its place in notes (quoted text over many lines) when it runs in
 parallel, holds the whole file when it does not, and never checks a gzip's checksum. Every cell that is used is cast
-here and nowhere else: DuckDB would drop a time zone without a word, so a cell that does not fit its type stops the
-reading with a mark, which `explain` turns into one line.
+here and nowhere else: DuckDB would drop a time zone without a word and round 1.5 to the patient 2, so a cell that does
+not fit its type stops the reading with a mark, which `explain` turns into one line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,23 +27,28 @@ from ehrdl.errors import SchemaError
 
 _SUFFIXES = (".csv.gz", ".csv", ".parquet")
 _MEANING = {
-    "BIGINT": "a whole number",
-    "INTEGER": "a whole number",
+    "BIGINT": "a whole number from 0 to 9,223,372,036,854,775,807",
+    "INTEGER": "a whole number from 0 to 2,147,483,647",
+    "SMALLINT": "a whole number from 0 to 32,767",
     "DOUBLE": "a number",
     "TIMESTAMP": "a time without a zone, such as 2150-12-31 23:59:00",
+    "VARCHAR": "text",
 }
+#: Ids, years, versions: none is negative.
+_WHOLE = {"BIGINT": pa.int64(), "INTEGER": pa.int32(), "SMALLINT": pa.int16()}
 #: A date, or a date and a time of day, and nothing after it.
 _TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?"
+#: Digits; `10.0` is what pandas makes of a 10 in a column with gaps.
+_INTEGER = r"\s*\d+(\.0*)?\s*"
 _MARK = "unreadable cell"
+_OPEN = "a quote is open in row"
+_HAS_NUL = "holds a NUL byte, which no text has; copy the file again"
+_CONVERT = "convert the file (iconv -f latin1 -t utf-8), or copy it again"
 _NUL_MARK = "NUL byte in row"
 _NUL = re.compile(b"\0")
-_ARROW = {
-    "BIGINT": pa.int64(),
-    "INTEGER": pa.int64(),
-    "DOUBLE": pa.float64(),
-    "TIMESTAMP": pa.timestamp("us"),
-    "VARCHAR": pa.string(),
-}
+#: Whole numbers are read as text, which costs nothing, and cast when they are seen to be digits alone: Arrow itself
+#: would take 0x10 and -1.
+_ARROW = {"DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"), "VARCHAR": pa.string()}
 _BLOCK_BYTES = 4 << 20
 #: A table of MIMIC-IV has 6 to 9 times the size of its csv.gz.
 _PACKED = 7
@@ -95,31 +101,35 @@ class RawTable:
                 if not typed:
                     raise
                 reader, typed = self._stream(header, found, typed=False), False
-            con.register(cells, self._watched(reader, found, on_rows))
+            con.register(cells, self._watched(reader, found, typed, on_rows))
         else:
             cells = f"read_parquet({_quoted(str(self.path), chr(39))})"
         wanted = []
         for column, name in found.items():
             kind, cell = self.columns[column], _quoted(name, '"')
-            parse = header[name] and not (is_csv and typed)
-            value = _typed(column, kind, cell) if parse else f"CAST({cell} AS {kind})"
-            wanted.append(f"{value} AS {column}")
+            value = cell if is_csv and typed else _typed(column, kind, cell, header[name], not is_csv)
+            wanted.append(f"CAST({value} AS {kind}) AS {column}")
         return f"SELECT {', '.join(wanted)} FROM {cells}"
 
     def _watched(
         self,
         reader: arrow_csv.CSVStreamingReader,
         found: Mapping[str, str],
+        typed: bool,
         on_rows: Callable[[pa.RecordBatch], object] | None,
     ) -> pa.RecordBatchReader:
         """The blocks of a CSV; a NUL in a text, which nothing after this would notice, stops them."""
         texts = [(column, name) for column, name in found.items() if self.columns[column] == "VARCHAR"]
+        whole = {name: _WHOLE.get(self.columns[column]) for column, name in found.items()} if typed else {}
+        schema = pa.schema([field.with_type(whole.get(field.name) or field.type) for field in reader.schema])
 
         def blocks() -> Iterator[pa.RecordBatch]:
             done = 0
             try:
-                for batch in reader:
+                for batch in _without_end(reader):
                     _refuse_nul(batch, texts, done)
+                    columns = [_digits(batch[name], whole.get(name)) for name in schema.names]
+                    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
                     done += batch.num_rows
                     if on_rows:
                         on_rows(batch.rename_columns(list(found)))
@@ -127,13 +137,14 @@ class RawTable:
             except (OSError, pa.ArrowException) as error:
                 raise pa.ArrowInvalid(f"{error}; after row {done}") from None
 
-        return pa.RecordBatchReader.from_batches(reader.schema, blocks())
+        return pa.RecordBatchReader.from_batches(schema, blocks())
 
     def row_of(self, column: str, value: str) -> int | None:
         """The first row (from 1, without the header) whose cell in `column` reads `value`."""
         done = 0
         for batch in self._batches(self._find(self._header())[column]):
-            row: int = pc.index(batch.column(0), pa.scalar(value, batch.column(0).type)).as_py()
+            cells = batch.column(0)
+            row: int = pc.index(cells, pa.scalar(value).cast(cells.type)).as_py()
             if row >= 0:
                 return done + row + 1
             done += batch.num_rows
@@ -145,21 +156,21 @@ class RawTable:
                 yield from file.iter_batches(columns=[name])
         else:
             header = self._header()
-            yield from self._stream(header, {name: name}, typed=False)
+            yield from _without_end(self._stream(header, {name: name}, typed=False))
 
     def _stream(
         self, header: Mapping[str, bool], found: Mapping[str, str], typed: bool
     ) -> arrow_csv.CSVStreamingReader:
-        kinds = {name: _ARROW[self.columns[column]] for column, name in found.items()} if typed else {}
+        kinds = {name: _ARROW.get(self.columns[column]) for column, name in found.items()} if typed else {}
         try:
             return arrow_csv.open_csv(
-                self.path,
+                pa.PythonFile(_Ended(self.path, len(header)), mode="r"),
                 # One thread: the parser then knows the row of what it cannot read.
                 read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
                 parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=list(found.values()),
-                    column_types={name: kinds.get(name, pa.string()) for name in header},
+                    column_types={name: kinds.get(name) or pa.string() for name in header},
                     null_values=[""],
                     strings_can_be_null=True,
                 ),
@@ -173,7 +184,7 @@ class RawTable:
         for column in self.columns:
             names = [name for name in header if name.strip().lower() == column]
             if len(names) > 1:
-                raise SchemaError(f"{self.path}: column {column} stands {len(names)} times")
+                raise SchemaError(f"{self.path}: column {column} stands {len(names)} times; remove all but one")
             if not names:
                 hint = "; are its columns separated by commas?" if len(header) == 1 else ""
                 has = _short(", ".join(header))
@@ -187,32 +198,101 @@ class RawTable:
             return self._parquet_header()
         opener = gzip.open if self.path.suffix == ".gz" else open
         try:
-            with opener(self.path, "rt", encoding="utf-8-sig", newline="") as file:
+            # Bytes of another encoding are let through: those of a row are named with the row, by the parser.
+            with opener(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 header = next(csv.reader(file), [])
-        except UnicodeDecodeError:
-            raise SchemaError(f"{self.path}: is not a table in UTF-8 text") from None
         except (OSError, EOFError, zlib.error, csv.Error) as error:
             raise SchemaError(f"{self.path}: cannot be read ({_short(str(error))}); copy the file again") from None
         if not header:
             raise SchemaError(f"{self.path}: is empty; copy the file again")
+        if any("\0" in name or "\udc80" <= letter <= "\udcff" for name in header for letter in name):
+            raise SchemaError(f"{self.path}: the header is not UTF-8 text; {_CONVERT}")
+        self._refuse_twice(header)
+        return dict.fromkeys(header, True)
+
+    def _refuse_twice(self, header: list[str]) -> None:
         for name in header:
             if header.count(name) > 1:
-                raise SchemaError(f"{self.path}: column {name} stands {header.count(name)} times")
-        return dict.fromkeys(header, True)
+                raise SchemaError(f"{self.path}: column {name} stands {header.count(name)} times; remove all but one")
 
     def _parquet_header(self) -> dict[str, bool]:
         try:
             schema = pq.read_schema(self.path)
         except (OSError, pa.ArrowException) as error:
             raise SchemaError(f"{self.path}: cannot be read ({_short(str(error))}); copy the file again") from None
+        self._refuse_twice(schema.names)
         header = {}
         for stored in schema:
             kind = stored.type.value_type if pa.types.is_dictionary(stored.type) else stored.type
             header[stored.name] = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-            plain = header[stored.name] or pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None)
-            if self.columns.get(stored.name.strip().lower()) == "TIMESTAMP" and not plain:
-                raise SchemaError(f"{self.path}: column {stored.name} is {kind}, not {_MEANING['TIMESTAMP']}")
+            wanted = self.columns.get(stored.name.strip().lower())
+            if wanted and not (header[stored.name] or pa.types.is_null(kind) or _holds(kind, wanted)):
+                raise SchemaError(f"{self.path}: column {stored.name} is {kind}, not {_MEANING[wanted]}")
         return header
+
+
+class _Ended:
+    """The bytes of a CSV, and after them a row of empty cells: a quote that is not closed swallows it."""
+
+    closed = False
+
+    def __init__(self, path: Path, n_columns: int) -> None:
+        self._file = pa.input_stream(path)
+        self._end = b"\n" + b"," * (n_columns - 1) + b"\n"
+
+    def read_buffer(self, size: int) -> pa.Buffer:
+        """The next bytes, without a copy."""
+        buffer = self._file.read_buffer(size)
+        if not buffer.size:
+            buffer, self._end = pa.py_buffer(self._end), b""
+        return buffer
+
+    def read(self, size: int) -> bytes:
+        """What `pyarrow.PythonFile` asks for where it does not ask for a buffer."""
+        data: bytes = self.read_buffer(size).to_pybytes()
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self.closed = True
+
+
+def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
+    """The blocks of a CSV but for the row that `_Ended` adds."""
+    last = None
+    try:
+        for batch in reader:
+            if batch.num_rows:
+                if last is not None:
+                    yield last
+                last = batch
+    except (OSError, pa.ArrowException):
+        if last is not None:
+            yield last
+        raise
+    if last is None or any(column[-1].is_valid for column in last.columns):
+        raise pa.ArrowInvalid(f"{_OPEN} {last.num_rows if last else 0}")
+    yield last.slice(0, last.num_rows - 1)
+
+
+def _digits(cells: pa.Array, kind: pa.DataType | None) -> pa.Array:
+    """Text cells as whole numbers, where a kind is given; anything but digits is refused."""
+    if kind is None:
+        return cells
+    data = cells.buffers()[2]
+    if data is not None and data.size:
+        letters = np.frombuffer(data, np.uint8)
+        if letters.min() < ord("0") or letters.max() > ord("9"):
+            raise pa.ArrowInvalid("not a whole number")
+    return cells.cast(kind)
+
+
+def _holds(stored: pa.DataType, wanted: str) -> bool:
+    """Whether a Parquet column of a type that is no text can be read as the kind that is wanted."""
+    is_time = pa.types.is_date(stored) or (pa.types.is_timestamp(stored) and stored.tz is None)
+    is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
+    return bool(is_time if wanted == "TIMESTAMP" else is_number)
 
 
 def _refuse_nul(batch: pa.RecordBatch, texts: Sequence[tuple[str, str]], done: int) -> None:
@@ -244,40 +324,55 @@ def explain(error: Exception, table: RawTable) -> SchemaError:
     if match := re.search(f"{_MARK} (\\w+) (.*)", text, re.DOTALL):
         column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
         row = table.row_of(column, value)
-        where = f"row {row}, column {column}" if row else f"column {column}"
-        return SchemaError(f"{table.path}: {where}: {_short(value, 60)!r} is not {_MEANING[table.columns[column]]}")
+        where, kind = f"row {row}, column {column}" if row else f"column {column}", table.columns[column]
+        what = _HAS_NUL if kind == "VARCHAR" else f"{_short(value, 60)!r} is not {_MEANING[kind]}"
+        return SchemaError(f"{table.path}: {where}: {what}")
     if is_full(error):
         where = "free some space, or set data.prepare.cache to another disk"
         reason = _short(" ".join(text.split()))
         return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
     if match := re.search(rf"{_NUL_MARK} (\d+) (\w+)", text):
-        return SchemaError(
-            f"{table.path}: row {match[1]}, column {match[2]}: holds a NUL byte, which no text has; copy the file again"
-        )
-    after = match[0] if (match := re.search(r"after row [1-9]\d*", text)) else "from the start"
+        return SchemaError(f"{table.path}: row {match[1]}, column {match[2]}: {_HAS_NUL}")
+    done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
+    after = f"after row {done}" if done else "from the start"
     if "compressed stream" in text or "zlib" in text:
         return SchemaError(f"{table.path}: the gzip stream is damaged or truncated {after}; copy the file again")
+    if match := re.search(rf"{_OPEN} (\d+)", text):
+        return SchemaError(
+            f"{table.path}: row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
+        )
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
-        return SchemaError(f"{table.path}: row {int(match[1]) - 1} has {match[3]} columns, the header has {match[2]}")
+        row = int(match[1]) - 1
+        return SchemaError(
+            f"{table.path}: row {row} has {match[3]} columns, the header has {match[2]}; is a comma or a quote missing?"
+        )
     if "straddl" in text:
-        return SchemaError(f"{table.path}: a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote not closed?")
+        return SchemaError(
+            f"{table.path}: somewhere {after} a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote not closed?"
+        )
     if "UTF8" in text or "UTF-8" in text:
         match = re.search(r"Row #(\d+)", text)
         where = f"row {int(match[1]) - 1}" if match else f"somewhere {after}"
-        return SchemaError(f"{table.path}: {where} is not UTF-8 text; convert the file (iconv -f latin1 -t utf-8)")
+        return SchemaError(f"{table.path}: {where} is not UTF-8 text; {_CONVERT}")
     if "Empty CSV" in text:
         return SchemaError(f"{table.path}: has no rows; copy the file again")
-    return SchemaError(f"{table.path}: {_short(' '.join(text.split()))}")
+    return SchemaError(f"{table.path}: cannot be read ({_short(' '.join(text.split()))}); copy the file again")
 
 
-def _typed(column: str, kind: str, cell: str) -> str:
-    """SQL of a text cell as `kind`; an empty cell is null, and one that does not fit raises with the mark."""
-    if kind == "VARCHAR":
-        return cell
+def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -> str:
+    """SQL of a cell as `kind`; an empty text is null, and what does not fit raises with the mark."""
     value = f"TRY_CAST({cell} AS {kind})"
+    if kind == "VARCHAR":  # a NUL in a CSV stopped the reading before
+        bad = f"contains({cell}, chr(0))" if in_parquet and is_text else "false"
+        return f"CASE WHEN {bad} THEN error('{_MARK} {column} ' || {cell}) ELSE {cell} END"
+    if not is_text:
+        fits = f"{value} >= 0 AND {value} = {cell}" if kind in _WHOLE else f"{cell} IS NOT NULL"
+        return f"CASE WHEN {fits} THEN {value} WHEN {cell} IS NOT NULL THEN error('{_MARK} {column} ' || {cell}) END"
     if kind == "TIMESTAMP":
-        usual = f"length({cell}) = 19 AND {cell}[17] = ':'"  # several times as quick as the full test
+        usual = f"length({cell}) = 19 AND {cell}[17] = ':' AND {cell}[19] <> 'Z'"  # much quicker than the full test
         value = f"CASE WHEN {usual} OR regexp_full_match({cell}, '{_TIME}') THEN {value} END"
+    if kind in _WHOLE:
+        value = f"CASE WHEN regexp_full_match({cell}, '{_INTEGER}') THEN {value} END"
     return f"coalesce({value}, CASE WHEN {cell} <> '' THEN error('{_MARK} {column} ' || {cell}) END)"
 
 

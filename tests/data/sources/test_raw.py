@@ -3,6 +3,8 @@
 import gzip
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ehrdl.data.config import DataConfig
@@ -16,7 +18,7 @@ def failure(mimic, **options):
     """The message of the failing read; nothing half-written may be left in the cache."""
     cache = mimic.root.parent / "cache"
     with pytest.raises(SchemaError) as caught:
-        read_events(DataConfig(Mimic4(str(mimic.root), **options), prepare=Prepare(cache=str(cache))))
+        read_events(DataConfig(Mimic4(str(mimic.root), **options), prepare=Prepare(cache=str(cache), workers=1)))
     # what is left are locks, and other tables that were read whole
     assert [path.name for path in cache.glob("*") if path.name != ".locks" and not path.name.startswith("table-")] == []
     message = str(caught.value)
@@ -41,6 +43,18 @@ def failure(mimic, **options):
         ({"valuenum": "1\n2"}, r"row 2, column valuenum: '1\n2' is not a number"),
         ({"subject_id": "P1"}, "row 2, column subject_id: 'P1' is not a whole number"),
         ({"itemid": "creatinine"}, "row 2, column itemid: 'creatinine' is not a whole number"),
+        (
+            {"subject_id": "-1"},
+            "row 2, column subject_id: '-1' is not a whole number from 0 to 9,223,372,036,854,775,807",
+        ),
+        (
+            {"subject_id": "9223372036854775808"},
+            "row 2, column subject_id: '9223372036854775808' is not a whole number",
+        ),
+        ({"subject_id": "1e3"}, "row 2, column subject_id: '1e3' is not a whole number"),
+        ({"subject_id": "1.5"}, "row 2, column subject_id: '1.5' is not a whole number"),
+        ({"hadm_id": "0x10"}, "row 2, column hadm_id: '0x10' is not a whole number"),
+        ({"valueuom": "m\x00l"}, "row 2, column valueuom: holds a NUL byte, which no text has; copy the file again"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -53,13 +67,82 @@ def test_cell_that_does_not_fit_is_named_with_its_row(mimic, cells, expected, su
     assert failure(mimic).startswith(f"hosp/labevents{suffix}: {expected}")
 
 
+@pytest.mark.parametrize("number", ["1.0", "1.", " 1 ", "01"])
+def test_whole_number_as_another_program_writes_it_is_read(mimic, number):
+    """A gap in a column makes pandas write 10 as 10.0."""
+    events = mimic.lab().lab(subject_id=number).read()
+    assert events.frame.subject_id[events.frame.code.str.startswith("LAB")].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("year", ["99999", "-5", "2150.5"])
+def test_year_that_no_calendar_has_is_named_with_its_row(mimic, year):
+    mimic.patient(2, anchor_year=year).write()
+    expected = f"row 2, column anchor_year: '{year}' is not a whole number from 0 to 32,767"
+    assert failure(mimic) == f"hosp/patients.csv: {expected}"
+
+
+def as_parquet(mimic, column, cells):
+    """Labs in Parquet whose `column` holds these cells, a row each."""
+    for _ in cells:
+        mimic.lab()
+    path = mimic.write() / "hosp/labevents.csv"
+    table = pa.Table.from_pandas(pd.read_csv(path, dtype={"value": str}), preserve_index=False)
+    pq.write_table(table.set_column(table.column_names.index(column), column, cells), path.with_suffix(".parquet"))
+    path.unlink()
+    return mimic
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "expected"),
+    [
+        ("subject_id", pa.array([1.0, 1.5]), "row 2, column subject_id: '1.5' is not a whole number from 0 to"),
+        ("subject_id", pa.array([1.0, float("nan")]), "column subject_id: 'nan' is not a whole number from 0 to"),
+        ("subject_id", pa.array([1, -1]), "row 2, column subject_id: '-1' is not a whole number from 0 to"),
+        (
+            "itemid",
+            pa.array([1, 2**63], pa.uint64()),
+            "row 2, column itemid: '9223372036854775808' is not a whole number",
+        ),
+        ("hadm_id", pa.array([True, False]), "column hadm_id is bool, not a whole number"),
+        ("value", pa.array([b"1", b"\xb5"]), "column value is binary, not text"),
+        ("value", pa.array([["1"], ["2"]]), "column value is list<element: string>, not text"),
+        ("valuenum", pa.array([b"1", b"2"]), "column valuenum is binary, not a number"),
+    ],
+)
+def test_parquet_column_that_holds_something_else_is_named(mimic, column, cells, expected):
+    assert failure(as_parquet(mimic, column, cells)).startswith(f"hosp/labevents.parquet: {expected}")
+
+
+@pytest.mark.parametrize(
+    "cells", [pa.array([1.0, 1.0]), pa.array([1, 1], pa.uint8()), pa.array([1, 1]).cast(pa.decimal128(21, 2))]
+)
+def test_parquet_column_of_whole_numbers_is_read_whatever_its_type(mimic, cells):
+    assert len(as_parquet(mimic, "subject_id", cells).read(write=False).codes("LAB//")) == 2
+
+
+def test_parquet_column_without_a_single_value_is_read(mimic):
+    events = as_parquet(mimic, "storetime", pa.nulls(2)).read(write=False)
+    assert set(events.frame.available_time[events.frame.code.str.startswith("LAB")].astype("str")) == {
+        "2150-01-02 10:00:00"
+    }
+
+
+def test_parquet_column_that_stands_twice_is_named(mimic):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    table = pa.Table.from_pandas(pd.read_csv(path), preserve_index=False)
+    pq.write_table(table.append_column("itemid", table["itemid"]), path.with_suffix(".parquet"))
+    path.unlink()
+    assert failure(mimic) == "hosp/labevents.parquet: column itemid stands 2 times; remove all but one"
+
+
 def test_parquet_column_of_times_with_a_zone_is_refused(mimic):
     path = mimic.lab().write() / "hosp/labevents.csv"
     frame = pd.read_csv(path)
     frame["charttime"] = pd.to_datetime(frame.charttime, utc=True)
     frame.to_parquet(path.with_suffix(".parquet"))
     path.unlink()
-    assert "labevents.parquet: column charttime is timestamp[us, tz=UTC], not a time without" in failure(mimic)
+    expected = "column charttime is timestamp[us, tz=UTC], not a time without a zone, such as 2150-12-31 23:59:00"
+    assert failure(mimic) == f"hosp/labevents.parquet: {expected}"
 
 
 def test_parquet_column_of_numbers_is_no_time(mimic):
@@ -85,19 +168,30 @@ ROW = b"1,10,50912,2150-01-02 06:00:00,2150-01-02 07:00:00,1,1,mg/dL\n"
     [
         (b"", "is empty; copy the file again"),
         (TABLE.rstrip(), "has no rows; copy the file again"),
-        (bytes(range(128, 256)) * 20, "is not a table in UTF-8 text"),
-        (b"PK\x03\x04\x14\x00\x06\x00", "column subject_id is missing (the file has PK"),
+        (bytes(range(128, 256)) * 20, "the header is not UTF-8 text; convert the file"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "the header is not UTF-8 text; convert the file"),
+        (
+            TABLE.replace(b"valueuom", b"unit\xe9"),
+            "the header is not UTF-8 text; convert the file (iconv -f latin1 -t utf-8)",
+        ),
         (TABLE.replace(b",", b";"), "column subject_id is missing (the file has subject_id;hadm_id;itemid;charttime;"),
         (TABLE.replace(b",valuenum", b""), "column valuenum is missing (the file has subject_id, hadm_id, itemid, "),
         (TABLE.replace(b"valuenum", b"value"), "column value stands 2 times"),
         (TABLE.replace(b"valueuom", b"VALUE "), "column value stands 2 times"),
         (TABLE + ROW + ROW[:20] + b"\n", "row 2 has 4 columns, the header has 8"),
         (TABLE + ROW + b"9," + ROW, "row 2 has 9 columns, the header has 8"),
-        (TABLE + ROW + ROW.replace(b"mg", b"\xb5g"), "is not a table in UTF-8 text"),
+        (TABLE + ROW + ROW.replace(b"mg", b"\xb5g"), "row 2 is not UTF-8 text; convert the file (iconv"),
+        (TABLE + ROW + TABLE + ROW, "row 2, column subject_id: 'subject_id' is not a whole number"),
+        (TABLE + ROW.replace(b",", b";"), "row 1 has 1 columns, the header has 8; is a comma or a quote missing?"),
+        (TABLE + ROW + ROW.replace(b"mg/dL", b'"mg'), "row 2: a quote is opened and never closed; copy the file again"),
+        (
+            TABLE + ROW + ROW.replace(b",1,1,", b',"1,1,'),
+            "row 2 has 6 columns, the header has 8; is a comma or a quote",
+        ),
         (TABLE + ROW + b"\0" * 40 + b"\n", "row 2 has 1 columns, the header has 8"),
         (
             TABLE + ROW + b'1,10,50912,,,"' + b"x" * (33 << 20) + b'",,\n',
-            "a row is longer than 4 MiB; is a quote not closed?",
+            "somewhere after row 1 a row is longer than 4 MiB; is a quote not closed?",
         ),
     ],
 )
@@ -129,6 +223,55 @@ def test_damaged_gzip_is_named(mimic, content):
     message = damage(mimic, content, "hosp/labevents.csv.gz")
     assert message.startswith("hosp/labevents.csv.gz: ")
     assert message.endswith("copy the file again")
+
+
+def test_note_that_is_cut_within_its_quotes_is_named(mimic):
+    """Its last row is whole in the number of its cells, and would be read as a shorter note."""
+    text = mimic.note(text="One.\nTwo.").note(text="Three.\nFour, and more.").write() / "note/discharge.csv"
+    text.write_bytes(text.read_bytes()[:-9])
+    assert failure(mimic) == "note/discharge.csv: row 2: a quote is opened and never closed; copy the file again"
+
+
+@pytest.mark.parametrize(
+    ("last", "end"), [(b'"mg/dL"', b""), (b'""', b"\n"), (b'"say ""mg/dL"""', b"\r\n"), (b"mg/dL", b"\n\n")]
+)
+def test_last_row_is_read_whatever_ends_it(mimic, last, end):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    path.write_bytes(TABLE + ROW + ROW.rstrip().replace(b"mg/dL", last) + end)
+    assert len(mimic.read(write=False).codes("LAB//")) == 2
+
+
+@pytest.mark.slow  # twice through 24 MB, five times
+def test_damage_far_into_a_file_is_named_with_its_row(mimic):
+    path = mimic.lab().write() / "hosp/labevents.csv"
+    rows = [TABLE] + [ROW] * 400_000  # 24 MB, more than a block
+    for broken, expected in (
+        (ROW.replace(b"1,10,", b"0x1,10,"), "row 390000, column subject_id: '0x1' is not a whole number"),
+        (ROW.replace(b"mg", b"\xb5g"), "row 390000 is not UTF-8 text"),
+        (ROW.replace(b"mg", b"m\0"), "row 390000, column valueuom: holds a NUL byte"),
+        (ROW[3:], "row 390000 has 7 columns, the header has 8"),
+    ):
+        path.write_bytes(b"".join([*rows[:390_000], broken, *rows[390_001:]]))
+        assert failure(mimic).startswith(f"hosp/labevents.csv: {expected}")
+    path.write_bytes(b"".join([*rows, ROW.replace(b"mg", b'"mg')]))
+    assert failure(mimic).startswith("hosp/labevents.csv: row 400001: a quote is opened and never closed")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], gzip.decompress])
+def test_mended_file_gives_what_a_clean_cache_gives(mimic, tmp_path, damage):
+    mimic.lab().note().write(".csv.gz")
+    path = mimic.root / "hosp/labevents.csv.gz"
+    whole = path.read_bytes()
+
+    def read(cache):
+        options = Prepare(cache=str(tmp_path / cache), n_shards=1)
+        folder = read_events(DataConfig(Mimic4(str(mimic.root)), prepare=options))
+        return {file.name: file.read_bytes() for file in folder.rglob("*.parquet")}
+
+    path.write_bytes(damage(whole))
+    failure(mimic)
+    path.write_bytes(whole)
+    assert read("cache") == read("clean")
 
 
 def test_gzip_in_several_members_is_read_whole(mimic):
@@ -192,8 +335,10 @@ def test_table_that_all_others_need_may_not_be_empty(mimic, table):
     assert failure(mimic) == f"{table}.csv: has no rows"
 
 
-def test_hospital_without_measurements_is_read(mimic):
+def test_hospital_without_measurements_is_read_and_told(mimic, capsys):
     assert mimic.read().codes("LAB//") == []
+    said = "hosp/labevents, icu/chartevents: gave no event; no rows, or none with an item that the concepts list"
+    assert set(capsys.readouterr().err.splitlines()) == {*mimic.facts["missing"]} and mimic.facts["missing"][-1] == said
 
 
 @pytest.mark.parametrize(
