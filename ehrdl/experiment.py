@@ -146,6 +146,7 @@ def prepare(
     """
     from ehrdl.data.prepare import find_samples, prepare, read_events
 
+    data.check()
     with timed("read"):
         events = read_events(data)
     with timed("task"):

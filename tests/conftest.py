@@ -18,6 +18,7 @@ from ehrdl.clinical.concepts import Channel
 from ehrdl.data.config import DataConfig
 from ehrdl.data.notes import Notes, TokenLists
 from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
+from ehrdl.data.sources.meds import Meds
 from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.store import Store
 from ehrdl.data.window import HOUR
@@ -128,6 +129,53 @@ class Build:
 @pytest.fixture(scope="session")
 def build() -> Build:
     return Build()
+
+
+_MEDS_TYPES = {column.name: column.type for column in EVENTS.columns} | {"hadm_id": pa.int64()}
+
+
+@dataclass
+class MedsFolder:
+    """A MEDS dataset written row by row: (subject, `01-02 06:00` of the year 2150 or None, code, other columns)."""
+
+    root: Path
+    cache: Path
+
+    def file(self, *rows: tuple, name: str = "train/0", types: dict | None = None, **columns: pa.Array) -> Path:
+        """Write one file; `types` replaces the types of columns, `columns` adds or replaces whole ones."""
+        records = [{"subject_id": s, "time": t, "code": c} | (more[0] if more else {}) for s, t, c, *more in rows]
+        for record in records:
+            for key in record.keys() & {"time", "available_time"}:
+                record[key] = record[key] and pd.Timestamp(f"2150-{record[key]}")
+        kinds = _MEDS_TYPES | (types or {})
+        names = dict.fromkeys(key for record in records for key in record)
+        table = {key: pa.array([record.get(key) for record in records], kinds.get(key)) for key in names}
+        path = self.root / "data" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(table | columns), path)
+        return path
+
+    def metadata(self, name: str, **columns: Any) -> None:
+        (self.root / "metadata").mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), self.root / "metadata" / f"{name}.parquet")
+
+    def splits(self, **subjects: list[int]) -> None:
+        ids = [subject for part in subjects.values() for subject in part]
+        names = [name for name, part in subjects.items() for _ in part]
+        self.metadata("subject_splits", subject_id=pa.array(ids, pa.int64()), split=names)
+
+    def read(self, workers: int = 1, **options: Any) -> pd.DataFrame:
+        """The EVENTS of the dataset, as `read_events` makes them."""
+        prepare = Prepare(cache=str(self.cache), n_shards=1, workers=workers)
+        self.events = read_events(DataConfig(Meds(str(self.root), **options), prepare=prepare))
+        self.facts = json.loads((self.events / "source.json").read_text())
+        frame = pd.concat([pd.read_parquet(file) for file in sorted((self.events / "data").glob("*.parquet"))])
+        return frame.sort_values("subject_id", kind="stable", ignore_index=True)
+
+
+@pytest.fixture
+def meds(tmp_path: Path) -> MedsFolder:
+    return MedsFolder(tmp_path / "meds", tmp_path / "cache")
 
 
 class WandbFile:

@@ -1,10 +1,11 @@
-"""What docs/tables.md says of the tables is what the code declares."""
+"""What the docs say of tables and delays is what the code declares."""
 
 from pathlib import Path
 
 import pytest
 
 from ehrdl.clinical import concepts
+from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, DELAYS
 from ehrdl.schema import EVENTS, PREDICTIONS, SAMPLES, TableSchema
 
 TEXT = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
@@ -27,3 +28,13 @@ def test_every_column_of_the_concepts_is_explained() -> None:
     part = _part("The concepts")
 
     assert [name for name in columns if f"`{name}`" not in part] == []
+
+
+def test_every_shipped_delay_is_listed_in_its_order() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "meds.md").read_text(encoding="utf-8").replace(r"\|", "|")
+    part = text.split("## When facts are available")[1].split("\n## ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("| `")]
+
+    for (pattern, hours), row in zip(DELAYS.items(), rows, strict=True):
+        assert row.startswith(f"| `{pattern}`") and row.endswith(f"| {hours} |")
+    assert f"`default_delay_hours` | {DEFAULT_DELAY:g} |" in part

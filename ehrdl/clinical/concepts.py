@@ -93,7 +93,8 @@ class Concepts:
 
         Args:
             codes: distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is known
-                by its first two parts and its unit, an event by its base code and what may follow it.
+                by its first two parts and its unit, or by the whole of a code that is not made so (`LOINC/2160-0`); an
+                event by its base code and what may follow it.
 
         Returns:
             `code` and the columns of `frame`, one row a known code; unknown codes and units have none.
@@ -112,9 +113,9 @@ class Concepts:
     def _row(self, code: str) -> int | None:
         head, _, rest = code.partition("//")
         item, _, unit = rest.partition("//")
-        row = self._numbers.get((f"{head}//{item}", unit_key(unit)))
-        if row is not None:
-            return row
+        for key in ((f"{head}//{item}", unit_key(unit)), (code, "")):
+            if (row := self._numbers.get(key)) is not None:
+                return row
         return next((row for row, pattern in self._events.get(head, ()) if pattern.fullmatch(code)), None)
 
     @cached_property

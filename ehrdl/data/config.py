@@ -92,3 +92,8 @@ class DataConfig:
     notes: NoteOptions = field(default_factory=NoteOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
     prepare: Prepare = field(default_factory=Prepare)
+
+    def check(self) -> None:
+        """Refuse a split that the source does not have; called before any work, since it looks at the source."""
+        if self.split.kind == "source" and not self.source.has_splits():
+            raise ConfigError("data.split.kind: source, but data.source has no subject_splits of its own; use subject")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 4
+VERSION = 5
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
@@ -108,7 +108,7 @@ class _Shard:
 
 
 def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str], source: str) -> None:
-    (out / "metadata").mkdir()
+    (out / "metadata").mkdir(exist_ok=True)  # there where a process was killed while it checked what it had written
     table = pa.table(
         {
             "code": pa.array(codes, pa.string()),
@@ -160,7 +160,7 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
     known = set(pq.read_table(root / meds.code_metadata_filepath)["code"].to_pylist())
     size = sum(file.stat().st_size for file in files)
     found = map_shards(_validate_file, files, prepare or Prepare(workers=1), size, "check events")
-    _refuse_shared(files, [subjects for _, subjects, _ in found])
+    refuse_shared(files, [subjects for _, subjects, _ in found])
     codes = set().union(*(names for _, _, names in found))
     if codes - known:
         raise SchemaError(f"{root / meds.code_metadata_filepath}: code {min(codes - known)} is missing")
@@ -188,8 +188,8 @@ def _validate_file(file: Path) -> tuple[int, np.ndarray, set[str]]:
     return n_rows, every, codes
 
 
-def _refuse_shared(files: list[Path], subjects: list[np.ndarray]) -> None:
-    """A subject lives in one file."""
+def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None:
+    """A subject lives in one file: raises SchemaError for the first of `subjects`, a file's each, in two."""
     every = np.concatenate(subjects)
     order = np.argsort(every, kind="stable")
     twice = np.flatnonzero(every[order][1:] == every[order][:-1])
@@ -197,7 +197,7 @@ def _refuse_shared(files: list[Path], subjects: list[np.ndarray]) -> None:
         owner = np.repeat(np.arange(len(files)), [len(part) for part in subjects])[order]
         first, second = owner[twice[0]], owner[twice[0] + 1]
         subject = every[order][twice[0]]
-        raise SchemaError(f"{files[second]}: subject {subject} stands in {files[first].name} too")
+        raise SchemaError(f"{files[second]}: subject {subject} stands in {files[first]} too")
 
 
 def _check_order(file: Path, table: pa.Table, first: int) -> None:

@@ -26,7 +26,7 @@ from ehrdl.data.events import subject_ids
 from ehrdl.data.notes_build import mask_section
 from ehrdl.data.prepare import find_samples, read_events
 from ehrdl.data.split import Split, assign
-from ehrdl.data.temporal import describe_split, split_samples
+from ehrdl.data.temporal import describe_split, source_splits, split_samples
 from ehrdl.engine import Prepare, building, connect, free_folder, read_json, say, write_json
 from ehrdl.errors import SchemaError
 from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, SAMPLES, SPLITS, check
@@ -69,6 +69,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
         EhrdlError: the folder is taken, or the source or the task refuses the data.
     """
     out = free_folder(out)
+    data.check()
     events = read_events(data)
     result = find_samples(events, task)
     samples, split = split_samples(result.samples, data.split, events)
@@ -78,7 +79,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
         facts: dict[str, Any] = {"time": time}
         facts |= _write_data(events, part, data.prepare, hidden, tuple(sorted(set(data.notes.mask_sections))))
         _write_dataset(events, part, time)
-        facts["subjects"] = _write_splits(samples, data.split, subject_ids(events), part)
+        facts["subjects"] = _write_splits(samples, data.split, events, part)
         facts["split"] = split
         facts["labels"] = _write_labels(samples, [output.name for output in result.outputs], part)
         write_json(part / "export.json", facts)
@@ -196,13 +197,16 @@ def _write_dataset(events: Path, out: Path, time: Times) -> None:
     write_json(out / meds.dataset_metadata_filepath, dataset | {"other_extension_columns": [extension]})
 
 
-def _write_splits(samples: pd.DataFrame, split: Split, subjects: np.ndarray, out: Path) -> dict[str, int]:
+def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) -> dict[str, int]:
     """Write the split of each subject; returns how many each split has.
 
     A temporal split is of samples, and a subject has that of its samples; who has none has no split.
     """
+    subjects = subject_ids(events)
     if split.kind == "subject":
         frame = pd.DataFrame({"subject_id": subjects, "split": assign(subjects, split)})
+    elif split.kind == "source":
+        frame = source_splits(events).reindex(subjects).dropna().reset_index()
     else:
         frame = samples.drop_duplicates("subject_id")[["subject_id", "split"]]
     table = pa.Table.from_pandas(frame, pa.schema({"subject_id": pa.int64(), "split": pa.string()}), False)

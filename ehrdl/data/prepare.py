@@ -21,6 +21,7 @@ from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.temporal import describe_notes, describe_split, split_samples
+from ehrdl.data.timing import describe_timing, timed_at_prediction
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
@@ -79,8 +80,10 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     """Store, notes, tokens and scalers for a cohort.
 
     Raises:
+        ConfigError: the source has no split of its own, but `data.split` asks for it.
         SchemaError: a split has no sample, or one class only.
     """
+    data.check()
     known = load_concepts(data)
     samples, split_facts = split_samples(result.samples, data.split, events)
     if line := describe_split(split_facts):
@@ -98,8 +101,14 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     samples = with_presence(samples, dataset)
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
-    facts = _facts(samples, dataset, series, read_json(events / "source.json"))
+    source = read_json(events / "source.json")
+    facts = _facts(samples, dataset, series, source)
     facts["data"]["split"] = split_facts
+    if any(table.get("timed_by_policy") for table in source["tables"].values()):
+        timed = timed_at_prediction(events, samples)
+        facts["data"]["timed_at_a_prediction"] = timed
+        if line := describe_timing(timed):
+            say(line)
     return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ehrdl.errors import ConfigError
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
-Kind = Literal["subject", "temporal"]
+Kind = Literal["subject", "temporal", "source"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Split:
     """How subjects are split.
 
     Attributes:
-        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on.
+        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on;
+            `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys below.
         tuning: share of subjects that tune, the rest after both trains; of the training subjects in a temporal split.
         held_out: share of subjects that are held out; a temporal split does not read it.
         seed: another seed gives another split.
@@ -55,11 +56,11 @@ class Split:
     def _check_years(self) -> None:
         for name in ("cut_year", "last_year"):
             year = getattr(self, name)
-            if year is not None and self.kind == "subject":
+            if year is not None and self.kind != "temporal":
                 raise ConfigError(f"data.split.{name}: {year} belongs to data.split.kind temporal")
             if year is not None and not 1900 <= year <= 2100:
                 raise ConfigError(f"data.split.{name}: {year} is not a calendar year, such as 2017")
-        if self.kind == "subject":
+        if self.kind != "temporal":
             return
         if self.cut_year is None:
             needs = "data.split.kind temporal needs the first held-out year"
@@ -78,7 +79,7 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
     True
     """
     if split.kind != "subject":
-        raise ConfigError("data.split.kind: temporal splits stays by their years, and cannot split subjects alone")
+        raise ConfigError(f"data.split.kind: {split.kind} needs more than subjects, and cannot split them alone")
     u = uniform(subject_id, split.seed)
     names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
     return names.astype(object)

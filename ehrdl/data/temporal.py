@@ -1,4 +1,4 @@
-"""The split of a cohort's samples: by subject, or by the year that a stay was in as far as shifted dates tell.
+"""The split of a cohort's samples: by subject, by the source's own word, or by the year that a stay was in.
 
 MIMIC-IV shifts each patient's dates and gives three years that one of them may stand for, so a stay's year is known as
 a range. What lies wholly before the cut trains, what lies wholly at or after it is held out, and the rest is dropped.
@@ -12,11 +12,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+from meds.schema import subject_splits_filepath
 
 from ehrdl.clinical.years import approximate_years
 from ehrdl.data.split import Split, assign, uniform
 from ehrdl.errors import SchemaError
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
 
 #: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV stands beside it.
 NOTES_END = 2019
@@ -24,7 +26,7 @@ _BETWEEN = "between"
 
 
 def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """SAMPLES with their split; in a temporal split without those that belong to neither side.
+    """SAMPLES with their split, without those that belong to none.
 
     Args:
         samples: SAMPLES without a split.
@@ -39,6 +41,8 @@ def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd
     """
     if split.kind == "subject":
         return samples.assign(split=assign(samples.subject_id.to_numpy(), split)), {"kind": split.kind}
+    if split.kind == "source":
+        return _split_as_source(samples, events)
     years = _years(samples, split, events)
     side = np.select([years.latest < split.cut_year, years.earliest >= split.cut_year], [TRAIN, HELD_OUT], _BETWEEN)
     later = samples.subject_id.isin(samples.subject_id[side == HELD_OUT]).to_numpy()
@@ -53,14 +57,35 @@ def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd
         "dropped_before_the_cut_of_held_out_subjects": int(((side == TRAIN) & later).sum()),
     }
     facts["stays_that_may_be_after_the_last_notes"] = int((keep & (years.latest > NOTES_END)).sum())
-    left = samples.assign(split=named)[keep].reset_index(drop=True)
-    return left.assign(sample_id=np.arange(len(left), dtype=np.int64)), facts
+    return _numbered(samples.assign(split=named)[keep]), facts
+
+
+def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The split of each subject as the source has it; subjects in none of the three are dropped."""
+    split = samples.subject_id.map(source_splits(events))
+    keep = split.isin(SPLITS)
+    left = _numbered(samples.assign(split=split.astype(object))[keep])
+    return left, {"kind": "source", "dropped_in_no_split": int((~keep).sum())}
+
+
+def source_splits(events: Path) -> pd.Series:
+    """The split of each subject as the source of an EVENTS folder has it, by subject_id."""
+    table: pd.DataFrame = pq.read_table(events / subject_splits_filepath).to_pandas()
+    return table.set_index("subject_id")["split"]
+
+
+def _numbered(samples: pd.DataFrame) -> pd.DataFrame:
+    return samples.reset_index(drop=True).assign(sample_id=np.arange(len(samples), dtype=np.int64))
 
 
 def describe_split(facts: dict[str, Any]) -> str | None:
-    """One line that says what a temporal split dropped; None for a split by subject."""
+    """One line that says what a split dropped; None where it drops nothing."""
     if facts["kind"] == "subject":
         return None
+    if facts["kind"] == "source":
+        n = facts["dropped_in_no_split"]
+        names = ", ".join(SPLITS)
+        return f"the source's split: {n:,} samples dropped of subjects in none of {names}" if n else None
     return (
         f"temporal split at {facts['cut_year']}: {facts['dropped_years_reach_over_the_cut']:,} samples dropped whose "
         f"years reach over the cut, {facts['dropped_before_the_cut_of_held_out_subjects']:,} from before it of "

@@ -232,6 +232,14 @@ def test_an_unknown_unit_or_item_has_no_concept(known):
     assert known.match(["LAB//50912//furlong", "LAB//1//mg/dL", "LAB//", "NOTE//DS", "DIAGNOSIS//ICD10//I500"]).empty
 
 
+@pytest.mark.parametrize("code", ["LOINC/2160-0", "LAB//RESULT//50912//mg/dL", "Creatinine"])
+def test_a_code_of_another_make_is_known_as_a_whole(tmp_path, code):
+    file = tmp_path / "own.csv"
+    file.write_text(HEADER + f"{code},,creatinine,numeric,lab,mg/dL,1,0,0,66,Creatinine,ehrdl\n")
+    assert concepts.load(file).match([code, f"{code}//", f"{code}X"]).code.tolist()[0] == code
+    assert f"{code}X" not in concepts.load(file).match([f"{code}X"]).code.tolist()
+
+
 def test_encounter_events_are_known_by_their_first_part(known):
     codes = ["ED_IN", "ADMISSION//EMERGENCY ROOM", "DISCHARGE//HOME", "ICU_IN//Medical Intensive Care Unit (MICU)"]
     matched = known.match(codes)

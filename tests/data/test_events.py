@@ -118,7 +118,7 @@ def test_unsorted_rows_are_refused_with_their_place(folder):
 def test_a_subject_in_two_shards_is_refused(folder):
     name = rewrite(folder, lambda table: table.slice(0, 2))
     pq.write_table(pq.read_table(folder / "data" / name), folder / "data" / "9.parquet")
-    with pytest.raises(SchemaError, match=rf"9\.parquet: subject 7 stands in {name} too"):
+    with pytest.raises(SchemaError, match=rf"9\.parquet: subject 7 stands in .*{name} too"):
         validate(folder)
 
 

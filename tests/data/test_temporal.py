@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrdl.data.config import DataConfig
+from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.split import Split, assign
 from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.errors import ConfigError, SchemaError
@@ -158,7 +160,7 @@ def test_a_sample_whose_admission_is_not_known_is_named(record, encounter):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"kind": "random"}, "data.split.kind: 'random' is not one of subject, temporal"),
+        ({"kind": "random"}, "data.split.kind: 'random' is not one of subject, temporal, source"),
         ({"kind": "temporal"}, "data.split.cut_year: null, but data.split.kind temporal needs the first held-out year"),
         ({"kind": "temporal", "cut_year": 17}, "data.split.cut_year: 17 is not a calendar year"),
         ({"kind": "temporal", "cut_year": 2017, "last_year": 2016}, "data.split.cut_year: 2017 is after .* 2016"),
@@ -169,3 +171,34 @@ def test_a_sample_whose_admission_is_not_known_is_named(record, encounter):
 def test_impossible_years_are_refused_by_their_key(options, says):
     with pytest.raises(ConfigError, match=says):
         Split(**options)
+
+
+# ------------------------------------------------------------------------------------------------ the source's own
+
+
+def with_splits(events, **subjects):
+    ids = [subject for part in subjects.values() for subject in part]
+    names = [name for name, part in subjects.items() for _ in part]
+    (events / "metadata").mkdir()
+    pd.DataFrame({"subject_id": ids, "split": names}).to_parquet(events / "metadata" / "subject_splits.parquet")
+
+
+def test_the_sources_own_split_is_taken_and_who_is_in_none_of_it_is_dropped_and_counted(record):
+    samples, events = record([(1, 2149), (1, 2160), (2, 2149), (3, 2149), (4, 2149), (5, 2149)], group=None)
+    with_splits(events, train=[1, 9], tuning=[2], held_out=[3], other=[4])
+    left, facts = split_samples(samples, Split("source"), events)
+    assert dict(zip(left.encounter_id, left.split, strict=True)) == {100: TRAIN, 101: TRAIN, 102: TUNING, 103: HELD_OUT}
+    assert left.sample_id.tolist() == [0, 1, 2, 3]
+    assert facts == {"kind": "source", "dropped_in_no_split": 2}
+    assert describe_split(facts) == (
+        "the source's split: 2 samples dropped of subjects in none of train, tuning, held_out"
+    )
+    assert describe_split(facts | {"dropped_in_no_split": 0}) is None
+
+
+def test_a_split_that_the_source_does_not_have_is_refused_before_any_work():
+    config = DataConfig(Mimic4(root="/nowhere"), split=Split("source"))
+    with pytest.raises(
+        ConfigError, match=r"data\.split\.kind: source, but data\.source has no subject_splits of its own"
+    ):
+        config.check()

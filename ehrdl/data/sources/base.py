@@ -33,6 +33,10 @@ class Source(ABC):
             verify: `fast` looks at each file's size, time and ends; `full` at all its bytes.
         """
 
+    def has_splits(self) -> bool:
+        """Whether the source itself says who trains, tunes and is held out, and writes it into EVENTS."""
+        return False
+
     def n_bytes(self) -> int:
         """Size of the input [bytes], which decides over shards and processes; 0 = little."""
         return 0

@@ -1,0 +1,192 @@
+"""MEDS label files become SAMPLES, counted step by step."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.schema import SAMPLES, check
+from ehrdl.tasks.labels import Labels
+
+TYPES = {"boolean_value": pa.bool_(), "integer_value": pa.int64(), "float_value": pa.float32()}
+TYPES |= {"categorical_value": pa.string()}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a label file of (subject, time, value); returns the folder that holds it."""
+
+    def write(*rows, column="boolean_value", name="0", kind=None, zone=None, **columns):
+        subject, time, value = zip(*rows, strict=True) if rows else ((), (), ())
+        table = {
+            "subject_id": pa.array(subject, pa.int64()),
+            "prediction_time": pa.array([pd.Timestamp(t) for t in time], pa.timestamp("us", zone)),
+            column: pa.array(value, kind or TYPES[column]),
+        }
+        path = tmp_path / "labels" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(table | columns), path)
+        return tmp_path / "labels"
+
+    return write
+
+
+@pytest.fixture
+def two(hospital):
+    """Patient 1 with the stays 100 and 101, and patient 2 with none."""
+    facts = {"at_admission": {"RACE": "ASIAN"}, "units": [("MICU", "2150-01-02")]}
+    hospital.stay("2150-01-01 10:00", "2150-01-05 12:00", **facts)
+    hospital.stay("2150-03-01 10:00", "2150-03-05 12:00")
+    hospital.patient(2, born=2060, sex="M").event(2, "2150-01-02 06:00", "LAB//1//")
+    return hospital
+
+
+def labelled(hospital, path, **options):
+    result = hospital.labelled(Labels(str(path), **options))
+    check(result.samples.assign(split="train"), SAMPLES)
+    return result
+
+
+def test_a_label_is_a_sample_of_the_stay_that_is_open_at_its_time(two, write):
+    path = write(
+        (1, "2150-01-05 12:00", True), (1, "2150-01-03", False), (1, "2150-02-01", None), (2, "2150-01-03", True)
+    )
+    found = labelled(two, path, output="relapse")
+    samples = found.samples
+    assert samples.subject_id.tolist() == [1, 1, 1, 2]
+    assert samples.label_relapse.fillna(-1).tolist() == [0, 1, -1, 1]
+    assert samples.status_relapse.tolist() == ["negative", "positive", "censored", "positive"]
+    assert samples.encounter_id.fillna(-1).tolist() == [100, 100, -1, -1]
+    assert found.outputs[0].name == "relapse"
+    assert (found.notes["unknown_labels"], found.notes["samples_outside_a_stay"]) == (1, 2)
+    assert found.notes["prevalence"] == {"all samples": pytest.approx(2 / 3)}
+
+
+def test_groups_are_those_that_events_know(two, write):
+    samples = labelled(two, write((1, "2150-01-03", True), (2, "2150-01-03", True))).samples
+    assert samples.group_sex.tolist() == ["F", "M"]
+    assert samples.group_age_band.tolist() == ["45-64", "85+"]
+    assert samples.group_race.fillna("").tolist() == ["ASIAN", ""]
+    assert samples.group_care_unit.tolist() == ["MICU", "no stay"]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "values"),
+    [
+        ("boolean_value", pa.bool_(), (True, False, None)),
+        ("integer_value", pa.int64(), (1, 0, None)),
+        ("float_value", pa.float32(), (1.0, 0.0, float("nan"))),
+        ("float_value", pa.float64(), (1.0, 0.0, None)),
+    ],
+)
+def test_whatever_type_a_binary_label_has_it_is_the_same(two, write, column, kind, values):
+    times = ("2150-01-02", "2150-01-03", "2150-01-04")
+    rows = [(1, time, value) for time, value in zip(times, values, strict=True)]
+    found = labelled(two, write(*rows, column=column, kind=kind)).samples.label_label
+    assert found.fillna(-1).tolist() == [1, 0, -1]
+
+
+def test_value_columns_without_a_value_and_other_columns_are_no_labels(two, write):
+    """As `aces-cli` writes its files, one a shard, some of them without a row."""
+
+    def empty(n_rows):
+        return {name: pa.nulls(n_rows, kind) for name, kind in TYPES.items() if name != "boolean_value"}
+
+    write((1, "2150-01-02", True), name="train/0", **empty(1), index_timestamp=["x"], trigger=[1])
+    write((1, "2150-01-03", None), name="train/1", **empty(1))
+    path = write(name="held_out/0", **empty(0))
+    assert labelled(two, path).samples.label_label.fillna(-1).tolist() == [1, -1]
+
+
+def test_unknown_subjects_and_empty_histories_are_steps_of_the_flow_chart(two, write):
+    two.rows = [row for row in two.rows if row[:3:2] != (2, "MEDS_BIRTH")]
+    path = write(
+        (1, "2150-01-03", True),
+        (2, "2150-01-02 06:00", True),  # the very time of its first event
+        (2, "2150-01-02 05:59", True),  # nothing but its sex, which has no time
+        (3, "2150-01-03", True),
+        (4, "2150-01-03", False),
+    )
+    found = labelled(two, path)
+    assert found.counts == {"labels": (5, 4), "once": (5, 4), "known subject": (3, 2), "history": (2, 2)}
+    assert list(zip(found.samples.subject_id, found.samples.prediction_time.dt.hour, strict=True)) == [(1, 0), (2, 6)]
+
+
+def test_equal_labels_are_one_and_are_counted(two, write):
+    write((1, "2150-01-03", True), (1, "2150-01-03", True), name="a")
+    path = write((1, "2150-01-03", True), (1, "2150-01-04", None), (1, "2150-01-04", None), name="b")
+    found = labelled(two, path)
+    assert found.counts["labels"] == (5, 1) and found.counts["once"] == (2, 1)
+    assert found.notes["equal_labels"] == 3
+
+
+@pytest.mark.parametrize(("values", "both"), [((True, False), "0 and 1"), ((True, None), "1 and unknown")])
+def test_two_labels_of_a_subject_at_one_time_are_refused(two, write, values, both):
+    path = write((1, "2150-01-02", True), *[(1, "2150-01-03 06:00", value) for value in values])
+    with pytest.raises(SchemaError, match=rf"labels: subject 1 at 2150-01-03 06:00:00 has two labels, {both}"):
+        labelled(two, path)
+
+
+WRONG = {
+    "number": (
+        {"column": "integer_value"},
+        2,
+        r"0\.parquet: row 1, column integer_value: 2 is neither 0 nor 1; only",
+    ),
+    "fraction": ({"column": "float_value"}, 0.5, r"0\.parquet: row 1, column float_value: 0.5 is neither 0 nor 1"),
+    "category": ({"column": "categorical_value"}, "high", r"the labels are in categorical_value; only binary ones"),
+    "text": ({"kind": pa.string()}, "yes", r"0\.parquet: column boolean_value is string; only binary labels"),
+    "nothing": ({}, None, r"labels: holds no value in boolean_value, integer_value"),
+    "two": ({"integer_value": pa.array([1, 1])}, True, "holds labels in boolean_value and integer_value; keep one"),
+    "zone": ({"zone": "UTC"}, True, r"0\.parquet: column prediction_time has the time zone UTC; MEDS stores times"),
+    "subject": ({"subject_id": pa.array(["1", "2"])}, True, "column subject_id is string; it must hold whole numbers"),
+    "time": ({"prediction_time": pa.array([1, 2])}, True, "column prediction_time is int64; it must hold times"),
+    "null": ({"subject_id": pa.array([1, None])}, True, r"0\.parquet: row 1 has no subject_id"),
+}
+
+
+@pytest.mark.parametrize(("options", "value", "says"), WRONG.values(), ids=WRONG)
+def test_what_is_no_binary_label_is_refused_in_one_line(two, write, options, value, says):
+    first = {"integer_value": 1, "float_value": 1.0, "categorical_value": "low"}.get(options.get("column"), value)
+    path = write((1, "2150-01-02", first), (1, "2150-01-03", value), **options)
+    with pytest.raises(SchemaError, match=says) as caught:
+        labelled(two, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none_is_refused(two, tmp_path, write):
+    with pytest.raises(ConfigError, match=r"task\.path: .*nowhere does not exist; give a parquet file, or a folder of"):
+        labelled(two, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SchemaError, match=r"task\.path: the folder .*empty holds no parquet file"):
+        labelled(two, tmp_path / "empty")
+    path = write((1, "2150-01-02", True)) / "0.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SchemaError, match=r"0\.parquet: cannot be read as parquet"):
+        labelled(two, path)
+    pq.write_table(pa.table({"subject_id": [1]}), path)
+    with pytest.raises(SchemaError, match=r"0\.parquet: column prediction_time is missing \(the file has subject_id\)"):
+        labelled(two, path)
+
+
+def test_a_cohort_without_anyone_is_refused_with_its_flow_chart(two, write):
+    with pytest.raises(SchemaError, match=r"no label of .* is left: labels: 1 after, once: 1 after, known subject: 0"):
+        labelled(two, write((7, "2150-01-02", True)))
+
+
+def test_codes_that_define_the_outcome_are_hidden_by_option(two, write):
+    assert labelled(two, write((1, "2150-01-02", True)), hidden_codes=["LAB//50912"]).hidden_codes == ("LAB//50912",)
+
+
+def test_an_output_that_is_no_name_is_refused():
+    with pytest.raises(ConfigError, match=r"task\.output: '30 days' is no name"):
+        Labels("labels", output="30 days")
+
+
+def test_labels_need_no_stay_at_all(empty_hospital, write):
+    empty_hospital.event(1, "2150-01-01", "LAB//1//")
+    samples = labelled(empty_hospital, write((1, "2150-01-02", True))).samples
+    assert samples.encounter_id.isna().all() and samples.group_care_unit.tolist() == ["no stay"]
+    assert samples.label_label.dtype == np.float32
