@@ -21,7 +21,9 @@ VERSION = 1
 
 _ROWS_A_BATCH = 20_480
 #: So much waits in memory before it is written.
-_BYTES_WAITING = 64 << 20
+_BYTES_WAITING = 32 << 20
+#: Dictionaries would be held for every column of every shard, and save nothing that zstd does not.
+_FORMAT = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 #: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
 _HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
@@ -96,5 +98,6 @@ class _Spread:
 
     def _writer(self, shard: int, schema: pa.Schema) -> pq.ParquetWriter:
         if shard not in self._writers:
-            self._writers[shard] = self.files.enter_context(pq.ParquetWriter(staged(self.folder, shard), schema))
+            writer = pq.ParquetWriter(staged(self.folder, shard), schema, **_FORMAT)
+            self._writers[shard] = self.files.enter_context(writer)
         return self._writers[shard]
