@@ -316,7 +316,17 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_is_said_and_the_next_run_starts_clean(hospital, tmp_path, config, refusal, small_disk):
+def test_a_disk_that_will_not_do_is_said_before_the_tables_are_read(hospital, tmp_path, config, refusal, small_disk):
+    (tmp_path / "hospital").symlink_to(hospital)
+    config["data"]["prepare"]["cache"] = str(small_disk / "cache")
+    assert "GB of disk are needed under" in refusal()
+
+
+def test_a_full_disk_is_said_and_the_next_run_starts_clean(
+    hospital, tmp_path, config, refusal, small_disk, monkeypatch
+):
+    for name in ("_DISK_STAGED", "_DISK_AFTER"):  # so that it is found out in the middle
+        monkeypatch.setattr(f"ehrdl.data.sources.mimic4.{name}", 0)
     (tmp_path / "hospital").symlink_to(hospital)
     config["data"]["prepare"]["cache"] = str(small_disk / "cache")
     line = refusal()
