@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 #: Raised whenever `stage` would write other bytes for the same rows.
 VERSION = 1
 
-_ROWS_A_BATCH = 20_480
+#: Few, since a note can have ten thousand characters.
+_ROWS_A_BATCH = 2_048
 #: So much waits in memory before it is written.
 _BYTES_WAITING = 32 << 20
 #: Dictionaries would be held for every column of every shard, and save nothing that zstd does not.
