@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.engine import Prepare
 from ehrdl.tasks.diagnosis import HeartFailure
 
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mimic-iv-demo-2.2"
@@ -57,7 +58,7 @@ EVIDENCE = {
 def events(tmp_path_factory):
     out = tmp_path_factory.mktemp("events")
     tables = ["hosp/diagnoses_icd", "icu/icustays", "hosp/labevents", "hosp/prescriptions", "icu/inputevents"]
-    Mimic4(root=str(DEMO), tables=tables).read(out)
+    Mimic4(root=str(DEMO), tables=tables).read(out, Prepare(cache=str(tmp_path_factory.mktemp("tables"))))
     with duckdb.connect() as con:
         yield con.read_parquet(str(out / "data" / "**" / "*.parquet"))
 

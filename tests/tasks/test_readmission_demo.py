@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.engine import Prepare
 from ehrdl.tasks.readmission import Readmission
 
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mimic-iv-demo-2.2"
@@ -83,7 +84,8 @@ FROM cohort AS e WHERE {at_risk} ORDER BY e.subject_id, e.ends
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     out = tmp_path_factory.mktemp("events")
-    Mimic4(root=str(DEMO), tables=["hosp/services", "hosp/diagnoses_icd", "icu/icustays"]).read(out)
+    tables = ["hosp/services", "hosp/diagnoses_icd", "icu/icustays"]
+    Mimic4(root=str(DEMO), tables=tables).read(out, Prepare(cache=str(tmp_path_factory.mktemp("tables"))))
     with duckdb.connect() as con:
         yield con.read_parquet(str(out / "data" / "**" / "*.parquet"))
 

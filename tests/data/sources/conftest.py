@@ -155,7 +155,8 @@ class MimicFolder:
             self.write()
         workers = options.pop("workers", 1)
         out = self.root.parent / f"events-{len(list(self.root.parent.iterdir()))}"
-        self.facts = Mimic4(str(self.root), **options).read(out, Prepare(workers=workers, n_shards=2))
+        prepare = Prepare(cache=str(self.root.parent / "tables"), workers=workers, n_shards=2)
+        self.facts = Mimic4(str(self.root), **options).read(out, prepare)
         return Events(out)
 
 

@@ -153,7 +153,7 @@ STATIC = ("GENDER", "ANCHOR_YEAR_GROUP", "RACE", "LANGUAGE", "MARITAL_STATUS", "
 
 @needs_demo
 def test_demo_counts_equal_an_independent_sql(tmp_path):
-    Mimic4(str(DEMO)).read(tmp_path / "events", Prepare())
+    Mimic4(str(DEMO)).read(tmp_path / "events", Prepare(cache=str(tmp_path / "tables")))
     validate(tmp_path / "events")
     known = concepts.load()
     codes = pd.concat([pd.read_parquet(file, columns=["code"]) for file in (tmp_path / "events/data").iterdir()]).code
@@ -210,7 +210,7 @@ def test_demo_counts_equal_an_independent_sql(tmp_path):
 
 @needs_demo
 def test_orders_of_the_demo_are_seen_no_sooner_than_an_independent_join_says(tmp_path):
-    Mimic4(str(DEMO), tables=["hosp/prescriptions"]).read(tmp_path / "events", Prepare())
+    Mimic4(str(DEMO), tables=["hosp/prescriptions"]).read(tmp_path / "events", Prepare(cache=str(tmp_path / "tables")))
     with duckdb.connect(config={"threads": 1}) as con:
         expected = con.execute(
             f"""SELECT p.subject_id, p.starttime, greatest(p.starttime, o.ordertime, CASE WHEN o.ordertime IS NULL
