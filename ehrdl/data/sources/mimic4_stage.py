@@ -106,12 +106,12 @@ class StageTable:
         n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
         with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
             spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
-            for other in (table, *self._orders(table)):
-                self._run(con, other, _WITH_SUBJECT, spread[other.name])
+            self._run(con, table, _WITH_SUBJECT, spread[table.name])
+            for other in self._orders(table):
+                self._run(con, other, _OF_ANYONE, spread[other.name])
             for shard in range(n_shards):
-                files = {name: staged(part, shard) for name, part in spread.items()}
-                if files[table.name].is_file():
-                    found = {name: f"read_parquet('{file}')" for name, file in files.items() if file.is_file()}
+                found = {name: _rows_of(part, shard, name in ORDERS) for name, part in spread.items()}
+                if found[table.name]:
                     con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {_shard_of(table.name, found)}")
                     total.update(stage(con, sql, rows, n_shards))
         return dict(total)
@@ -176,11 +176,18 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
             raise SchemaError(f"{table.path}: {key} {value} stands in {n} rows; it must stand in one")
 
 
+def _rows_of(part: Path, shard: int, or_of_nobody: bool) -> str:
+    """SQL of the rows of a shard, and of those that `_OF_ANYONE` left without a subject; empty where there is none."""
+    numbers = sorted({shard, 0}) if or_of_nobody else [shard]
+    files = [str(file) for number in numbers if (file := staged(part, number)).is_file()]
+    return f"read_parquet({files})" if files else ""
+
+
 def _shard_of(name: str, found: Mapping[str, str]) -> str:
     """SQL of one shard's raw rows of a table, with what they join."""
     if name != _DRUGS:
         return f"FROM {found[name]}"
-    poe, pharmacy = (found.get(other, orders.NO_ORDERS[other]) for other in ORDERS)
+    poe, pharmacy = (found.get(other) or orders.NO_ORDERS[other] for other in ORDERS)
     return orders.WITH_TIMES.format(drugs=found[name], poe=poe, pharmacy=pharmacy)
 
 
@@ -194,6 +201,8 @@ def _drop(rows: Path | None) -> None:
 
 
 _WITH_SUBJECT = "FROM raw WHERE subject_id IS NOT NULL"
+#: An order is joined by its own id: one that names no subject goes with subject 0, whose shard is 0.
+_OF_ANYONE = "SELECT * REPLACE (coalesce(subject_id, 0) AS subject_id) FROM raw"
 _HOLD = "CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM raw"
 _TWICE = """
     SELECT {key}, count(*) FROM ({rows}) WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 1
