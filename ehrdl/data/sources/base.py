@@ -12,7 +12,7 @@ from ehrdl.engine import Prepare
 class Source(ABC):
     """A hospital's data in one layout. One file each."""
 
-    #: Raised by one whenever `read` would write other bytes for the same input; part of the cache key.
+    #: Raised by one whenever `read` would write other bytes for the same input; `fingerprint` must hold it.
     VERSION: int
 
     @abstractmethod
@@ -22,12 +22,13 @@ class Source(ABC):
         A simulator, which knows the answer, also writes `out/truth.csv`: encounter_id, output, prob.
 
         Returns:
-            What was read, for the manifest: rows a table, tables that are missing, rows on a fallback rule.
+            What was read, for the manifest: `tables` (a table each: its numbers of `rows`, and of rows `on_fallback`),
+            and `missing` (a line on each thing that is not there).
         """
 
     @abstractmethod
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """What the input is: the cache key of `read`. Raises SchemaError if the input is not there.
+        """What the input is, and VERSION: the cache key of `read`. Raises SchemaError if the input is not there.
 
         Args:
             verify: `fast` looks at each file's size, time and ends; `full` at all its bytes.
