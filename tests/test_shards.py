@@ -32,11 +32,10 @@ def test_shards_are_mapped_in_order_with_and_without_processes():
     assert map_shards(abs, [-3, 2, -1], Prepare(workers=2)) == [3, 2, 1]
 
 
-def die(shard):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_worker_that_the_system_kills_is_one_line():
+    def die(shard):  # inside the test, so that it travels by value: workers cannot import a module of tests
+        os.kill(os.getpid(), signal.SIGKILL)
+
     with pytest.raises(WorkerError, match=r"data\.prepare\.workers: one of 2 processes was killed.*run the same"):
         map_shards(die, [1, 2, 3], Prepare(workers=2))
 
