@@ -8,13 +8,14 @@ several processes may share the folder: each adds files of its own. One file:
     n x 4      CRC-32 of each vector
     n x width  float16 vectors
 
-Keys are kept in memory (16 bytes a chunk), vectors are mapped. A file that is damaged is said, removed and computed
-again: a vector is read only if its sum is right.
+Keys are kept in memory (16 bytes a chunk, and 20 in the files that are open), vectors are read when they are asked
+for. A file that is damaged is said, removed and computed again: a vector is used only if its sum is right.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import struct
 import time
@@ -36,8 +37,8 @@ _MAGIC = b"EHRDLEMB"
 _HEADER = struct.Struct("<8sQQQ")
 #: Vectors that wait in memory before they are written, and the seconds that fewer of them may wait.
 _WAITING, _FEW_WAITING, _SECONDS = 8192, 512, 120.0
-#: Files that are mapped at the same time; each holds a file descriptor.
-_MAPPED = 128
+#: Files that are open at the same time.
+_OPEN = 128
 
 
 def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ class EmbeddingCache:
         self.folder, self.width = folder, width
         self._waiting = _Waiting(folder, width)
         self._files: list[Path] = []
-        self._mapped: dict[int, _File] = {}
+        self._opened: dict[int, _File] = {}
         self._hashes, self._places = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         self._refresh()
         weakref.finalize(self, self._waiting.write)  # also at the end of the process
@@ -145,14 +146,14 @@ class EmbeddingCache:
     def _read_file(self, number: int, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of one file, and whether each is that of the key."""
         try:
-            if number not in self._mapped:
-                while len(self._mapped) >= _MAPPED:
-                    self._mapped.pop(next(iter(self._mapped)))
-                self._mapped[number] = _File(self._files[number], self.width)
-            return self._mapped[number].read(rows, keys)
+            if number not in self._opened:
+                while len(self._opened) >= _OPEN:
+                    self._opened.pop(next(iter(self._opened)))
+                self._opened[number] = _File(self._files[number], self.width)
+            return self._opened[number].read(rows, keys)
         except (ValueError, OSError) as error:
             _remove(self._files[number], error)
-            self._mapped.pop(number, None)
+            self._opened.pop(number, None)
             keep = self._places // _ROWS_A_FILE != number
             self._hashes, self._places = self._hashes[keep], self._places[keep]
             return np.zeros((len(rows), self.width), np.float16), np.zeros(len(rows), bool)
@@ -193,26 +194,29 @@ class _File:
     """
 
     def __init__(self, path: Path, width: int) -> None:
-        with path.open("rb") as file:
-            head = file.read(_HEADER.size)
-            if len(head) < _HEADER.size:
-                raise ValueError("it ends in its first line")
-            magic, n, wide, total = _HEADER.unpack(head)
-            body = _HEADER.size + 20 * n
-            if magic != _MAGIC or wide != width or path.stat().st_size != body + 2 * n * width or not n:
-                raise ValueError("it has another length than it says")
-            index = file.read(20 * n)
+        self._file, self._bytes = os.open(path, os.O_RDONLY), 2 * width
+        weakref.finalize(self, os.close, self._file)
+        head = os.pread(self._file, _HEADER.size, 0)
+        if len(head) < _HEADER.size:
+            raise ValueError("it ends in its first line")
+        magic, n, wide, total = _HEADER.unpack(head)
+        self._body = _HEADER.size + 20 * n
+        if magic != _MAGIC or wide != width or os.stat(self._file).st_size != self._body + n * self._bytes or not n:
+            raise ValueError("it has another length than it says")
+        index = os.pread(self._file, 20 * n, _HEADER.size)
         if zlib.crc32(index) != total:
             raise ValueError("its keys are not what was written")
         self.keys = np.frombuffer(index, "<u8", 2 * n).reshape(n, 2)
         self._sums = np.frombuffer(index, "<u4", n, offset=16 * n)
-        self._vectors = np.memmap(path, "<f2", "r", body, (n, width))
 
     def read(self, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of rows, and whether each is that of the key."""
-        vectors = np.ascontiguousarray(self._vectors[rows])
-        if [zlib.crc32(vector) for vector in vectors] != self._sums[rows].tolist():
+        number, size = self._file, self._bytes
+        # Read, not mapped: a mapped file that somebody cuts short would kill the process.
+        found = [os.pread(number, size, self._body + row * size) for row in rows.tolist()]
+        if [zlib.crc32(vector) for vector in found] != self._sums[rows].tolist():
             raise ValueError("a vector is not what was written")
+        vectors = np.frombuffer(b"".join(found), "<f2").reshape(len(rows), -1)
         return vectors, (self.keys[rows] == keys).all(axis=1)
 
 

@@ -82,7 +82,7 @@ def test_roberta_and_its_heirs_count_positions_from_behind_the_padding(families)
 
 @pytest.mark.parametrize("changes", [{"vocab_size": 30}, {"pad_id": 3}], ids=str)
 def test_tokens_of_another_tokenizer_are_refused(family, changes):
-    with pytest.raises(ConfigError, match="set data.notes.tokenizer to the encoder's own"):
+    with pytest.raises(ConfigError, match=r"set data\.notes\.tokenizer to the encoder's own"):
         NoteTransformer(replace(family.spec, **changes), pretrained=family.folder, heads=2)
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(spec, tmp_path, kind):
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         model = BertModel(BertConfig(**tiny, **sizes, is_decoder=True))
     model.save_pretrained(tmp_path / kind)
-    with pytest.raises(ConfigError, match="no bidirectional encoder|an encoder with a decoder") as error:
+    with pytest.raises(ConfigError, match=r"no bidirectional encoder|an encoder with a decoder") as error:
         NoteTransformer(spec, pretrained=str(tmp_path / kind))
     assert "\n" not in str(error.value)
 
