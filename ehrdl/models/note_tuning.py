@@ -62,8 +62,9 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
     """Keep one state a layer for the backward pass, and compute the rest twice."""
     if not model.supports_gradient_checkpointing:
         raise ConfigError(f"NoteTransformer: gradient_checkpointing: {model.config.model_type} has none; leave it out")
+    model.config.use_cache = False  # a decoder's, in BERT's configuration too; it would be said that it is turned off
     kept: Any = model  # untyped in transformers
-    kept.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    kept.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def compile_encoder(model: PreTrainedModel) -> None:
