@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
+from ehrdl.models import note_backbone as backbone
+from ehrdl.models import note_tuning as tuning
 from ehrdl.models.base import Encoder
-
-#: Chunks are encoded in so many groups of like length.
-_GROUPS = 4
+from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
+from ehrdl.models.note_pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
+from ehrdl.models.packing import equal_groups, length_groups, pack_tokens, round_up
 
 
 class NoteTransformer(nn.Module, Encoder):
@@ -21,14 +27,33 @@ class NoteTransformer(nn.Module, Encoder):
     finds short phrases, so a convolution over five neighbouring tokens stands beside it: it tells "lives alone" from
     "denies living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
 
+    With `pretrained`, any encoder of transformers: BERT, RoBERTa, ModernBERT, Longformer and their heirs. Set
+    `data.notes.tokenizer` to the same name, and `data.notes.chunk_tokens` to the length of a chunk: up to the
+    encoder's positions, so that an encoder of 8,192 tokens reads a whole note as one sequence.
+
     Args:
         spec: the data.
         pretrained: a Hugging Face encoder, by name or local folder; None = from scratch.
         width: D of the features, and of the transformer from scratch.
         layers: transformer layers (from scratch only).
         heads: heads of the attention and of the pooling over tokens.
-        dropout: share of units dropped in training.
-        token_dropout: share of tokens blanked in training.
+        dropout: share of units dropped in training, of ours and of LoRA's.
+        token_dropout: share of tokens blanked in training; none where the encoder is frozen.
+        tune: what trains of a pretrained encoder: `full` all of it, at `optim.pretrained_lr_factor` of the rate;
+            `lora` low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`); `frozen`
+            nothing: each chunk is encoded once for all epochs and runs, and kept on disk.
+        lora_rank: rank of the adapters.
+        lora_alpha: their updates are scaled by alpha / rank.
+        gradient_checkpointing: compute states twice in training rather than keep them: slower, in much less memory.
+        attention: its implementation in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the fastest
+            that the family has everywhere, which is sdpa where there is one.
+        compile: compile the encoder with torch.compile, for all lengths at once.
+        padding: `groups` encodes chunks of like length together; `packed` puts several chunks into one row, where
+            they do not see each other.
+        cache: folder of the frozen encoder's vectors, safe to delete at any time; None = encode in every epoch.
+
+    Raises:
+        ConfigError: options that do not go together, or an encoder that does not fit the data.
     """
 
     def __init__(
@@ -40,172 +65,182 @@ class NoteTransformer(nn.Module, Encoder):
         heads: int = 4,
         dropout: float = 0.1,
         token_dropout: float = 0.1,
+        tune: Literal["full", "lora", "frozen"] = "full",
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        gradient_checkpointing: bool = False,
+        attention: str | None = None,
+        compile: bool = False,
+        padding: Literal["groups", "packed"] = "groups",
+        cache: str | None = "cache",
     ) -> None:
         super().__init__()
         if spec.vocab_size < 1:
             raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
-        self.width, self.token_dropout = width, token_dropout
-        self.encoder = _load(pretrained, spec) if pretrained else _small_bert(spec, width, layers, heads, dropout)
+        self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
+        self.pad_id, self.cache, self._caches = spec.pad_id, cache, dict[str, EmbeddingCache]()
+        if pretrained:
+            _require_tuning(tune, padding, lora_rank, gradient_checkpointing)
+            self.encoder = backbone.load(pretrained, spec, attention)
+        else:
+            _refuse_for_scratch({"tune": tune != "full", "attention": attention, "padding": padding != "groups"})
+            self.encoder = backbone.small_bert(spec, width, layers, heads, dropout)
+        if padding == "packed":
+            backbone.require_packing(self.encoder)
+        self._tune(lora_rank, lora_alpha, dropout, gradient_checkpointing, compile)
         states = self.encoder.config.hidden_size
-        _require_division(states, heads)
         self.phrases = None if pretrained else Phrases(width)
-        self.token_pool = TokenPool(states, width, heads, dropout)
+        if tune == "frozen":
+            self.summary_pool = SummaryPool(states, width, dropout)
+        else:
+            backbone.require_division(states, heads)
+            self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
+        self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
+
+    def _tune(self, rank: int, alpha: float, dropout: float, gradient_checkpointing: bool, compile: bool) -> None:
+        if self.tune == "lora":
+            tuning.add_lora(self.encoder, rank, alpha, dropout)
+        elif self.tune == "frozen":
+            tuning.freeze(self.encoder)
+        if gradient_checkpointing:
+            tuning.checkpoint_gradients(self.encoder)
+        if compile:
+            tuning.compile_encoder(self.encoder)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
-        features, present = self.link_pool(self._chunks(batch.tokens, batch.token_valid), batch)
+        features, present = self.link_pool(self.chunks(batch), batch)
         return features, present
 
     def attention(self, batch: Batch) -> Tensor:
         """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""
-        _, weight = self.link_pool.weigh(self._chunks(batch.tokens, batch.token_valid), batch)
+        _, weight = self.link_pool.weigh(self.chunks(batch), batch)
         return weight
 
-    def _chunks(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Chunk vectors (C, D), encoded in groups of like length.
+    def chunks(self, batch: Batch) -> Tensor:
+        """Chunk vectors (C, D), fillers too."""
+        if self.tune == "frozen":
+            weight = self.summary_pool.chunk.weight
+            vectors: Tensor = self.summary_pool(self.summaries(batch.tokens, batch.token_valid).to(weight))
+            return vectors
+        groups = self._encoded(batch.tokens, batch.token_valid)
+        rows, pooled = zip(*((rows, self.token_pool(states, real)) for rows, states, real in groups), strict=True)
+        return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+    def _encoded(self, tokens: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Groups of like length: their rows (c,), token states (c, l, states), and which tokens are real (c, l).
 
         A report of 30 tokens beside a summary of 200 would otherwise cost as much; attention never sees the difference.
         """
-        length = valid.sum(dim=1)
-        order = length.argsort(stable=True)
-        vectors = []
-        for group in order.chunk(_GROUPS):
-            longest = min(-(-int(length[group[-1]]) // 8) * 8, tokens.shape[1])
-            token, real = tokens[group, :longest], valid[group, :longest]
-            blank = torch.rand(token.shape, device=token.device) < (self.token_dropout if self.training else 0.0)
-            vectors.append(self.token_pool(self.states(token, real, blank), real))
-        return torch.cat(vectors)[order.argsort()]
+        lengths = valid.sum(dim=1).cpu().numpy()
+        # The scratch model's groups decide which tokens its dropout draws, so they stay as its results were made.
+        groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths)
+        packed = self._packed_states(tokens, valid, lengths) if self.padding == "packed" else None
+        before = torch.from_numpy(np.cumsum(lengths) - lengths).to(tokens.device)
+        for group in groups:
+            rows = torch.from_numpy(group).to(tokens.device)
+            longest = min(int(round_up(lengths[group[-1:]])[0]), tokens.shape[1])
+            token, real = tokens[rows, :longest], valid[rows, :longest]
+            if packed is None:
+                yield rows, self.states(token, real, self._blank(token)), real
+            else:
+                place = before[rows].unsqueeze(1) + torch.arange(longest, device=tokens.device)
+                yield rows, packed[place.clamp(max=len(packed) - 1)], real
 
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Those that are only to be tuned, at a lower rate than what starts from scratch."""
-        return list(self.encoder.parameters()) if self.phrases is None else []
+    def _packed_states(self, tokens: Tensor, valid: Tensor, lengths: np.ndarray) -> Tensor:
+        """States (T, states) of the valid tokens, one chunk's after the other's."""
+        packed = pack_tokens(tokens, valid, lengths, self.pad_id)
+        words = self.embeddings()(packed.tokens) * ~self._blank(packed.tokens).unsqueeze(-1)
+        return backbone.encode_packed(self.encoder, words, packed).flatten(0, 1)[packed.place]
+
+    def _blank(self, token: Tensor) -> Tensor:
+        """Which tokens (C, L) are not seen in this step."""
+        share = self.token_dropout if self.training and self.tune != "frozen" else 0.0
+        return torch.rand(token.shape, device=token.device) < share
+
+    def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
+        """Token states (C, L, states); what stands where `blank` (C, L) is true is not seen."""
+        words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
+        states = backbone.encode(self.encoder, words, valid)
+        return states if self.phrases is None else states + self.phrases(words, valid)
 
     def embeddings(self) -> nn.Module:
         """Of the tokens."""
         words: nn.Module = self.encoder.get_input_embeddings()
         return words
 
-    def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
-        """Token states (C, L, states); what stands where `blank` (C, L) is true is not seen."""
-        words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
-        states: Tensor = self.encoder(inputs_embeds=words, attention_mask=valid.long()).last_hidden_state
-        return states if self.phrases is None else states + self.phrases(words, valid)
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that are only to be tuned, at a lower rate than what starts from scratch."""
+        return tuning.tuned_parameters(self.encoder) if self.phrases is None else []
+
+    @torch.no_grad()
+    def summaries(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """What a frozen encoder makes of chunks (C, 3 states), float16, from its cache as far as that knows them."""
+        lengths = valid.sum(dim=1).cpu().numpy()
+        keys = chunk_keys(tokens.cpu().numpy(), lengths)
+        cache = self._opened(tokens.device.type)
+        if cache is None:
+            return self._summarized(tokens, valid)
+        found, known = cache.read(keys)
+        if not known.all():
+            _, first, which = np.unique(keys[~known], axis=0, return_index=True, return_inverse=True)
+            new = np.flatnonzero(~known)[first]
+            rows = torch.from_numpy(new).to(tokens.device)
+            vectors = self._summarized(tokens[rows], valid[rows]).cpu().numpy()
+            cache.add(keys[new], vectors)
+            found[~known] = vectors[which]
+        return torch.from_numpy(found).to(tokens.device)
+
+    def _summarized(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        groups = [(rows, summarize(states.float(), real)) for rows, states, real in self._encoded(tokens, valid)]
+        order = torch.cat([rows for rows, _ in groups]).argsort()
+        largest = torch.finfo(torch.float16).max
+        # Rounded before its first use, so that the first epoch sees what the later ones read.
+        return torch.cat([vectors for _, vectors in groups])[order].clamp(-largest, largest).half()
+
+    def _opened(self, device: str) -> EmbeddingCache | None:
+        """The cache of this encoder at this precision; its name needs the weights, so it is opened when it is read."""
+        if self.cache is None:
+            return None
+        precision = str(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
+        if precision not in self._caches:
+            name = encoder_hash(self.encoder, self.encoder.config.to_dict(), precision)
+            folder = Path(self.cache) / f"embeddings-{name}"
+            self._caches[precision] = EmbeddingCache(folder, SUMMARIES * self.encoder.config.hidden_size)
+        return self._caches[precision]
+
+    def flush(self) -> None:
+        """Write what a frozen encoder has made since the last time; done too in between, and when all is over."""
+        for cache in self._caches.values():
+            cache.flush()
+
+    def _forget(self, _: object) -> None:
+        """Other weights, another cache."""
+        self.flush()
+        self._caches = {}
+
+    def train(self, mode: bool = True) -> NoteTransformer:
+        """Training or evaluation; a frozen encoder drops nothing in either. An epoch's new vectors are written."""
+        super().train(mode)
+        if self.tune == "frozen":
+            self.encoder.train(False)
+            self.flush()
+        return self
 
 
-class Phrases(nn.Module):
-    """What each token and its four neighbours say together: (C, L, D) -> (C, L, D)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
-
-    def forward(self, words: Tensor, valid: Tensor) -> Tensor:
-        """Phrase states; padding is 0 before the convolution, as beyond the chunk's end."""
-        words = self.norm(words) * valid.unsqueeze(-1)
-        phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
-        return phrases
+def _require_tuning(tune: str, padding: str, lora_rank: int, gradient_checkpointing: bool) -> None:
+    if tune not in ("full", "lora", "frozen"):
+        raise ConfigError(f"NoteTransformer: tune {tune!r} is not one of full, lora, frozen")
+    if padding not in ("groups", "packed"):
+        raise ConfigError(f"NoteTransformer: padding {padding!r} is not one of groups, packed")
+    if lora_rank < 1:
+        raise ConfigError(f"NoteTransformer: lora_rank {lora_rank} is below 1")
+    if tune == "frozen" and gradient_checkpointing:
+        raise ConfigError("NoteTransformer: gradient_checkpointing: tune frozen has no gradients; leave it out")
 
 
-class TokenPool(nn.Module):
-    """Token states (C, L, states) -> chunk vectors (C, D): what each head attends to, and what is said anywhere."""
-
-    def __init__(self, states: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.score = nn.Linear(states, heads)
-        self.dropout = nn.Dropout(dropout)
-        self.chunk = nn.Linear(2 * states, width)
-
-    def forward(self, states: Tensor, valid: Tensor) -> Tensor:
-        """Chunk vectors; every chunk has at least one valid token."""
-        padding = ~valid.unsqueeze(-1)
-        weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)  # (C, L, heads)
-        slices = states.view(*states.shape[:2], weight.shape[2], -1)  # each head pools its own slice of the states
-        attended = (weight.to(states.dtype).unsqueeze(-1) * slices).sum(dim=1).flatten(1)
-        anywhere = states.masked_fill(padding, -torch.inf).amax(dim=1)
-        chunks: Tensor = self.chunk(self.dropout(torch.cat([attended, anywhere], dim=1)))
-        return chunks
-
-
-class LinkPool(nn.Module):
-    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age.
-
-    It starts by reading recent notes most, with a weight that falls as 1 / (1 + hours), and learns from there: notes of
-    many stays would else drown this stay's before anything is learned.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
-        self.score = nn.Linear(width, 1)
-        self.recency = nn.Parameter(torch.ones(1))
-
-    def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 without a link, and whether there is a link (B,)."""
-        n_rows = batch.batch_size + 1  # the last row takes the filler chunks
-        links, weight = self.weigh(chunks, batch)
-        weighted = weight.to(links.dtype).unsqueeze(1) * links
-        pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weighted)
-        present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
-        return pooled[:-1], present[:-1]
-
-    def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Each link's vector (E, D), which knows the note's age, and its weight (E,), which sum to 1 over a sample."""
-        age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
-        links = chunks[batch.link_chunk] + self.age(age)
-        score = self.score(links.tanh()).float() - self.recency * age
-        return links, scatter_softmax(score.squeeze(1), batch.link_sample, batch.batch_size + 1)
-
-
-def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """Softmax of `score` (E,) among the entries of the same `row` (E,).
-
-    >>> scatter_softmax(torch.tensor([0.0, 0.0, 1000.0]), torch.tensor([0, 0, 1]), 2)
-    tensor([0.5000, 0.5000, 1.0000])
-    """
-    highest = score.new_zeros(n_rows).scatter_reduce(0, row, score.detach(), "amax", include_self=False)
-    weight = (score - highest[row]).exp()
-    return weight / score.new_zeros(n_rows).index_add(0, row, weight)[row]
-
-
-def _small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
-    _require_division(width, heads)
-    config = BertConfig(
-        vocab_size=spec.vocab_size,
-        pad_token_id=spec.pad_id,
-        max_position_embeddings=spec.chunk_tokens,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=0.0,
-    )
-    return BertModel(config, add_pooling_layer=False)
-
-
-def _require_division(states: int, heads: int) -> None:
-    if states % heads:
-        raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
-
-
-def _load(name: str, spec: DataSpec) -> PreTrainedModel:
-    """An encoder by name or folder. Safetensors only, and never code from the model's own repository."""
-    try:
-        model: PreTrainedModel = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {reason}") from None
-    config = model.config
-    for option, needed, given in (
-        ("vocab_size", spec.vocab_size, config.vocab_size),
-        ("chunk_tokens", spec.chunk_tokens, config.max_position_embeddings),
-    ):
-        if needed > given:
-            raise ConfigError(
-                f"NoteTransformer: pretrained {name!r} allows a {option} of {given}, but the data need {needed}"
-            )
-    if hasattr(model, "pooler"):
-        model.register_module("pooler", None)  # its parameters would never get a gradient
-    return model
+def _refuse_for_scratch(chosen: dict[str, object]) -> None:
+    for option, value in chosen.items():
+        if value:
+            raise ConfigError(f"NoteTransformer: {option}: only with `pretrained`; leave it out, or name an encoder")

@@ -52,6 +52,8 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
     """
     if not hasattr(encoder, "states"):
         raise ConfigError(f"optim.pretrain_epochs: {type(encoder).__name__} cannot be pretrained on notes; set it to 0")
+    if getattr(encoder, "tune", None) == "frozen":
+        raise ConfigError("optim.pretrain_epochs: a frozen note encoder learns nothing; set it to 0, or tune to full")
     if path.is_file():
         encoder.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         return

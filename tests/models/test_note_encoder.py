@@ -6,7 +6,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import LinkPool, NoteTransformer, scatter_softmax
+from ehrdl.models.note import NoteTransformer
+from ehrdl.models.note_pool import LinkPool, scatter_softmax
 
 NOTES = [[([2, 7, 8, 3], -1.0), ([2, 9, 3], -30.0)], [], [([2, 5, 5, 5, 6, 3], -2.0)]]
 FACTS = [[], [], []]

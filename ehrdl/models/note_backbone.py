@@ -1,0 +1,224 @@
+"""Transformers encoders by hub name or folder: what the families differ in. Word vectors (C, L, D) -> states (C, L, D).
+
+Words go in as vectors (`inputs_embeds`), so that a blanked word is a zero vector in every family.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from ehrdl.batch import DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.packing import Packed, same_document, within
+
+#: Families whose attention takes a mask (R, 1, P, P) as it is, and positions: both were read and are tested.
+_PACKED = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert")
+_MASKED_KERNELS = ("sdpa", "eager")
+#: A tokenizer with fewer of the encoder's tokens than this was made for another encoder.
+_LEAST_VOCABULARY = 0.8
+#: Elements of a packed mask at a time (64 MB).
+_MASK_ELEMENTS = 1 << 26
+
+
+def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
+    """A BERT from scratch, sized for the data."""
+    require_division(width, heads)
+    config = BertConfig(
+        vocab_size=spec.vocab_size,
+        pad_token_id=spec.pad_id,
+        max_position_embeddings=spec.chunk_tokens,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertModel(config, add_pooling_layer=False)
+
+
+def require_division(states: int, heads: int) -> None:
+    """Refuse heads that do not divide the states of a token."""
+    if states % heads:
+        raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
+
+
+def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
+    """An encoder by name or folder. Safetensors only, and never code from the model's own repository.
+
+    Args:
+        name: on the Hugging Face hub, or a folder.
+        spec: what the encoder must be large enough for.
+        attention: implementation of the attention; None = the fastest that the family has everywhere.
+
+    Raises:
+        ConfigError: it is not there, is no encoder of text, or does not fit the data.
+    """
+    with _one_line(name), _silent():
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        _require_encoder(name, config)
+        options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+        model, found = AutoModel.from_pretrained(
+            name,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,  # the weights that are tuned; precision is the trainer's
+            output_loading_info=True,
+            **options,
+        )
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ConfigError(
+            f"NoteTransformer: pretrained {name!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}"
+        )
+    if hasattr(model, "pooler"):
+        model.register_module("pooler", None)  # its parameters would never get a gradient
+    _require_fit(name, model, spec)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {lines[0]}") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' bar and table of weights that an encoder does not need; what it lacks is refused."""
+    noise: Any = transformers_logging  # untyped
+    level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
+    noise.set_verbosity(logging.ERROR)
+    noise.disable_progress_bar()
+    try:
+        yield
+    finally:
+        noise.set_verbosity(level)
+        if bars:
+            noise.enable_progress_bar()
+
+
+def _require_encoder(name: str, config: PreTrainedConfig) -> None:
+    family = config.model_type
+    refused = f"NoteTransformer: pretrained {name!r} is a {family}"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(f"{refused}, an encoder with a decoder; choose an encoder such as BERT or ModernBERT")
+    if getattr(config, "is_decoder", False) or family not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ConfigError(f"{refused}, no bidirectional encoder of text; choose one such as BERT or ModernBERT")
+
+
+def _require_fit(name: str, model: PreTrainedModel, spec: DataSpec) -> None:
+    config: Any = model.config
+    limit = position_limit(model)
+    for option, needed, given in (
+        ("vocab_size", spec.vocab_size, config.vocab_size),
+        ("chunk_tokens", spec.chunk_tokens, limit),
+    ):
+        if given is not None and needed > given:
+            raise ConfigError(
+                f"NoteTransformer: pretrained {name!r} allows a {option} of {given}, but the data need {needed}"
+            )
+    pad = getattr(config, "pad_token_id", None)
+    if spec.vocab_size < _LEAST_VOCABULARY * config.vocab_size or pad not in (None, spec.pad_id):
+        raise ConfigError(
+            f"NoteTransformer: pretrained {name!r} knows {config.vocab_size} tokens and pads with {pad}, but the notes "
+            f"have {spec.vocab_size} and {spec.pad_id}; set data.notes.tokenizer to the encoder's own, {name}"
+        )
+
+
+def position_offset(model: PreTrainedModel) -> int:
+    """Position of a chunk's first token: RoBERTa and its heirs count from the one after that of padding."""
+    embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = embeddings.padding_idx if isinstance(embeddings, nn.Embedding) else None
+    return 0 if padding is None else padding + 1
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """The longest chunk that the encoder has positions for; None = any."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None or limit < 1 else int(limit) - position_offset(model)
+
+
+def encode(model: PreTrainedModel, words: Tensor, valid: Tensor) -> Tensor:
+    """States (C, L, states) of word vectors (C, L, states)."""
+    mask = valid.long()
+    if model.config.model_type == "longformer":
+        return _encode_longformer(model, words, mask)
+    states: Tensor = model(inputs_embeds=words, attention_mask=mask).last_hidden_state
+    return states
+
+
+def _encode_longformer(model: Any, words: Tensor, mask: Tensor) -> Tensor:
+    """Its windows need a whole number of them; its first token attends globally (Beltagy 2020, arXiv:2004.05150)."""
+    length = words.shape[1]
+    padding = -length % max(model.config.attention_window)
+    words, mask = nn.functional.pad(words, (0, 0, 0, padding)), nn.functional.pad(mask, (0, padding))
+    first = position_offset(model)
+    position = torch.arange(first, first + length + padding, device=words.device)
+    position[length:] = model.config.pad_token_id  # the windows may reach past the last position
+    everywhere = torch.zeros_like(mask)
+    everywhere[:, 0] = 1
+    states: Tensor = model(
+        inputs_embeds=words,
+        attention_mask=mask,
+        global_attention_mask=everywhere,
+        position_ids=position.expand(mask.shape),
+    ).last_hidden_state
+    return states[:, :length]
+
+
+def require_packing(model: PreTrainedModel) -> None:
+    """Refuse to pack where documents would leak into each other."""
+    family, kernel = model.config.model_type, model.config._attn_implementation
+    if family not in _PACKED:
+        raise ConfigError(
+            f"NoteTransformer: padding packed is not safe for {family}, whose attention takes no mask of documents; "
+            "use padding: groups"
+        )
+    if kernel not in _MASKED_KERNELS:
+        raise ConfigError(f"NoteTransformer: padding packed needs attention sdpa or eager, not {kernel}")
+
+
+def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tensor:
+    """States (R, P, states) of packed rows of word vectors: no document sees another, each has its own positions."""
+    rows = max(1, _MASK_ELEMENTS // packed.document.shape[1] ** 2)
+    states = []
+    for first in range(0, len(words), rows):
+        few = slice(first, first + rows)
+        masks = _masks(model, packed.document[few], words.dtype)
+        position = packed.position[few] + position_offset(model)
+        found = model(inputs_embeds=words[few], attention_mask=masks, position_ids=position)
+        states.append(found.last_hidden_state)
+    return torch.cat(states)
+
+
+def _masks(model: PreTrainedModel, document: Tensor, dtype: torch.dtype) -> Any:
+    """The mask as the family takes it.
+
+    ModernBERT would use one mask in all its layers: those of sliding attention must be given their own.
+    """
+    masks = {"full_attention": same_document(document)}
+    if model.config.model_type == "modernbert":
+        masks["sliding_attention"] = within(document, model.config.sliding_window)
+    if model.config._attn_implementation == "eager":  # adds the mask to the scores
+        masks = {kind: _additive(mask, dtype) for kind, mask in masks.items()}
+    return masks if len(masks) > 1 else masks["full_attention"]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -1,0 +1,93 @@
+"""How much of a pretrained encoder is trained, and what that costs: LoRA, freezing, checkpointing, compiling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ehrdl.errors import ConfigError, MissingExtraError
+
+#: What LoRA adapts: queries and values (Hu 2021, arXiv:2106.09685, section 7.1), by the names that families give them.
+_TARGETS = (
+    ("query", "value", "query_global", "value_global"),  # BERT, RoBERTa; Longformer has the global ones too
+    ("Wqkv",),  # ModernBERT projects all three at once
+    ("q_lin", "v_lin"),  # DistilBERT, XLM
+    ("query_proj", "value_proj"),  # DeBERTa-v2
+    ("q_proj", "v_proj"),
+    ("q", "v"),  # MPNet
+)
+_ADAPTER = "lora_"
+
+
+def freeze(model: PreTrainedModel) -> None:
+    """Train nothing of it, and drop nothing in it."""
+    model.requires_grad_(False)
+    model.train(False)
+
+
+def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) -> None:
+    """Put low-rank adapters into the attention's queries and values, in place; nothing else of the encoder trains.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ConfigError: the family's queries and values are not known.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise MissingExtraError("NoteTransformer: tune lora needs peft: pip install 'ehrdl[lora]'") from None
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = next(([name for name in names if name in linear] for names in _TARGETS if names[0] in linear), None)
+    if targets is None:
+        raise ConfigError(
+            f"NoteTransformer: tune lora does not know the attention of {model.config.model_type}; use full or frozen"
+        )
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)  # type: ignore[arg-type]
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_ADAPTER in name)
+
+
+def tuned_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Those that came trained and are trained further; adapters start from scratch."""
+    return [
+        parameter for name, parameter in model.named_parameters() if parameter.requires_grad and _ADAPTER not in name
+    ]
+
+
+def checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Keep one state a layer for the backward pass, and compute the rest twice."""
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(f"NoteTransformer: gradient_checkpointing: {model.config.model_type} has none; leave it out")
+    model.config.use_cache = False  # a decoder's, in BERT's configuration too; it would be said that it is turned off
+    kept: Any = model  # untyped in transformers
+    kept.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def compile_encoder(model: PreTrainedModel) -> None:
+    """Compile the forward pass, for all lengths at once. In place: the names of the weights stay as they are.
+
+    Raises:
+        ConfigError: the family cannot be compiled, or this machine has nothing to compile with.
+    """
+    if model.config.model_type == "longformer":  # it asks the device for its masks in the middle of a layer
+        raise ConfigError("NoteTransformer: compile: longformer cannot be compiled; leave it out")
+    if not torch.cuda.is_available():
+        _require_compiler()
+    compiled: Any = model
+    compiled.compile(dynamic=True)
+
+
+def _require_compiler() -> None:
+    from torch._inductor import exc
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except (exc.InvalidCxxCompiler, RuntimeError, OSError):
+        raise ConfigError(
+            "NoteTransformer: compile: no C++ compiler on this machine; install g++, or leave it out"
+        ) from None
