@@ -8,7 +8,8 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
-from ehrdl.models.base import Encoder
+from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.steps import lay_out
 
 #: Chunks are encoded in so many groups of like length.
 _GROUPS = 4
@@ -56,6 +57,13 @@ class NoteTransformer(nn.Module, Encoder):
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
         features, present = self.link_pool(self._chunks(batch.tokens, batch.token_valid), batch)
         return features, present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the vectors of the chunks that each sample reads, which know their note's age."""
+        chunks = self._chunks(batch.tokens, batch.token_valid)
+        features, present = self.link_pool(chunks, batch)
+        states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
+        return Steps(features, present, states, hours, valid)
 
     def attention(self, batch: Batch) -> Tensor:
         """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""
