@@ -6,11 +6,11 @@ from typing import Any
 
 from ehrdl.metrics.evaluate import DEEP
 
-_NONE = {"value": None, "low": None, "high": None}
-
 
 def present(scores: dict[str, Any], baseline: str | None) -> list[dict[str, Any]]:
     """Each stratum with its size and a row a model; empty where all samples are of one stratum, or nobody knows.
+
+    A stratum with too few events has no rows.
 
     Args:
         scores: an output's part of metrics.json.
@@ -25,10 +25,7 @@ def present(scores: dict[str, Any], baseline: str | None) -> list[dict[str, Any]
             "name": name,
             "n": part["n"],
             "events": part["events"],
-            "rows": [
-                {"name": model, **{key: part["models"].get(model, {}).get(key, _NONE) for key in ("auroc", "auprc")}}
-                for model in names
-            ],
+            "rows": [{"name": model, **part["models"][model]} for model in names if part["models"]],
         }
         for name, part in strata.items()
     ]
