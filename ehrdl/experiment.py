@@ -79,7 +79,7 @@ def run(
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines)
+    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim)
     folder.open()
     _write_cohort(folder, prepared, result)
     from ehrdl.training.logger import tracking
@@ -110,6 +110,7 @@ def _prepare(
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
     baselines: list[str],
+    optim: Optim,
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
@@ -123,9 +124,20 @@ def _prepare(
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
     prepared, result = prepare(data, task, folder.timed)
-    for spec in _variants(prepared.spec).values():
-        _try_to_build(model, spec)
+    networks = [_try_to_build(model, spec) for spec in _variants(prepared.spec).values()]
+    if optim.stages == 2:
+        _check_stages(networks, prepared.spec)
     return prepared, result, trainer, baselines
+
+
+def _check_stages(networks: list[Network], spec: DataSpec) -> None:
+    if not hasattr(networks[0], "start_from"):
+        name = type(networks[0]).__name__
+        raise ConfigError(f"optim.stages: 2, but {name} cannot start from other models (no `start_from`); set it to 1")
+    if len(networks) == 1:
+        say(
+            f"optim.stages: 2 needs notes and series; these data have {spec.modalities[0]} alone, so there is one stage"
+        )
 
 
 def prepare(
@@ -156,10 +168,10 @@ def prepare(
         return prepare(data, events, result), result
 
 
-def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> None:
+def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
     """Make the network once, so that a size that cannot be is said before the run folder is opened."""
     try:
-        model(spec)
+        return model(spec)
     except EhrdlError:
         raise
     except Exception as error:  # whatever torch says of an impossible size
@@ -207,13 +219,18 @@ def _fit(
         parts = fit_baselines(baselines, prepared, folder.folder, seeds[0])
     module = ClinicalDataModule(prepared, data.batch)
     outputs = [output.name for output in prepared.spec.outputs]
+    variants = _variants(prepared.spec)
     for seed in seeds:
-        for name, spec in _variants(prepared.spec).items():
+        start: dict[str, Any] = {}  # what `fused` starts from; stays empty where there is one stage
+        for name in sorted(variants, key=lambda name: name == "fused") if optim.stages == 2 else variants:
             with folder.timed(name):
                 curves = tracker.curves(f"{name}-seed{seed}")
-                fitted = fit(model, module, spec, optim, trainer, folder.folder, name, seed, curves)
+                begin = start if name == "fused" else None
+                fitted = fit(model, module, variants[name], optim, trainer, folder.folder, name, seed, curves, begin)
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
+            if optim.stages == 2:
+                start[name] = fitted
         pretrained_notes(folder.folder, seed).unlink(missing_ok=True)
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     return parts + (true_risk(prepared, rows, seeds[0]) if simulated else [])

@@ -226,12 +226,17 @@ def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
 
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
-    """SAMPLES with the groups `has_note` and `has_series`."""
+    """SAMPLES with the groups `has_note` and `has_series`, and where the data have both with `present`, their pair."""
     named = {True: "yes", False: "no"}
-    return samples.assign(
-        group_has_note=pd.Series(dataset.has_note()).map(named).to_numpy(),
-        group_has_series=pd.Series(dataset.has_series()).map(named).to_numpy(),
+    note, series = dataset.has_note(), dataset.has_series()
+    samples = samples.assign(
+        group_has_note=pd.Series(note).map(named).to_numpy(),
+        group_has_series=pd.Series(series).map(named).to_numpy(),
     )
+    if not (note.any() and series.any()):
+        return samples
+    present = np.select([note & series, note, series], ["notes and series", "notes only", "series only"], "neither")
+    return samples.assign(group_present=present.astype(object))
 
 
 def _spec(

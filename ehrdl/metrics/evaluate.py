@@ -14,6 +14,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
+from ehrdl.metrics.present import by_present
 
 METRICS: dict[str, Callable[..., Floats]] = {
     "auroc": auroc,
@@ -84,6 +85,8 @@ def evaluate(
     scopes = outcomes if len(outcomes) == 1 else [*outcomes, _pooled(outcomes)]
     point, draws = _score_all(scopes, n_bootstrap, seed, on_draws or (lambda _: None))
     results = {o.output: _describe(o, p, d, reference) for o, p, d in zip(outcomes, point, draws, strict=False)}
+    for outcome in outcomes:
+        results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed)
     n = len(outcomes)
     macro = _compare(_mean_scores(point[:n]), _mean_scores(draws[:n]), reference)
     micro = _compare(point[-1], draws[-1], reference)

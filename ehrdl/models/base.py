@@ -6,11 +6,34 @@ To add one, subclass it together with `torch.nn.Module` in a file of its own and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One modality as a whole and step by step: bins of a series, chunks of notes. T steps, padded.
+
+    Attributes:
+        features: (B, D), as `Encoder.forward` gives them.
+        present: (B,) bool, likewise.
+        states: (B, T, D), a vector a step, of the width of the features.
+        hours: (B, T), when the step was, relative to the prediction time; negative = before.
+        valid: (B, T) bool, a step that is there; none where the modality is absent.
+    """
+
+    features: Any
+    present: Any
+    states: Any
+    hours: Any
+    valid: Any
 
 
 class Encoder(ABC):
-    """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence."""
+    """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence.
+
+    One with a method `steps(batch) -> Steps` also serves a fusion that reads steps.
+    """
 
     width: int
 
@@ -20,9 +43,17 @@ class Encoder(ABC):
 
 
 class Fusion(ABC):
-    """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D)."""
+    """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D).
+
+    Attributes:
+        width: D of the result.
+        reads: what is joined. `features`: as above. `steps`: forward gets the `Steps` of notes and series as a third
+            argument. `logits`: in place of features each modality's own logits (B, K), and the result is the logits of
+            the sample (B, K): no head follows.
+    """
 
     width: int
+    reads: Literal["features", "steps", "logits"] = "features"
 
     @abstractmethod
     def forward(self, features: list[Any], present: list[Any]) -> Any:

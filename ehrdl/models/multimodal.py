@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.models.base import Encoder, Fusion, Head, Network
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder, Fusion, Head, Network, Steps
 from ehrdl.models.fusion import GatedFusion
 from ehrdl.models.head import LinearHead, MlpHead, masked_bce
 from ehrdl.models.note import NoteTransformer
@@ -23,7 +24,8 @@ class MultimodalModel(nn.Module, Network):
     together. Evidence of separate modalities adds up on the log-odds, so the fusion need only learn what they say
     together; and the loss of each linear head keeps a strong modality from hiding the others.
 
-    `spec.modalities` decides which encoders are built, so `notes_only` and `series_only` come of the same config.
+    A fusion that reads logits, such as `LateFusion`, gives the logits by itself: then nothing is summed and there is no
+    head. `spec.modalities` decides which encoders are built, so `notes_only` and `series_only` come of the same config.
 
     Args:
         spec: the data.
@@ -31,7 +33,7 @@ class MultimodalModel(nn.Module, Network):
         series: makes the series encoder.
         static: makes the encoder of the static features, which is always built.
         fusion: makes the fusion, given the widths of the encoders.
-        head: makes the head, given the width of the fusion.
+        head: makes the head, given the width of the fusion; not called where the fusion reads logits.
         auxiliary_weight: weight in the training loss of each modality's linear head by itself.
     """
 
@@ -51,9 +53,11 @@ class MultimodalModel(nn.Module, Network):
         self.static: Any = static(spec)
         widths = [encoder.width for encoder in self.encoders]
         self.fusion: Any = fusion(spec, widths)
-        self.head: Any = head(spec, self.fusion.width)
+        _require_steps(self.fusion, self.encoders[:-1])
+        self.head: Any = None if self.fusion.reads == "logits" else head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
         self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
+        self._started: list[nn.Module] = []
 
     @property
     def encoders(self) -> list[Any]:
@@ -62,11 +66,21 @@ class MultimodalModel(nn.Module, Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self.logits(*self.encode(batch))
+        return self.logits(*self._read(batch))
 
-    def logits(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """Logits (B, K) of the modalities' features; an absent modality adds nothing of its own."""
-        logits: Tensor = self.head(self.fusion(features, present))
+    def logits(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
+        """Logits (B, K) of the modalities' features; an absent modality adds nothing of its own.
+
+        Args:
+            features: (B, D_m) of each modality.
+            present: (B,) of each modality.
+            steps: those of notes and series, where the fusion reads steps.
+        """
+        if self.head is None:
+            late: Tensor = self.fusion([head(x) for head, x in zip(self.alone, features, strict=True)], present)
+            return late
+        more = [steps] if self.fusion.reads == "steps" else []
+        logits: Tensor = self.head(self.fusion(features, present, *more))
         for head, feature, has in zip(self.alone, features, present, strict=True):
             logits = logits + head.evidence(feature) * has.unsqueeze(1)
         return logits
@@ -76,16 +90,67 @@ class MultimodalModel(nn.Module, Network):
         features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
         return list(features), list(present)
 
+    def _read(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], list[Steps]]:
+        """What `encode` gives, and the steps of notes and series where the fusion reads them; each is encoded once."""
+        if self.fusion.reads != "steps":
+            return *self.encode(batch), []
+        steps = [encoder.steps(batch) for encoder in self.encoders[:-1]]
+        static, has_static = self.static(batch)
+        return [*(s.features for s in steps), static], [*(s.present for s in steps), has_static], steps
+
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that an encoder brought with it, to be tuned at a lower rate."""
         makers = [getattr(encoder, "pretrained_parameters", list) for encoder in self.encoders]
         return [parameter for maker in makers for parameter in maker()]
 
+    def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
+        """Take the encoders of other models, each with its linear head; of those with the same one, the first's.
+
+        Args:
+            others: fitted models, `notes_only` and `series_only`.
+
+        Returns:
+            The modalities that were taken of each; none where the shapes differ.
+        """
+        mine, taken = self._parts(), []
+        for other in others:
+            fitting = {name: part for name, part in other._parts().items() if name in mine and _fits(mine[name], part)}
+            for name, part in fitting.items():
+                mine[name].load_state_dict(part.state_dict())
+                self._started.append(mine.pop(name))
+            taken.append(list(fitting))
+        return taken
+
+    def started_parameters(self) -> list[nn.Parameter]:
+        """Those that `start_from` took."""
+        return [parameter for part in self._started for parameter in part.parameters()]
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """Each modality's encoder with its linear head."""
+        names = [name for name in ("note", "series", "static") if getattr(self, name) is not None]
+        pairs = zip(names, self.encoders, self.alone, strict=True)
+        return {name: nn.ModuleList([encoder, head]) for name, encoder, head in pairs}
+
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the logits, and of each modality's linear head where it is present."""
-        features, present = self.encode(batch)
-        loss = masked_bce(self.logits(features, present), batch.label)
+        features, present, steps = self._read(batch)
+        loss = masked_bce(self.logits(features, present, steps), batch.label)
         for head, feature, has in zip(self.alone, features, present, strict=True):
             label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
             loss = loss + self.auxiliary_weight * masked_bce(head(feature), label) / len(features)
         return loss
+
+
+def _require_steps(fusion: Any, encoders: list[Any]) -> None:
+    for encoder in encoders:
+        if fusion.reads == "steps" and not hasattr(encoder, "steps"):
+            raise ConfigError(
+                f"model.fusion: {type(fusion).__name__} reads the steps of notes and series, but "
+                f"{type(encoder).__name__} offers none; choose another fusion, or an encoder with `steps`"
+            )
+
+
+def _fits(mine: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have the same weights, but for their values."""
+    ours, theirs = mine.state_dict(), other.state_dict()
+    return {name: value.shape for name, value in ours.items()} == {name: x.shape for name, x in theirs.items()}

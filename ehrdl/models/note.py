@@ -14,10 +14,11 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
 from ehrdl.models import note_backbone as backbone
 from ehrdl.models import note_tuning as tuning
-from ehrdl.models.base import Encoder
+from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.note_pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
 from ehrdl.models.packing import equal_groups, length_groups, pack_tokens, round_up
+from ehrdl.models.steps import lay_out
 
 
 class NoteTransformer(nn.Module, Encoder):
@@ -112,6 +113,13 @@ class NoteTransformer(nn.Module, Encoder):
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
         features, present = self.link_pool(self.chunks(batch), batch)
         return features, present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the vectors of the chunks that each sample reads, which know their note's age."""
+        chunks = self.chunks(batch)
+        features, present = self.link_pool(chunks, batch)
+        states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
+        return Steps(features, present, states, hours, valid)
 
     def attention(self, batch: Batch) -> Tensor:
         """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
-from ehrdl.models.base import Encoder
+from ehrdl.models.base import Encoder, Steps
 
 N_SUMMARIES = 8
 #: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
@@ -79,18 +79,26 @@ class SeriesGRU(nn.Module, Encoder):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        steps = self.steps(batch)
+        return steps.features, steps.present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the state after each bin; a bin without an observation is no valid step."""
         present = batch.valid.any(dim=1)
         value = self.scale(batch.value, batch.channel)
-        states = [self.gru(self._inputs(value, batch))[0][:, -1]]
-        if self.summary is not None:
-            states.append(self.summary(summarise(value, batch, self.scale.n_channels, self.window_hours)))
-        features = self.features(self.dropout(torch.cat(states, dim=1)))
-        return features * present.unsqueeze(1), present
-
-    def _inputs(self, value: Tensor, batch: Batch) -> Tensor:
-        """What the GRU reads (B, T, inputs): value, mask and time since last of numbers; counts of events."""
         cells = grid(value, batch, self.scale.n_channels, self.n_bins, self.bin_hours)
-        numbers = [cells.value, cells.observed.to(value.dtype), cells.since]
+        states = self.gru(self._inputs(cells))[0]
+        parts = [states[:, -1]]
+        if self.summary is not None:
+            parts.append(self.summary(summarise(value, batch, self.scale.n_channels, self.window_hours)))
+        features = self.features(self.dropout(torch.cat(parts, dim=1)))
+        hours = torch.arange(1 - self.n_bins, 1, device=value.device) * self.bin_hours  # where each bin ends
+        valid = cells.count.sum(dim=2) > 0
+        return Steps(features * present.unsqueeze(1), present, states, hours.expand_as(valid), valid)
+
+    def _inputs(self, cells: Grid) -> Tensor:
+        """What the GRU reads (B, T, inputs): value, mask and time since last of numbers; counts of events."""
+        numbers = [cells.value, cells.observed.to(cells.value.dtype), cells.since]
         counts = cells.count[..., self.event].log1p()
         return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
 

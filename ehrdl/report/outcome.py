@@ -9,7 +9,9 @@ import numpy as np
 from ehrdl.metrics.calibration import calibration_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import BAYES, DEEP, Outcome
+from ehrdl.metrics.present import PRESENT
 from ehrdl.models.score import NOT_DEPLOYABLE
+from ehrdl.report.present import present
 
 N_DRAWN = 6
 MIN_EVENTS = 10
@@ -54,6 +56,7 @@ def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
         "not_deployable": [name for name in ranked if name in NOT_DEPLOYABLE],
         "differences": differences(scores["differences"], reference),
         "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
+        "present": present(scores, baseline),
         "groups": _groups(outcome, reference),
     }
 
@@ -202,7 +205,7 @@ def _groups(outcome: Outcome, reference: str) -> list[dict[str, Any]]:
     """Size, events, mean risk and AUROC of the reference in each group of each `group_*` column."""
     result = []
     for column in outcome.rows.columns:
-        if column.startswith("group_"):
+        if column.startswith("group_") and column != PRESENT:  # which has a table of its own
             values = outcome.rows[column].astype(object)
             text = values.where(values.notna(), "unknown").astype(str).to_numpy()
             sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))

@@ -45,6 +45,9 @@ class Optim:
         pretrain_epochs: passes over the training subjects' notes in which the note encoder learns to guess hidden
             words, before any label is seen; 0 = none.
         pretrain_lr: peak learning rate of these passes.
+        stages: 1 fits every model from the start; 2 fits `notes_only` and `series_only` first, and `fused` from their
+            encoders.
+        stage_lr_factor: the rate in the second stage of what `fused` took over, as a share of its rate in the first.
     """
 
     lr: float = 1e-3
@@ -56,6 +59,8 @@ class Optim:
     pretrained_lr_factor: float = 0.05
     pretrain_epochs: int = 0
     pretrain_lr: float = 3e-3
+    stages: Literal[1, 2] = 1
+    stage_lr_factor: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
@@ -70,6 +75,10 @@ class Optim:
             raise ConfigError(f"optim.ema_decay: {self.ema_decay} is not between 0 and 1")
         if self.selection not in ("averaged", "best_tuning"):
             raise ConfigError(f"optim.selection: {self.selection!r} is not one of averaged, best_tuning")
+        if self.stages not in (1, 2):
+            raise ConfigError(f"optim.stages: {self.stages!r} is not one of 1, 2")
+        if not 0 < self.stage_lr_factor <= 1:
+            raise ConfigError(f"optim.stage_lr_factor: {self.stage_lr_factor} is not in (0, 1]")
         if self.patience < 1:
             raise ConfigError(f"optim.patience: {self.patience} is below 1")
 

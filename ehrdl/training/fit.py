@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ def fit(
     name: str,
     seed: int,
     loggers: Sequence[Logger] = (),
+    start: Mapping[str, LitClassifier] | None = None,
 ) -> LitClassifier:
     """Fit one network, or load it if this run has fitted it already.
 
@@ -128,6 +129,7 @@ def fit(
         name: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
         seed: of its weights, its dropout and the order of its samples.
         loggers: of its curves, beside the CSV file that is always written.
+        start: fitted models, by name, whose encoders this one starts from; by default it starts from nothing.
     """
     stem = f"{name}-seed{seed}"
     final = folder / "checkpoints" / f"{stem}.ckpt"
@@ -138,7 +140,9 @@ def fit(
             model.load_state_dict(torch.load(final, weights_only=True, map_location="cpu")["state_dict"])
             return model
         encoder = getattr(model.network, "note", None)
-        if optim.pretrain_epochs and encoder is not None:
+        if start:
+            _start_from(model, start, stem)
+        elif optim.pretrain_epochs and encoder is not None:
             with _interruptible():
                 pretrain(encoder, data.prepared, optim, trainer, pretrained_notes(folder, seed), seed)
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
@@ -161,6 +165,13 @@ def fit(
         _remove(scratch)
     say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {_kept_score(shell, callbacks):.3f}")
     return model
+
+
+def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: str) -> None:
+    """Take the weights of fitted models, and say whose."""
+    taken = model.network.start_from([other.network for other in start.values()])
+    parts = [f"{name} ({', '.join(names)})" for name, names in zip(start, taken, strict=True) if names]
+    say(f"{stem}: starts from {' and '.join(parts) or 'nothing, since the shapes of all encoders differ'}")
 
 
 def pretrained_notes(folder: Path, seed: int) -> Path:

@@ -109,26 +109,29 @@ class LitClassifier(pl.LightningModule):
         return int(min(limits, default=n_steps))
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters by whether they decay, and by whether they come pretrained (a fraction of the rate)."""
-        pretrained = set(getattr(self.network, "pretrained_parameters", list)())
+        """Parameters by whether they decay, and by whether they come fitted already (a fraction of the rate)."""
+        optim = self.optim
+        pretrained = dict.fromkeys(getattr(self.network, "pretrained_parameters", list)(), optim.pretrained_lr_factor)
+        started = dict.fromkeys(getattr(self.network, "started_parameters", list)(), optim.stage_lr_factor)
         embeddings = {
             id(parameter)
             for module in self.network.modules()
             if isinstance(module, nn.Embedding)
             for parameter in module.parameters()
         }
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for parameter in self.network.parameters():
             if parameter.requires_grad:
                 decays = parameter.ndim > 1 and id(parameter) not in embeddings
-                groups.setdefault((decays, parameter in pretrained), []).append(parameter)
+                factor = pretrained.get(parameter, 1.0) * started.get(parameter, 1.0)
+                groups.setdefault((decays, factor), []).append(parameter)
         return [
             {
                 "params": members,
-                "weight_decay": self.optim.weight_decay if decays else 0.0,
-                "lr": self.optim.lr * (self.optim.pretrained_lr_factor if comes_pretrained else 1.0),
+                "weight_decay": optim.weight_decay if decays else 0.0,
+                "lr": optim.lr * factor,
             }
-            for (decays, comes_pretrained), members in groups.items()
+            for (decays, factor), members in groups.items()
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -189,3 +189,19 @@ def test_prepare_reads_the_configuration_of_a_training_and_finds_what_is_there(h
     assert f"EVENTS: {hospital.events}" in said
     assert sorted(path.name for path in cache.iterdir()) == there
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_present_is_one_of_four_where_the_data_have_notes_and_series(hospital):
+    samples, dataset = hospital.prepared.samples, hospital.prepared.dataset
+    note, series = dataset.has_note(), dataset.has_series()
+    assert note.any() and not note.all() and series.any()
+    pairs = {(True, True): "notes and series", (True, False): "notes only", (False, True): "series only"}
+    expected = [pairs.get((bool(a), bool(b)), "neither") for a, b in zip(note, series, strict=True)]
+    assert samples.group_present.tolist() == expected
+
+
+def test_data_without_any_note_in_sight_say_nothing_of_what_is_present(hospital):
+    blind = replace(hospital.config, window=replace(hospital.config.window, note_hours=0.001))
+    samples = prepare(blind, hospital.events, hospital.result).samples
+    assert set(samples.group_has_note) == {"no"}
+    assert "group_present" not in samples

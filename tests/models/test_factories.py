@@ -75,6 +75,23 @@ def test_default_encoder_can_be_overridden_without_naming_it(spec):
     assert model.series.width == 48
 
 
+@pytest.mark.parametrize(
+    ("path", "option", "value"),
+    [
+        ("ehrdl.models.fusion.GatedFusion", "width", 48),
+        ("ehrdl.models.fusion.ConcatFusion", "width", 48),
+        ("ehrdl.models.cross_attention.CrossAttentionFusion", "width", 48),
+        ("ehrdl.models.fusion.LateFusion", "modality_dropout", 0.3),
+    ],
+)
+def test_every_fusion_is_named_by_its_path_with_its_options(spec, random_batch, path, option, value):
+    fusion = f"--model.init_args.fusion={path}", f"--model.init_args.fusion.init_args.{option}={value}"
+    model = _parse("--model=ehrdl.models.multimodal.MultimodalModel", *fusion)(spec)
+    assert f"{type(model.fusion).__module__}.{type(model.fusion).__name__}" == path
+    assert (model.fusion.width if option == "width" else model.fusion.drop.probability) == value
+    assert model(random_batch(4)).shape == (4, 2)
+
+
 def test_one_config_gives_a_model_for_each_choice_of_modalities(spec, config):
     make = _parse("--config", config)
     assert make(spec.only("note")).series is None

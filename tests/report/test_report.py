@@ -36,6 +36,7 @@ def fake_predictions(n_subjects=500, outputs=("readmission_30d",)):
     base["group_race"] = rng.choice(["WHITE", "BLACK", "ASIAN", "HISPANIC"], n, p=[0.7, 0.2, 0.07, 0.03])
     base.loc[rng.random(n) < 0.05, "group_race"] = None
     base["group_has_note"] = rng.choice(["yes", "no"], n, p=[0.9, 0.1])
+    base["group_present"] = np.where(base["group_has_note"] == "yes", "notes and series", "series only")
     frames = []
     for output in outputs:
         risk = -2.4 + 1.0 * frailty + 0.5 * rng.normal(size=n)

@@ -1,0 +1,93 @@
+"""How well each model ranks where notes and series are both there, one alone, or neither."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.discrimination import Floats, auprc, auroc
+
+#: The column of SAMPLES and PREDICTIONS that says what a sample has, and its values.
+PRESENT = "group_present"
+STRATA = ("notes and series", "notes only", "series only", "neither")
+#: A stratum with fewer events, or fewer others, is counted and not scored.
+MIN_EVENTS = 10
+_METRICS = {"auroc": auroc, "auprc": auprc}
+
+
+def by_present(rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, seed: int) -> dict[str, Any]:
+    """AUROC and AUPRC of every model in each stratum of `group_present`, with subject-clustered 95 % intervals.
+
+    Args:
+        rows: (n) subject_id, label, and `group_present` where the data have notes and series.
+        prob: model -> (seeds, n).
+        n_bootstrap: draws of subjects, which all models and strata share.
+        seed: of the draws.
+
+    Returns:
+        Stratum -> n, events, subjects, and `models`: model -> metric -> value (mean over seeds), low, high. `models`
+        is empty where there are fewer than `MIN_EVENTS` events or others; no stratum at all without the column.
+    """
+    if PRESENT not in rows:
+        return {}
+    members = {name: (rows[PRESENT] == name).to_numpy(bool) for name in STRATA}
+    label = rows["label"].to_numpy(np.float64)
+    scored = {name: member for name, member in members.items() if _enough(label[member])}
+    draws = _draws(rows["subject_id"].to_numpy(), label, prob, scored, n_bootstrap, seed) if scored else {}
+    return {
+        name: {
+            "n": int(member.sum()),
+            "events": int(label[member].sum()),
+            "subjects": int(rows["subject_id"][member].nunique()),
+            "models": {
+                model: {
+                    metric: _estimate(_mean(score, label, seeds, member), draws[name, model, metric])
+                    for metric, score in _METRICS.items()
+                }
+                for model, seeds in prob.items()
+                if name in scored
+            },
+        }
+        for name, member in members.items()
+        if member.any()
+    }
+
+
+def _enough(label: Floats) -> bool:
+    events = int(label.sum())
+    return min(events, len(label) - events) >= MIN_EVENTS
+
+
+def _draws(
+    subject: np.ndarray,
+    label: Floats,
+    prob: dict[str, Floats],
+    members: dict[str, np.ndarray],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[tuple[str, str, str], Floats]:
+    """Values (R,) in every draw, by stratum, model and metric; NaN where a stratum's draw has one class."""
+    subjects, place = np.unique(subject, return_inverse=True)
+    blocks: dict[tuple[str, str, str], list[Floats]] = {}
+    for counts in subject_draws(len(subjects), n_bootstrap, seed, len(label)):
+        for name, member in members.items():
+            weight = counts[:, place[member]]
+            for model, seeds in prob.items():
+                for metric, score in _METRICS.items():
+                    values = _mean(score, label, seeds, member, weight)
+                    blocks.setdefault((name, model, metric), []).append(values)
+    return {key: np.concatenate(parts) for key, parts in blocks.items()}
+
+
+def _mean(score: Any, label: Floats, seeds: Floats, member: np.ndarray, weight: Floats | None = None) -> Floats:
+    """Mean over seeds, a number a row of `weight`."""
+    return np.asarray(np.mean([score(label[member], row[member], weight) for row in seeds], axis=0))
+
+
+def _estimate(value: Floats, draws: Floats) -> dict[str, float | None]:
+    low, high = interval(draws)
+    numbers = {"value": float(value), "low": low, "high": high}
+    return {key: number if np.isfinite(number) else None for key, number in numbers.items()}
