@@ -51,16 +51,24 @@ class NoteTransformer(nn.Module, Encoder):
         self.phrases = None if pretrained else Phrases(width)
         self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
+        # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
+        n_kinds = len(spec.note_kinds)
+        self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
-        features, present = self.link_pool(self._chunks(batch.tokens, batch.token_valid), batch)
+        features, present = self.link_pool(self._vectors(batch), batch)
         return features, present
 
     def attention(self, batch: Batch) -> Tensor:
         """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""
-        _, weight = self.link_pool.weigh(self._chunks(batch.tokens, batch.token_valid), batch)
+        _, weight = self.link_pool.weigh(self._vectors(batch), batch)
         return weight
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        """Chunk vectors (C, D), which know of what kind of note they are."""
+        chunks = self._chunks(batch.tokens, batch.token_valid)
+        return chunks if self.kinds is None else chunks + self.kinds(batch.kind).to(chunks.dtype)
 
     def _chunks(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Chunk vectors (C, D), encoded in groups of like length.
