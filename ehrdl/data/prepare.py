@@ -138,22 +138,24 @@ def _notes(
     if not len(opened):
         return None, None, None
     _say_sections(read_json(texts / "sections.json"))
-    name = data.notes.tokenizer
-    if name is None:
-        fitted = key | {
-            "subjects": digest(train_subjects.tolist()),
-            "vocab_size": data.notes.vocab_size,
-            "fit": vocab.VERSION,
-        }
-        size = data.notes.vocab_size
-        name = str(
-            cached(
-                data.prepare, "tokenizer", fitted, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out)
-            )
-        )
+    name = str(_tokenizer(data, opened, key, train_subjects))
     words, frame = tokenized(data, events, name)
     assert words is not None
     return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects)), name
+
+
+def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
+    """The folder of the tokenizer: the given one, as it reads notes here, or one that is fitted on training notes."""
+    if data.notes.tokenizer is not None:
+        given = vocab.load_tokenizer(data.notes.tokenizer)
+
+        def save(out: Path) -> None:
+            given.save_pretrained(str(out))
+
+        return cached(data.prepare, "tokenizer", {"given": digest(given.backend_tokenizer.to_str())}, save)
+    size = data.notes.vocab_size
+    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "fit": vocab.VERSION}
+    return cached(data.prepare, "tokenizer", key, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out))
 
 
 def _say_sections(found: dict[str, dict[str, int]]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehrdl.batch import ChannelSpec
+from ehrdl.data.blanks import with_blanks
 from ehrdl.data.notes import OTHER, Notes, bodies, kind_name
 from ehrdl.data.store import Store
 from ehrdl.errors import ConfigError
@@ -85,7 +86,7 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """A Hugging Face fast tokenizer by hub name or local folder.
+    """A Hugging Face fast tokenizer by hub name or local folder, which reads the blank `___` as one token.
 
     Raises:
         ConfigError: it is not there, has no fast form, or lacks the tokens that frame a chunk.
@@ -102,8 +103,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} has no {token.removesuffix('_id')}")
-    fast: PreTrainedTokenizerFast = tokenizer
-    return fast
+    return with_blanks(tokenizer)
 
 
 def fit_kinds(notes: Notes, train_subjects: np.ndarray) -> tuple[str, ...]:
