@@ -25,7 +25,8 @@ import torch
 from cohort import Cohort, channel_specs
 from measure import show
 
-from ehrdl.data.collate import Collate, NoteFrame
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.notes import Notes
 from ehrdl.data.sampler import LengthBuckets, Loader

@@ -45,6 +45,8 @@ class DataSpec:
         window_hours: length of the series window before the prediction time [h].
         vocab_size, pad_id, chunk_tokens: of the tokenised notes; 0 where there are none.
         prevalence: share of positives on the training split, an output each.
+        note_kinds: what `Batch.kind` counts: the types of notes, such as `discharge//AD`, with the section where notes
+            are split; the first is `other`. Empty = kinds are unknown, as in runs of before there were any.
     """
 
     modalities: tuple[str, ...]
@@ -58,6 +60,7 @@ class DataSpec:
     chunk_tokens: int
     outputs: tuple[OutputSpec, ...]
     prevalence: tuple[float, ...]
+    note_kinds: tuple[str, ...] = ()
 
     def only(self, *modalities: str) -> DataSpec:
         """The same data, read through fewer modalities."""
@@ -98,6 +101,7 @@ class Batch:
         static: (B, S) float32, no NaN: a missing value has its indicator.
         tokens: (C, L) int64, note chunks as one flat list, C a multiple of 8; each is encoded once.
         token_valid: (C, L) bool, a real token.
+        kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for what is no kind of its own and for filler chunks.
         link_chunk: (E,) int64, which chunk …
         link_sample: (E,) int64, … is read by which sample; B for the filler chunks, so pool into B + 1 rows.
         link_hours: (E,) float32, how old that note is [h], negative = before the prediction time.
@@ -112,6 +116,7 @@ class Batch:
     static: Any
     tokens: Any
     token_valid: Any
+    kind: Any
     link_chunk: Any
     link_sample: Any
     link_hours: Any
@@ -129,6 +134,7 @@ class Batch:
             "valid": (n_samples, n_observations),
             "static": (n_samples, self.static.shape[-1]),
             "token_valid": (n_chunks, n_tokens),
+            "kind": (n_chunks,),
             "link_chunk": (n_links,),
             "link_sample": (n_links,),
             "link_hours": (n_links,),

@@ -19,6 +19,7 @@ SPEC = DataSpec(
     chunk_tokens=16,
     outputs=(OutputSpec("death"), OutputSpec("readmission")),
     prevalence=(0.05, 0.12),
+    note_kinds=("other", "discharge//DS"),
 )
 
 
@@ -33,6 +34,7 @@ def batch(**changes):
         "static": torch.zeros(2, 2),
         "tokens": torch.arange(32).reshape(8, 4),
         "token_valid": torch.ones(8, 4, dtype=torch.bool),
+        "kind": torch.tensor([2, 1, 0, 0, 0, 0, 0, 0]),
         "link_chunk": torch.tensor([0, 1, 1, 2, 3, 4, 5, 6, 7]),
         "link_sample": torch.tensor([0, 0, 1, 2, 2, 2, 2, 2, 2]),
         "link_hours": torch.tensor([-9.0, -1.0, -3.0, 0, 0, 0, 0, 0, 0]),
@@ -48,6 +50,7 @@ WRONG = {
     "valid": torch.zeros(3, 3, dtype=torch.bool),
     "static": torch.zeros(2),
     "token_valid": torch.ones(8, 5, dtype=torch.bool),
+    "kind": torch.zeros(9, dtype=torch.int64),
     "link_sample": torch.zeros(8, dtype=torch.int64),
     "link_hours": torch.zeros(10),
     "label": torch.zeros(3, 1),
@@ -63,8 +66,9 @@ def test_a_tensor_of_another_shape_is_refused_by_name(name):
 @pytest.mark.parametrize("n_chunks", [0, 7, 12])
 def test_the_number_of_chunks_is_a_positive_multiple_of_8(n_chunks):
     tokens = torch.zeros(n_chunks, 4, dtype=torch.int64)
+    kind = torch.zeros(n_chunks, dtype=torch.int64)
     with pytest.raises(ValueError, match=f"{n_chunks} chunks"):
-        batch(tokens=tokens, token_valid=tokens > 0)
+        batch(tokens=tokens, token_valid=tokens > 0, kind=kind)
 
 
 def test_a_batch_without_static_features_or_labels_has_width_0():
@@ -78,7 +82,7 @@ def test_to_applies_a_floating_type_to_floating_tensors_alone():
     assert {name for name, kind in kinds.items() if kind == torch.float16} == {
         "value", "hours", "static", "link_hours", "label"
     }  # fmt: skip
-    assert {kinds[name] for name in ("row", "channel", "tokens", "link_chunk", "link_sample")} == {torch.int64}
+    assert {kinds[name] for name in ("row", "channel", "tokens", "kind", "link_chunk", "link_sample")} == {torch.int64}
     assert {kinds[name] for name in ("valid", "token_valid")} == {torch.bool}
 
 
@@ -93,6 +97,7 @@ def test_repeat_copies_in_order_and_offsets_links():
     assert twice.row.tolist() == [4, 9, 4, 9]
     assert twice.value.shape == (4, 3)
     assert twice.tokens.shape == (16, 4)
+    assert twice.kind.tolist() == [2, 1, 0, 0, 0, 0, 0, 0] * 2
     assert twice.link_chunk.tolist() == [0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15]
     # Fillers pool into row 2 B = 4 of the repeated batch; the second copy's samples are 2 and 3.
     assert twice.link_sample.tolist() == [0, 0, 1, 4, 4, 4, 4, 4, 4, 2, 2, 3, 4, 4, 4, 4, 4, 4]
@@ -119,6 +124,11 @@ def test_a_spec_survives_json_and_a_weights_only_checkpoint(tmp_path):
     assert DataSpec.from_dict(json.loads(json.dumps(SPEC.to_dict(), allow_nan=False))) == SPEC
     torch.save({"spec": SPEC.to_dict()}, tmp_path / "model.ckpt")
     assert DataSpec.from_dict(torch.load(tmp_path / "model.ckpt", weights_only=True)["spec"]) == SPEC
+
+
+def test_the_spec_of_a_run_of_before_there_were_kinds_of_notes_still_loads():
+    old = {name: value for name, value in SPEC.to_dict().items() if name != "note_kinds"}
+    assert DataSpec.from_dict(old) == replace(SPEC, note_kinds=())
 
 
 def test_only_narrows_the_modalities_and_nothing_else():

@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ehrdl.batch import Batch
 from ehrdl.clinical import concepts
-from ehrdl.data.collate import Collate, NoteFrame
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.notes import open_notes
 from ehrdl.data.notes_build import collect, tokenize

@@ -16,7 +16,11 @@ STEPS = {
     "events": {"ehrdl/data/events.py": ["EventsWriter"]},
     "staging": {"ehrdl/data/staging.py": []},
     "series": {"ehrdl/data/store.py": ["build"]},
-    "notes": {"ehrdl/data/notes_build.py": ["collect", "tokenize"]},
+    "notes": {
+        "ehrdl/data/notes_build.py": ["collect", "tokenize"],
+        "ehrdl/data/notes.py": ["write_sections"],
+        "ehrdl/data/sections.py": [],
+    },
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},

@@ -6,7 +6,7 @@ data lack is read as missing; what they have and the run never saw is left out. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
     words, frame = None, None
     if fitted.tokenizer and "note" in spec.modalities:
         words, frame = tokenized(data, events, fitted.tokenizer)
+        frame = replace(frame, kinds=spec.note_kinds)
     static = static_features(samples, subject_facts(events), series)
     dataset = SampleDataset(samples, static, series, words, data.window, spec.channels)
     samples = with_presence(samples, dataset)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ehrdl.data.collate import NoteFrame, padded_chunks, padded_observations, padded_tokens
+from ehrdl.data.chunks import Cutter, NoteFrame
+from ehrdl.data.collate import padded_chunks, padded_observations, padded_tokens
 from ehrdl.data.dataset import SampleDataset
 
 
@@ -23,6 +24,8 @@ class TokenBudget:
 
     def __init__(self, dataset: SampleDataset, frame: NoteFrame | None, tokens: int) -> None:
         self.dataset, self.frame, self.tokens = dataset, frame, tokens
+        notes = dataset.notes
+        self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, rows: np.ndarray) -> int:
         """How many of some SAMPLES rows, from the first on, fit into one batch; at least one, however long it is."""
@@ -38,15 +41,14 @@ class TokenBudget:
     def _note_tokens(self, rows: np.ndarray) -> np.ndarray:
         """C x L of a batch of the first 1, 2, … rows, exactly."""
         n_chunks, longest = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        notes, frame = self.dataset.notes, self.frame
-        if notes is not None and notes.tokens is not None and frame is not None:
+        if self.cutter is not None:
             note, n_notes = self.dataset.seen_notes(rows)
-            distinct, first = np.unique(note, return_index=True)
-            sample = np.repeat(np.arange(len(rows)), n_notes)[first]  # the one that brings the note into the batch
-            length = notes.tokens.lengths[distinct].astype(np.int64)
-            np.add.at(n_chunks, sample, frame.n_chunks(length))
-            np.maximum.at(longest, sample, np.minimum(length, frame.room))
-        chunk_tokens = frame.chunk_tokens if frame else None
+            read = self.cutter.read(note, n_notes)
+            chunk, first = np.unique(read.chunk, return_index=True)
+            sample = np.repeat(np.arange(len(rows)), n_notes)[read.pair[first]]  # which brings it into the batch
+            n_chunks += np.bincount(sample, minlength=len(rows))
+            np.maximum.at(longest, sample, read.pieces.length[chunk])
+        chunk_tokens = self.frame.chunk_tokens if self.frame else None
         width = padded_tokens(np.maximum.accumulate(longest), chunk_tokens)
         size: np.ndarray = padded_chunks(np.cumsum(n_chunks)) * width
         return size

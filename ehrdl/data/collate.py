@@ -1,45 +1,25 @@
 """Items to one `Batch`: series padded, note chunks as one flat list in which each chunk stands once.
 
-Letters: B samples · N observations · C chunks · L tokens a chunk, as in `Batch`; P pairs of a sample and a note of it.
+Letters: B samples · N observations · C chunks · L tokens a chunk, as in `Batch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from ehrdl.batch import Batch
-from ehrdl.data.dataset import Item, Items, positions
+from ehrdl.data.chunks import NOTHING_READ, Cutter, NoteFrame, Read
+from ehrdl.data.dataset import Item, Items
 from ehrdl.data.notes import Notes
 
 #: Lengths are rounded up, so that a batch has few distinct shapes (a compiled model would recompile for each).
 _OBSERVATIONS = 32
 _TOKENS = 16
 _CHUNKS = 8
-
-
-@dataclass(frozen=True)
-class NoteFrame:
-    """How notes become chunks: ids of the framing tokens, and tokens a chunk with them."""
-
-    pad_id: int
-    cls_id: int
-    sep_id: int
-    chunk_tokens: int
-
-    @property
-    def room(self) -> int:
-        """Tokens of a note that fit between the two that frame a chunk."""
-        return self.chunk_tokens - 2
-
-    def n_chunks(self, length: np.ndarray) -> np.ndarray:
-        """How many chunks notes of so many tokens are cut into; an empty note has none."""
-        n_chunks: np.ndarray = -(-length // self.room)
-        return n_chunks
 
 
 class Collate:
@@ -52,6 +32,7 @@ class Collate:
 
     def __init__(self, notes: Notes | None, frame: NoteFrame | None) -> None:
         self.notes, self.frame = notes, frame
+        self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, items: Items | Sequence[Item]) -> Batch:
         """The batch of some items, in their order."""
@@ -62,50 +43,43 @@ class Collate:
 
     def _links(self, items: Items) -> dict[str, np.ndarray]:
         """Chunks, each once, and which sample reads which; fillers have one valid token and link to sample B."""
-        note, pair = _distinct(items.note)
-        n_pieces, length = self._pieces(note)
-        first = np.cumsum(n_pieces) - n_pieces
-        n_chunks = int(n_pieces.sum())
+        read = self.cutter.read(items.note, items.n_notes) if self.cutter else NOTHING_READ
+        is_read = np.zeros(len(read.pieces.length), bool)
+        is_read[read.chunk] = True
+        n_chunks = int(is_read.sum())
         filler = np.arange(n_chunks, padded_chunks(n_chunks))
-        n_links = n_pieces[pair]  # (P,): a sample is linked to all chunks of each of its notes
         sample = np.repeat(np.arange(len(items.row)), items.n_notes)
-        tokens, token_valid = self._frame(note, length, n_chunks + len(filler))
+        tokens, token_valid = self._frame(read, is_read, n_chunks + len(filler))
         return {
             "tokens": tokens,
             "token_valid": token_valid,
-            "link_chunk": np.concatenate([positions(first[pair], n_links), filler]),
-            "link_sample": np.concatenate([np.repeat(sample, n_links), np.full(len(filler), len(items.row))]),
-            "link_hours": np.concatenate([np.repeat(items.note_hours, n_links), np.zeros(len(filler), np.float32)]),
+            "kind": np.concatenate([read.pieces.kind[is_read], np.zeros_like(filler)]),
+            "link_chunk": np.concatenate([(np.cumsum(is_read) - 1)[read.chunk], filler]),
+            "link_sample": np.concatenate([sample[read.pair], np.full(len(filler), len(items.row))]),
+            "link_hours": np.concatenate([items.note_hours[read.pair], np.zeros(len(filler), np.float32)]),
         }
 
-    def _pieces(self, note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many chunks each note is cut into, and the note tokens in each chunk; an empty note has no chunk."""
-        if not len(note):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        assert self.notes is not None and self.notes.tokens is not None and self.frame is not None
-        length, room = self.notes.tokens.lengths[note].astype(np.int64), self.frame.room
-        n_pieces = self.frame.n_chunks(length)
-        before = positions(np.zeros_like(n_pieces), n_pieces) * room
-        return n_pieces, np.minimum(np.repeat(length, n_pieces) - before, room)
-
-    def _frame(self, note: np.ndarray, length: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (C, L) and their mask: the whole notes in pieces that fit between the framing tokens.
+    def _frame(self, read: Read, is_read: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (C, L) and their mask: what is read of the notes, in pieces that fit between the framing tokens.
 
         Args:
-            note: the notes, in the order of their chunks.
-            length: note tokens in each chunk that is no filler.
+            read: the notes, cut.
+            is_read: which of the pieces any sample reads.
             n_chunks: C, with fillers.
         """
-        pad = self.frame.pad_id if self.frame else 0
+        length = read.pieces.length[is_read]
         width = int(padded_tokens(length.max(initial=0), self.frame.chunk_tokens if self.frame else None))
-        tokens = np.full((n_chunks, width), pad, np.int64)
+        tokens = np.full((n_chunks, width), self.frame.pad_id if self.frame else 0, np.int64)
         n_valid = np.ones(n_chunks, np.int64)
         n_valid[: len(length)] = length + 2
         valid = np.arange(width) < n_valid[:, None]
         if len(length):
             assert self.notes is not None and self.notes.tokens is not None and self.frame is not None
+            inner = self.notes.tokens.flat(read.note)
             real = tokens[: len(length)]
-            real[:, 1:-1][valid[: len(length), 2:]] = self.notes.tokens.flat(note)
+            real[:, 1:-1][valid[: len(length), 2:]] = (
+                inner if is_read.all() else inner[np.repeat(is_read, read.pieces.length)]
+            )
             real[:, 0] = self.frame.cls_id
             real[np.arange(len(length)), length + 1] = self.frame.sep_id
         return tokens, valid
@@ -121,15 +95,6 @@ def _series(items: Items) -> dict[str, np.ndarray]:
         arrays[name] = np.zeros(valid.shape, kind)
         arrays[name].reshape(-1)[place] = getattr(items, name)
     return arrays
-
-
-def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The notes of all pairs in the order in which they first appear, and which of them each pair (P,) is."""
-    found, first, pair = np.unique(note, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return found[order], rank[pair]
 
 
 def padded_observations(longest: Any) -> Any:

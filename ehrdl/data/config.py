@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from ehrdl.data.sources.base import Source
 from ehrdl.data.split import Split
 from ehrdl.data.window import Window
 from ehrdl.engine import Prepare
 from ehrdl.errors import ConfigError
+
+#: Which chunks of a sample are kept, of all chunks of its notes from the oldest on.
+Choice = Literal["latest", "first_and_last", "even"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,23 @@ class NoteOptions:
         vocab_size: size of the fitted vocabulary.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
         mask_sections: headers, such as `Discharge Disposition`, whose section is cut from discharge summaries before
-            any model reads them; up to the next line that is a header alone.
+            any model reads them; up to the next heading.
+        split_sections: chunks never cross a heading, and each knows its section: headings of discharge summaries
+            (`History of Present Illness:`) and of radiology reports (`FINDINGS:`).
+        keep_sections: only these sections of discharge summaries are read, by any model; empty = all.
+        max_chunks: chunks a sample reads; null = all. How many samples were cut is counted.
+        choose: which chunks a sample keeps that has more, of all chunks of its notes, oldest first: the `latest`, half
+            from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.
     """
 
     tokenizer: str | None = None
     vocab_size: int = 4000
     chunk_tokens: int = 256
     mask_sections: list[str] = field(default_factory=list)
+    split_sections: bool = False
+    keep_sections: list[str] = field(default_factory=list)
+    max_chunks: int | None = None
+    choose: Choice = "latest"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
@@ -34,12 +48,19 @@ class NoteOptions:
             raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
         if self.vocab_size < 100:
             raise ConfigError(f"data.notes.vocab_size: {self.vocab_size} is below 100")
-        for section in self.mask_sections:
-            if not section.strip() or section.strip().endswith(":"):
-                raise ConfigError(
-                    f"data.notes.mask_sections: {section!r} is no header; give its words without the colon, "
-                    "such as Discharge Disposition"
-                )
+        if self.max_chunks is not None and self.max_chunks < 1:
+            raise ConfigError(f"data.notes.max_chunks: {self.max_chunks} is below 1; null keeps all chunks")
+        if self.choose not in get_args(Choice):
+            raise ConfigError(f"data.notes.choose: {self.choose!r} is not one of {', '.join(get_args(Choice))}")
+        if self.choose != "latest" and self.max_chunks is None:
+            raise ConfigError(f"data.notes.choose: {self.choose} cuts nothing without data.notes.max_chunks; set that")
+        for key in ("mask_sections", "keep_sections"):
+            for section in getattr(self, key):
+                if not section.strip() or section.strip().endswith(":"):
+                    raise ConfigError(
+                        f"data.notes.{key}: {section!r} is no header; give its words without the colon, "
+                        "such as Discharge Disposition"
+                    )
 
 
 @dataclass(frozen=True)

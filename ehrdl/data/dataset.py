@@ -197,7 +197,7 @@ class SampleDataset:
         total = np.zeros(len(self), np.int64)
         if self.notes is not None and self.notes.tokens is not None:
             lengths = self.notes.tokens.lengths
-            for block, note, n in self._note_blocks():
+            for block, note, n in self.note_blocks():
                 before, last = np.r_[0, np.cumsum(lengths[note], dtype=np.int64)], np.cumsum(n)
                 total[block] = before[last] - before[last - n]
         return total
@@ -205,7 +205,7 @@ class SampleDataset:
     def has_note(self) -> np.ndarray:
         """Whether each sample sees a note (n_samples,)."""
         seen = np.zeros(len(self), bool)
-        for block, _, n in self._note_blocks():
+        for block, _, n in self.note_blocks():
             seen[block] = n > 0
         return seen
 
@@ -228,7 +228,7 @@ class SampleDataset:
         sees: np.ndarray = (stop > start) & within
         return sees
 
-    def _note_blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def note_blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Runs of samples with the notes that they see, as `seen_notes` gives them."""
         for start in range(0, len(self), _SAMPLES_A_BLOCK):
             block = slice(start, min(start + _SAMPLES_A_BLOCK, len(self)))

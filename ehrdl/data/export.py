@@ -3,7 +3,8 @@
 Tools that follow MEDS see a fact at t if `time <= t`. Under `happened` the data are those of EVENTS, and such a tool
 sees facts before the hospital's systems could show them. Under `available` time := available_time, and it sees what
 `window.bounds` sees. What no model of ehrdl reads is left out then: deaths, year groups, the task's hidden codes, and
-the sections that `data.notes.mask_sections` cuts. Births keep their time, from which tools tell an age.
+what `mask_sections` and `keep_sections` of `data.notes` leave out of summaries. Births keep their time, from which
+tools tell an age.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import schema as meds
 
-from ehrdl.data.config import DataConfig
+from ehrdl.data.config import DataConfig, NoteOptions
 from ehrdl.data.events import subject_ids
-from ehrdl.data.notes_build import mask_section
+from ehrdl.data.notes_build import SUMMARY, cut_summary
 from ehrdl.data.prepare import find_samples, read_events
 from ehrdl.data.split import Split, assign
 from ehrdl.data.temporal import describe_split, source_splits, split_samples
@@ -35,7 +36,6 @@ from ehrdl.shards import map_shards
 Times = Literal["happened", "available"]
 
 _ROWS_A_GROUP = 122_880
-_SUMMARY = "NOTE//discharge"
 _HAPPENED = "happened_time"
 _NAMES = ("subject_id", "time", "code", "numeric_value", "text_value", _HAPPENED, "encounter_id")
 _TYPES = {column.name: column.type for column in EVENTS.columns}
@@ -77,7 +77,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
     with building(out) as part:
         (part / "metadata").mkdir()
         facts: dict[str, Any] = {"time": time}
-        facts |= _write_data(events, part, data.prepare, hidden, tuple(sorted(set(data.notes.mask_sections))))
+        facts |= _write_data(events, part, data.prepare, hidden, data.notes)
         _write_dataset(events, part, time)
         facts["subjects"] = _write_splits(samples, data.split, events, part)
         facts["split"] = split
@@ -88,7 +88,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
 
 
 def _write_data(
-    events: Path, out: Path, prepare: Prepare, hidden: tuple[str, ...] | None, sections: tuple[str, ...]
+    events: Path, out: Path, prepare: Prepare, hidden: tuple[str, ...] | None, notes: NoteOptions
 ) -> dict[str, Any]:
     """Write the shards, and the metadata of the codes that are left in them.
 
@@ -97,7 +97,7 @@ def _write_data(
         out: gets `data/` and `metadata/codes.parquet`.
         prepare: memory and workers.
         hidden: prefixes of the codes that are left out where time := available_time; None = the rows of EVENTS.
-        sections: headers of the sections that are cut from discharge summaries where time := available_time.
+        notes: which sections are cut from discharge summaries, or kept, where time := available_time.
     """
     files = sorted((events / "data").glob("**/*.parquet"))
     size = sum(file.stat().st_size for file in files)
@@ -110,14 +110,14 @@ def _write_data(
         rows = sum(pq.read_metadata(file).num_rows for file in files)
         facts: dict[str, Any] = {"rows": rows}
     else:
-        job = _Shard(prepare, _any_of(hidden), sections, min(prepare.processes(size), len(files)))
+        job = _Shard(prepare, _any_of(hidden), notes, min(prepare.processes(size), len(files)))
         shards = map_shards(job, jobs, prepare, size, "export")
         left = pa.array(sorted(set().union(*(shard.codes for shard in shards))), pa.string())
         codes = codes.filter(pc.is_in(codes["code"], left))
         facts = {
             "rows": sum(shard.rows for shard in shards),
             "left_out": dict(sorted(sum((shard.left_out for shard in shards), Counter()).items())),
-            "masked": {name: sum(shard.masked[name] for shard in shards) for name in sections},
+            "masked": {name: sum(shard.masked[name] for shard in shards) for name in sorted(set(notes.mask_sections))},
             "births_seen_early": sum(shard.late_births for shard in shards),
         }
     pq.write_table(meds.CodeMetadataSchema.align(codes), out / meds.code_metadata_filepath)
@@ -151,7 +151,7 @@ class _Shard:
 
     prepare: Prepare
     hidden: str
-    sections: tuple[str, ...]
+    notes: NoteOptions
     share: int
 
     def __call__(self, job: tuple[Path, Path]) -> _Written:
@@ -166,7 +166,7 @@ class _Shard:
             reader = con.sql(_ROWS.format(file=file, hidden=self.hidden)).to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
-                    table = _mask(pa.Table.from_batches([batch]).cast(_SCHEMA), self.sections, masked)
+                    table = _cut(pa.Table.from_batches([batch]).cast(_SCHEMA), self.notes, masked)
                     meds.DataSchema.validate(table)
                     writer.write_table(table)
                     rows += table.num_rows
@@ -174,18 +174,20 @@ class _Shard:
         return _Written(rows, codes, left_out, masked, late_births)
 
 
-def _mask(table: pa.Table, sections: tuple[str, ...], masked: Counter[str]) -> pa.Table:
-    """Cut the sections from discharge summaries and count them in `masked`."""
-    if not sections:
+def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str]) -> pa.Table:
+    """Cut discharge summaries as models read them, counted in `masked`; those of which nothing is kept are left out."""
+    mask, keep = sorted(set(notes.mask_sections)), notes.keep_sections
+    if not mask and not keep:
         return table
-    is_summary = pc.and_(pc.starts_with(table["code"], _SUMMARY), pc.is_valid(table["text_value"]))
-    texts = table["text_value"].to_pylist()
+    is_summary = pc.and_(pc.starts_with(table["code"], SUMMARY), pc.is_valid(table["text_value"]))
+    texts, is_left = table["text_value"].to_pylist(), np.ones(table.num_rows, bool)
     for row in np.flatnonzero(is_summary.to_numpy()):
-        for section in sections:
-            texts[row], found = mask_section(texts[row], section)
-            masked[section] += found
+        texts[row], found, kept = cut_summary(texts[row], mask, keep)
+        masked.update(found)
+        is_left[row] = not keep or bool(kept)
     place = table.column_names.index("text_value")
-    return table.set_column(place, _SCHEMA.field("text_value"), pa.array(texts, _TYPES["text_value"]))
+    cut = table.set_column(place, _SCHEMA.field("text_value"), pa.array(texts, _TYPES["text_value"]))
+    return cut.filter(pa.array(is_left))
 
 
 def _write_dataset(events: Path, out: Path, time: Times) -> None:

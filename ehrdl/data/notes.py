@@ -15,10 +15,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ehrdl.engine import read_json, write_json
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
+#: What the codes of notes begin with, and the kind of what the training notes lack and of filler chunks.
+NOTE, OTHER = "NOTE//", "other"
+
 _ROWS_A_BATCH = 1000
+_SECTIONS = ("offsets", "length", "name")
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The sections of notes, memory-mapped: note i has [offsets[i], offsets[i + 1]).
+
+    Attributes:
+        offsets: (n_notes + 1,) int64.
+        length: (n_sections,) int32, tokens of each.
+        name: (n_sections,) int32, index into `names`.
+        names: normalised headings; the first is empty, for what stands before any heading.
+    """
+
+    offsets: np.ndarray
+    length: np.ndarray
+    name: np.ndarray
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,9 @@ class Notes:
         subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
         text: the `datasets` table with the columns subject_id, available, time, code, text.
         tokens: token ids of each note, without special tokens; None until tokenised.
+        sections: of the tokens; None where notes were not split.
+        code: (n_notes,) int32, index into `codes`; None = unknown.
+        codes: the codes of the notes, such as `NOTE//discharge//DS`.
     """
 
     available: np.ndarray
@@ -38,6 +64,9 @@ class Notes:
     offsets: np.ndarray
     text: Dataset
     tokens: TokenLists | None = None
+    sections: Sections | None = None
+    code: np.ndarray | None = None
+    codes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.available)
@@ -80,10 +109,61 @@ def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
     columns = {name: text.data.column(name).to_numpy() for name in ("subject_id", "available", "time")}
     subjects, first = np.unique(columns["subject_id"], return_index=True)
     offsets = np.r_[first, len(text)].astype(np.int64)
-    lists = None
+    lists, sections = None, None
     if tokens is not None:
         lists = TokenLists(Dataset.from_file(str(tokens / "tokens.arrow")).data.column("tokens"))
-    return Notes(columns["available"], columns["time"], subjects, offsets, text, lists)
+        sections = _open_sections(tokens)
+    codes = text.data.column("code").combine_chunks().dictionary_encode()
+    return Notes(
+        columns["available"],
+        columns["time"],
+        subjects,
+        offsets,
+        text,
+        lists,
+        sections,
+        codes.indices.to_numpy(),
+        tuple(codes.dictionary.to_pylist()),
+    )
+
+
+def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
+    """Write the sections of notes beside their tokens.
+
+    Args:
+        folder: of the token table.
+        tables: the notes in order, with the lists `section`, names, and `section_tokens`, how many tokens each has.
+    """
+    names: dict[str, int] = {"": 0}
+    n_sections, length, name = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for table in tables:
+        n_sections.append(table["section"].combine_chunks().value_lengths().to_numpy())
+        length.append(table["section_tokens"].combine_chunks().flatten().to_numpy())
+        coded = table["section"].combine_chunks().flatten().dictionary_encode()
+        place = np.array([names.setdefault(one, len(names)) for one in coded.dictionary.to_pylist()], np.int32)
+        name.append(place[coded.indices.to_numpy()])
+    offsets: np.ndarray = np.cumsum(np.concatenate(n_sections))
+    for key, array in zip(_SECTIONS, (offsets, np.concatenate(length), np.concatenate(name)), strict=True):
+        np.save(folder / f"section_{key}.npy", array)
+    write_json(folder / "sections.json", list(names))
+
+
+def _open_sections(folder: Path) -> Sections | None:
+    """The sections beside a token table, where it has them."""
+    if not (folder / "sections.json").is_file():
+        return None
+    arrays = {name: np.asarray(np.load(folder / f"section_{name}.npy", mmap_mode="r")) for name in _SECTIONS}
+    return Sections(**arrays, names=tuple(read_json(folder / "sections.json")))
+
+
+def kind_name(code: str, section: str = "") -> str:
+    """What kind of text a note is, and a section of it.
+
+    >>> kind_name("NOTE//discharge//AD"), kind_name("NOTE//discharge//DS", "physical exam")
+    ('discharge//AD', 'discharge//DS//physical exam')
+    """
+    kind = code.removeprefix(NOTE)
+    return f"{kind}//{section}" if section else kind
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:

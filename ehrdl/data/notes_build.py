@@ -6,67 +6,77 @@ No step holds more than a block of every shard; what a killed process finished i
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from ehrdl.data.notes import Notes
+from ehrdl.data.notes import Notes, write_sections
+from ehrdl.data.sections import keep_sections, mask_section, split_sections
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.shards import map_shards
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 5
+VERSION = 6
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
 _NOTES_A_PIECE = 4000
 _TOKENS = pa.schema([("tokens", pa.list_(pa.int32()))])
+_SPLIT = pa.schema([*_TOKENS, ("section", pa.list_(pa.string())), ("section_tokens", pa.list_(pa.int32()))])
 _NOTES = """
     SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, code, text_value AS text
     FROM '{file}'
     WHERE code LIKE 'NOTE//%' AND text_value IS NOT NULL AND available_time IS NOT NULL
     ORDER BY subject_id, available, time, code, text
 """
-_SUMMARY = "NOTE//discharge"
-# A line of its own, such as `Followup Instructions:` or `History of Present Illness:`. A line that goes on after the
-# colon (`Mental Status: Clear`) stays in the section that it stands in: too much is safe, too little is a leak.
-_HEADER = r"^[ \t]*[A-Z][a-z]+(?:[ \t]+(?:[A-Z][\w/&'-]*|of|on|or|and|the|to|for|in|with|at))*[ \t]*:[ \t]*$"
+#: What the codes of discharge summaries and their addenda begin with.
+SUMMARY = "NOTE//discharge"
 
 
-def collect(events: Path, out: Path, prepare: Prepare, mask_sections: Sequence[str] = ()) -> None:
+def collect(
+    events: Path, out: Path, prepare: Prepare, mask_sections: Sequence[str] = (), keep_sections: Sequence[str] = ()
+) -> None:
     """Write all notes of an EVENTS folder into `out`, ordered by subject and availability.
 
     Each shard's notes are sorted apart, then merged by subject; shards that a killed process finished are kept.
 
     Args:
         events: the EVENTS folder.
-        out: gets `text.arrow`, and `masked.json`: by section, the summaries that it was cut from.
+        out: gets `text.arrow`, and `sections.json`: by section, the summaries that it was cut from or kept of.
         prepare: memory and workers.
-        mask_sections: headers of the sections whose bodies are cut from discharge summaries.
+        mask_sections: headings of the sections whose bodies are cut from discharge summaries.
+        keep_sections: headings of the only sections that are kept of discharge summaries; none = all. A summary
+            that has none of them is left out.
     """
     files = sorted((events / "data").glob("**/*.parquet"))
     parts = out / ".parts"
     parts.mkdir(exist_ok=True)
     size = sum(file.stat().st_size for file in files)
-    job = _Shard(prepare, tuple(mask_sections), min(prepare.processes(size), len(files)))
+    job = _Shard(prepare, tuple(mask_sections), tuple(keep_sections), min(prepare.processes(size), len(files)))
     jobs = [(file, parts / f"{i}.arrow") for i, file in enumerate(files)]
-    masked = Counter(dict.fromkeys(mask_sections, 0))
+    found = _no_sections(mask_sections, keep_sections)
     for counts in map_shards(job, jobs, prepare, size, "notes"):
-        masked.update(counts)
+        for what, of_section in counts.items():
+            found[what].update(of_section)
     _merge([part for _, part in jobs], out / "text.arrow")
-    write_json(out / "masked.json", dict(masked))
+    write_json(out / "sections.json", found)
     shutil.rmtree(parts)
+
+
+def _no_sections(mask: Sequence[str], keep: Sequence[str]) -> dict[str, Counter[str]]:
+    return {"masked": Counter(dict.fromkeys(mask, 0)), "kept": Counter(dict.fromkeys(keep, 0))}
 
 
 @dataclass(frozen=True)
@@ -74,16 +84,17 @@ class _Shard:
     """Sorts the notes of one shard; a class so that joblib can send it to a process."""
 
     prepare: Prepare
-    mask_sections: tuple[str, ...]
+    mask: tuple[str, ...]
+    keep: tuple[str, ...]
     share: int
 
-    def __call__(self, job: tuple[Path, Path]) -> dict[str, int]:
+    def __call__(self, job: tuple[Path, Path]) -> dict[str, dict[str, int]]:
         file, part = job
         done = part.with_suffix(".json")
         if done.is_file():
-            counts: dict[str, int] = read_json(done)
+            counts: dict[str, dict[str, int]] = read_json(done)
             return counts
-        masked = dict.fromkeys(self.mask_sections, 0)
+        found = _no_sections(self.mask, self.keep)
         with whole(part) as beside, connect(self.prepare, part.parent, self.share) as con:
             con.execute("SET preserve_insertion_order = true")
             reader = con.sql(_NOTES.format(file=file)).to_arrow_reader(_ROWS_A_BATCH)
@@ -91,9 +102,23 @@ class _Shard:
                 for batch in reader:
                     for start in range(0, batch.num_rows, _ROWS_MERGED):  # what the merge holds of every shard
                         few = batch.slice(start, _ROWS_MERGED)
-                        writer.write_batch(_mask_batch(few, masked) if masked else few)
-        write_json(done, masked)
-        return masked
+                        writer.write_batch(self._cut(few, found) if self.mask or self.keep else few)
+        write_json(done, found)
+        return {what: dict(of_section) for what, of_section in found.items()}
+
+    def _cut(self, batch: pa.RecordBatch, found: dict[str, Counter[str]]) -> pa.RecordBatch:
+        """The batch with its discharge summaries cut, counted in `found`; what nothing is kept of is left out."""
+        texts = batch["text"].to_pylist()
+        is_left = np.ones(len(texts), bool)
+        for row, code in enumerate(batch["code"].to_pylist()):
+            if code.startswith(SUMMARY):
+                texts[row], masked, kept = cut_summary(texts[row], self.mask, self.keep)
+                found["masked"].update(masked)
+                found["kept"].update(kept)
+                is_left[row] = not self.keep or bool(kept)
+        field = batch.schema.field("text")
+        cut = batch.set_column(batch.schema.get_field_index("text"), field, pa.array(texts, field.type))
+        return cut.filter(pa.array(is_left))
 
 
 class _Cursor:
@@ -145,56 +170,50 @@ def _subjects(part: Path) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def _mask_batch(batch: pa.RecordBatch, masked: dict[str, int]) -> pa.RecordBatch:
-    """Cut the sections from the batch's discharge summaries and count them in `masked`."""
-    texts = batch["text"].to_pylist()
-    for row, code in enumerate(batch["code"].to_pylist()):
-        if code.startswith(_SUMMARY):
-            for section in masked:
-                texts[row], found = mask_section(texts[row], section)
-                masked[section] += found
-    field = batch.schema.field("text")
-    return batch.set_column(batch.schema.get_field_index("text"), field, pa.array(texts, field.type))
+def cut_summary(text: str, mask: Sequence[str], keep: Sequence[str]) -> tuple[str, set[str], set[str]]:
+    """What models read of a discharge summary, and which sections were cut and kept."""
+    masked = set()
+    for section in mask:
+        text, is_found = mask_section(text, section)
+        masked |= {section} if is_found else set()
+    if not keep:
+        return text, masked, set()
+    text, kept = keep_sections(text, keep)
+    return text, masked, kept
 
 
-def mask_section(text: str, section: str) -> tuple[str, bool]:
-    r"""A discharge summary without the body of a section, and whether it has that section.
-
-    The body ends before the next line that is a header and nothing else, or with the text. The header itself is kept.
-
-    Args:
-        text: the summary.
-        section: its header, in any case, without the colon.
-
-    >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
-    ('Discharge Disposition:\nDischarge Diagnosis:\nCHF', True)
-    """
-    name = r"[ \t]+".join(re.escape(word) for word in section.split())
-    cut, n = re.subn(rf"^([ \t]*(?i:{name})[ \t]*:).*?(?={_HEADER}|\Z)", r"\1\n", text, flags=re.MULTILINE | re.DOTALL)
-    return cut, n > 0
-
-
-def tokenize(notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path, prepare: Prepare) -> None:
+def tokenize(
+    notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path, prepare: Prepare, by_section: bool = False
+) -> None:
     """Write the token ids of every note, whole and without special tokens, into `out`.
+
+    Sections are tokenised one by one, so that none of a section's tokens depends on its neighbours' text. WordPiece
+    gives the tokens of the whole note; a byte-level tokenizer may count the blanks between two sections otherwise.
 
     Args:
         notes: the texts.
         tokenizer: a fast one.
-        out: gets `tokens.arrow`. Pieces that a killed process finished are kept.
+        out: gets `tokens.arrow`, and the sections where asked. Pieces that a killed process finished are kept.
         prepare: workers.
+        by_section: whether notes are split into sections.
     """
     parts = out / ".parts"
     parts.mkdir(exist_ok=True)
     [source] = {file["filename"] for file in notes.text.cache_files}
     size = Path(source).stat().st_size
     alone = prepare.engine == "local" and min(prepare.processes(size), -(-len(notes) // _NOTES_A_PIECE)) == 1
-    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone)
+    job = _Tokenize(Path(source), parts, tokenizer.backend_tokenizer.to_str(), alone, by_section)
     pieces = map_shards(job, range(0, len(notes), _NOTES_A_PIECE), prepare, size, "tokenize")
+    sections = []
     with pa.OSFile(str(out / "tokens.arrow"), "wb") as sink, pa.ipc.new_stream(sink, _TOKENS) as writer:
         for piece in pieces:
             with pa.OSFile(str(piece)) as file, pa.ipc.open_stream(file) as reader:
                 for batch in reader:
-                    writer.write_batch(batch)
+                    writer.write_batch(batch.select(["tokens"]))
+                    if by_section:
+                        sections.append(pa.Table.from_batches([batch.select(["section", "section_tokens"])]))
+    if by_section:
+        write_sections(out, sections)
     shutil.rmtree(parts)
 
 
@@ -206,6 +225,7 @@ class _Tokenize:
     parts: Path
     tokenizer: str
     alone: bool
+    by_section: bool
 
     def __call__(self, first: int) -> Path:
         from tokenizers import Tokenizer
@@ -220,15 +240,36 @@ class _Tokenize:
         backend = Tokenizer.from_str(self.tokenizer)
         backend.no_truncation()
         backend.no_padding()
+        encode = self._by_section if self.by_section else self._whole
+        schema = _SPLIT if self.by_section else _TOKENS
         with (
             whole(piece) as beside,
             pa.OSFile(str(beside), "wb") as sink,
-            pa.ipc.new_stream(sink, _TOKENS) as writer,
+            pa.ipc.new_stream(sink, schema) as writer,
         ):
             for texts in _texts(self.source, first, first + _NOTES_A_PIECE):
-                ids = [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=False)]
-                writer.write_batch(pa.record_batch([pa.array(ids, _TOKENS.field("tokens").type)], schema=_TOKENS))
+                writer.write_batch(pa.record_batch(encode(backend, texts), schema=schema))
         return piece
+
+    @staticmethod
+    def _whole(backend: Tokenizer, texts: list[str]) -> list[pa.Array]:
+        ids = [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [pa.array(ids, _TOKENS.field("tokens").type)]
+
+    @staticmethod
+    def _by_section(backend: Tokenizer, texts: list[str]) -> list[pa.Array]:
+        """Tokens of each note; the names of its sections, and the tokens of each."""
+        notes = [split_sections(text) for text in texts]
+        bodies = [text[s.start : s.stop] for text, note in zip(texts, notes, strict=True) for s in note]
+        ids = [item.ids for item in backend.encode_batch_fast(bodies, add_special_tokens=False)]
+        lengths = np.array([len(one) for one in ids], np.int32)
+        of_note = np.r_[0, np.cumsum([len(note) for note in notes])].astype(np.int32)
+        of_token = np.r_[0, np.cumsum(lengths)].astype(np.int32)[of_note]
+        flat = pa.array(list(chain.from_iterable(ids)), pa.int32())
+        names = pa.array([section.name for note in notes for section in note], pa.string())
+        starts = pa.array(of_note)
+        columns = (pa.array(of_token), flat), (starts, names), (starts, pa.array(lengths))
+        return [pa.ListArray.from_arrays(*column) for column in columns]
 
 
 def _texts(source: Path, first: int, stop: int) -> Iterator[list[str]]:

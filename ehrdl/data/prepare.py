@@ -15,7 +15,7 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data import notes, notes_build, store, vocab
-from ehrdl.data.collate import NoteFrame
+from ehrdl.data.chunks import NoteFrame, sample_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
@@ -102,7 +102,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
     source = read_json(events / "source.json")
-    facts = _facts(samples, dataset, series, source)
+    facts = _facts(samples, dataset, frame, series, source)
     facts["data"]["split"] = split_facts
     if any(table.get("timed_by_policy") for table in source["tables"].values()):
         timed = timed_at_prediction(events, samples)
@@ -137,37 +137,46 @@ def _notes(
     opened = notes.open_notes(texts)
     if not len(opened):
         return None, None, None
-    _say_masked(read_json(texts / "masked.json"))
-    name = data.notes.tokenizer
-    if name is None:
-        fitted = key | {
-            "subjects": digest(train_subjects.tolist()),
-            "vocab_size": data.notes.vocab_size,
-            "fit": vocab.VERSION,
-        }
-        size = data.notes.vocab_size
-        name = str(
-            cached(
-                data.prepare, "tokenizer", fitted, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out)
-            )
-        )
+    _say_sections(read_json(texts / "sections.json"))
+    name = str(_tokenizer(data, opened, key, train_subjects))
     words, frame = tokenized(data, events, name)
-    return words, frame, name
+    assert words is not None
+    return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects)), name
 
 
-def _say_masked(masked: dict[str, int]) -> None:
-    for section, n_summaries in masked.items():
+def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
+    """The folder of the tokenizer: the given one, as it reads notes here, or one that is fitted on training notes."""
+    if data.notes.tokenizer is not None:
+        given = vocab.load_tokenizer(data.notes.tokenizer)
+
+        def save(out: Path) -> None:
+            given.save_pretrained(str(out))
+
+        return cached(data.prepare, "tokenizer", {"given": digest(given.backend_tokenizer.to_str())}, save)
+    size = data.notes.vocab_size
+    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "fit": vocab.VERSION}
+    return cached(data.prepare, "tokenizer", key, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out))
+
+
+def _say_sections(found: dict[str, dict[str, int]]) -> None:
+    for section, n_summaries in found["masked"].items():
         if not n_summaries:
             say(f"data.notes.mask_sections: no discharge summary has the section {section!r}; nothing was cut for it")
         else:
             say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
+    for section, n_summaries in found["kept"].items():
+        if not n_summaries:
+            say(f"data.notes.keep_sections: no discharge summary has the section {section!r}")
+        else:
+            say(f"notes: section {section!r} kept of {n_summaries:,} discharge summaries")
 
 
 def collect_notes(data: DataConfig, events: Path) -> tuple[Path, dict[str, Any]]:
     """The folder of the notes' texts, written at most once, and its key."""
-    sections = sorted(set(data.notes.mask_sections))
-    key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION, "mask_sections": sections}
-    build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=sections)
+    mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
+    key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
+    key |= {"mask_sections": mask, "keep_sections": keep}
+    build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=mask, keep_sections=keep)
     return cached(data.prepare, "notes", key, build, resume=True), key
 
 
@@ -181,12 +190,15 @@ def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Not
     """
     texts, key = collect_notes(data, events)
     words = vocab.load_tokenizer(tokenizer)
-    frame = NoteFrame(words.pad_token_id, words.cls_token_id, words.sep_token_id, data.notes.chunk_tokens)
+    options = data.notes
+    ids = words.pad_token_id, words.cls_token_id, words.sep_token_id
+    frame = NoteFrame(*ids, options.chunk_tokens, options.max_chunks, options.choose)
     opened = notes.open_notes(texts)
     if not len(opened):
         return None, frame
-    key = key | {"tokenizer": digest(words.backend_tokenizer.to_str())}
-    build = functools.partial(notes_build.tokenize, opened, words, prepare=data.prepare)
+    by_section = options.split_sections
+    key = key | {"tokenizer": digest(words.backend_tokenizer.to_str()), "by_section": by_section}
+    build = functools.partial(notes_build.tokenize, opened, words, prepare=data.prepare, by_section=by_section)
     tokens = cached(data.prepare, "tokens", key, build, resume=True)
     return notes.open_notes(texts, tokens), frame
 
@@ -270,13 +282,20 @@ def _spec(
         chunk_tokens=frame.chunk_tokens if frame else 0,
         outputs=tuple(result.outputs),
         prevalence=tuple(float(label.mean()) for label in labels),
+        note_kinds=frame.kinds if frame else (),
     )
 
 
 def _facts(
-    samples: pd.DataFrame, dataset: SampleDataset, series: store.Store, source: dict[str, Any]
+    samples: pd.DataFrame,
+    dataset: SampleDataset,
+    frame: NoteFrame | None,
+    series: store.Store,
+    source: dict[str, Any],
 ) -> dict[str, Any]:
     slices = dataset.stop - dataset.start
+    most = frame.max_chunks if frame else None
+    n_cut = int((sample_chunks(dataset, frame)[0] > most).sum()) if most is not None else 0
     return {
         "tables": source["tables"],
         "missing": source["missing"],
@@ -288,6 +307,7 @@ def _facts(
             "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
             "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),
             "samples_cut_to_max_notes": int((dataset.note_stop - dataset.note_start > dataset.window.max_notes).sum()),
+            "samples_cut_to_max_chunks": n_cut,
         },
         "implausible_values": {k: v["implausible"] for k, v in series.counts.items() if v["implausible"]},
         "unknown_units": {k: v["unknown_unit"] for k, v in series.counts.items() if v["unknown_unit"]},

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehrdl.batch import ChannelSpec
-from ehrdl.data.notes import Notes, bodies
+from ehrdl.data.blanks import with_blanks
+from ehrdl.data.notes import OTHER, Notes, bodies, kind_name
 from ehrdl.data.store import Store
 from ehrdl.errors import ConfigError
 
@@ -24,6 +25,8 @@ VERSION = 3
 DEIDENTIFIED = "___"
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 _FACTS_A_BLOCK = 1 << 22
+#: Training notes that a kind of note or section must have for an embedding of its own.
+_COMMON = 20
 #: A spread this small beside the mean is rounding: float32 values keep seven digits.
 _CONSTANT = 1e-6
 
@@ -83,7 +86,7 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """A Hugging Face fast tokenizer by hub name or local folder.
+    """A Hugging Face fast tokenizer by hub name or local folder, which reads the blank `___` as one token.
 
     Raises:
         ConfigError: it is not there, has no fast form, or lacks the tokens that frame a chunk.
@@ -100,8 +103,28 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} has no {token.removesuffix('_id')}")
-    fast: PreTrainedTokenizerFast = tokenizer
-    return fast
+    return with_blanks(tokenizer)
+
+
+def fit_kinds(notes: Notes, train_subjects: np.ndarray) -> tuple[str, ...]:
+    """The kinds of text that a model can learn to tell apart: `other`, then those that enough training notes have.
+
+    Args:
+        notes: tokenised; where they were split, a kind is a section of a type of note.
+        train_subjects: subject_id of those who train.
+    """
+    if notes.code is None:
+        return (OTHER,)
+    keep = np.isin(np.repeat(notes.subjects, np.diff(notes.offsets)), train_subjects)
+    code, name = notes.code, np.zeros(len(notes), np.int64)
+    names: tuple[str, ...] = ("",)
+    if notes.sections is not None:
+        n_sections = np.diff(notes.sections.offsets)
+        code, keep = np.repeat(code, n_sections), np.repeat(keep, n_sections)
+        name, names = notes.sections.name, notes.sections.names
+    count = np.bincount(code[keep] * np.int64(len(names)) + name[keep], minlength=len(notes.codes) * len(names))
+    common = [divmod(int(i), len(names)) for i in np.flatnonzero(count >= _COMMON)]
+    return (OTHER, *sorted(kind_name(notes.codes[i], names[j]) for i, j in common))
 
 
 def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -> tuple[ChannelSpec, ...]:

@@ -97,6 +97,9 @@ class NoteTransformer(nn.Module, Encoder):
             backbone.require_division(states, heads)
             self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
+        # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
+        n_kinds = len(spec.note_kinds)
+        self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
         self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
 
     def _tune(self, rank: int, alpha: float, dropout: float, gradient_checkpointing: bool, compile: bool) -> None:
@@ -127,7 +130,12 @@ class NoteTransformer(nn.Module, Encoder):
         return weight
 
     def chunks(self, batch: Batch) -> Tensor:
-        """Chunk vectors (C, D), fillers too."""
+        """Chunk vectors (C, D), fillers too, which know of what kind of note they are."""
+        said = self._said(batch)
+        return said if self.kinds is None else said + self.kinds(batch.kind).to(said.dtype)
+
+    def _said(self, batch: Batch) -> Tensor:
+        """What the chunks say (C, D)."""
         if self.tune == "frozen":
             weight = self.summary_pool.chunk.weight
             vectors: Tensor = self.summary_pool(self.summaries(batch.tokens, batch.token_valid).to(weight))

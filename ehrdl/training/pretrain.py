@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ehrdl.data.collate import NoteFrame
+from ehrdl.data.chunks import Cutter, NoteFrame
 from ehrdl.data.notes import Notes
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine import say
@@ -117,12 +117,10 @@ class Chunks(Dataset[np.ndarray]):
         assert notes.tokens is not None
         self.tokens, self.frame = notes.tokens, frame
         owner = np.repeat(notes.subjects, np.diff(notes.offsets))
-        room = frame.chunk_tokens - 2
         own = np.flatnonzero(np.isin(owner, subjects))
-        n_chunks = -(-self.tokens.lengths[own] // room)
-        self.note = np.repeat(own, n_chunks)
-        self.start = (np.arange(len(self.note)) - np.repeat(np.cumsum(n_chunks) - n_chunks, n_chunks)) * room
-        self.lengths = np.minimum(self.tokens.lengths[self.note] - self.start, room) + 2
+        pieces = Cutter(notes, frame).cut(own)
+        self.note, self.start = np.repeat(own, pieces.n), pieces.start
+        self.lengths = pieces.length + 2
 
     def __len__(self) -> int:
         return len(self.note)

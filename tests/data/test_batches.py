@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ehrdl.batch import Batch
-from ehrdl.data.collate import Collate, NoteFrame
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.window import HOUR, Window
 
@@ -113,6 +114,7 @@ class Hospital:
         return {
             "tokens": torch.tensor(padded),
             "token_valid": torch.tensor([[j < n for j in range(width)] for n in lengths]),
+            "kind": torch.zeros(n_chunks, dtype=torch.int64),
             "link_chunk": torch.tensor(chunk),
             "link_sample": torch.tensor(sample),
             "link_hours": torch.tensor(hours, dtype=torch.float32),

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ehrdl.data.budget import TokenBudget
-from ehrdl.data.collate import Collate, NoteFrame
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.module import ClinicalDataModule

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ehrdl.data.collate import Collate, NoteFrame
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.window import Window
 

@@ -69,6 +69,7 @@ def _notes(notes: Sequence[Sequence[Note]], n_padding: int, n_fillers: int) -> d
     return {
         "tokens": tokens,
         "token_valid": valid,
+        "kind": torch.zeros(n_chunks, dtype=torch.int64),
         "link_chunk": torch.arange(n_chunks),
         "link_sample": torch.tensor([sample for _, sample, _ in chunks]),
         "link_hours": torch.tensor([hours for _, _, hours in chunks]),

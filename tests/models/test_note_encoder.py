@@ -171,3 +171,22 @@ def test_attention_over_a_samples_chunks_sums_to_one(spec, random_batch):
     total = torch.zeros(11).index_add(0, batch.link_sample, weight)
     has_note = torch.zeros(11, dtype=torch.bool).index_fill(0, batch.link_sample, True)
     assert torch.allclose(total, has_note.float(), atol=1e-5)
+
+
+def test_the_kind_of_a_note_counts_from_nothing_on_and_is_learned(spec, make_batch):
+    batch = make_batch([[], []], [[([1, 2, 3], -5.0), ([4, 5], -1.0)], [([1, 2, 3], -5.0)]])
+    told = replace(batch, kind=torch.tensor([1, 2, 2, 0, 0, 0, 0, 0]))
+    known = replace(spec, note_kinds=("other", "discharge//DS", "radiology//RR"))
+    encoders = []
+    for one in (spec, known):
+        torch.manual_seed(0)
+        encoders.append(NoteTransformer(one, width=8, heads=2).eval())
+    plain, kinds = encoders
+    assert kinds(told)[0].equal(plain(batch)[0])
+    kinds(told)[0].square().sum().backward()
+    assert (kinds.kinds.weight.grad.abs().sum(dim=1) > 0).tolist() == [False, True, True]  # fillers are `other`
+    with torch.no_grad():
+        kinds.kinds.weight[1] = 1.0
+    changed = (kinds(told)[0] - plain(batch)[0]).abs().sum(dim=1)
+    assert changed[0] > 0 and changed[1] == 0
+    assert set(kinds.state_dict()) - set(plain.state_dict()) == {"kinds.weight"}  # runs of old still load

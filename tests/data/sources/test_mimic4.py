@@ -258,6 +258,16 @@ def test_addendum_is_an_event_of_its_own(mimic):
     assert events.of("NOTE//discharge//AD")[1] == "2150-01-07 10:00:00"
 
 
+def test_report_and_its_addendum_are_events_of_their_own_each_seen_when_it_was_stored(mimic):
+    mimic.note("2150-01-05 14:00:00", "2150-01-05 16:00:00", "radiology", note_type="RR", text="Clear.")
+    mimic.note("2150-01-05 14:00:00", "2150-01-06 08:00:00", "radiology", note_type="AR", text="Seen again: a nodule.")
+    events = mimic.read()
+    assert events.of("NOTE//radiology//RR") == ("2150-01-05 14:00:00", "2150-01-05 16:00:00")
+    assert events.of("NOTE//radiology//AR") == ("2150-01-05 14:00:00", "2150-01-06 08:00:00")
+    assert events.row("NOTE//radiology//RR").text_value == "Clear."
+    assert events.row("NOTE//radiology//AR").text_value == "Seen again: a nodule."
+
+
 def test_radiology_report_from_a_clinic_has_no_stay(mimic):
     assert pd.isna(mimic.note(table="radiology", hadm_id="").read().row("NOTE//").encounter_id)
 

@@ -1,0 +1,54 @@
+"""What de-identification leaves in place of a name or a date, `___`, as one token of a pretrained tokenizer.
+
+BERT's WordPiece reads three underscores there, a byte-level tokenizer pieces that may hold the punctuation beside them.
+Which token stands for a blank: the vocabulary's own `___` where it has one, as byte-level ones may, else its `_`.
+Pretraining has seen both in such places, and no embedding is added. The mask token is not used, for it means a word
+that is to be guessed, as in masked language modelling on notes; nor is the unknown token, which an encoder over bytes
+never learned.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: One blank, however long, and the tokens that may stand for it, the first that a vocabulary has.
+_RUN = "_{2,}"
+_TOKENS = ("___", "_")
+_SPECIAL = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+
+
+def with_blanks(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A fast tokenizer that reads a blank as one token; the same one where it does so already.
+
+    It comes as a plain `PreTrainedTokenizerFast`: classes such as `BertTokenizer` build their normaliser anew from
+    options when they are loaded from a folder, and would forget it.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    if _reads_blanks(backend):
+        return tokenizer
+    token = next((one for one in _TOKENS if backend.token_to_id(one) is not None), _TOKENS[-1])
+    blank = normalizers.Replace(Regex(_RUN), token)
+    backend.normalizer = normalizers.Sequence([blank, backend.normalizer]) if backend.normalizer else blank
+    if backend.token_to_id(token) is not None:
+        # It keeps its id, and is cut out before words are, with the blank before it: ` ___.` is two tokens.
+        backend.add_tokens([AddedToken(token, lstrip=True, normalized=True)])
+    backend.no_truncation()
+    backend.no_padding()
+    special = {name: getattr(tokenizer, name) for name in _SPECIAL if getattr(tokenizer, name) is not None}
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, model_max_length=tokenizer.model_max_length, **special
+    )
+
+
+def _reads_blanks(backend: Any) -> bool:
+    """Whether `___` is a token of its own, as in tokenizers that are fitted here, or a normaliser makes it one."""
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    normalizer = json.dumps(json.loads(backend.to_str())["normalizer"])
+    return "___" in added or json.dumps(_RUN) in normalizer

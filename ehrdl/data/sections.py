@@ -1,0 +1,205 @@
+"""Sections of notes as MIMIC-IV-Note writes them: where a text is split, and what is cut out of it or kept.
+
+Discharge summaries have headings on lines of their own (`History of Present Illness:`) and, in front of the first,
+lines that begin with one (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text on their
+line (`INDICATION:  ___ year old woman`). Any heading of the first form is found, not only those listed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+#: Headings of discharge summaries, by their normalised names.
+SUMMARY = (
+    "chief complaint",
+    "major surgical or invasive procedure",
+    "history of present illness",
+    "past medical history",
+    "social history",
+    "family history",
+    "physical exam",
+    "pertinent results",
+    "brief hospital course",
+    "transitional issues",
+    "medications on admission",
+    "discharge medications",
+    "discharge disposition",
+    "facility",
+    "discharge diagnosis",
+    "discharge condition",
+    "discharge instructions",
+    "followup instructions",
+)
+#: Headings of radiology reports, by their normalised names.
+REPORT = (
+    "examination",
+    "indication",
+    "history",
+    "technique",
+    "comparison",
+    "contrast",
+    "dose",
+    "findings",
+    "impression",
+    "recommendation",
+    "notification",
+    "addendum",
+    "wet read",
+)
+# In front of the first heading that stands alone; `Allergies:` often stands alone itself.
+_IDENTIFICATION = ("name", "unit no", "admission date", "discharge date", "date of birth", "sex")
+_FRONT = (*_IDENTIFICATION, "service", "allergies", "attending")
+#: Other ways to write a heading, in lower case and with single blanks.
+_ALIASES = {
+    **dict.fromkeys(_IDENTIFICATION, "identification"),
+    "hospital course": "brief hospital course",
+    "___ hospital course": "brief hospital course",
+    "physical examination": "physical exam",
+    "discharge diagnoses": "discharge diagnosis",
+    "follow-up instructions": "followup instructions",
+    "follow up instructions": "followup instructions",
+    "major surgical or invasive procedures": "major surgical or invasive procedure",
+    "admission medications": "medications on admission",
+    "exam": "examination",
+    "comparisons": "comparison",
+    "clinical indication": "indication",
+    "reason for exam": "indication",
+    "reason for examination": "indication",
+    "clinical history": "history",
+    "clinical information": "history",
+    "finding": "findings",
+    "impressions": "impression",
+    "conclusion": "impression",
+    "recommendations": "recommendation",
+    "recommendation(s)": "recommendation",
+}
+_FRONT_NAMES = {"identification", "service", "allergies", "attending"}
+_REPORT_WORDS = (*REPORT, *(alias for alias, name in _ALIASES.items() if name in REPORT))
+_SUMMARY_WORDS = (*SUMMARY, *(alias for alias, name in _ALIASES.items() if name in SUMMARY))
+
+
+def _any_of(words: Sequence[str]) -> str:
+    ordered = sorted(words, key=len, reverse=True)
+    return "|".join(r"[ \t]+".join(re.escape(part) for part in word.split()) for word in ordered)
+
+
+# A line of its own, such as `Followup Instructions:`, or a known heading in other letters. A line that goes on after
+# the colon (`Mental Status: Clear`) stays in its section: too much is safe to cut, too little is a leak.
+_TITLE = r"[A-Z][a-z]+(?:[ \t]+(?:[A-Z][\w/&'-]*|of|on|or|and|the|to|for|in|with|at))*"
+_ALONE = rf"(?:{_TITLE}|(?i:{_any_of(_SUMMARY_WORDS)}))(?=[ \t]*:[ \t]*$)"
+_FRONT_LINE = rf"(?i:{_any_of(_FRONT)})(?=[ \t]*:)"
+_REPORT_LINE = rf"(?:{_any_of([word.upper() for word in _REPORT_WORDS])})(?=[ \t]*:)"
+_OF_SUMMARY, _OF_REPORT = (
+    re.compile(rf"^[ \t]*(?=[A-Z_])({_ALONE}|{line})[ \t]*:", re.MULTILINE) for line in (_FRONT_LINE, _REPORT_LINE)
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A run [start, stop) of a text, its heading with it; the name is empty for what stands before any heading."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def normalized(heading: str) -> str:
+    """The name of a heading, however it is written.
+
+    >>> normalized("Follow-Up  Instructions"), normalized("___ Hospital Course"), normalized("REASON FOR EXAM")
+    ('followup instructions', 'brief hospital course', 'indication')
+    """
+    words = " ".join(heading.lower().split())
+    return _ALIASES.get(words, words)
+
+
+def split_sections(text: str) -> list[Section]:
+    r"""The sections of a note; one after the other they are the whole text. An empty text has none.
+
+    Neighbours of one name are one section. A heading in capitals counts where none of a discharge summary stands: a
+    report that was pasted into a summary stays within its section.
+
+    >>> text = "Service: MEDICINE\n\nChief Complaint:\nDyspnea\n\nSocial History:\nLives alone.\n"
+    >>> [(section.name, text[section.start : section.stop]) for section in split_sections(text)]
+    [('service', 'Service: MEDICINE\n\n'), ('chief complaint', 'Chief Complaint:\nDyspnea\n\n'), ('social history', 'Social History:\nLives alone.\n')]
+    """  # noqa: E501
+    found = [(line.start(), _name(line)) for line in _headings(text)]
+    if not found or text[: found[0][0]].strip():
+        found.insert(0, (0, ""))
+    kept = [found[0]] + [one for before, one in pairwise(found) if one[1] != before[1]]
+    starts = [0, *(start for start, _ in kept[1:]), len(text)]
+    names = (name for _, name in kept)
+    return [Section(name, *span) for name, span in zip(names, pairwise(starts), strict=True)] if text else []
+
+
+def mask_section(text: str, section: str) -> tuple[str, bool]:
+    r"""A discharge summary without the body of a section, and whether it has that section.
+
+    The body ends before the next heading of a summary, or with the text. The heading itself is kept.
+
+    Args:
+        text: the summary.
+        section: its heading, in any case, without the colon; also one that stands on a line with text.
+
+    >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
+    ('Discharge Disposition:\nDischarge Diagnosis:\nCHF', True)
+    """
+    headings = _summary_headings(_OF_SUMMARY.finditer(text))
+    wanted = normalized(section)
+    bodies = {heading.end() for heading in headings if _name(heading) == wanted}
+    bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of([section])})[ \t]*:", text, re.MULTILINE)}
+    # A line such as `Service: X` ends a body in front, not one that begins on a line with text.
+    starts = [heading.start() for heading in headings if wanted in _FRONT_NAMES or _stands_alone(heading)]
+    parts, at = [], 0
+    for begin in sorted(bodies):
+        if begin >= at:
+            parts.append(text[at:begin] + "\n")
+            at = next((start for start in starts if start >= begin), len(text))
+    return "".join([*parts, text[at:]]), bool(parts)
+
+
+def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
+    r"""Some sections of a discharge summary, in their order, with their headings; and which of them it has.
+
+    >>> keep_sections("Service: X\nChief Complaint:\nDyspnea\nSocial History:\nAlone\n", ["Chief complaint", "Exam"])
+    ('Chief Complaint:\nDyspnea\n', {'Chief complaint'})
+    """
+    names = {normalized(section): section for section in sections}
+    headings = _summary_headings(_OF_SUMMARY.finditer(text))
+    spans = pairwise([*(heading.start() for heading in headings), len(text)])
+    found = [(_name(heading), *span) for heading, span in zip(headings, spans, strict=True)]
+    kept = [(text[start:stop], names[name]) for name, start, stop in found if name in names]
+    return "".join(part for part, _ in kept), {section for _, section in kept}
+
+
+def _headings(text: str) -> list[re.Match[str]]:
+    """The lines of a summary or a report that are headings or begin with one."""
+    summary = list(_OF_SUMMARY.finditer(text))
+    if not any(_name(line) in SUMMARY for line in summary):
+        report = list(_OF_REPORT.finditer(text))
+        if any(_name(line) in REPORT for line in report):
+            return report
+    return _summary_headings(summary)
+
+
+def _summary_headings(lines: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+    """The headings of a summary: on lines of their own, and in front of the first of those with text on their line."""
+    found, in_front = [], True
+    for line in lines:
+        is_front = _name(line) in _FRONT_NAMES
+        in_front &= is_front
+        if not is_front or in_front or _stands_alone(line):
+            found.append(line)
+    return found
+
+
+def _name(line: re.Match[str]) -> str:
+    return normalized(line[1])
+
+
+def _stands_alone(line: re.Match[str]) -> bool:
+    stop = line.string.find("\n", line.end())
+    return not line.string[line.end() : stop if stop >= 0 else len(line.string)].strip(" \t")
