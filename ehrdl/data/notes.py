@@ -2,13 +2,13 @@
 
 The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. `notes_build` writes both.
 Reading a note is a zero-copy slice of the Arrow buffers. Which notes a sample may see is decided by `window.bounds`
-over `available`, as for every fact.
+over `available`, as for every fact. A verbalised record is the exception: it is of one sample, which alone reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ class Notes:
         subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
         text: the `datasets` table with the columns subject_id, available, time, code, text.
         tokens: token ids of each note, without special tokens; None until tokenised.
+        record_subjects: the last rows are verbalised records, one a sample in SAMPLES order, of these subjects: row
+            `first_record + i` is read by sample i and by no other. They stand in no subject's slice.
     """
 
     available: np.ndarray
@@ -38,9 +40,24 @@ class Notes:
     offsets: np.ndarray
     text: Dataset
     tokens: TokenLists | None = None
+    record_subjects: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.available)
+
+    @property
+    def n_records(self) -> int:
+        """How many of the rows, the last ones, are verbalised records."""
+        return len(self.record_subjects)
+
+    @property
+    def first_record(self) -> int:
+        """The row of the first sample's record."""
+        return len(self) - self.n_records
+
+    def owners(self) -> np.ndarray:
+        """The subject of every row (n_notes,)."""
+        return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The bodies of notes, by row."""
@@ -51,6 +68,7 @@ class TokenLists:
     """Lists of token ids by row, sliced from memory-mapped Arrow buffers without a copy."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
         offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in column.chunks]
         self._starts = np.cumsum([0] + [len(chunk) for chunk in column.chunks])
@@ -84,6 +102,32 @@ def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
     if tokens is not None:
         lists = TokenLists(Dataset.from_file(str(tokens / "tokens.arrow")).data.column("tokens"))
     return Notes(columns["available"], columns["time"], subjects, offsets, text, lists)
+
+
+def with_records(notes: Notes | None, records: Notes) -> Notes:
+    """The hospital's notes, or none, followed by the samples' verbalised records.
+
+    Args:
+        notes: opened notes.
+        records: one a sample in SAMPLES order, opened as notes are; tokenised where the notes are.
+    """
+    from datasets import concatenate_datasets
+
+    own = np.repeat(records.subjects, np.diff(records.offsets))
+    if notes is None or not len(notes):
+        none = np.zeros(0, np.int64)
+        return replace(records, subjects=none, offsets=np.zeros(1, np.int64), record_subjects=own)
+    tokens = None
+    if notes.tokens is not None and records.tokens is not None:
+        tokens = TokenLists(pa.chunked_array([*notes.tokens.column.chunks, *records.tokens.column.chunks]))
+    return replace(
+        notes,
+        available=np.concatenate([notes.available, records.available]),
+        time=np.concatenate([notes.time, records.time]),
+        text=concatenate_datasets([notes.text, records.text]),
+        tokens=tokens,
+        record_subjects=own,
+    )
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from ehrdl.batch import DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data import notes, notes_build, store, vocab
+from ehrdl.data import coded, notes, notes_build, records, store, verbalize, vocab
 from ehrdl.data.collate import NoteFrame
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
@@ -28,6 +29,8 @@ from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
 
 #: Seen by the static features, so no series of its own.
 _STAYS = "encounter"
+#: A folder of texts, and the key under which it is cached.
+Texts = tuple[Path, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,13 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     _require_classes(samples, outputs)
     series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
-    words, frame, tokenizer = _notes(data, events, train_subjects)
-    if frame and (line := describe_notes(split_facts)):
-        say(line)
     static = static_features(samples, subject_facts(events), series)
     channels = vocab.fit_channels(series, train_subjects, hidden_channels(series, known, result.hidden_codes))
+    unread = SampleDataset(samples, static, series, None, data.window, channels)
+    own = collect_records(data, events, known, unread, result.hidden_codes)
+    words, frame, tokenizer = _notes(data, events, train_subjects, own)
+    if frame and data.notes.source != "record" and (line := describe_notes(split_facts)):
+        say(line)
     dataset = SampleDataset(samples, static, series, words, data.window, channels)
     samples = with_presence(samples, dataset)
     check(samples, SAMPLES)
@@ -130,14 +135,18 @@ def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
 
 
 def _notes(
-    data: DataConfig, events: Path, train_subjects: np.ndarray
+    data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
 ) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
-    """Notes with their tokens; None where the source has none."""
-    texts, key = collect_notes(data, events)
-    opened = notes.open_notes(texts)
-    if not len(opened):
+    """Notes with their tokens; None where the source has none and no records are written."""
+    opened = _open(data, events, own)
+    if opened is None:
         return None, None, None
-    _say_masked(read_json(texts / "masked.json"))
+    key: dict[str, Any] = {} if own is None else {"records": own[1]}
+    if data.notes.source != "record":
+        texts, of_notes = collect_notes(data, events)
+        key |= of_notes
+        if opened.first_record:
+            _say_masked(read_json(texts / "masked.json"))
     name = data.notes.tokenizer
     if name is None:
         fitted = key | {
@@ -151,7 +160,7 @@ def _notes(
                 data.prepare, "tokenizer", fitted, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out)
             )
         )
-    words, frame = tokenized(data, events, name)
+    words, frame = tokenized(data, events, name, own)
     return words, frame, name
 
 
@@ -171,24 +180,63 @@ def collect_notes(data: DataConfig, events: Path) -> tuple[Path, dict[str, Any]]
     return cached(data.prepare, "notes", key, build, resume=True), key
 
 
-def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:
+def collect_records(
+    data: DataConfig, events: Path, known: Concepts, dataset: SampleDataset, hidden_codes: tuple[str, ...]
+) -> Texts | None:
+    """The folder of the samples' verbalised records, written at most once, and its key; None where none are read."""
+    if data.notes.source == "notes":
+        return None
+    build = functools.partial(coded.build, events, prepare=data.prepare)
+    facts = cached(data.prepare, "coded", {"events": events.name, "version": coded.VERSION}, build)
+    key = {
+        "coded": facts.name,
+        "concepts": digest(known.frame.to_csv()),
+        "samples": hashlib.sha256(np.stack([dataset.subject, dataset.time]).tobytes()).hexdigest(),
+        "window": asdict(data.window),
+        "options": asdict(data.notes.record),
+        "channels": digest([(channel.name, channel.kind, channel.unit) for channel in dataset.channels]),
+        "hidden_codes": sorted(hidden_codes),
+        "version": verbalize.VERSION,
+    }
+
+    def write(out: Path) -> None:
+        opened = coded.open_coded(facts)
+        records.write(verbalize.Verbalizer(dataset, opened, data.notes.record, hidden_codes), out)
+
+    return cached(data.prepare, "records", key, write), key
+
+
+def _open(data: DataConfig, events: Path, own: Texts | None, tokenizer: Any = None) -> notes.Notes | None:
+    """What is read as notes, with its tokens where a tokenizer is given; None where that is nothing."""
+
+    def opened(texts: Path, key: dict[str, Any]) -> notes.Notes:
+        found = notes.open_notes(texts)
+        if tokenizer is None or not len(found):
+            return found
+        key = key | {"tokenizer": digest(tokenizer.backend_tokenizer.to_str())}
+        build = functools.partial(notes_build.tokenize, found, tokenizer, prepare=data.prepare)
+        return notes.open_notes(texts, cached(data.prepare, "tokens", key, build, resume=True))
+
+    hospital = None if data.notes.source == "record" else opened(*collect_notes(data, events))
+    if own is not None:
+        return notes.with_records(hospital, opened(*own))
+    return hospital if hospital is not None and len(hospital) else None
+
+
+def tokenized(
+    data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
+) -> tuple[notes.Notes | None, NoteFrame]:
     """The notes of an EVENTS folder (None where it has none) in a tokenizer's ids, and how they become chunks.
 
     Args:
         data: its `notes.chunk_tokens` is the length of a chunk.
         events: the EVENTS folder.
         tokenizer: name or folder.
+        own: the samples' records, from `collect_records`.
     """
-    texts, key = collect_notes(data, events)
     words = vocab.load_tokenizer(tokenizer)
     frame = NoteFrame(words.pad_token_id, words.cls_token_id, words.sep_token_id, data.notes.chunk_tokens)
-    opened = notes.open_notes(texts)
-    if not len(opened):
-        return None, frame
-    key = key | {"tokenizer": digest(words.backend_tokenizer.to_str())}
-    build = functools.partial(notes_build.tokenize, opened, words, prepare=data.prepare)
-    tokens = cached(data.prepare, "tokens", key, build, resume=True)
-    return notes.open_notes(texts, tokens), frame
+    return _open(data, events, own, words), frame
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
@@ -280,7 +328,8 @@ def _facts(
             "n_subjects": samples.groupby("split").subject_id.nunique().to_dict(),
             "n_channels": len(dataset.channels),
             "n_facts": len(series.value),
-            "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
+            "n_notes": dataset.notes.first_record if dataset.notes is not None else 0,
+            "n_records": dataset.notes.n_records if dataset.notes is not None else 0,
             "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),
             "samples_cut_to_max_notes": int((dataset.note_stop - dataset.note_start > dataset.window.max_notes).sum()),
         },

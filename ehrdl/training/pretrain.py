@@ -114,9 +114,8 @@ class Chunks(Dataset[np.ndarray]):
     def __init__(self, notes: Notes, frame: NoteFrame, subjects: np.ndarray) -> None:
         assert notes.tokens is not None
         self.tokens, self.frame = notes.tokens, frame
-        owner = np.repeat(notes.subjects, np.diff(notes.offsets))
         room = frame.chunk_tokens - 2
-        own = np.flatnonzero(np.isin(owner, subjects))
+        own = np.flatnonzero(np.isin(notes.owners(), subjects))
         n_chunks = -(-self.tokens.lengths[own] // room)
         self.note = np.repeat(own, n_chunks)
         self.start = (np.arange(len(self.note)) - np.repeat(np.cumsum(n_chunks) - n_chunks, n_chunks)) * room
