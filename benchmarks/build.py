@@ -20,7 +20,8 @@ from measure import PeakMemory, disk_mb, show
 
 from ehrdl.data import notes, vocab
 from ehrdl.data.config import DataConfig
-from ehrdl.data.prepare import build_store, collect_notes, load_concepts, read_events, tokenized
+from ehrdl.data.prepare import build_store, load_concepts, read_events
+from ehrdl.data.prepare_notes import collect_notes, tokenized
 from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.split import Split, assign
 from ehrdl.engine import Prepare

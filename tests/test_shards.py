@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from ehrdl.data.config import DataConfig
-from ehrdl.data.prepare import build_store, collect_notes, load_concepts, read_events, tokenized
+from ehrdl.data.prepare import build_store, load_concepts, read_events
+from ehrdl.data.prepare_notes import collect_notes, tokenized
 from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources.synthetic import write_hospital
 from ehrdl.data.vocab import fit_tokenizer

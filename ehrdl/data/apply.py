@@ -16,7 +16,8 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, tokenized, with_presence
+from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, with_presence
+from ehrdl.data.prepare_notes import collect_records, tokenized
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.store import Store
 from ehrdl.data.temporal import split_samples
@@ -62,10 +63,12 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
     if events.name == fitted.events:
         samples, _ = split_samples(result.samples, data.split, events)
     words, frame = None, None
-    if fitted.tokenizer and "note" in spec.modalities:
-        words, frame = tokenized(data, events, fitted.tokenizer)
-        frame = replace(frame, kinds=spec.note_kinds)
     static = static_features(samples, subject_facts(events), series)
+    if fitted.tokenizer and "note" in spec.modalities:
+        unread = SampleDataset(samples, static, series, None, data.window, spec.channels)
+        own = collect_records(data, events, known, unread, result.hidden_codes)
+        words, frame = tokenized(data, events, fitted.tokenizer, own)
+        frame = replace(frame, kinds=spec.note_kinds)
     dataset = SampleDataset(samples, static, series, words, data.window, spec.channels)
     samples = with_presence(samples, dataset)
     check(samples, SAMPLES)

@@ -13,13 +13,49 @@ from ehrdl.errors import ConfigError
 
 #: Which chunks of a sample are kept, of all chunks of its notes from the oldest on.
 Choice = Literal["latest", "first_and_last", "even"]
+#: Sections of a verbalised record, in the order of the text.
+SECTIONS = ("demographics", "units", "diagnoses", "procedures", "drugs", "laboratory", "vitals", "treatment")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What the text of a verbalised record holds.
+
+    Attributes:
+        sections: of demographics, units, diagnoses, procedures, drugs, laboratory, vitals and treatment those that are
+            written, always in this order; drugs, units and the last three within `window.series_hours`.
+        max_units: care units named, the latest.
+        max_diagnoses: diagnoses of earlier stays named, the latest stay's first and in the order of their billing.
+        max_procedures: procedures of earlier stays named, likewise.
+        max_drugs: ordered drugs named, the latest.
+    """
+
+    sections: list[str] = field(default_factory=lambda: list(SECTIONS))
+    max_units: int = 5
+    max_diagnoses: int = 20
+    max_procedures: int = 10
+    max_drugs: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        if not self.sections:
+            raise ConfigError(f"data.notes.record.sections: is empty; choose of {', '.join(SECTIONS)}")
+        for name in self.sections:
+            if name not in SECTIONS:
+                raise ConfigError(f"data.notes.record.sections: {name!r} is not one of {', '.join(SECTIONS)}")
+        for key in ("max_units", "max_diagnoses", "max_procedures", "max_drugs"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"data.notes.record.{key}: {getattr(self, key)} is below 1; leave the section out")
 
 
 @dataclass(frozen=True)
 class NoteOptions:
-    """How notes become tokens.
+    """Where notes come from, and how they become tokens.
 
     Attributes:
+        source: what is read as notes: the hospital's `notes`; the `record`, what each sample sees of labs, vital signs,
+            drugs and earlier diagnoses written as one text, with no note read; or `both`, the text beside the notes.
+        record: what that text holds.
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
@@ -33,6 +69,8 @@ class NoteOptions:
             from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.
     """
 
+    source: Literal["notes", "record", "both"] = "notes"
+    record: RecordOptions = field(default_factory=RecordOptions)
     tokenizer: str | None = None
     vocab_size: int = 4000
     chunk_tokens: int = 256
@@ -44,6 +82,8 @@ class NoteOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
+        if self.source not in ("notes", "record", "both"):
+            raise ConfigError(f"data.notes.source: {self.source!r} is not one of notes, record, both")
         if self.chunk_tokens < 8:
             raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
         if self.vocab_size < 100:

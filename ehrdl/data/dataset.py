@@ -108,6 +108,8 @@ class SampleDataset:
         self.span, self.note_span = round(window.series_hours * HOUR), round(window.note_hours * HOUR)
         self.start, self.stop = self._bounds(self.store, self.span)
         self.note_start, self.note_stop = self._bounds(notes, self.note_span)
+        if notes is not None and notes.n_records not in (0, len(samples)):
+            raise ValueError(f"{notes.n_records} verbalised records for {len(samples)} samples; each sample has one")
         names = [name for name in samples.columns if name.startswith("label_")]
         self.label = samples[names].to_numpy(dtype=np.float32)
 
@@ -171,18 +173,22 @@ class SampleDataset:
         return (time, value, place, n) if keep.all() else (time[keep], value[keep], place[keep], n)
 
     def note_rows(self, row: int) -> np.ndarray:
-        """The notes that a sample sees, oldest first: the latest `max_notes` of its window."""
+        """The notes that a sample sees, oldest first: the latest `max_notes` of its window, then its own record."""
         return self.seen_notes(np.array([row]))[0]
 
     def seen_notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The notes that each of some samples sees, one sample's after the other's, and how many each sees."""
         start, n = self.note_start[rows], self.note_stop[rows] - self.note_start[rows]
         note = positions(start, n)
-        if self.notes is None or not len(note):
+        if self.notes is None:
             return note, n
-        keep = inside(self.notes.time[note], np.repeat(self.time[rows], n), self.note_span)
-        keep, n = _latest(keep, n, self.window.max_notes)
-        return note[keep], n
+        if len(note):
+            keep = inside(self.notes.time[note], np.repeat(self.time[rows], n), self.note_span)
+            keep, n = _latest(keep, n, self.window.max_notes)
+            note = note[keep]
+        if not self.notes.n_records:
+            return note, n
+        return np.insert(note, np.cumsum(n), self.notes.first_record + rows), n + 1
 
     def _note_hours(self, note: np.ndarray, t: np.ndarray) -> np.ndarray:
         return _hours(self.notes.time[note], t) if self.notes is not None else np.zeros(0, np.float32)

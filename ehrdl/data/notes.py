@@ -2,13 +2,13 @@
 
 The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. `notes_build` writes both.
 Reading a note is a zero-copy slice of the Arrow buffers. Which notes a sample may see is decided by `window.bounds`
-over `available`, as for every fact.
+over `available`, as for every fact. A verbalised record is the exception: it is of one sample, which alone reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,15 @@ class Sections:
     name: np.ndarray
     names: tuple[str, ...]
 
+    def followed_by(self, other: Sections) -> Sections:
+        """These sections, and those of more notes behind them."""
+        return Sections(
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            np.concatenate([self.length, other.length]),
+            np.concatenate([self.name, len(self.names) + other.name]),
+            self.names + other.names,
+        )
+
 
 @dataclass(frozen=True)
 class Notes:
@@ -56,6 +65,8 @@ class Notes:
         sections: of the tokens; None where notes were not split.
         code: (n_notes,) int32, index into `codes`; None = unknown.
         codes: the codes of the notes, such as `NOTE//discharge//DS`.
+        record_subjects: the last rows are verbalised records, one a sample in SAMPLES order, of these subjects: row
+            `first_record + i` is read by sample i and by no other. They stand in no subject's slice.
     """
 
     available: np.ndarray
@@ -67,9 +78,24 @@ class Notes:
     sections: Sections | None = None
     code: np.ndarray | None = None
     codes: tuple[str, ...] = ()
+    record_subjects: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.available)
+
+    @property
+    def n_records(self) -> int:
+        """How many of the rows, the last ones, are verbalised records."""
+        return len(self.record_subjects)
+
+    @property
+    def first_record(self) -> int:
+        """The row of the first sample's record."""
+        return len(self) - self.n_records
+
+    def owners(self) -> np.ndarray:
+        """The subject of every row (n_notes,)."""
+        return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The bodies of notes, by row."""
@@ -80,6 +106,7 @@ class TokenLists:
     """Lists of token ids by row, sliced from memory-mapped Arrow buffers without a copy."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
         offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in column.chunks]
         self._starts = np.cumsum([0] + [len(chunk) for chunk in column.chunks])
@@ -164,6 +191,38 @@ def kind_name(code: str, section: str = "") -> str:
     """
     kind = code.removeprefix(NOTE)
     return f"{kind}//{section}" if section else kind
+
+
+def with_records(notes: Notes | None, records: Notes) -> Notes:
+    """The hospital's notes, or none, followed by the samples' verbalised records.
+
+    Args:
+        notes: opened notes.
+        records: one a sample in SAMPLES order, opened as notes are; tokenised where the notes are.
+    """
+    from datasets import concatenate_datasets
+
+    own = np.repeat(records.subjects, np.diff(records.offsets))
+    if notes is None or not len(notes):
+        none = np.zeros(0, np.int64)
+        return replace(records, subjects=none, offsets=np.zeros(1, np.int64), record_subjects=own)
+    tokens = sections = None
+    if notes.tokens is not None and records.tokens is not None:
+        tokens = TokenLists(pa.chunked_array([*notes.tokens.column.chunks, *records.tokens.column.chunks]))
+    if notes.sections is not None and records.sections is not None:
+        sections = notes.sections.followed_by(records.sections)
+    assert notes.code is not None and records.code is not None
+    return replace(
+        notes,
+        available=np.concatenate([notes.available, records.available]),
+        time=np.concatenate([notes.time, records.time]),
+        text=concatenate_datasets([notes.text, records.text]),
+        tokens=tokens,
+        sections=sections,
+        code=np.concatenate([notes.code, records.code + len(notes.codes)]),
+        codes=notes.codes + records.codes,
+        record_subjects=own,
+    )
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:

@@ -14,11 +14,12 @@ import pandas as pd
 from ehrdl.batch import DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data import notes, notes_build, store, vocab
+from ehrdl.data import store, vocab
 from ehrdl.data.chunks import NoteFrame, sample_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
+from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.data.timing import describe_timing, timed_at_prediction
@@ -92,11 +93,13 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     _require_classes(samples, outputs)
     series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
-    words, frame, tokenizer = _notes(data, events, train_subjects)
-    if frame and (line := describe_notes(split_facts)):
-        say(line)
     static = static_features(samples, subject_facts(events), series)
     channels = vocab.fit_channels(series, train_subjects, hidden_channels(series, known, result.hidden_codes))
+    unread = SampleDataset(samples, static, series, None, data.window, channels)
+    own = collect_records(data, events, known, unread, result.hidden_codes)
+    words, frame, tokenizer = training_notes(data, events, train_subjects, own)
+    if frame and data.notes.source != "record" and (line := describe_notes(split_facts)):
+        say(line)
     dataset = SampleDataset(samples, static, series, words, data.window, channels)
     samples = with_presence(samples, dataset)
     check(samples, SAMPLES)
@@ -127,80 +130,6 @@ def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
 def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
     """The series store of an EVENTS folder."""
     return store.open_store(build_store(data, events, known), known)
-
-
-def _notes(
-    data: DataConfig, events: Path, train_subjects: np.ndarray
-) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
-    """Notes with their tokens; None where the source has none."""
-    texts, key = collect_notes(data, events)
-    opened = notes.open_notes(texts)
-    if not len(opened):
-        return None, None, None
-    _say_sections(read_json(texts / "sections.json"))
-    name = str(_tokenizer(data, opened, key, train_subjects))
-    words, frame = tokenized(data, events, name)
-    assert words is not None
-    return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects)), name
-
-
-def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
-    """The folder of the tokenizer: the given one, as it reads notes here, or one that is fitted on training notes."""
-    if data.notes.tokenizer is not None:
-        given = vocab.load_tokenizer(data.notes.tokenizer)
-
-        def save(out: Path) -> None:
-            given.save_pretrained(str(out))
-
-        return cached(data.prepare, "tokenizer", {"given": digest(given.backend_tokenizer.to_str())}, save)
-    size = data.notes.vocab_size
-    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "fit": vocab.VERSION}
-    return cached(data.prepare, "tokenizer", key, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out))
-
-
-def _say_sections(found: dict[str, dict[str, int]]) -> None:
-    for section, n_summaries in found["masked"].items():
-        if not n_summaries:
-            say(f"data.notes.mask_sections: no discharge summary has the section {section!r}; nothing was cut for it")
-        else:
-            say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
-    for section, n_summaries in found["kept"].items():
-        if not n_summaries:
-            say(f"data.notes.keep_sections: no discharge summary has the section {section!r}")
-        else:
-            say(f"notes: section {section!r} kept of {n_summaries:,} discharge summaries")
-
-
-def collect_notes(data: DataConfig, events: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of the notes' texts, written at most once, and its key."""
-    mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
-    key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
-    key |= {"mask_sections": mask, "keep_sections": keep}
-    build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=mask, keep_sections=keep)
-    return cached(data.prepare, "notes", key, build, resume=True), key
-
-
-def tokenized(data: DataConfig, events: Path, tokenizer: str) -> tuple[notes.Notes | None, NoteFrame]:
-    """The notes of an EVENTS folder (None where it has none) in a tokenizer's ids, and how they become chunks.
-
-    Args:
-        data: its `notes.chunk_tokens` is the length of a chunk.
-        events: the EVENTS folder.
-        tokenizer: name or folder.
-    """
-    texts, key = collect_notes(data, events)
-    words = vocab.load_tokenizer(tokenizer)
-    options = data.notes
-    ids = words.pad_token_id, words.cls_token_id, words.sep_token_id
-    frame = NoteFrame(*ids, options.chunk_tokens, options.max_chunks, options.choose)
-    opened = notes.open_notes(texts)
-    if not len(opened):
-        return None, frame
-    by_section = options.split_sections
-    key = key | {"tokenizer": digest(words.backend_tokenizer.to_str()), "by_section": by_section}
-    build = functools.partial(notes_build.tokenize, opened, words, prepare=data.prepare, by_section=by_section)
-    tokens = cached(data.prepare, "tokens", key, build, resume=True)
-    return notes.open_notes(texts, tokens), frame
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
@@ -304,7 +233,8 @@ def _facts(
             "n_subjects": samples.groupby("split").subject_id.nunique().to_dict(),
             "n_channels": len(dataset.channels),
             "n_facts": len(series.value),
-            "n_notes": len(dataset.notes) if dataset.notes is not None else 0,
+            "n_notes": dataset.notes.first_record if dataset.notes is not None else 0,
+            "n_records": dataset.notes.n_records if dataset.notes is not None else 0,
             "samples_cut_to_max_observations": int((slices > dataset.window.max_observations).sum()),
             "samples_cut_to_max_notes": int((dataset.note_stop - dataset.note_start > dataset.window.max_notes).sum()),
             "samples_cut_to_max_chunks": n_cut,

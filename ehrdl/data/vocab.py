@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `fit_tokenizer` would write another tokenizer for the same notes.
-VERSION = 3
+VERSION = 4
 
 #: What the de-identification of MIMIC leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
@@ -40,8 +40,7 @@ def fit_tokenizer(notes: Notes, train_subjects: np.ndarray, vocab_size: int, out
     """
     from tokenizers import Tokenizer, models, trainers
 
-    owner = np.repeat(notes.subjects, np.diff(notes.offsets))
-    keep = np.isin(owner, train_subjects)
+    keep = np.isin(notes.owners(), train_subjects)
     draft = _wordpiece(Tokenizer(models.WordPiece(unk_token="[UNK]")))
     first = [*_SPECIAL.values(), DEIDENTIFIED]
     inner = [f"##{letter}" for letter in _inner_letters(draft, bodies(notes, keep))]

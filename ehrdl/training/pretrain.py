@@ -116,8 +116,7 @@ class Chunks(Dataset[np.ndarray]):
     def __init__(self, notes: Notes, frame: NoteFrame, subjects: np.ndarray) -> None:
         assert notes.tokens is not None
         self.tokens, self.frame = notes.tokens, frame
-        owner = np.repeat(notes.subjects, np.diff(notes.offsets))
-        own = np.flatnonzero(np.isin(owner, subjects))
+        own = np.flatnonzero(np.isin(notes.owners(), subjects))
         pieces = Cutter(notes, frame).cut(own)
         self.note, self.start = np.repeat(own, pieces.n), pieces.start
         self.lengths = pieces.length + 2

@@ -10,7 +10,8 @@ from ehrdl.cli import main
 from ehrdl.clinical.concepts import load
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import NoteOptions
-from ehrdl.data.prepare import hidden_channels, prepare, tokenized
+from ehrdl.data.prepare import hidden_channels, prepare
+from ehrdl.data.prepare_notes import tokenized
 from ehrdl.data.sections import mask_section
 from ehrdl.data.split import Split
 from ehrdl.data.table import tabulate

@@ -1,0 +1,55 @@
+"""Reference ranges: which values of a channel count as low or high in an adult, so that a text can say so.
+
+`reference_ranges.csv` has one row a channel, or one a sex (F, M); an empty limit is none. A value below `low` or above
+`high` is flagged. They are fixed, so that nothing is fitted to say that a value is high.
+
+The column `source` says where the figures come from. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
+prints beside the named item (labevents.ref_range_lower and ref_range_upper; its most frequent value, by sex, in the
+demo 2.2, doi:10.13026/dp1f-ex47; where it is 0 to x, or x to 999, that limit is left empty). `medlineplus`: vital signs
+of the healthy adult at rest (medlineplus.gov/ency/article/002341.htm). `who`: fact sheets on hypertension and obesity.
+`ssc2021`: Surviving Sepsis Campaign, Crit Care Med 49 (2021) e1063. `news2`: the band that scores 0, Royal College of
+Physicians 2017. `esc2021`: heart failure guideline, Eur Heart J 42 (2021) 3599. `ada`: Standards of Care in Diabetes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+
+import numpy as np
+
+#: Rows of `limits`: women, men, and where the sex is not known.
+FEMALE, MALE, UNKNOWN = 0, 1, 2
+
+
+def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]]:
+    """Low and high of women and of men by channel and unit; NaN = no such limit.
+
+    >>> read()["hemoglobin", "g/dL"]
+    ((11.2, 15.7), (13.7, 17.5))
+    """
+    text = (files("ehrdl.clinical") / "reference_ranges.csv").read_text(encoding="utf-8")
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        limits = _number(row["low"]), _number(row["high"])
+        found.setdefault((row["channel"], row["unit"]), {})[row["sex"]] = limits
+    return {key: (limits.get("F", limits.get("")), limits.get("M", limits.get(""))) for key, limits in found.items()}  # type: ignore[misc]
+
+
+def limits(channels: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high (3, n_channels) float32 of channels, given as (name, unit), for women, men and unknown sex.
+
+    Where the sex is not known, what is low for neither sex is not low. A channel that is not in the table, or not in
+    its unit, has no limit (NaN).
+    """
+    known, none = read(), ((math.nan, math.nan),) * 2
+    by_sex = np.array([known.get(channel, none) for channel in channels], dtype=np.float32).reshape(-1, 2, 2)
+    low, high = by_sex[:, :, 0].T, by_sex[:, :, 1].T
+    return np.vstack([low, low.min(axis=0)]), np.vstack([high, high.max(axis=0)])
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell else math.nan

@@ -1,0 +1,149 @@
+"""The part of `prepare` that is about text: notes and verbalised records, collected and tokenised, each step cached."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ehrdl.clinical.concepts import Concepts
+from ehrdl.data import coded, notes, notes_build, records, verbalize, vocab
+from ehrdl.data.chunks import NoteFrame
+from ehrdl.data.config import DataConfig
+from ehrdl.data.dataset import SampleDataset
+from ehrdl.engine import cached, digest, read_json, say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+#: A folder of texts, and the key under which it is cached.
+Texts = tuple[Path, dict[str, Any]]
+
+
+def training_notes(
+    data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
+) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
+    """Notes with their tokens, how they become chunks, and the tokenizer's folder; None where there is nothing to read.
+
+    Args:
+        data: its `notes` say what is read.
+        events: the EVENTS folder.
+        train_subjects: a tokenizer and the kinds of notes are fitted on their notes alone.
+        own: the samples' records, from `collect_records`.
+    """
+    opened = _open(data, events, own)
+    if opened is None:
+        return None, None, None
+    key: dict[str, Any] = {} if own is None else {"records": own[1]}
+    if data.notes.source != "record":
+        texts, of_notes = collect_notes(data, events)
+        key |= of_notes
+        if opened.first_record:
+            _say_sections(read_json(texts / "sections.json"))
+    name = str(_tokenizer(data, opened, key, train_subjects))
+    words, frame = tokenized(data, events, name, own)
+    assert words is not None
+    return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects)), name
+
+
+def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
+    """The folder of the tokenizer: the given one, as it reads notes here, or one that is fitted on training notes."""
+    if data.notes.tokenizer is not None:
+        given = vocab.load_tokenizer(data.notes.tokenizer)
+
+        def save(out: Path) -> None:
+            given.save_pretrained(str(out))
+
+        return cached(data.prepare, "tokenizer", {"given": digest(given.backend_tokenizer.to_str())}, save)
+    size = data.notes.vocab_size
+    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "fit": vocab.VERSION}
+    return cached(data.prepare, "tokenizer", key, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out))
+
+
+def _say_sections(found: dict[str, dict[str, int]]) -> None:
+    for section, n_summaries in found["masked"].items():
+        if not n_summaries:
+            say(f"data.notes.mask_sections: no discharge summary has the section {section!r}; nothing was cut for it")
+        else:
+            say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
+    for section, n_summaries in found["kept"].items():
+        if not n_summaries:
+            say(f"data.notes.keep_sections: no discharge summary has the section {section!r}")
+        else:
+            say(f"notes: section {section!r} kept of {n_summaries:,} discharge summaries")
+
+
+def collect_notes(data: DataConfig, events: Path) -> Texts:
+    """The folder of the notes' texts, written at most once, and its key."""
+    mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
+    key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
+    key |= {"mask_sections": mask, "keep_sections": keep}
+    build = functools.partial(notes_build.collect, events, prepare=data.prepare, mask_sections=mask, keep_sections=keep)
+    return cached(data.prepare, "notes", key, build, resume=True), key
+
+
+def collect_records(
+    data: DataConfig, events: Path, known: Concepts, dataset: SampleDataset, hidden_codes: tuple[str, ...]
+) -> Texts | None:
+    """The folder of the samples' verbalised records, written at most once, and its key; None where none are read."""
+    if data.notes.source == "notes":
+        return None
+    build = functools.partial(coded.build, events, prepare=data.prepare)
+    facts = cached(data.prepare, "coded", {"events": events.name, "version": coded.VERSION}, build)
+    key = {
+        "coded": facts.name,
+        "concepts": digest(known.frame.to_csv()),
+        "samples": hashlib.sha256(np.stack([dataset.subject, dataset.time]).tobytes()).hexdigest(),
+        "window": asdict(data.window),
+        "options": asdict(data.notes.record),
+        "channels": digest([(channel.name, channel.kind, channel.unit) for channel in dataset.channels]),
+        "hidden_codes": sorted(hidden_codes),
+        "version": verbalize.VERSION,
+    }
+
+    def write(out: Path) -> None:
+        opened = coded.open_coded(facts)
+        records.write(verbalize.Verbalizer(dataset, opened, data.notes.record, hidden_codes), out)
+
+    return cached(data.prepare, "records", key, write), key
+
+
+def tokenized(
+    data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
+) -> tuple[notes.Notes | None, NoteFrame]:
+    """The notes of an EVENTS folder (None where it has none) in a tokenizer's ids, and how they become chunks.
+
+    Args:
+        data: its `notes` say what is read, and how it is cut.
+        events: the EVENTS folder.
+        tokenizer: name or folder.
+        own: the samples' records, from `collect_records`.
+    """
+    words, options = vocab.load_tokenizer(tokenizer), data.notes
+    ids = words.pad_token_id, words.cls_token_id, words.sep_token_id
+    frame = NoteFrame(*ids, options.chunk_tokens, options.max_chunks, options.choose)
+    return _open(data, events, own, words), frame
+
+
+def _open(
+    data: DataConfig, events: Path, own: Texts | None, tokenizer: PreTrainedTokenizerFast | None = None
+) -> notes.Notes | None:
+    """What is read as notes, with its tokens where a tokenizer is given; None where that is nothing."""
+
+    def opened(texts: Path, key: dict[str, Any]) -> notes.Notes:
+        found = notes.open_notes(texts)
+        if tokenizer is None or not len(found):
+            return found
+        by_section = data.notes.split_sections
+        key = key | {"tokenizer": digest(tokenizer.backend_tokenizer.to_str()), "by_section": by_section}
+        build = functools.partial(notes_build.tokenize, found, tokenizer, prepare=data.prepare, by_section=by_section)
+        return notes.open_notes(texts, cached(data.prepare, "tokens", key, build, resume=True))
+
+    hospital = None if data.notes.source == "record" else opened(*collect_notes(data, events))
+    if own is not None:
+        return notes.with_records(hospital, opened(*own))
+    return hospital if hospital is not None and len(hospital) else None
