@@ -218,7 +218,8 @@ def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[s
     if optim.selection == "averaged":
         # A decay of 0.99 looks back 100 steps; a short run would still hold its random start, so it looks back less.
         horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * (trainer["max_epochs"] or 1) / 10))
-        return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon)]
+        # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
+        return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon, use_buffers=False)]
     best = ModelCheckpoint(
         dirpath=scratch, filename="best", monitor="tuning/auprc", mode="max", enable_version_counter=False
     )

@@ -102,6 +102,13 @@ def test_the_final_checkpoint_loads_without_pickle_and_predicts_the_same(fit_ser
     np.testing.assert_array_equal(predict(loaded, data.predict_dataloader(), {"accelerator": "cpu"})[1], expected)
 
 
+def test_averaged_weights_leave_the_buffers_as_they_were(fit_series, prepared, tmp_path):
+    fitted = dict(fit_series("run", epochs=6).named_buffers())  # a decay of 0.79, no sum of powers of two
+    fresh = dict(SMALL(prepared.spec.only("series")).named_buffers(prefix="network"))
+    assert {"network.series.numeric", "network.series.event"} <= fresh.keys()
+    assert [name for name in fresh if not torch.equal(fitted[name], fresh[name])] == []
+
+
 def test_seeds_differ_and_one_seed_repeats_itself(prepared, tmp_path):
     def weights(name, seed):
         data = ClinicalDataModule(prepared, BatchOptions(size=200))
