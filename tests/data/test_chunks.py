@@ -232,6 +232,10 @@ def test_samples_that_are_cut_are_counted(hospital):
             r"data\.notes\.choose: 'first' is not one of latest, first_",
         ),
         ({"choose": "even"}, r"data\.notes\.choose: even cuts nothing without data\.notes\.max_chunks"),
+        (
+            {"keep_sections": ["Physical Exam"], "mask_sections": ["PHYSICAL EXAMINATION"]},
+            r"data\.notes\.keep_sections: 'Physical Exam' is among data\.notes\.mask_sections too",
+        ),
         ({"keep_sections": ["Physical Exam:"]}, r"data\.notes\.keep_sections: .* is no header"),
     ],
 )
