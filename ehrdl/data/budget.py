@@ -42,12 +42,9 @@ class TokenBudget:
         """C x L of a batch of the first 1, 2, … rows, exactly."""
         n_chunks, longest = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         if self.cutter is not None:
-            note, n_notes = self.dataset.seen_notes(rows)
-            read = self.cutter.read(note, n_notes)
-            chunk, first = np.unique(read.chunk, return_index=True)
-            sample = np.repeat(np.arange(len(rows)), n_notes)[read.pair[first]]  # which brings it into the batch
+            sample, length = self.cutter.brought(*self.dataset.seen_notes(rows))
             n_chunks += np.bincount(sample, minlength=len(rows))
-            np.maximum.at(longest, sample, read.pieces.length[chunk])
+            np.maximum.at(longest, sample, length)
         chunk_tokens = self.frame.chunk_tokens if self.frame else None
         width = padded_tokens(np.maximum.accumulate(longest), chunk_tokens)
         size: np.ndarray = padded_chunks(np.cumsum(n_chunks)) * width

@@ -69,18 +69,17 @@ class Read:
         pieces: these notes, cut.
         chunk: (E,) which of the pieces is read …
         pair: (E,) … as part of which pair of a sample and a note.
-        n_chunks: (B,) chunks of each sample's notes, before any are left out.
     """
 
     note: np.ndarray
     pieces: Pieces
     chunk: np.ndarray
     pair: np.ndarray
-    n_chunks: np.ndarray
 
 
+_SAMPLES_A_BLOCK = 10_000
 _NONE = np.zeros(0, np.int64)
-NOTHING_READ = Read(_NONE, Pieces(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE, _NONE)
+NOTHING_READ = Read(_NONE, Pieces(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE)
 
 
 class Cutter:
@@ -94,19 +93,15 @@ class Cutter:
     def __init__(self, notes: Notes, frame: NoteFrame) -> None:
         assert notes.tokens is not None
         self.frame, self.sections, self.lengths = frame, notes.sections, notes.tokens.lengths
-        table = _kind_table(notes, frame.kinds)
-        code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
-        if self.sections is None:
-            self.kind = table[code, 0]  # (n_notes,)
-        else:
-            self.kind = table[np.repeat(code, np.diff(self.sections.offsets)), self.sections.name]  # (n_sections,)
+        self.kinds = _kind_table(notes, frame.kinds)
+        self.code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
 
     def cut(self, rows: np.ndarray) -> Pieces:
         """The chunks of some notes; none crosses a section."""
         if self.sections is None:
             length = self.lengths[rows].astype(np.int64)
             n, within, kept = self._split(length)
-            return Pieces(n, within, kept, np.repeat(self.kind[rows], n).astype(np.int64))
+            return Pieces(n, within, kept, np.repeat(self.kinds[self.code[rows], 0], n))
         first = self.sections.offsets[rows]
         n_parts = self.sections.offsets[rows + 1] - first
         part = positions(first, n_parts)
@@ -114,8 +109,8 @@ class Cutter:
         n, within, kept = self._split(length)
         before = np.cumsum(length) - length  # tokens before each section, first of all these notes, then of its own
         before -= np.repeat(np.cumsum(self.lengths[rows], dtype=np.int64) - self.lengths[rows], n_parts)
-        kind = np.repeat(self.kind[part], n).astype(np.int64)
-        return Pieces(_sums(n, n_parts), np.repeat(before, n) + within, kept, kind)
+        kind = self.kinds[np.repeat(self.code[rows], n_parts), self.sections.name[part]]
+        return Pieces(_sums(n, n_parts), np.repeat(before, n) + within, kept, np.repeat(kind, n))
 
     def _split(self, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """How many chunks runs of so many tokens make, where in its run each begins, and its tokens."""
@@ -141,7 +136,23 @@ class Cutter:
             place, n_kept = chosen(n_chunks, at_most, self.frame.choose)
             place += np.repeat(np.cumsum(n_chunks) - n_chunks, n_kept)
             chunk, pair = chunk[place], pair[place]
-        return Read(distinct, pieces, chunk, pair, n_chunks)
+        return Read(distinct, pieces, chunk, pair)
+
+    def brought(self, note: np.ndarray, n_notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the distinct chunks that samples read together: which of them is the first to read it, and its tokens.
+
+        Args:
+            note: (P,) the notes that each sample sees, oldest first, one sample's after the other's.
+            n_notes: (B,) how many each sees.
+        """
+        sample = np.repeat(np.arange(len(n_notes)), n_notes)
+        if self.frame.max_chunks is None:  # all of a note is read by whoever reads it
+            distinct, first = np.unique(note, return_index=True)
+            pieces = self.cut(distinct)
+            return np.repeat(sample[first], pieces.n), pieces.length
+        read = self.read(note, n_notes)
+        chunk, first = np.unique(read.chunk, return_index=True)
+        return sample[read.pair[first]], read.pieces.length[chunk]
 
 
 def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
@@ -167,17 +178,26 @@ def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.
     return nth * of // last, kept
 
 
-def sample_chunks(dataset: SampleDataset, frame: NoteFrame | None) -> tuple[np.ndarray, np.ndarray]:
-    """Chunks of the notes that each sample sees, before any are left out, and tokens of the chunks that it reads."""
-    n_chunks, n_tokens = np.zeros(len(dataset), np.int64), np.zeros(len(dataset), np.int64)
-    if dataset.notes is not None and dataset.notes.tokens is not None and frame is not None:
-        cutter = Cutter(dataset.notes, frame)
-        for block, note, n_notes in dataset.note_blocks():
-            read = cutter.read(note, n_notes)
-            n_chunks[block] = read.n_chunks
-            sample = np.repeat(np.arange(len(n_notes)), n_notes)[read.pair]
-            n_tokens[block] = np.bincount(sample, read.pieces.length[read.chunk], len(n_notes))
-    return n_chunks, n_tokens
+def n_chunks(dataset: SampleDataset, frame: NoteFrame) -> np.ndarray:
+    """Chunks of the notes that each sample sees (n_samples,), before any are left out."""
+    assert dataset.notes is not None
+    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    for block, note, n_notes in dataset.note_blocks():
+        distinct, of = np.unique(note, return_inverse=True)
+        total[block] = _sums(cutter.cut(distinct).n[of], n_notes)
+    return total
+
+
+def n_tokens(dataset: SampleDataset, frame: NoteFrame | None) -> np.ndarray:
+    """Tokens of the chunks that each sample reads (n_samples,), for length buckets."""
+    if dataset.notes is None or frame is None or frame.max_chunks is None:
+        return dataset.n_tokens()
+    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    for block, note, n_notes in dataset.note_blocks(_SAMPLES_A_BLOCK):
+        read = cutter.read(note, n_notes)
+        sample = np.repeat(np.arange(len(n_notes)), n_notes)[read.pair]
+        total[block] = np.bincount(sample, read.pieces.length[read.chunk], len(n_notes))
+    return total
 
 
 def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,4 +221,4 @@ def _kind_table(notes: Notes, kinds: tuple[str, ...]) -> np.ndarray:
     names = ("",) if notes.sections is None else notes.sections.names
     codes = notes.codes or ("",)
     place = {kind: i for i, kind in enumerate(kinds)}
-    return np.array([[place.get(kind_name(code, name), 0) for name in names] for code in codes], np.int32)
+    return np.array([[place.get(kind_name(code, name), 0) for name in names] for code in codes], np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ehrdl.data.sections import normalized
 from ehrdl.data.sources.base import Source
 from ehrdl.data.split import Split
 from ehrdl.data.window import Window
@@ -59,7 +60,7 @@ class NoteOptions:
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
-        mask_sections: headers, such as `Discharge Disposition`, whose section is cut from discharge summaries before
+        mask_sections: headings, such as `Discharge Disposition`, whose section is cut from discharge summaries before
             any model reads them; up to the next heading.
         split_sections: chunks never cross a heading, and each knows its section: headings of discharge summaries
             (`History of Present Illness:`) and of radiology reports (`FINDINGS:`).
@@ -67,6 +68,8 @@ class NoteOptions:
         max_chunks: chunks a sample reads; null = all. How many samples were cut is counted.
         choose: which chunks a sample keeps that has more, of all chunks of its notes, oldest first: the `latest`, half
             from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.
+
+    A blank of de-identification, `___`, is one token of any tokenizer.
     """
 
     source: Literal["notes", "record", "both"] = "notes"
@@ -94,6 +97,9 @@ class NoteOptions:
             raise ConfigError(f"data.notes.choose: {self.choose!r} is not one of {', '.join(get_args(Choice))}")
         if self.choose != "latest" and self.max_chunks is None:
             raise ConfigError(f"data.notes.choose: {self.choose} cuts nothing without data.notes.max_chunks; set that")
+        for section in self.keep_sections:
+            if normalized(section) in map(normalized, self.mask_sections):
+                raise ConfigError(f"data.notes.keep_sections: {section!r} is among data.notes.mask_sections too")
         for key in ("mask_sections", "keep_sections"):
             for section in getattr(self, key):
                 if not section.strip() or section.strip().endswith(":"):

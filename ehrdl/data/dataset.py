@@ -234,10 +234,10 @@ class SampleDataset:
         sees: np.ndarray = (stop > start) & within
         return sees
 
-    def note_blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def note_blocks(self, size: int = _SAMPLES_A_BLOCK) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Runs of samples with the notes that they see, as `seen_notes` gives them."""
-        for start in range(0, len(self), _SAMPLES_A_BLOCK):
-            block = slice(start, min(start + _SAMPLES_A_BLOCK, len(self)))
+        for start in range(0, len(self), size):
+            block = slice(start, min(start + size, len(self)))
             yield block, *self.seen_notes(np.arange(block.start, block.stop))
 
     def _bounds(self, facts: Store | Notes | None, span: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ehrdl.data.budget import TokenBudget
-from ehrdl.data.chunks import sample_chunks
+from ehrdl.data.chunks import n_tokens
 from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.prepare import Prepared
@@ -29,7 +29,7 @@ class ClinicalDataModule(pl.LightningDataModule):
         super().__init__()
         self.prepared, self.batch, self.seed = prepared, batch, seed
         dataset = prepared.dataset
-        self.cost = sample_chunks(dataset, prepared.frame)[1] + _TOKENS_A_FACT * dataset.n_observations()
+        self.cost = n_tokens(dataset, prepared.frame) + _TOKENS_A_FACT * dataset.n_observations()
 
     def train_dataloader(self) -> Loader:
         """The training samples, in a new order every epoch."""

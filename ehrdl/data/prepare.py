@@ -15,7 +15,7 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data import store, vocab
-from ehrdl.data.chunks import NoteFrame, sample_chunks
+from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
@@ -224,7 +224,7 @@ def _facts(
 ) -> dict[str, Any]:
     slices = dataset.stop - dataset.start
     most = frame.max_chunks if frame else None
-    n_cut = int((sample_chunks(dataset, frame)[0] > most).sum()) if most is not None else 0
+    n_cut = int((n_chunks(dataset, frame) > most).sum()) if frame and most is not None else 0
     return {
         "tables": source["tables"],
         "missing": source["missing"],

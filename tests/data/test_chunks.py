@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ehrdl.data.budget import TokenBudget
-from ehrdl.data.chunks import Cutter, NoteFrame, chosen, sample_chunks
+from ehrdl.data.chunks import Cutter, NoteFrame, chosen, n_chunks, n_tokens
 from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions, NoteOptions
 from ehrdl.data.dataset import SampleDataset
@@ -140,15 +140,13 @@ def test_what_is_counted_beforehand_is_what_is_read(dataset, choose, max_chunks)
     at = sorted((int(s), int(t)) for s, t in rng.integers((1, 1), (9, 100), (40, 2)))
     bodies = [(int(s), int(t), int(t), "x" * int(n)) for s, t, n in rng.integers((1, 1, 0), (9, 100, 40), (50, 3))]
     samples, frame = dataset(at, bodies), replace(FRAME, max_chunks=max_chunks, choose=choose)
-    n_chunks, n_tokens = sample_chunks(samples, frame)
-    if max_chunks is None:
-        assert n_tokens.tolist() == samples.n_tokens().tolist()
+    of_notes, read = n_chunks(samples, frame), n_tokens(samples, frame)
     for row in range(len(at)):
         texts, _ = read_by(Collate(samples.notes, frame)([samples[row]]), 0)
-        assert len(texts) == min(n_chunks[row], max_chunks or 999)
-        assert sum(map(len, texts)) == n_tokens[row]
+        assert len(texts) == min(of_notes[row], max_chunks or 999)
+        assert sum(map(len, texts)) == read[row]
         before = sum(-(-int(samples.notes.tokens.lengths[note]) // 6) for note in samples.note_rows(row))
-        assert n_chunks[row] == before
+        assert of_notes[row] == before
     collate = Collate(samples.notes, frame)
     rows = rng.permutation(40)[:25]
     sizes = []
@@ -215,9 +213,8 @@ def test_the_spec_names_the_kinds_and_batches_count_them(prepared):
 def test_samples_that_are_cut_are_counted(hospital):
     options = NoteOptions(max_chunks=2, choose="first_and_last", chunk_tokens=64)
     again = prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
-    n_chunks, _ = sample_chunks(again.dataset, replace(again.frame, max_chunks=None))
     n_cut = again.facts["data"]["samples_cut_to_max_chunks"]
-    assert n_cut == (n_chunks > 2).sum() > 100
+    assert n_cut == (n_chunks(again.dataset, again.frame) > 2).sum() > 100
     assert hospital.prepared.facts["data"]["samples_cut_to_max_chunks"] == 0
     module = ClinicalDataModule(again, BatchOptions(size=32))
     for batch in module.train_dataloader():
@@ -235,6 +232,10 @@ def test_samples_that_are_cut_are_counted(hospital):
             r"data\.notes\.choose: 'first' is not one of latest, first_",
         ),
         ({"choose": "even"}, r"data\.notes\.choose: even cuts nothing without data\.notes\.max_chunks"),
+        (
+            {"keep_sections": ["Physical Exam"], "mask_sections": ["PHYSICAL EXAMINATION"]},
+            r"data\.notes\.keep_sections: 'Physical Exam' is among data\.notes\.mask_sections too",
+        ),
         ({"keep_sections": ["Physical Exam:"]}, r"data\.notes\.keep_sections: .* is no header"),
     ],
 )

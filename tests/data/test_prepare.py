@@ -112,6 +112,19 @@ def test_a_section_that_no_summary_has_is_said(hospital, capsys):
     assert f"notes: section '{DISPOSITION}' cut from " in said
 
 
+def test_only_kept_sections_are_read_by_any_model(hospital, capsys):
+    options = NoteOptions(keep_sections=["Chief Complaint", "Hospital Stay"])
+    kept = prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
+    said = capsys.readouterr().err
+    assert "data.notes.keep_sections: no discharge summary has the section 'Hospital Stay'" in said
+    assert "notes: section 'Chief Complaint' kept of " in said
+    notes = kept.dataset.notes
+    texts = notes.texts(np.flatnonzero(notes.code == notes.codes.index("NOTE//discharge//DS")))
+    assert len(texts) > 100
+    assert all(text.startswith("Chief Complaint:") and text.count(":") == 1 for text in texts)
+    assert not any("Discharge Disposition" in text for text in tabulate(kept.dataset, kept.rows(TRAIN)[:50]).text)
+
+
 @pytest.mark.parametrize(
     ("prefix", "hidden"),
     [
