@@ -17,6 +17,8 @@ STEPS = {
     "staging": {"ehrdl/data/staging.py": []},
     "series": {"ehrdl/data/store.py": ["build"]},
     "notes": {"ehrdl/data/notes_build.py": ["collect", "tokenize"]},
+    "coded": {"ehrdl/data/coded.py": ["build"]},
+    "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
