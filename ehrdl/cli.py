@@ -67,7 +67,8 @@ def prepare(argv: list[str], prog: str) -> None:
         prepared, _ = prepare(objects.data, objects.task)
         facts = prepared.facts["data"]
         samples = ", ".join(f"{n:,} {split}" for split, n in facts["n_samples"].items())
-        say(f"prepared: {facts['n_facts']:,} facts, {facts['n_notes']:,} notes; samples: {samples}")
+        records = f", {facts['n_records']:,} verbalised records" if facts["n_records"] else ""
+        say(f"prepared: {facts['n_facts']:,} facts, {facts['n_notes']:,} notes{records}; samples: {samples}")
         say(f"EVENTS: {prepared.events}\nnext: ehrdl train with the same arguments")
 
 

@@ -26,7 +26,7 @@ each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 
 def test_the_configs_that_the_documentation_names_are_there():
     named = {"quickstart", "synthetic_10k", "readmission_mimic4", "mimic4_demo"}
-    named |= {"heart_failure_mimic4", "heart_failure_synthetic", "readmission_meds"}
+    named |= {"heart_failure_mimic4", "heart_failure_synthetic", "readmission_meds", "mimic4_demo_record"}
     assert named <= {path.stem for path in CONFIGS}
 
 
@@ -82,3 +82,12 @@ def test_the_demo_config_runs_as_shipped_in_under_two_minutes(tmp_path, capsys):
     assert set(outcome["models"]) == {"series_only", *BASELINES} - text_readers
     said = capsys.readouterr().err
     assert all(f"{name}: left out, since no training sample sees a note" in said for name in text_readers)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}; set EHRDL_DATA")
+def test_records_make_the_models_of_text_possible_where_there_are_no_notes(tmp_path):
+    start = time.perf_counter()
+    outcome = _run(ROOT / "configs" / "mimic4_demo_record.yaml", tmp_path, f"--data.source.root={DEMO}")
+    assert time.perf_counter() - start < 180
+    assert set(outcome["models"]) == {"fused", "notes_only", "series_only", *BASELINES}

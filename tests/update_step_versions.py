@@ -21,6 +21,8 @@ STEPS = {
         "ehrdl/data/notes.py": ["write_sections"],
         "ehrdl/data/sections.py": [],
     },
+    "coded": {"ehrdl/data/coded.py": ["build"]},
+    "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},

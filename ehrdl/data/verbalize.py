@@ -30,7 +30,7 @@ _HEADINGS = {
     "units": "Care units",
     "diagnoses": "Diagnoses of earlier stays",
     "procedures": "Procedures of earlier stays",
-    "drugs": "Drugs ordered",
+    "drugs": "Drugs",
     "laboratory": "Laboratory",
     "vitals": "Vital signs",
     "treatment": "Treatment and events",

@@ -69,7 +69,7 @@ def test_a_record_reads_as_written_here(hospital):
         "Care units: Medicine; Emergency Department.",
         "Diagnoses of earlier stays: ICD10 N179; ICD10 I500.",
         "Procedures of earlier stays: ICD10 5A1D70Z.",
-        "Drugs ordered: Furosemide IV; Aspirin PO.",
+        "Drugs: Furosemide IV; Aspirin PO.",
         "Laboratory: 4 h ago: sodium 139 mEq/L, high creatinine 2.1 mg/dL rising from 1.4.",
         "Vital signs: 2 h ago: low heart rate 55 bpm.",
         "Treatment and events: 23 h ago: culture (2 times); 2 days ago: iv loop diuretic ordered (2 times).",
@@ -92,7 +92,7 @@ def test_codes_of_a_stay_wait_for_their_coding(hospital):
 
 def test_drugs_and_measurements_leave_with_the_window_but_diagnoses_stay(hospital):
     [text] = verbalize(*hospital(RECORD, [(1, 64)], Window(series_hours=20)), [0])
-    assert "Drugs" not in text and "Care units" not in text and "culture" not in text
+    assert "Drugs:" not in text and "Care units" not in text and "culture" not in text
     assert "high creatinine 2.1 mg/dL." in text  # the earlier one is out of sight, so it does not rise
     assert "ICD10 N179" in text
 
@@ -116,20 +116,20 @@ def test_a_hidden_code_is_never_named_and_no_other_takes_its_place(hospital, cod
 
 def test_hidden_drugs_and_procedures_are_not_named_either(hospital):
     [text] = verbalize(*hospital(RECORD, [(1, 64)]), [0], hidden_codes=["DRUG_START//Furosemide", "PROCEDURE//ICD"])
-    assert "Furosemide" not in text and "5A1D70Z" not in text and "Drugs ordered: Aspirin PO." in text
+    assert "Furosemide" not in text and "5A1D70Z" not in text and "Drugs: Aspirin PO." in text
 
 
 def test_the_latest_come_first_and_no_more_than_asked_for(hospital):
     options = RecordOptions(max_diagnoses=1, max_drugs=1, max_units=1)
     [text] = verbalize(*hospital(RECORD, [(1, 64)]), [0], options)
-    for line in ("Care units: Medicine.", "Diagnoses of earlier stays: ICD10 N179.", "Drugs ordered: Furosemide IV."):
+    for line in ("Care units: Medicine.", "Diagnoses of earlier stays: ICD10 N179.", "Drugs: Furosemide IV."):
         assert line in text
 
 
 def test_sections_stand_in_one_order_however_they_are_chosen(hospital):
     dataset, coded = hospital(RECORD, [(1, 64)])
     [text] = verbalize(dataset, coded, [0], RecordOptions(sections=["vitals", "drugs"]))
-    assert text == "Drugs ordered: Furosemide IV; Aspirin PO.\nVital signs: 2 h ago: low heart rate 55 bpm."
+    assert text == "Drugs: Furosemide IV; Aspirin PO.\nVital signs: 2 h ago: low heart rate 55 bpm."
     parts = [verbalize(dataset, coded, [0], RecordOptions(sections=[name]))[0] for name in SECTIONS]
     assert "\n".join(parts) == verbalize(dataset, coded, [0])[0]
 

@@ -22,6 +22,7 @@ from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.mimic4_stage import StageTable
 from ehrdl.data.sources.mimic4_tables import NOTES, ORDERS, REQUIRED, SERIES, TABLES
+from ehrdl.data.sources.mimic4_titles import find_titles, read_titles
 from ehrdl.data.sources.raw import RawTable, find
 from ehrdl.engine import Prepare, check_disk, digest, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
@@ -45,7 +46,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 5
+    VERSION = 6
 
     def __init__(
         self,
@@ -69,10 +70,12 @@ class Mimic4(Source):
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files and the options that decide the result of `read`."""
         files, missing = self._files()
+        titles = find_titles(self.root)
         return {
             "source": "mimic4",
             "version": self.versions(),
             "files": {name: fingerprint(table.path, verify) for name, table in files.items()},
+            "titles": {name: fingerprint(path, verify) for name, path in titles.items()},
             "missing": missing,
             "coding_lag_days": self.coding_lag_days,
         }
@@ -94,6 +97,7 @@ class Mimic4(Source):
             say(line)
         for table in files.values():  # a missing column is said before hours of reading, not after
             table.check()
+        titles = read_titles(find_titles(self.root))
         known = self._concepts()
         writer = events.EventsWriter(out, prepare)
         staged = self._stage(files, prepare, self._queries(known, "hosp/labevents" in files), out)
@@ -105,7 +109,8 @@ class Mimic4(Source):
             lines.append(f"{', '.join(empty)}: gave no event; no rows, or none with an item that the concepts list")
             say(lines[-1])
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
-        writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
+        labels |= titles
+        writer.finish(lambda code: labels.get(code) or labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
         if not prepare.keep:
             for folder, _ in staged.values():
                 shutil.rmtree(folder)
