@@ -122,9 +122,11 @@ def _prepare(
 
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
+        from ehrdl.training.provenance import check_network
+
     prepared, result = prepare(data, task, folder.timed)
     for spec in _variants(prepared.spec).values():
-        _try_to_build(model, spec)
+        check_network(_try_to_build(model, spec), prepared.samples, data.notes.pretrained_elsewhere)
     return prepared, result, trainer, baselines
 
 
@@ -156,10 +158,10 @@ def prepare(
         return prepare(data, events, result), result
 
 
-def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> None:
+def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
     """Make the network once, so that a size that cannot be is said before the run folder is opened."""
     try:
-        model(spec)
+        return model(spec)
     except EhrdlError:
         raise
     except Exception as error:  # whatever torch says of an impossible size

@@ -21,12 +21,15 @@ class NoteOptions:
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
         mask_sections: headers, such as `Discharge Disposition`, whose section is cut from discharge summaries before
             any model reads them; up to the next line that is a header alone.
+        pretrained_elsewhere: an encoder that `ehrdl pretrain` made has read another hospital's notes, so subjects of
+            equal ids are other people; else such subjects may not tune or be held out.
     """
 
     tokenizer: str | None = None
     vocab_size: int = 4000
     chunk_tokens: int = 256
     mask_sections: list[str] = field(default_factory=list)
+    pretrained_elsewhere: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
