@@ -208,4 +208,5 @@ def _load(name: str, spec: DataSpec) -> PreTrainedModel:
             )
     if hasattr(model, "pooler"):
         model.register_module("pooler", None)  # its parameters would never get a gradient
-    return model.train()  # it comes with its dropout off
+    model.train()  # it comes with its dropout off
+    return model
