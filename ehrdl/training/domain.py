@@ -137,7 +137,8 @@ class LitMasked(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """The same, of tuning notes."""
         loss, n_hidden = self._loss(batch)
-        self.log("tuning/loss", loss, prog_bar=True, batch_size=max(1, n_hidden))  # the mean over all hidden tokens
+        # weighed so that the mean is over all hidden tokens, whatever batch they are in
+        self.log("tuning/loss", loss, prog_bar=True, batch_size=max(1, n_hidden), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Say where the fit stands."""
