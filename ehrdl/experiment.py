@@ -126,7 +126,8 @@ def _prepare(
 
     prepared, result = prepare(data, task, folder.timed)
     for spec in _variants(prepared.spec).values():
-        check_network(_try_to_build(model, spec), prepared.samples, data.notes.pretrained_elsewhere)
+        network = _try_to_build(model, spec)
+        check_network(network, prepared.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
     return prepared, result, trainer, baselines
 
 

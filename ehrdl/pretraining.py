@@ -54,6 +54,7 @@ def pretrain(
     """
     from ehrdl.experiment import prepare
     from ehrdl.training.fit import check_trainer
+    from ehrdl.training.provenance import check_network
 
     out = free_folder(out)
     options = _complete(options, start)
@@ -62,10 +63,7 @@ def pretrain(
     data.source.fingerprint(data.prepare.verify)
     model = _started_from(start, data, options) if start else None  # what is wrong with it is said before the reading
     prepared, _ = prepare(data, task)
-    if start:
-        from ehrdl.training.provenance import check_folder
-
-        check_folder(Path(start), prepared.samples, data.notes.pretrained_elsewhere)
+    check_network(model, prepared.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
     with building(out, resume=True) as part:
         _fit(part, prepared, model, data, start, options, trainer)
     say(f"encoder: {out}")
@@ -165,7 +163,7 @@ def _fit(
     facts["tuning"] |= {"nats_before": before, "nats_after": after}
     facts["tuning"] |= {"perplexity_before": _perplexity(before), "perplexity_after": _perplexity(after)}
     say(f"hidden words of the tuning notes: {before:.3f} nats a token before, {after:.3f} after")
-    _write(part, model, words, _subjects(prepared, TRAIN), start, facts)
+    _write(part, model, words, prepared, facts)
 
 
 def _subjects(prepared: Any, split: str) -> Any:
@@ -242,7 +240,8 @@ def _perplexity(nats: float) -> float | None:
     return math.exp(nats) if nats < 700 else None
 
 
-def _write(part: Path, model: Any, words: Any, subjects: Any, start: str | None, facts: dict[str, Any]) -> None:
+def _write(part: Path, model: Any, words: Any, prepared: Any, facts: dict[str, Any]) -> None:
+    """The encoder, its tokenizer, and all whose notes either has read: what it was started from has its own."""
     import numpy as np
 
     from ehrdl.models.masked import quiet_transformers
@@ -251,5 +250,5 @@ def _write(part: Path, model: Any, words: Any, subjects: Any, start: str | None,
     with quiet_transformers():
         model.float().cpu().save_pretrained(part)
     words.save_pretrained(part)
-    before = read_subjects(Path(start)) if start else subjects
-    write_provenance(part, np.union1d(subjects, before), facts)
+    read = np.union1d(_subjects(prepared, TRAIN), read_subjects(Path(prepared.tokenizer)))
+    write_provenance(part, read, facts)

@@ -243,16 +243,18 @@ def test_the_command_line_pretrains_and_a_training_run_uses_what_it_made(config,
 
 def test_a_run_that_tests_on_patients_whom_its_encoder_has_read_is_refused(config, encoder, prepared, tmp_path, capsys):
     line = refused(capsys, "train", *config(), *use(encoder), "--data.split.seed=1")
-    assert re.match(rf"{encoder}: was pretrained on notes of \d+ subjects who tune or are held out here", line)
+    assert re.match(rf"{encoder}: was made of notes of \d+ subjects who tune or are held out here", line)
     assert not (tmp_path / "runs").exists()
     ids = read_subjects(encoder)
     assert ids.tolist() == subjects(prepared, TRAIN).tolist()
     network = torch.nn.ModuleDict({"note": AutoModel.from_pretrained(encoder)})
-    check_network(network, prepared.samples)  # those whom it has read train here
+    check_network(network, None, prepared.samples)  # those whom it has read train here
     leaked = prepared.samples.assign(split=prepared.samples.split.where(prepared.samples.subject_id != ids[3], TUNING))
     with pytest.raises(LeakageError, match=f"notes of 1 subjects who tune or are held out here, such as {ids[3]};"):
-        check_network(network, leaked)
-    check_network(network, leaked, elsewhere=True)
+        check_network(network, None, leaked)
+    check_network(network, None, leaked, elsewhere=True)
+    with pytest.raises(LeakageError, match="encoder: was made of notes"):
+        check_network(None, str(encoder), leaked)  # its tokenizer alone
 
 
 def test_a_folder_whose_subjects_are_lost_or_changed_is_refused(encoder, prepared, tmp_path):
@@ -260,10 +262,10 @@ def test_a_folder_whose_subjects_are_lost_or_changed_is_refused(encoder, prepare
     np.save(folder / "subjects.npy", read_subjects(folder)[1:])
     network = torch.nn.ModuleDict({"note": AutoModel.from_pretrained(folder)})
     with pytest.raises(ConfigError, match=r"subjects\.npy: is not the one that was written"):
-        check_network(network, prepared.samples)
+        check_network(network, None, prepared.samples)
     (folder / "subjects.npy").unlink()
     with pytest.raises(ConfigError, match="whose notes it was pretrained on cannot be read"):
-        check_network(network, prepared.samples)
+        check_network(network, None, prepared.samples)
 
 
 # ------------------------------------------------------------------------------------------------ started from
@@ -304,7 +306,7 @@ def test_what_an_encoder_read_before_counts_too(encoder, hospital, prepared, tmp
     out = pretrain(hospital.config, task, tmp_path / "out", start=str(encoder), options=options, trainer=trainer)
     assert read_subjects(out).tolist() == subjects(prepared, TRAIN).tolist()
     other = replace(hospital.config, split=replace(hospital.config.split, seed=1))
-    with pytest.raises(LeakageError, match="encoder: was pretrained on notes of"):
+    with pytest.raises(LeakageError, match="encoder: was made of notes of"):
         pretrain(other, task, tmp_path / "other", start=str(encoder), options=options, trainer=trainer)
     assert not (tmp_path / "other").exists()
     elsewhere = replace(other, notes=replace(other.notes, pretrained_elsewhere=True))

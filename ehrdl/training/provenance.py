@@ -87,11 +87,12 @@ def read_subjects(folder: Path) -> np.ndarray:
     return ids
 
 
-def check_network(network: Any, samples: pd.DataFrame, elsewhere: bool = False) -> None:
+def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, elsewhere: bool = False) -> None:
     """Refuse a network with an encoder that has read notes of subjects who tune or are held out.
 
     Args:
         network: its encoders from local folders are checked.
+        tokenizer: folder or name of the tokenizer, which may have been fitted on such notes too.
         samples: SAMPLES with their split.
         elsewhere: equal ids are other people, of another hospital.
 
@@ -100,7 +101,7 @@ def check_network(network: Any, samples: pd.DataFrame, elsewhere: bool = False) 
     """
     modules: Iterable[nn.Module] = network.modules() if isinstance(network, nn.Module) else ()
     names = {module.name_or_path for module in modules if isinstance(module, PreTrainedModel)}
-    for name in sorted(filter(None, names)):
+    for name in sorted(filter(None, names | {tokenizer or ""})):
         check_folder(Path(name), samples, elsewhere)
 
 
@@ -111,7 +112,7 @@ def check_folder(folder: Path, samples: pd.DataFrame, elsewhere: bool = False) -
     leaked = np.intersect1d(ids, others)
     if len(leaked) and not elsewhere:
         raise LeakageError(
-            f"{folder}: was pretrained on notes of {len(leaked)} subjects who tune or are held out here, such as "
+            f"{folder}: was made of notes of {len(leaked)} subjects who tune or are held out here, such as "
             f"{leaked[0]}; use the data.split in its {FACTS}, or pretrain with this config. If it is of another "
             "hospital that numbers its patients alike, set data.notes.pretrained_elsewhere to true"
         )
