@@ -192,6 +192,7 @@ def _facts(
         "options": asdict(options),
         "source": type(data.source).__name__,
         "events": prepared.events.name,
+        "outputs": [output.name for output in prepared.spec.outputs],
         "split": asdict(data.split),
         "notes": asdict(data.notes),
         "train": _counts(train),

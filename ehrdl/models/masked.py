@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, PreTrainedModel
 from transformers.utils import logging
@@ -25,6 +26,7 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
         ConfigError: it cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
     """
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    options["dtype"] = torch.float32  # not that of the file: small steps would be lost in half precision
     try:
         with quiet_transformers():
             model, info = AutoModelForMaskedLM.from_pretrained(name, **options)

@@ -66,6 +66,11 @@ def test_a_saved_model_reads_as_many_tokens_as_it_has_positions_for(family, tmp_
         load_masked(str(tmp_path), 33)
 
 
+def test_weights_that_were_saved_in_half_precision_are_trained_in_full(tmp_path):
+    FAMILIES["bert"]().half().save_pretrained(tmp_path)
+    assert {weight.dtype for weight in load_masked(str(tmp_path), 32).parameters()} == {torch.float32}
+
+
 def test_an_encoder_without_a_layer_to_guess_with_gets_one_and_a_line_says_so(tmp_path, capsys):
     FAMILIES["bert"]().bert.save_pretrained(tmp_path)
     capsys.readouterr()
