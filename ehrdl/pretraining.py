@@ -195,17 +195,18 @@ def _facts(
         "outputs": [output.name for output in prepared.spec.outputs],
         "split": asdict(data.split),
         "notes": asdict(data.notes),
-        "train": _counts(train),
-        "tuning": _counts(tuning),
+        "train": _counts(prepared.dataset.notes, train),
+        "tuning": _counts(prepared.dataset.notes, tuning),
     }
 
 
-def _counts(chunks: Any) -> dict[str, int]:
+def _counts(notes: Any, chunks: Any) -> dict[str, int]:
     import numpy as np
 
+    rows = np.unique(chunks.note)
     return {
-        "subjects": chunks.n_subjects,
-        "notes": len(np.unique(chunks.note)),
+        "subjects": len(np.unique(np.searchsorted(notes.offsets, rows, side="right"))),
+        "notes": len(rows),
         "chunks": len(chunks),
         "tokens": int((chunks.lengths - 2).sum()),
     }

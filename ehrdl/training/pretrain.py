@@ -118,7 +118,7 @@ class Chunks(Dataset[np.ndarray]):
         room = frame.chunk_tokens - 2
         own = np.flatnonzero(np.isin(owner, subjects))
         n_chunks = -(-self.tokens.lengths[own] // room)
-        self.note, self.n_subjects = np.repeat(own, n_chunks), len(np.unique(owner[own[n_chunks > 0]]))
+        self.note = np.repeat(own, n_chunks)
         self.start = (np.arange(len(self.note)) - np.repeat(np.cumsum(n_chunks) - n_chunks, n_chunks)) * room
         self.lengths = np.minimum(self.tokens.lengths[self.note] - self.start, room) + 2
 
