@@ -21,6 +21,7 @@ from ehrdl.parser import Parser, check_files, fail, read_yaml
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
 _PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
+_PRETRAIN = "Teach an encoder the language of a configuration's training notes, before any label is seen."
 _PREDICT = "Score new patients, or another hospital, with the models of a finished run."
 _REPORT = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
 _EXPORT = "Write the events, labels and splits of a config, or predictions, as MEDS files for other tools."
@@ -70,6 +71,46 @@ def prepare(argv: list[str], prog: str) -> None:
         records = f", {facts['n_records']:,} verbalised records" if facts["n_records"] else ""
         say(f"prepared: {facts['n_facts']:,} facts, {facts['n_notes']:,} notes{records}; samples: {samples}")
         say(f"EVENTS: {prepared.events}\nnext: ehrdl train with the same arguments")
+
+
+def pretrain(argv: list[str], prog: str) -> None:
+    """Pretrain a note encoder on the training notes of a training configuration."""
+    _set_environment()
+    with _one_line_errors():
+        parser = _pretrain_parser(prog)
+        objects, parsed = _configured(parser, argv)
+        if not objects.out:
+            raise ConfigError("--out: missing; name the folder that the encoder goes to")
+        from ehrdl.pretraining import pretrain
+
+        start = parsed["from"] or _pretrained(yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out)
+        pretrain(objects.data, objects.task, Path(objects.out), start, objects.pretrain, objects.trainer)
+
+
+def _pretrain_parser(prog: str) -> Parser:
+    """The parser of a training configuration, with what a pretraining is told besides."""
+    from ehrdl.training.config import Pretraining
+
+    parser = train_parser(prog, _PRETRAIN)
+    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="is made; must not hold anything yet")
+    parser.add_argument(
+        "--from",
+        type=str | None,
+        metavar="NAME_OR_FOLDER",
+        help="Hugging Face encoder to go on from; default: the `pretrained` of the model's `note`, else from scratch",
+    )
+    parser.add_class_arguments(Pretraining, "pretrain")
+    return parser
+
+
+def _pretrained(config: dict[str, Any], out: str) -> str | None:
+    """The encoder that a training configuration names, if that is not the one to be made."""
+    from ehrdl.pretraining import PRETRAINED
+
+    value: Any = config
+    for key in PRETRAINED.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if value and Path(value).resolve() != Path(out).resolve() else None
 
 
 def predict(argv: list[str], prog: str) -> None:
@@ -182,6 +223,7 @@ class _Options(argparse.ArgumentParser):
 _COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "train": (train, _TRAIN),
     "prepare": (prepare, _PREPARE),
+    "pretrain": (pretrain, _PRETRAIN),
     "predict": (predict, _PREDICT),
     "report": (report, _REPORT),
     "export": (export, _EXPORT),

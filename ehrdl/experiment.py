@@ -123,10 +123,14 @@ def _prepare(
 
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
+        from ehrdl.training.provenance import check_network
+
     prepared, result = prepare(data, task, folder.timed)
     networks = [_try_to_build(model, spec) for spec in _variants(prepared.spec).values()]
     if optim.stages == 2:
         _check_stages(networks, prepared.spec)
+    for network in networks:
+        check_network(network, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
     return prepared, result, trainer, baselines
 
 

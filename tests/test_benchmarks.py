@@ -78,3 +78,14 @@ def test_startup_times_the_import_and_the_help(tmp_path):
 def test_a_build_that_is_killed_ends_byte_for_byte_as_if_undisturbed(tmp_path):
     found = run(tmp_path, "crash", "--kills", "4", "--patients", "400")
     assert (found["kills"], found["equal"]) == (4, 4)
+
+
+@pytest.mark.slow
+def test_a_domain_pretrained_encoder_is_compared_with_one_of_random_weights(tmp_path):
+    sizes = ["--patients", "200", "--epochs", "1", "--domain-epochs", "1", "--max-notes", "2"]
+    found = run(tmp_path, "pretrained", "--small", *sizes, "--cache", str(tmp_path / "cache"))
+    assert found["patients"] == 200 and found["n"] > found["events"] > 0
+    difference = found["domain_auroc"] - found["random_auroc"]
+    assert found["domain_minus_random_value"] == pytest.approx(difference, abs=2e-4)
+    assert found["domain_minus_random_low"] < difference < found["domain_minus_random_high"]
+    assert found["domain_pretraining_s"] > 0 and found["random_fine_tuning_s"] > 0

@@ -353,7 +353,7 @@ def test_unknown_command_is_named(capsys):
         main(["trian"])
     assert (caught.value.code, capsys.readouterr().err) == (
         2,
-        "ehrdl: 'trian' is not a command; the commands are train, prepare, predict, report, export\n",
+        "ehrdl: 'trian' is not a command; the commands are train, prepare, pretrain, predict, report, export\n",
     )
 
 

@@ -1,5 +1,6 @@
 """What the docs say of tables and delays is what the code declares."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from ehrdl.clinical import concepts
 from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, DELAYS
 from ehrdl.schema import EVENTS, PREDICTIONS, SAMPLES, TableSchema
+from ehrdl.training.config import Pretraining
 
 TEXT = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
 
@@ -38,3 +40,16 @@ def test_every_shipped_delay_is_listed_in_its_order() -> None:
     for (pattern, hours), row in zip(DELAYS.items(), rows, strict=True):
         assert row.startswith(f"| `{pattern}`") and row.endswith(f"| {hours} |")
     assert f"`default_delay_hours` | {DEFAULT_DELAY:g} |" in part
+
+
+def test_every_option_of_the_pretraining_is_listed_with_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    options = asdict(Pretraining()) | Pretraining().sizes | {"dropout": 0.1}
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `--pretrain.")]
+    listed = {
+        name.strip("| `").removeprefix("--pretrain."): default
+        for names, defaults, *_ in rows
+        for name, default in zip(names.split(", "), defaults.split(", "), strict=True)
+    }
+
+    assert listed == {name: "null" if value is None else f"{value}" for name, value in options.items()}

@@ -17,6 +17,7 @@ print(json.dumps([seconds, [name for name in {heavy} if name in sys.modules]]))
 #: All that the parser of a configuration imports.
 CONFIGURATION = [
     "ehrdl.experiment",
+    "ehrdl.pretraining",
     "ehrdl.batch",
     "ehrdl.data.config",
     "ehrdl.data.sources.base",

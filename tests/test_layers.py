@@ -12,7 +12,7 @@ FLOOR = {
     **dict.fromkeys(("training", "explain"), 2),
     "report": 3,
     **dict.fromkeys(("experiment", "scoring"), 4),
-    **dict.fromkeys(("tune", "stress", "serve", "parser"), 5),
+    **dict.fromkeys(("tune", "stress", "serve", "parser", "pretraining"), 5),
     "cli": 6,
 }
 #: On the ground floor modules stand on each other, in this order.

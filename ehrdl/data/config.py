@@ -68,6 +68,8 @@ class NoteOptions:
         max_chunks: chunks a sample reads; null = all. How many samples were cut is counted.
         choose: which chunks a sample keeps that has more, of all chunks of its notes, oldest first: the `latest`, half
             from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.
+        pretrained_elsewhere: an encoder that `ehrdl pretrain` made has read another hospital's notes, so subjects of
+            equal ids are other people; else such subjects may not tune or be held out.
 
     A blank of de-identification, `___`, is one token of any tokenizer.
     """
@@ -82,6 +84,7 @@ class NoteOptions:
     keep_sections: list[str] = field(default_factory=list)
     max_chunks: int | None = None
     choose: Choice = "latest"
+    pretrained_elsewhere: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""

@@ -1,4 +1,4 @@
-"""The `run`, `optim` and `logger` parts of a configuration. Free of torch: the command line reads them quickly."""
+"""The `run`, `optim`, `logger` and `pretrain` parts of a configuration. Free of torch, so that parsing is quick."""
 
 from __future__ import annotations
 
@@ -111,3 +111,75 @@ class LoggerOptions:
             raise ConfigError(
                 f"logger.project: {self.project!r} is not a project name: it is empty or has one of /\\#?%:"
             )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How `ehrdl pretrain` teaches an encoder the language of the training notes, by words that it must guess.
+
+    Attributes:
+        epochs: passes over the training subjects' notes.
+        lr: peak learning rate; null = 5e-5 for an encoder that was pretrained before, 1e-3 for one from scratch.
+        tokens: a batch has at most so many tokens, padding included; one chunk that is longer is a batch of its own.
+        mask_share: share of the tokens that are to be guessed. Of these 80 % are hidden, 10 % are replaced by a random
+            token and 10 % stay (Devlin 2019, arXiv:1810.04805).
+        warmup: share of all steps in which the rate rises; then it falls as a cosine to zero.
+        weight_decay: of AdamW; not applied to biases, norms and embeddings.
+        seed: of the first weights, the order of the notes, the masks and the dropout.
+        layers: of a BERT from scratch, as are all below; null = 4.
+        width: of its states; null = 256.
+        heads: of its attention; null = 4.
+        dropout: share of its units dropped in training; null = 0.1.
+    """
+
+    epochs: int = 3
+    lr: float | None = None
+    tokens: int = 8192
+    mask_share: float = 0.15
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    seed: int = 0
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        for name in ("epochs", "tokens", "layers", "width", "heads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"pretrain.{name}: {value} is below 1")
+        if self.lr is not None and not self.lr > 0:
+            raise ConfigError(f"pretrain.lr: {self.lr} is not above 0")
+        if not 0 < self.mask_share < 1:
+            raise ConfigError(f"pretrain.mask_share: {self.mask_share} is not between 0 and 1")
+        for name in ("warmup", "dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ConfigError(f"pretrain.{name}: {value} is not a share in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"pretrain.weight_decay: {self.weight_decay} is below 0")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"pretrain.seed: {self.seed} is not between 0 and 4294967295")
+        sizes = self.sizes
+        if sizes["width"] % sizes["heads"]:
+            raise ConfigError(f"pretrain.heads: {sizes['heads']} does not divide pretrain.width {sizes['width']}")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Layers, width and heads of an encoder from scratch."""
+        return {"layers": self.layers or 4, "width": self.width or 256, "heads": self.heads or 4}
+
+    def require_scratch(self) -> None:
+        """Refuse the size of an encoder where one is given that has its own.
+
+        Raises:
+            ConfigError: naming the first such option.
+        """
+        for name in ("layers", "width", "heads", "dropout"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ConfigError(
+                    f"pretrain.{name}: {value} is for an encoder from scratch; it does not go with --from"
+                )

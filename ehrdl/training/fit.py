@@ -143,7 +143,7 @@ def fit(
         if start:
             _start_from(model, start, stem)
         elif optim.pretrain_epochs and encoder is not None:
-            with _interruptible():
+            with interruptible():
                 pretrain(encoder, data.prepared, optim, trainer, pretrained_notes(folder, seed), seed)
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
         data.seed = seed
@@ -156,7 +156,7 @@ def fit(
             default_root_dir=folder,
         )
         last = scratch / "last.ckpt"
-        with _interruptible():
+        with interruptible():
             shell.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         _select(model, callbacks)
         part = final.with_name(f".{final.name}.part")
@@ -187,7 +187,7 @@ def _kept_score(shell: pl.Trainer, callbacks: list[Callback]) -> float:
     return float(shell.callback_metrics.get("tuning/auprc", torch.tensor(math.nan)))
 
 
-class _Resume(ModelCheckpoint):
+class Resume(ModelCheckpoint):
     """Saves after the first step of an epoch and every so many more, never after its last batch.
 
     Between an epoch's last batch and the next epoch stand validation and the choice of the best epoch: a fit that went
@@ -211,7 +211,7 @@ def _curves(folder: Path, stem: str) -> str:
 
 
 def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any]) -> list[Callback]:
-    resume = _Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
+    resume = Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
     chosen: list[Callback] = [resume, LearningRateMonitor("step")]
     if os.isatty(2) and trainer.get("enable_progress_bar", True):
         chosen.append(TQDMProgressBar(refresh_rate=10))
@@ -241,7 +241,7 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ctrl+C as Python means it: Lightning would exit by itself, and leave the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +17,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.models.base import Network
 from ehrdl.models.head import masked_bce
 from ehrdl.training.config import Optim
-from ehrdl.training.schedule import warmup_cosine
+from ehrdl.training.schedule import n_steps, warmup_cosine
 
 _UNKNOWN = -1  # how torchmetrics is told that a label is unknown
 
@@ -90,23 +89,7 @@ class LitClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
-        return warmup_cosine(optimizer, self._n_steps(), self.optim.warmup)
-
-    def _n_steps(self) -> int:
-        """Optimiser steps of the whole fit.
-
-        Lightning's own estimate would open the training loader before a fit that goes on has told it where it stood.
-        """
-        trainer: Any = self.trainer
-        if trainer.datamodule is None:
-            return int(trainer.estimated_stepping_batches)
-        n_batches = len(trainer.datamodule.train_dataloader())
-        limit = trainer.limit_train_batches  # a count, or a share
-        n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
-        n_steps = math.ceil(n_batches / trainer.accumulate_grad_batches)
-        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
-        limits += [n_steps * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
-        return int(min(limits, default=n_steps))
+        return warmup_cosine(optimizer, n_steps(self.trainer), self.optim.warmup)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by whether they decay, and by whether they come fitted already (a fraction of the rate)."""

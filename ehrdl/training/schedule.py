@@ -26,3 +26,19 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float)
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def n_steps(trainer: Any) -> int:
+    """Optimiser steps of the whole fit of a trainer that has a datamodule.
+
+    Lightning's own estimate would open the training loader before a fit that goes on has told it where it stood.
+    """
+    if trainer.datamodule is None:
+        return int(trainer.estimated_stepping_batches)
+    n_batches = len(trainer.datamodule.train_dataloader())
+    limit = trainer.limit_train_batches  # a count, or a share
+    n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
+    steps = math.ceil(n_batches / trainer.accumulate_grad_batches)
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    limits += [steps * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
+    return int(min(limits, default=steps))
