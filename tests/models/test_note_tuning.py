@@ -136,6 +136,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_trained(fami
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of what it meets on its way
 @pytest.mark.parametrize("name", ["bert", "modernbert"])
 def test_a_compiled_encoder_gives_the_same_numbers_and_names(families, name):
     family = families[name]
