@@ -85,7 +85,7 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
     if hasattr(model, "pooler"):
         model.register_module("pooler", None)  # its parameters would never get a gradient
     _require_fit(name, model, spec)
-    loaded: PreTrainedModel = model
+    loaded: PreTrainedModel = model.train()  # transformers hands it over in evaluation, and Lightning leaves it so
     return loaded
 
 
