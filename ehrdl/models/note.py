@@ -17,7 +17,7 @@ from ehrdl.models import note_tuning as tuning
 from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.note_pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
-from ehrdl.models.packing import equal_groups, length_groups, pack_tokens, round_up
+from ehrdl.models.packing import DEVICE_RUN_COST, RUN_COST, equal_groups, length_groups, pack_tokens, round_up
 from ehrdl.models.steps import lay_out
 
 
@@ -151,7 +151,8 @@ class NoteTransformer(nn.Module, Encoder):
         """
         lengths = valid.sum(dim=1).cpu().numpy()
         # The scratch model's groups decide which tokens its dropout draws, so they stay as its results were made.
-        groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths)
+        cost = RUN_COST if tokens.device.type == "cpu" else DEVICE_RUN_COST
+        groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths, cost)
         packed = self._packed_states(tokens, valid, lengths) if self.padding == "packed" else None
         before = torch.from_numpy(np.cumsum(lengths) - lengths).to(tokens.device)
         for group in groups:

@@ -21,9 +21,9 @@ from ehrdl.batch import DataSpec
 from ehrdl.errors import ConfigError
 from ehrdl.models.packing import Packed, same_document, within
 
-#: Families whose attention takes a mask (R, 1, P, P) as it is, and positions: both were read and are tested.
+#: Families whose attention takes a mask (R, 1, P, P) as it is, and positions of ours: their code was read and tried.
 _PACKED = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert")
-_MASKED_KERNELS = ("sdpa", "eager")
+_PLAIN_KERNELS = ("sdpa", "eager")
 #: A tokenizer with fewer of the encoder's tokens than this was made for another encoder.
 _LEAST_VOCABULARY = 0.8
 #: Elements of a packed mask at a time (64 MB).
@@ -82,10 +82,11 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
         raise ConfigError(
             f"NoteTransformer: pretrained {name!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}"
         )
-    if hasattr(model, "pooler"):
-        model.register_module("pooler", None)  # its parameters would never get a gradient
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None  # its parameters would never get a gradient
     _require_fit(name, model, spec)
-    loaded: PreTrainedModel = model
+    _require_mask(name, model)
+    loaded: PreTrainedModel = model.train()  # transformers hands it over in evaluation, and Lightning leaves it so
     return loaded
 
 
@@ -141,6 +142,21 @@ def _require_fit(name: str, model: PreTrainedModel, spec: DataSpec) -> None:
         )
 
 
+@torch.no_grad()
+def _require_mask(name: str, model: PreTrainedModel) -> None:
+    """Refuse a family whose states depend on the padding behind them, as ConvBERT's and FNet's do."""
+    if model.config._attn_implementation not in _PLAIN_KERNELS:  # cannot run here, in single precision
+        return
+    words = model.get_input_embeddings()(torch.arange(16).unsqueeze(0) % model.config.vocab_size)
+    valid = torch.arange(16).unsqueeze(0) < 8
+    alone, padded = encode(model, words[:, :8], valid[:, :8]), encode(model, words, valid)[:, :8]
+    if not torch.allclose(alone, padded, rtol=1e-2, atol=1e-2 * float(alone.abs().mean())):
+        raise ConfigError(
+            f"NoteTransformer: pretrained {name!r} is a {model.config.model_type}, which reads the padding behind a "
+            "note, so that it depends on the notes beside it; choose an encoder such as BERT or ModernBERT"
+        )
+
+
 def position_offset(model: PreTrainedModel) -> int:
     """Position of a chunk's first token: RoBERTa and its heirs count from the one after that of padding."""
     embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
@@ -190,7 +206,7 @@ def require_packing(model: PreTrainedModel) -> None:
             f"NoteTransformer: padding packed is not safe for {family}, whose attention takes no mask of documents; "
             "use padding: groups"
         )
-    if kernel not in _MASKED_KERNELS:
+    if kernel not in _PLAIN_KERNELS:
         raise ConfigError(f"NoteTransformer: padding packed needs attention sdpa or eager, not {kernel}")
 
 

@@ -265,6 +265,9 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*using a custom batch sampler.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        warnings.filterwarnings(
+            "ignore", ".*in eval mode at the start of training.*"
+        )  # a frozen encoder is meant to be
         warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         try:
             yield

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BartConfig, BartModel, BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertModel,
+    ConvBertConfig,
+    FNetConfig,
+    GPT2Config,
+    GPT2Model,
+)
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.note import NoteTransformer
@@ -101,6 +112,18 @@ def test_what_is_no_encoder_is_refused_in_one_line(spec, tmp_path, kind):
     with pytest.raises(ConfigError, match=r"no bidirectional encoder|an encoder with a decoder") as error:
         NoteTransformer(spec, pretrained=str(tmp_path / kind))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [ConvBertConfig, FNetConfig])
+def test_a_family_that_reads_the_padding_is_refused(spec, tmp_path, kind):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
+    torch.manual_seed(0)
+    model = AutoModel.from_config(kind(vocab_size=50, pad_token_id=0, **sizes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="reads the padding behind a note"):
+        NoteTransformer(spec, pretrained=str(tmp_path))
 
 
 def test_a_folder_that_lacks_weights_is_refused_rather_than_filled_with_random_ones(families, tmp_path):

@@ -42,6 +42,16 @@ def _step(encoder, batch):
     return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
 
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_an_encoder_that_is_tuned_starts_in_training_mode_with_its_own_dropout(make, family, tune):
+    """transformers hands encoders over in evaluation mode, and Lightning would train them so."""
+    if tune == "lora":
+        pytest.importorskip("peft")
+    encoder = make(tune=tune)
+    assert all(module.training for module in encoder.modules())
+    assert family.name == "modernbert" or not torch.equal(*(encoder(family.batch(LENGTHS))[0] for _ in range(2)))
+
+
 def test_full_tuning_moves_the_encoder_and_ours(make, family):
     encoder = make()
     moved = {name for name in _step(encoder, family.batch(LENGTHS)) if not name.startswith("link_pool")}
@@ -136,6 +146,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_trained(fami
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of what it meets on its way
 @pytest.mark.parametrize("name", ["bert", "modernbert"])
 def test_a_compiled_encoder_gives_the_same_numbers_and_names(families, name):
     family = families[name]

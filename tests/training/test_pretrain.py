@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.note import NoteTransformer
@@ -72,6 +73,15 @@ def test_chunks_cover_every_note_whole_and_in_order(prepared):
 def test_an_encoder_that_cannot_guess_words_is_refused(prepared, tmp_path):
     with pytest.raises(ConfigError, match=r"optim\.pretrain_epochs: Linear cannot be pretrained"):
         pretrain(torch.nn.Linear(1, 1), prepared, Optim(pretrain_epochs=1), TRAINER, tmp_path / "x.pt", 0)
+
+
+def test_a_frozen_encoder_is_refused(prepared, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    spec = replace(prepared.spec, chunk_tokens=64)
+    BertModel(BertConfig(vocab_size=spec.vocab_size, **sizes)).save_pretrained(tmp_path / "encoder")
+    encoder = NoteTransformer(spec, pretrained=str(tmp_path / "encoder"), tune="frozen", cache=None)
+    with pytest.raises(ConfigError, match=r"optim\.pretrain_epochs: a frozen note encoder learns nothing"):
+        pretrain(encoder, prepared, Optim(pretrain_epochs=1), TRAINER, tmp_path / "x.pt", 0)
 
 
 @pytest.mark.parametrize(("name", "value"), [("pretrain_epochs", -1), ("pretrain_lr", 0.0)])
