@@ -72,14 +72,16 @@ class Joint(Task):
         return TaskResult(samples, steps, outputs, tuple(hidden), notes)
 
     def _outputs(self, results: list[TaskResult]) -> list[OutputSpec]:
+        owner: dict[str, Task] = {}
         for task, result in zip(self.tasks, results, strict=True):
             for output in result.outputs:
-                if output.name in self._of and self._of[output.name] is not task:
+                if output.name in owner:
                     raise ConfigError(
-                        f"task.tasks: {self._of[output.name].name} and {task.name} both have an output "
+                        f"task.tasks: {owner[output.name].name} and {task.name} both have an output "
                         f"{output.name}; give one of them another name, or leave it out"
                     )
-                self._of[output.name] = task
+                owner[output.name] = task
+        self._of = owner
         return [output for result in results for output in result.outputs]
 
 

@@ -180,7 +180,7 @@ def test_what_is_no_finite_number_is_refused(two, write):
         labelled(two, path)
     path = write((1, "2150-01-02", True))
     with pytest.raises(
-        SchemaError, match="the labels are in boolean_value, which is no number for task.kind regressio"
+        SchemaError, match=r"the labels are in boolean_value, which is no number for task.kind regressio"
     ):
         labelled(two, path, kind="regression")
 
