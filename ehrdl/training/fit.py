@@ -159,7 +159,8 @@ def fit(
         shell.save_checkpoint(part, weights_only=True)
         os.replace(part, final)
         _remove(scratch)
-    named = "AUPRC" if model.monitor == "tuning/auprc" else "score (mean of AUPRC and R2)"
+    n_numbers = len(spec.regression)
+    named = "R2" if n_numbers == len(spec.outputs) else "score (mean of AUPRC and R2)" if n_numbers else "AUPRC"
     say(f"{stem}: {shell.current_epoch} epochs, tuning {named} {_kept_score(shell, callbacks, model.monitor):.3f}")
     return model
 
