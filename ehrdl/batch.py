@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ehrdl.schema import OutputSpec
+from ehrdl.schema import REGRESSION, OutputSpec
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class DataSpec:
         statics: names of the S static features; `static_mean` and `static_std` (S) scale them.
         window_hours: length of the series window before the prediction time [h].
         vocab_size, pad_id, chunk_tokens: of the tokenised notes; 0 where there are none.
-        prevalence: share of positives on the training split, an output each.
+        prevalence: share of positives on the training split, an output each; 0.5 for a regression output, whose
+            standardised mean is a logit of 0.
+        label_mean, label_std: of a regression output's known labels on the training split, 0 and 1 for a binary one;
+            networks predict (label - mean) / std. May be empty where every output is binary.
         note_kinds: what `Batch.kind` counts: the types of notes, such as `discharge//AD`, with the section where notes
             are split; the first is `other`. Empty = kinds are unknown, as in runs of before there were any.
     """
@@ -60,7 +63,20 @@ class DataSpec:
     chunk_tokens: int
     outputs: tuple[OutputSpec, ...]
     prevalence: tuple[float, ...]
+    label_mean: tuple[float, ...] = ()
+    label_std: tuple[float, ...] = ()
     note_kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a regression output without its scale."""
+        n_outputs = len(self.outputs)
+        if self.regression and not (len(self.label_mean) == len(self.label_std) == n_outputs):
+            raise ValueError(f"DataSpec.label_mean and label_std need a value for each of the {n_outputs} outputs")
+
+    @property
+    def regression(self) -> tuple[int, ...]:
+        """The columns of the regression outputs."""
+        return tuple(k for k, output in enumerate(self.outputs) if output.kind == REGRESSION)
 
     def only(self, *modalities: str) -> DataSpec:
         """The same data, read through fewer modalities."""

@@ -222,7 +222,7 @@ def _fit(
     with folder.timed("baselines"):
         parts = fit_baselines(baselines, prepared, folder.folder, seeds[0])
     module = ClinicalDataModule(prepared, data.batch)
-    outputs = [output.name for output in prepared.spec.outputs]
+    outputs = prepared.spec.outputs
     variants = _variants(prepared.spec)
     for seed in seeds:
         start: dict[str, Any] = {}  # what `fused` starts from; stays empty where there is one stage
@@ -250,8 +250,9 @@ def _variants(spec: DataSpec) -> dict[str, DataSpec]:
 
 
 def _best_checkpoint(folder: Path, parts: list[Any]) -> Path:
-    """The checkpoint of the fit with the highest tuning AUPRC, averaged over outputs."""
+    """The checkpoint of the fit with the highest tuning AUPRC (R2 of a regression output), averaged over outputs."""
     from ehrdl.metrics.discrimination import auprc
+    from ehrdl.metrics.regression import r2
     from ehrdl.schema import TUNING
 
     scores = {}
@@ -259,7 +260,10 @@ def _best_checkpoint(folder: Path, parts: list[Any]) -> Path:
         path = folder / "checkpoints" / f"{part.model.iloc[0]}-seed{part.seed.iloc[0]}.ckpt"
         if path.is_file():
             known = part[(part.split == TUNING) & part.label.notna()]
-            by_output = [float(auprc(rows.label, rows.prob)) for _, rows in known.groupby("output")]
+            by_output = [
+                float(auprc(rows.label, rows.prob) if rows.value.isna().all() else r2(rows.label, rows.value))
+                for _, rows in known.groupby("output")
+            ]
             scores[path] = sum(by_output) / len(by_output)
     return max(scores, key=lambda path: scores[path])
 
@@ -277,12 +281,14 @@ def _report(
     write_calibrators(predictions, folder.folder / "calibration.json")
     with folder.timed("metrics"), progress() as bar:
         job = bar.add_task("bootstrap", total=1000)
-        metrics = evaluate(predictions, on_draws=lambda n: bar.advance(job, n))
+        units = {output.name: output.unit for output in result.outputs}
+        metrics = evaluate(predictions, on_draws=lambda n: bar.advance(job, n), units=units)
     write_json(folder.folder / "metrics.json", metrics)
     facts = prepared.facts | {
         "task": task.name,
         "events": prepared.events.name,
         "source": type(data.source).__name__,
+        "outputs": [output.to_dict() for output in result.outputs],
         "warnings": _warnings(metrics, task),
     }
     manifest = folder.manifest(facts)
@@ -298,12 +304,13 @@ def _warnings(metrics: dict[str, Any], task: Task) -> list[str]:
     """A score that no honest model has reached: say that it is probably a leak."""
     lines = []
     for output, scores in metrics["outputs"].items():
-        if scores["bayes_auroc"] is None and task.too_good is not None:
+        ceiling = task.ceiling(output)
+        if scores["bayes_auroc"] is None and ceiling is not None and scores["prevalence"] is not None:
             for name, values in scores["models"].items():
                 value = values["auroc"]["value"]
-                if value is not None and value > task.too_good:
+                if value is not None and value > ceiling:
                     lines.append(
-                        f"{output}: the AUROC {value:.3f} of {name} is above {task.too_good}, more than any honest "
+                        f"{output}: the AUROC {value:.3f} of {name} is above {ceiling}, more than any honest "
                         f"model has reached: look for a leak before you believe it"
                     )
     for line in lines:
@@ -315,6 +322,9 @@ def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
     from ehrdl.models.score import NOT_DEPLOYABLE
 
     for output, scores in metrics["outputs"].items():
+        if scores["prevalence"] is None:
+            _print_regression(output, scores)
+            continue
         say(f"\n{output}: {scores['n']:,} held-out samples, prevalence {scores['prevalence']:.3f}")
         models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
         for name, values in models:
@@ -323,6 +333,16 @@ def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
         for name, values in scores["differences"].items():
             say(f"  {name:<40} AUROC {_shown(values['auroc'], signed=True)}")
     say(f"\nreport: {folder / 'report.html'}")
+
+
+def _print_regression(output: str, scores: dict[str, Any]) -> None:
+    unit = f" {scores['unit']}" if scores["unit"] else ""
+    spread = f"mean {scores['label_mean']:.3g}, standard deviation {scores['label_sd']:.3g}{unit}"
+    say(f"\n{output}: {scores['n']:,} held-out samples, {spread}")
+    for name, values in sorted(scores["models"].items(), key=lambda item: item[1]["mae"]["value"]):
+        say(f"  {name:<22} MAE {_shown(values['mae'])}{unit}   R2 {_shown(values['r2'])}")
+    for name, values in scores["differences"].items():
+        say(f"  {name:<40} MAE {_shown(values['mae'], signed=True)}{unit}")
 
 
 def _shown(estimate: dict[str, Any], signed: bool = False) -> str:

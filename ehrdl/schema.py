@@ -18,7 +18,12 @@ from ehrdl.errors import LeakageError, SchemaError
 
 TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
 SPLITS = (TRAIN, TUNING, HELD_OUT)
-STATUSES = ("positive", "negative", "censored", "death")
+#: How a label came about. `observed`: a number is known (regression). `not_asked`: a joint task has a sample here that
+#: this output's own task has not, so that the label is unknown.
+STATUSES = ("positive", "negative", "censored", "death", "observed", "not_asked")
+Kind = Literal["binary", "regression"]
+BINARY: Literal["binary"] = "binary"
+REGRESSION: Literal["regression"] = "regression"
 
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 #: Facts that exist for labels, cohorts and splits alone. The store refuses to load them as features.
@@ -31,12 +36,16 @@ SAMPLES_ORDER = ("subject_id", "prediction_time", "encounter_id")
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its Arrow type, whether it may be null, and its meaning with the unit."""
+    """One column of a table: its Arrow type, whether it may be null, and its meaning with the unit.
+
+    An `optional` column may be missing where a table is read; it is then null in every row.
+    """
 
     name: str
     type: pa.DataType
     nullable: bool
     meaning: str
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,9 @@ PREDICTIONS = TableSchema(
         Column("split", pa.string(), False, "train, tuning or held_out"),
         Column("output", pa.string(), False, "which outcome"),
         Column("label", pa.float32(), True, "what happened; null = unknown"),
-        Column("prob", pa.float64(), False, "predicted probability"),
+        Column("prob", pa.float64(), True, "predicted probability; null for a regression output"),
         Column("prob_calibrated", pa.float64(), True, "the same after calibration on the tuning split"),
+        Column("value", pa.float64(), True, "predicted value of a regression output, in its unit; else null", True),
     ),
     (("group_", pa.string()),),
 )
@@ -100,10 +110,17 @@ PREDICTIONS = TableSchema(
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One thing that is predicted."""
+    """One thing that is predicted.
+
+    Attributes:
+        name: of the outcome; the columns `label_NAME` and `status_NAME` of SAMPLES.
+        kind: `binary` (0 or 1: a probability is predicted) or `regression` (a number: a value is predicted).
+        unit: of a regression output, such as `d`; for people alone, nothing is converted.
+    """
 
     name: str
-    kind: Literal["binary"] = "binary"
+    kind: Kind = BINARY
+    unit: str = ""
 
     def to_dict(self) -> dict[str, str]:
         """Plain dict, for JSON and checkpoints."""
@@ -112,12 +129,13 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One step of the cohort's flow chart, with what is left after it."""
+    """One step of the cohort's flow chart, with what is left after it; `task`: whose chart, where there are several."""
 
     step: str
     rule: str
     admissions: int
     subjects: int
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,9 +184,11 @@ def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
 
 def _cast(table: pa.Table, schema: TableSchema) -> pa.Table:
     types = {column.name: column.type for column in schema.columns}
-    for name in types:
-        if name not in table.column_names:
-            raise SchemaError(f"{schema.name}: column {name} is missing")
+    for column in schema.columns:
+        if column.name not in table.column_names:
+            if not column.optional:
+                raise SchemaError(f"{schema.name}: column {column.name} is missing")
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
     for name in table.column_names:
         if name in types:
             continue
@@ -242,6 +262,15 @@ def _check_predictions(table: pa.Table) -> None:
     for name in ("prob", "prob_calibrated"):
         outside = pc.invert(pc.and_(pc.greater_equal(table[name], 0.0), pc.less_equal(table[name], 1.0)))
         _refuse(outside, table, PREDICTIONS, name, "is not a probability in [0, 1]")
+    has_prob, has_value = (pc.is_valid(table[name]) for name in ("prob", "value"))
+    neither = pc.invert(pc.or_(has_prob, has_value))
+    _refuse(neither, table, PREDICTIONS, "prob", "and value are both null; a row predicts one of them")
+    _refuse(pc.and_(has_prob, has_value), table, PREDICTIONS, "value", "stands beside a prob; a row predicts one")
+    numbers = pc.unique(table["output"].filter(has_value))
+    mixed = pc.and_(has_prob, pc.is_in(table["output"], numbers))
+    _refuse(mixed, table, PREDICTIONS, "prob", "is of an output that other rows predict a value of")
+    finite = pc.or_kleene(pc.invert(has_value), pc.is_finite(table["value"]))
+    _refuse(pc.invert(finite), table, PREDICTIONS, "value", "is not a finite number")
 
 
 _RULES = {"EVENTS": _check_events, "SAMPLES": _check_samples, "PREDICTIONS": _check_predictions}

@@ -69,7 +69,7 @@ def score(
     table = write_predictions(parts, target / "predictions.parquet")
     write_json(target / "flow.json", {"steps": [asdict(step) for step in result.flow], "notes": result.notes})
     write_json(target / "gaps.json", gaps)
-    facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task")}
+    facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
     facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
     write_json(target / "manifest.json", facts)
     _say_result(table, target)
@@ -106,7 +106,7 @@ def _predictions(
     from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
 
     calibrators = read_calibrators(run / "calibration.json")
-    outputs = [output.name for output in prepared.spec.outputs]
+    outputs = prepared.spec.outputs
     every = np.arange(len(prepared.samples))
     jobs: list[tuple[str, int, Any, Any]] = []
     for name, prob in baseline_probs(run / "models", prepared):

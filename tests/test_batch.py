@@ -135,3 +135,20 @@ def test_only_narrows_the_modalities_and_nothing_else():
     assert SPEC.only("note") == replace(SPEC, modalities=("note",))
     assert SPEC.only("series").modalities == ("series",)
     assert SPEC.only("note").only("series").modalities == ()
+
+
+def test_a_spec_that_was_written_before_there_were_regression_outputs_is_read():
+    old = SPEC.to_dict()
+    del old["label_mean"], old["label_std"]
+    old["outputs"] = [{"name": "death", "kind": "binary"}, {"name": "readmission", "kind": "binary"}]
+    assert DataSpec.from_dict(old) == SPEC
+    assert SPEC.regression == ()
+
+
+def test_a_regression_output_keeps_its_kind_unit_and_scale():
+    outputs = (OutputSpec("death"), OutputSpec("days", "regression", "d"))
+    spec = replace(SPEC, outputs=outputs, label_mean=(0.0, 4.5), label_std=(1.0, 2.5))
+    assert spec.regression == (1,)
+    assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    with pytest.raises(ValueError, match="label_mean and label_std need a value for each of the 2 outputs"):
+        replace(SPEC, outputs=outputs)

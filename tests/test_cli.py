@@ -208,7 +208,8 @@ def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, conf
 
 SOURCES = "ehrdl.data.sources.meds.Meds, ehrdl.data.sources.mimic4.Mimic4, ehrdl.data.sources.synthetic.Synthetic"
 TASKS, NETWORKS = (
-    "ehrdl.tasks.diagnosis.HeartFailure, ehrdl.tasks.labels.Labels, ehrdl.tasks.readmission.Readmission",
+    "ehrdl.tasks.diagnosis.HeartFailure, ehrdl.tasks.joint.Joint, ehrdl.tasks.labels.Labels, "
+    "ehrdl.tasks.readmission.Readmission, ehrdl.tasks.stay.LengthOfStay",
     "ehrdl.models.multimodal.MultimodalModel",
 )
 

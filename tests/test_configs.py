@@ -26,7 +26,13 @@ each = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 
 def test_the_configs_that_the_documentation_names_are_there():
     named = {"quickstart", "synthetic_10k", "readmission_mimic4", "mimic4_demo"}
-    named |= {"heart_failure_mimic4", "heart_failure_synthetic", "readmission_meds", "mimic4_demo_record"}
+    named |= {
+        "heart_failure_mimic4",
+        "heart_failure_synthetic",
+        "joint_synthetic",
+        "readmission_meds",
+        "mimic4_demo_record",
+    }
     assert named <= {path.stem for path in CONFIGS}
 
 
@@ -50,13 +56,13 @@ def test_the_parser_takes_it_and_makes_what_it_names(path):
         assert str(objects.data.source.root) == "/hospital"
 
 
-def _run(path: Path, folder: Path, *argv: str) -> dict:
+def _run(path: Path, folder: Path, *argv: str) -> list[dict]:
+    """What metrics.json says of each output."""
     where = [f"--run.root={folder / 'runs'}", f"--data.prepare.cache={folder / 'cache'}", "--trainer.accelerator=cpu"]
     train(["--config", str(path), *where, *argv])
     run = folder / "runs" / path.stem
     assert (run / "report.html").is_file()
-    (outcome,) = json.loads((run / "metrics.json").read_text())["outputs"].values()
-    return outcome
+    return list(json.loads((run / "metrics.json").read_text())["outputs"].values())
 
 
 #: The quickstart runs with the plain tests, the others with the slow ones.
@@ -66,17 +72,18 @@ TINY = [pytest.param(path, marks=[] if path.stem == "quickstart" else pytest.mar
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
 def test_a_synthetic_config_runs_at_a_tiny_size(path, tmp_path):
     small = ["--data.source.init_args.n_patients=500", "--data.source.init_args.seed=1", "--baselines=[prevalence]"]
-    outcome = _run(
+    outcomes = _run(
         path, tmp_path, *small, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--optim.pretrain_epochs=0"
     )
     truth = {"bayes"} if "Readmission" in path.read_text() else set()
-    assert set(outcome["models"]) == {"fused", "notes_only", "series_only", "prevalence"} | truth
+    for outcome in outcomes:
+        assert set(outcome["models"]) == {"fused", "notes_only", "series_only", "prevalence"} | truth
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}; set EHRDL_DATA")
 def test_the_demo_config_runs_as_shipped_in_under_two_minutes(tmp_path, capsys):
     start = time.perf_counter()
-    outcome = _run(ROOT / "configs" / "mimic4_demo.yaml", tmp_path, f"--data.source.root={DEMO}")
+    [outcome] = _run(ROOT / "configs" / "mimic4_demo.yaml", tmp_path, f"--data.source.root={DEMO}")
     assert time.perf_counter() - start < 120
     text_readers = {"bag_of_words", "tabular_and_words"}
     assert set(outcome["models"]) == {"series_only", *BASELINES} - text_readers

@@ -61,7 +61,7 @@ def test_tables_get_their_declared_types():
 
 @pytest.mark.parametrize(("table", "schema"), [(events, EVENTS), (samples, SAMPLES), (predictions, PREDICTIONS)])
 def test_every_declared_column_is_required_by_name(table, schema):
-    for name in schema.names():
+    for name in [column.name for column in schema.columns if not column.optional]:
         with pytest.raises(SchemaError, match=f"^{schema.name}: column {name} is missing$"):
             check(table().drop(columns=name), schema)
 
@@ -157,4 +157,36 @@ def test_an_undefined_probability_is_refused():
 
 
 def test_an_output_is_plain_values():
-    assert OutputSpec("readmission").to_dict() == {"name": "readmission", "kind": "binary"}
+    assert OutputSpec("readmission").to_dict() == {"name": "readmission", "kind": "binary", "unit": ""}
+
+
+def numbers(**changes):
+    """A prediction of a binary output, and one of a number."""
+    table = pd.concat([predictions(), predictions()], ignore_index=True)
+    columns = {"output": ["death", "days"], "prob": [0.3, np.nan], "value": [np.nan, 2.5]}
+    return table.assign(**(columns | changes), prob_calibrated=np.nan)
+
+
+def test_a_predicted_number_stands_in_value_and_has_no_probability():
+    table = check(numbers(), PREDICTIONS)
+    assert table["prob"].to_pylist() == [0.3, None]
+    assert table["value"].to_pylist() == [None, 2.5]
+
+
+def test_predictions_without_the_column_value_are_read_as_before():
+    table = check(predictions(), PREDICTIONS)
+    assert table["value"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"value": [np.nan, np.nan]}, "column prob, row 1 .*None and value are both null"),
+        ({"prob": [0.3, 0.5]}, "column value, row 1 .*2.5 stands beside a prob"),
+        ({"output": ["days", "days"]}, "column prob, row 0 .*0.3 is of an output that other rows predict a value of"),
+        ({"value": [np.nan, np.inf]}, "column value, row 1 .*inf is not a finite number"),
+    ],
+)
+def test_a_row_predicts_a_probability_or_a_number_and_its_output_says_which(changes, says):
+    with pytest.raises(SchemaError, match=says):
+        check(numbers(**changes), PREDICTIONS)

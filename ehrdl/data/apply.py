@@ -23,7 +23,7 @@ from ehrdl.data.store import Store
 from ehrdl.data.temporal import split_samples
 from ehrdl.engine import read_json
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import HELD_OUT, SAMPLES, TaskResult, check
+from ehrdl.schema import BINARY, HELD_OUT, SAMPLES, OutputSpec, TaskResult, check
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
 
 
 def _check_same(spec: DataSpec, result: TaskResult) -> None:
-    ours, theirs = [output.name for output in spec.outputs], [output.name for output in result.outputs]
+    ours, theirs = [[_named(output) for output in part.outputs] for part in (spec, result)]
     if ours != theirs:
         raise ConfigError(
             f"task: has the outputs {', '.join(theirs)}, but the run was fitted on {', '.join(ours)}; "
@@ -89,6 +89,10 @@ def _check_same(spec: DataSpec, result: TaskResult) -> None:
         )
     if spec.statics != STATICS:
         raise ConfigError("run: spec.json has other static features than this version of ehrdl; fit the run again")
+
+
+def _named(output: OutputSpec) -> str:
+    return output.name if output.kind == BINARY else f"{output.name} ({output.kind}, {output.unit or 'no unit'})"
 
 
 def _check_units(spec: DataSpec, known: Concepts) -> None:

@@ -30,7 +30,7 @@ from ehrdl.data.split import Split, assign
 from ehrdl.data.temporal import describe_split, source_splits, split_samples
 from ehrdl.engine import Prepare, building, connect, free_folder, read_json, say, write_json
 from ehrdl.errors import SchemaError
-from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, SAMPLES, SPLITS, check
+from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, REGRESSION, SAMPLES, SPLITS, OutputSpec, check
 from ehrdl.shards import map_shards
 
 Times = Literal["happened", "available"]
@@ -81,7 +81,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
         _write_dataset(events, part, time)
         facts["subjects"] = _write_splits(samples, data.split, events, part)
         facts["split"] = split
-        facts["labels"] = _write_labels(samples, [output.name for output in result.outputs], part)
+        facts["labels"] = _write_labels(samples, result.outputs, part)
         write_json(part / "export.json", facts)
     _say(facts, out)
     return facts
@@ -217,20 +217,22 @@ def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) 
     return counts | {"without_split": len(subjects) - len(frame)}
 
 
-def _write_labels(samples: pd.DataFrame, outputs: list[str], out: Path) -> dict[str, dict[str, int]]:
+def _write_labels(samples: pd.DataFrame, outputs: list[OutputSpec], out: Path) -> dict[str, dict[str, int]]:
     """Write a folder of MEDS labels for each output; unknown ones are left out and counted."""
     table = check(samples, SAMPLES)
     counts = {}
     for output in outputs:
-        label = table[f"label_{output}"]
+        label = table[f"label_{output.name}"]
         columns = {name: table[name] for name in ("subject_id", "prediction_time")}
-        labels = pa.table(columns | {"boolean_value": pc.equal(label, 1.0)}).filter(pc.is_valid(label))
-        labels = _distinct(labels, output)
-        folder = out / "labels" / output
+        numeric = output.kind == REGRESSION
+        value = {"float_value": label} if numeric else {"boolean_value": pc.equal(label, 1.0)}
+        labels = _distinct(pa.table(columns | value).filter(pc.is_valid(label)), output.name)
+        folder = out / "labels" / output.name
         folder.mkdir(parents=True)
         pq.write_table(meds.LabelSchema.align(labels), folder / "0.parquet")
-        positive = int(pc.sum(labels["boolean_value"]).as_py() or 0)
-        counts[output] = {"n": labels.num_rows, "positive": positive, "unknown": label.null_count}
+        counts[output.name] = {"n": labels.num_rows, "unknown": label.null_count}
+        if not numeric:
+            counts[output.name]["positive"] = int(pc.sum(labels["boolean_value"]).as_py() or 0)
     return counts
 
 
@@ -241,7 +243,7 @@ def _distinct(labels: pa.Table, output: str) -> pa.Table:
     if len(twice):
         first = twice.iloc[0]
         raise SchemaError(
-            f"SAMPLES: column label_{output}: subject {first.subject_id} has both labels at {first.prediction_time}, "
+            f"SAMPLES: column label_{output}: subject {first.subject_id} has two labels at {first.prediction_time}, "
             "of two encounters; a MEDS label file cannot tell them apart"
         )
     return pa.Table.from_pandas(frame, labels.schema, preserve_index=False)
@@ -258,7 +260,8 @@ def _say(facts: dict[str, Any], out: Path) -> None:
     for section, n in facts.get("masked", {}).items():
         say(f"notes: section {section!r} cut from {n:,} discharge summaries")
     for output, n in facts["labels"].items():
-        say(f"labels {output}: {n['n']:,}, {n['positive']:,} positive; {n['unknown']:,} unknown are left out")
+        positive = f", {n['positive']:,} positive" if "positive" in n else ""
+        say(f"labels {output}: {n['n']:,}{positive}; {n['unknown']:,} unknown are left out")
     named = ", ".join(f"{name} {n:,}" for name, n in facts["subjects"].items())
     say(f"subjects: {named}")
     say(f"{facts['rows']:,} events, by the time when they {_SAID[facts['time']]}: {out}")

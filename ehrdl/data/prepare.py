@@ -25,7 +25,7 @@ from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.data.timing import describe_timing, timed_at_prediction
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
-from ehrdl.schema import SAMPLES, SPLITS, TRAIN, TaskResult, check
+from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
 #: Seen by the static features, so no series of its own.
 _STAYS = "encounter"
@@ -89,8 +89,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     samples, split_facts = split_samples(result.samples, data.split, events)
     if line := describe_split(split_facts):
         say(line)
-    outputs = [output.name for output in result.outputs]
-    _require_classes(samples, outputs)
+    _require_classes(samples, result.outputs)
     series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
     static = static_features(samples, subject_facts(events), series)
@@ -153,17 +152,22 @@ def _may_share(base: str, prefix: str) -> bool:
     return stem.startswith(prefix) or prefix.startswith(stem)
 
 
-def _require_classes(samples: pd.DataFrame, outputs: list[str]) -> None:
+def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec]) -> None:
+    """Refuse a split in which an output has one class only, or one value only for a regression output."""
     for split in SPLITS:
         part = samples[samples.split == split]
         for output in outputs:
-            label = part[f"label_{output}"].dropna()
-            n, events = len(label), int(label.sum())
-            if n == 0 or events in (0, n):
-                raise SchemaError(
-                    f"SAMPLES: split {split}, output {output}: {n} samples of {part.subject_id.nunique()} subjects, "
-                    f"{events} positive; both classes are needed. Use more subjects, or change data.split"
-                )
+            label = part[f"label_{output.name}"].dropna()
+            if label.nunique() > 1:
+                continue
+            if output.kind == REGRESSION:
+                found, needed = f"{label.nunique()} different values", "at least two are needed"
+            else:
+                found, needed = f"{int(label.sum())} positive", "both classes are needed"
+            raise SchemaError(
+                f"SAMPLES: split {split}, output {output.name}: {len(label)} samples of {part.subject_id.nunique()} "
+                f"subjects, {found}; {needed}. Use more subjects, or change data.split"
+            )
 
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
@@ -198,7 +202,8 @@ def _spec(
         modalities.append("series")
     static = dataset.static[train.index]
     std = static.std(axis=0, dtype=np.float64)
-    labels = [train[f"label_{output.name}"] for output in result.outputs]
+    scales = [_scale(train[f"label_{output.name}"], output.kind) for output in result.outputs]
+    prevalence, label_mean, label_std = zip(*scales, strict=True)
     return DataSpec(
         modalities=tuple(modalities),
         channels=dataset.channels,
@@ -210,9 +215,19 @@ def _spec(
         pad_id=frame.pad_id if frame else 0,
         chunk_tokens=frame.chunk_tokens if frame else 0,
         outputs=tuple(result.outputs),
-        prevalence=tuple(float(label.mean()) for label in labels),
+        prevalence=prevalence,
+        label_mean=label_mean,
+        label_std=label_std,
         note_kinds=frame.kinds if frame else (),
     )
+
+
+def _scale(label: pd.Series, kind: str) -> tuple[float, float, float]:
+    """Prevalence, mean and standard deviation of a training label, as `DataSpec` has them."""
+    if kind == REGRESSION:
+        known = label.dropna().to_numpy(np.float64)
+        return 0.5, float(known.mean()), float(known.std())
+    return float(label.mean()), 0.0, 1.0
 
 
 def _facts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
 from ehrdl.metrics.present import by_present
+from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.schema import BINARY, REGRESSION
 
 METRICS: dict[str, Callable[..., Floats]] = {
     "auroc": auroc,
@@ -24,6 +26,8 @@ METRICS: dict[str, Callable[..., Floats]] = {
     "calibration_slope": calibration_slope,
     "calibration_intercept": calibration_intercept,
 }
+#: Metrics of an output by its kind.
+BY_KIND = {BINARY: METRICS, REGRESSION: {"mae": mae, "rmse": rmse, "r2": r2}}
 #: The simulator's own risk, where the data are synthetic: a ceiling, not a competitor.
 BAYES = "bayes"
 DEEP = ("fused", "series_only", "notes_only")
@@ -40,8 +44,8 @@ class Outcome:
         output: its name.
         split: train, tuning or held_out.
         rows: the samples (n) with a known label: sample_id, subject_id, label, group_*.
-        label: 0 or 1 (n,).
-        prob: model -> (seeds, n), seeds ascending.
+        label: 0 or 1 (n,), or the number of a regression output.
+        prob: model -> (seeds, n), seeds ascending; the predicted values of a regression output.
         prob_calibrated: the same after calibration; NaN where a model has none.
         unknown: samples that were left out because their label is unknown.
     """
@@ -53,6 +57,7 @@ class Outcome:
     prob: dict[str, Floats]
     prob_calibrated: dict[str, Floats]
     unknown: int
+    kind: str = BINARY
 
 
 def evaluate(
@@ -62,6 +67,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     seed: int = 0,
     on_draws: Callable[[int], object] | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Score every model on one split, with subject-clustered 95 % intervals from draws that all models share.
 
@@ -72,24 +78,34 @@ def evaluate(
         n_bootstrap: draws of subjects.
         seed: seed of the draws.
         on_draws: told how many draws were just scored, for a progress bar.
+        units: of the regression outputs, by name, where they are known.
 
     Returns:
         The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over
         seeds, its interval the bootstrap of that mean. `draws` counts those used: a draw with one class is dropped.
+        A regression output has its own metrics, a `kind` and a `unit`, and null where only a binary one has a number.
+        `macro` is the mean over the outputs that have a metric (errors in different units have none); `micro` pools the
+        binary outputs.
 
     Raises:
         SchemaError: no rows in the split, one class only, or models that predict different samples.
     """
     outcomes = line_up(predictions, split)
     reference = _reference(outcomes, reference)
-    scopes = outcomes if len(outcomes) == 1 else [*outcomes, _pooled(outcomes)]
+    binary = [i for i, outcome in enumerate(outcomes) if outcome.kind == BINARY]
+    scopes = outcomes if len(binary) < 2 else [*outcomes, _pooled([outcomes[i] for i in binary])]
     point, draws = _score_all(scopes, n_bootstrap, seed, on_draws or (lambda _: None))
-    results = {o.output: _describe(o, p, d, reference) for o, p, d in zip(outcomes, point, draws, strict=False)}
-    for outcome in outcomes:
+    units = units or {}
+    results = {
+        o.output: _describe(o, p, d, reference, units.get(o.output, ""))
+        for o, p, d in zip(outcomes, point, draws, strict=False)
+    }
+    for i in binary:
+        outcome = outcomes[i]
         results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed)
-    n = len(outcomes)
-    macro = _compare(_mean_scores(point[:n]), _mean_scores(draws[:n]), reference)
-    micro = _compare(point[-1], draws[-1], reference)
+    macro = _macro(outcomes, point, draws, reference, units)
+    pooled = len(outcomes) if len(binary) > 1 else binary[0] if binary else None
+    micro = _nothing() if pooled is None else _compare(point[pooled], draws[pooled], reference, BINARY)
     return {"split": split, "outputs": results, "macro": macro, "micro": micro}
 
 
@@ -114,15 +130,18 @@ def _outcome(table: pd.DataFrame, output: str, split: str) -> Outcome:
     groups = [name for name in table.columns if name.startswith("group_")]
     kept = first.loc[known, ["sample_id", "subject_id", "label", *groups]].reset_index(drop=True)
     label = kept["label"].to_numpy(dtype=np.float64)
-    if len(np.unique(label)) < 2:
+    kind = BINARY if "value" not in table or table["value"].isna().all() else REGRESSION
+    if kind == REGRESSION and not len(label):
+        raise SchemaError(f"PREDICTIONS: column label: split {split}, output {output} has no known label")
+    if kind == BINARY and len(np.unique(label)) < 2:
         raise SchemaError(
             f"PREDICTIONS: column label: split {split}, output {output} has one class only "
             f"(n = {len(label)}, events = {int(label.sum())}); give it more subjects or another seed of the split"
         )
     models = list(dict.fromkeys(table["model"]))
-    prob = {name: _stack(runs, name, "prob", known) for name in models}
+    prob = {name: _stack(runs, name, "prob" if kind == BINARY else "value", known) for name in models}
     calibrated = {name: _stack(runs, name, "prob_calibrated", known) for name in models}
-    return Outcome(output, split, kept, label, prob, calibrated, int((~known).sum()))
+    return Outcome(output, split, kept, label, prob, calibrated, int((~known).sum()), kind)
 
 
 def _check_same_samples(first: pd.DataFrame, first_key: Any, rows: pd.DataFrame, key: Any, where: str) -> None:
@@ -151,7 +170,7 @@ def _reference(outcomes: list[Outcome], wanted: str | None) -> str | None:
 
 
 def _pooled(outcomes: list[Outcome]) -> Outcome:
-    """All outputs as one: each pair of sample and output is a row."""
+    """All binary outputs as one: each pair of sample and output is a row."""
 
     def join(parts: Iterable[Floats]) -> Floats:
         return np.concatenate(list(parts), axis=-1)
@@ -193,16 +212,18 @@ def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
 
 
 def _score(scope: Outcome, weight: Floats) -> Scores:
-    """Values of every model and metric under each row of `weight` (R, n); NaN in rows with one class."""
+    """Values of every model and metric under each row of `weight` (R, n); NaN in rows with one class, or no sample."""
+    metrics = BY_KIND[scope.kind]
+    mass = weight.sum(1)
     events = weight @ scope.label
-    both = (events > 0) & (events < weight.sum(1))
+    both = (events > 0) & (events < mass) if scope.kind == BINARY else mass > 0
     used = weight[both]
-    scores = {name: np.full((len(prob), len(METRICS), len(weight)), np.nan) for name, prob in scope.prob.items()}
+    scores = {name: np.full((len(prob), len(metrics), len(weight)), np.nan) for name, prob in scope.prob.items()}
     if not len(used):
         return scores
     for name, seeds in scope.prob.items():
         for i, prob in enumerate(seeds):
-            for j, metric in enumerate(METRICS.values()):
+            for j, metric in enumerate(metrics.values()):
                 scores[name][i, j, both] = metric(scope.label, prob, used)
     return scores
 
@@ -212,8 +233,48 @@ def _mean_scores(scopes: list[Scores]) -> Scores:
     return {name: np.mean([scores[name] for scores in scopes], axis=0) for name in scopes[0]}
 
 
-def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | None) -> dict[str, Any]:
+def _macro(
+    outcomes: list[Outcome], point: list[Scores], draws: list[Scores], reference: str | None, units: Mapping[str, str]
+) -> dict[str, Any]:
+    """The mean over the outputs of each kind; each kind has metrics of its own, so that they stand side by side."""
+    macro = _nothing()
+    for kind in BY_KIND:
+        of = [i for i, outcome in enumerate(outcomes) if outcome.kind == kind]
+        if not of:
+            continue
+        means = [_mean_scores([scores[i] for i in of]) for scores in (point, draws)]
+        if len({units.get(outcomes[i].output, "") for i in of}) > 1:  # days and mmHg have no mean; R2 has no unit
+            for scores in means:
+                for values in scores.values():
+                    values[:, :2] = np.nan
+        part = _compare(means[0], means[1], reference, kind)
+        for key, rows in part.items():
+            for name, metrics in rows.items():
+                macro[key].setdefault(name, {}).update(metrics)
+    return macro
+
+
+def _nothing() -> dict[str, Any]:
+    return {"models": {}, "differences": {}}
+
+
+def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | None, unit: str) -> dict[str, Any]:
     some = next(iter(draws.values()))
+    if scope.kind == REGRESSION:
+        return {
+            "n": len(scope.label),
+            "events": None,
+            "subjects": int(scope.rows["subject_id"].nunique()),
+            "unknown": scope.unknown,
+            "draws": int(np.isfinite(some[0, 0]).sum()),
+            "prevalence": None,
+            "bayes_auroc": None,
+            "kind": scope.kind,
+            "unit": unit,
+            "label_mean": float(scope.label.mean()),
+            "label_sd": float(scope.label.std()),
+            **_compare(point, draws, reference, scope.kind),
+        }
     return {
         "n": len(scope.label),
         "events": int(scope.label.sum()),
@@ -222,20 +283,20 @@ def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | Non
         "draws": int(np.isfinite(some[0, 0]).sum()),
         "prevalence": float(scope.label.mean()),
         "bayes_auroc": _number(point[BAYES][:, 0, 0].mean()) if BAYES in point else None,
-        **_compare(point, draws, reference),
+        **_compare(point, draws, reference, scope.kind),
     }
 
 
-def _compare(point: Scores, draws: Scores, reference: str | None) -> dict[str, Any]:
+def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> dict[str, Any]:
     """`models` and `differences` of one scope."""
     some = next(iter(draws.values()))
-    kept = np.isfinite(some[0, 0])
+    kept = np.isfinite(some[0]).any(0)
     mean_point = {name: values[..., 0].mean(0) for name, values in point.items()}
     mean_draws = {name: values[..., kept].mean(0) for name, values in draws.items()}
     models = {
         name: {
             metric: {**_estimate(mean_point[name][j], mean_draws[name][j]), "per_seed": _numbers(point[name][:, j, 0])}
-            for j, metric in enumerate(METRICS)
+            for j, metric in enumerate(BY_KIND[kind])
         }
         for name in point
     }
@@ -245,7 +306,7 @@ def _compare(point: Scores, draws: Scores, reference: str | None) -> dict[str, A
             metric: _estimate(
                 mean_point[str(reference)][j] - mean_point[name][j], mean_draws[str(reference)][j] - mean_draws[name][j]
             )
-            for j, metric in enumerate(METRICS)
+            for j, metric in enumerate(BY_KIND[kind])
         }
         for name in others
     }

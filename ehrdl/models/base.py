@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ehrdl.batch import DataSpec
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -69,14 +71,21 @@ class Head(ABC):
 
 
 class Network(ABC):
-    """A whole model: forward(batch) -> logits (B, K)."""
+    """A whole model: forward(batch) -> logits (B, K).
+
+    Attributes:
+        spec: the data; tells the loss which outputs are regression, and their scale. `LitClassifier` sets it on a
+            network that does not.
+    """
+
+    spec: DataSpec | None = None
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:
         """Logits (B, K)."""
 
     def loss(self, batch: Any) -> Any:
-        """What training minimises, a scalar; by default the binary cross-entropy over known labels."""
-        from ehrdl.models.head import masked_bce  # here, so that naming a network needs no torch
+        """What training minimises, a scalar; by default the loss of all outputs over known labels."""
+        from ehrdl.models.head import masked_loss  # here, so that naming a network needs no torch
 
-        return masked_bce(self.forward(batch), batch.label)
+        return masked_loss(self.forward(batch), batch.label, self.spec)

@@ -1,4 +1,7 @@
-"""Heads: fused features (B, D) -> logits (B, K), and the loss that skips unknown labels."""
+"""Heads: fused features (B, D) -> logits (B, K), the loss that skips unknown labels, and what logits predict.
+
+A column of the logits is the log-odds of a binary output, or the standardised value of a regression output.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ehrdl.batch import DataSpec
 from ehrdl.models.base import Head
+from ehrdl.schema import REGRESSION
 
 
 def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
@@ -28,8 +32,40 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
+def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
+    """The loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) where none is known.
+
+    A binary output has its cross-entropy. A regression output has half the squared error of the standardised label:
+    then the gradient in the logit is prediction minus label for both kinds, and neither drowns the other.
+
+    Args:
+        logits: (B, K).
+        label: (B, K) float on the labels' own scale, NaN = unknown.
+        spec: kinds of the outputs, and their scale; None = all are binary.
+    """
+    if spec is None or not spec.regression:
+        return masked_bce(logits, label)
+    logits = logits.float()
+    known = ~label.isnan()
+    target = ((label - label.new_tensor(spec.label_mean)) / label.new_tensor(spec.label_std)).nan_to_num(0.0)
+    numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
+    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    loss = torch.where(numeric, (logits - target) ** 2 / 2, cross_entropy)
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def predicted(logits: Tensor, spec: DataSpec) -> Tensor:
+    """Logits (B, K) as predictions on the labels' own scale: a probability, or the value of a regression output."""
+    prob = torch.sigmoid(logits.float())
+    if not spec.regression:
+        return prob
+    value = logits.float() * logits.new_tensor(spec.label_std).float() + logits.new_tensor(spec.label_mean).float()
+    numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
+    return torch.where(numeric, value, prob)
+
+
 class LinearHead(nn.Module, Head):
-    """One linear layer that starts at the training prevalence."""
+    """One linear layer that starts at the training prevalence, and at the training mean of a regression output."""
 
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
@@ -47,7 +83,7 @@ class LinearHead(nn.Module, Head):
 
 
 class MlpHead(nn.Module, Head):
-    """A hidden layer, then a linear one that starts at the training prevalence.
+    """A hidden layer, then a linear one that starts at the training prevalence, or mean.
 
     Args:
         spec: the data.
@@ -69,7 +105,10 @@ class MlpHead(nn.Module, Head):
 
 
 def _start_at_prevalence(layer: nn.Linear, spec: DataSpec) -> None:
-    """Set the bias to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is."""
+    """Set the bias to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is.
+
+    A regression output has a prevalence of 0.5 in the spec: it starts at 0, its standardised mean.
+    """
     shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
     with torch.no_grad():
         layer.bias.copy_(torch.tensor([math.log(share / (1 - share)) for share in shares]))

@@ -11,7 +11,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Fusion, Head, Network, Steps
 from ehrdl.models.fusion import GatedFusion
-from ehrdl.models.head import LinearHead, MlpHead, masked_bce
+from ehrdl.models.head import LinearHead, MlpHead, masked_loss
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.static import StaticMlp
@@ -48,6 +48,7 @@ class MultimodalModel(nn.Module, Network):
         auxiliary_weight: float = 0.3,
     ) -> None:
         super().__init__()
+        self.spec = spec
         self.note: Any = note(spec) if "note" in spec.modalities else None
         self.series: Any = series(spec) if "series" in spec.modalities else None
         self.static: Any = static(spec)
@@ -134,10 +135,10 @@ class MultimodalModel(nn.Module, Network):
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the logits, and of each modality's linear head where it is present."""
         features, present, steps = self._read(batch)
-        loss = masked_bce(self.logits(features, present, steps), batch.label)
+        loss = masked_loss(self.logits(features, present, steps), batch.label, self.spec)
         for head, feature, has in zip(self.alone, features, present, strict=True):
             label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
-            loss = loss + self.auxiliary_weight * masked_bce(head(feature), label) / len(features)
+            loss = loss + self.auxiliary_weight * masked_loss(head(feature), label, self.spec) / len(features)
         return loss
 
 

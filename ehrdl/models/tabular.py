@@ -1,25 +1,36 @@
 """Classical baselines: scikit-learn pipelines on a table with one row a sample.
 
 The table X has numeric feature columns (NaN = missing) and one column `text`, the visible notes of the sample in one
-string ('' if there is none). A baseline predicts one binary output; several outputs are several fits. It is a short
-list of candidates, of which the caller keeps the one with the lowest log loss on the tuning split.
+string ('' if there is none). A baseline predicts one output; several outputs are several fits. It is a short list of
+candidates, of which the caller keeps the best on the tuning split: by log loss for a binary output, by squared error
+for a regression output, whose models go by the same names (`logistic_regression` is then a ridge regression, and
+`prevalence` the training mean).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
-from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ehrdl.errors import ConfigError
+from ehrdl.schema import BINARY, REGRESSION
 
 TEXT = "text"
 
@@ -34,51 +45,60 @@ TRUSTED = (
 )
 
 
-def candidates(name: str, seed: int) -> list[Pipeline]:
+def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
     """The unfitted candidates of a baseline.
 
     Args:
         name: a key of `BASELINES`.
         seed: of the fit, where it is random at all.
+        kind: of the output, `binary` or `regression`.
 
     Raises:
         ConfigError: there is no such baseline.
     """
     if name not in BASELINES:
         raise ConfigError(f"baselines: {name!r} is not one of {', '.join(BASELINES)}")
-    return BASELINES[name](seed)
+    return BASELINES[name](seed, kind)
 
 
-def _prevalence(seed: int) -> list[Pipeline]:
-    return [Pipeline([("model", DummyClassifier(strategy="prior"))])]
+def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
+    """What a fitted baseline predicts (n,): a probability, or the value of a regression output."""
+    found: NDArray[np.float64] = model.predict(table) if kind == REGRESSION else model.predict_proba(table)[:, 1]
+    return found
 
 
-def _logistic_regression(seed: int) -> list[Pipeline]:
-    return [_pipeline([_numbers()], _logistic(strength)) for strength in (0.0003, 0.003, 0.03, 0.3)]
+def _prevalence(seed: int, kind: str) -> list[Pipeline]:
+    """The training prevalence, or mean: the constant with the lowest squared error, of which R2 is 0."""
+    constant = DummyRegressor(strategy="mean") if kind == REGRESSION else DummyClassifier(strategy="prior")
+    return [Pipeline([("model", constant)])]
 
 
-def _random_forest(seed: int) -> list[Pipeline]:
+def _logistic_regression(seed: int, kind: str) -> list[Pipeline]:
+    return [_pipeline([_numbers()], _linear(strength, kind)) for strength in (0.0003, 0.003, 0.03, 0.3)]
+
+
+def _random_forest(seed: int, kind: str) -> list[Pipeline]:
     grid: list[tuple[int, float | str]] = [(5, "sqrt"), (20, "sqrt"), (60, 0.15)]
-    return [_pipeline([("numbers", "passthrough", number_columns)], _forest(*sizes, seed)) for sizes in grid]
+    return [_pipeline([("numbers", "passthrough", number_columns)], _forest(*sizes, seed, kind)) for sizes in grid]
 
 
-def _gradient_boosting(seed: int) -> list[Pipeline]:
+def _gradient_boosting(seed: int, kind: str) -> list[Pipeline]:
     grid = [(0.05, 7, 100), (0.05, 7, 250), (0.05, 15, 100), (0.03, 31, 150)]
-    return [_pipeline([("numbers", "passthrough", number_columns)], _boosting(*sizes, seed)) for sizes in grid]
+    return [_pipeline([("numbers", "passthrough", number_columns)], _boosting(*sizes, seed, kind)) for sizes in grid]
 
 
-def _bag_of_words(seed: int) -> list[Pipeline]:
-    return [_pipeline([_words()], _logistic(strength)) for strength in (0.3, 1.0, 3.0, 10.0)]
+def _bag_of_words(seed: int, kind: str) -> list[Pipeline]:
+    return [_pipeline([_words()], _linear(strength, kind)) for strength in (0.3, 1.0, 3.0, 10.0)]
 
 
-def _tabular_and_words(seed: int) -> list[Pipeline]:
+def _tabular_and_words(seed: int, kind: str) -> list[Pipeline]:
     # The penalty sees a TF-IDF row of length 1 beside hundreds of standardised numbers: the weight evens them out.
     grid = [(0.0003, 30.0), (0.003, 10.0), (0.003, 30.0), (0.03, 10.0)]
-    return [_pipeline([_numbers(), _words()], _logistic(strength), {"words": weight}) for strength, weight in grid]
+    return [_pipeline([_numbers(), _words()], _linear(strength, kind), {"words": weight}) for strength, weight in grid]
 
 
-#: Every baseline by name: the maker of its candidates, given a seed.
-BASELINES: dict[str, Callable[[int], list[Pipeline]]] = {
+#: Every baseline by name: the maker of its candidates, given a seed and the kind of the output.
+BASELINES: dict[str, Callable[[int, str], list[Pipeline]]] = {
     "prevalence": _prevalence,
     "logistic_regression": _logistic_regression,
     "random_forest": _random_forest,
@@ -110,22 +130,28 @@ def _words() -> tuple[str, object, object]:
     return "words", words, TEXT
 
 
-def _logistic(strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=2000)
+def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:
+    """Logistic regression, or for numbers the ridge regression of about the same penalty.
+
+    The log loss of a rare outcome curves by prevalence x (1 - prevalence), about a tenth of the squared error's 1.
+    """
+    return Ridge(alpha=10 / strength) if kind == REGRESSION else LogisticRegression(C=strength, max_iter=2000)
 
 
-def _forest(leaf: int, share: float | str, seed: int) -> RandomForestClassifier:
+def _forest(leaf: int, share: float | str, seed: int, kind: str) -> RandomForestClassifier | RandomForestRegressor:
     """Grows on all cores (see `fit_baselines`), predicts on one: threads that add up in any order differ in a last bit.
 
     A missing value takes the side of a split that fits it best, as in boosting.
     """
-    return RandomForestClassifier(
-        n_estimators=200, min_samples_leaf=leaf, max_features=share, max_samples=0.7, random_state=seed
-    )
+    forest = RandomForestRegressor if kind == REGRESSION else RandomForestClassifier
+    return forest(n_estimators=200, min_samples_leaf=leaf, max_features=share, max_samples=0.7, random_state=seed)
 
 
-def _boosting(rate: float, leaves: int, trees: int, seed: int) -> HistGradientBoostingClassifier:
-    return HistGradientBoostingClassifier(
+def _boosting(
+    rate: float, leaves: int, trees: int, seed: int, kind: str
+) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    boosting = HistGradientBoostingRegressor if kind == REGRESSION else HistGradientBoostingClassifier
+    return boosting(
         learning_rate=rate,
         max_leaf_nodes=leaves,
         max_iter=trees,

@@ -29,7 +29,9 @@ _THRESHOLD = 0.5
 
 
 def export_predictions(predictions: Path, out: Path) -> list[Path]:
-    """Write the held-out predictions with a known label, one file a model, seed and output.
+    """Write the held-out predictions with a known label, one file a model, seed and binary output.
+
+    The schema has no place for a predicted number: regression outputs are left out, with a line.
 
     The probability is `prob`, by which metrics.json scores a model too; the predicted value says whether
     `prob_calibrated`, or `prob` where a model has none, is 0.5 or more.
@@ -49,7 +51,10 @@ def export_predictions(predictions: Path, out: Path) -> list[Path]:
     out = free_folder(out)
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     table = read_predictions(path)
-    held_out = table[table["split"] == HELD_OUT]
+    numbers = table.loc[table["value"].notna(), "output"].unique()
+    if len(numbers):
+        say(f"{', '.join(numbers)}: left out, since meds-evaluation has no schema for predicted numbers")
+    held_out = table[(table["split"] == HELD_OUT) & ~table["output"].isin(numbers)]
     known = held_out[held_out["label"].notna()]
     _check(known, path)
     files = []

@@ -20,12 +20,21 @@ _HEADINGS = {
     "ece": ("ECE", "lower is better"),
     "calibration_slope": ("Slope", "1 is ideal"),
     "calibration_intercept": ("Intercept", "0 is ideal"),
+    "mae": ("MAE", "lower is better"),
+    "rmse": ("RMSE", "lower is better"),
+    "r2": ("R²", "higher is better"),
 }
 _VERDICTS = {
     "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
     "worse": "{model} ranks patients worse than {other}: the whole interval of the difference is below 0.",
     "not told apart": "These patients do not tell {model} and {other} apart: the difference's interval includes 0.",
     "no interval": "The difference of {model} and {other} has no interval: too few patients had the outcome.",
+}
+_VERDICTS_NUMERIC = {
+    "better": "{model} comes closer than {other}: the whole interval of the difference in MAE is below 0.",
+    "worse": "{model} is further off than {other}: the whole interval of the difference in MAE is above 0.",
+    "not told apart": _VERDICTS["not told apart"],
+    "no interval": "The difference of {model} and {other} has no interval: there are too few patients.",
 }
 
 
@@ -63,6 +72,7 @@ def render(summary: dict[str, Any]) -> str:
         "number": number,
         "fact": fact,
         "verdict": _verdict,
+        "verdict_numeric": _verdict_numeric,
     }
     plots = [  # matplotlib escapes the text that it draws
         {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
@@ -118,3 +128,7 @@ def fact(value: Any, name: str) -> str:
 
 def _verdict(verdict: str, model: str, other: str) -> str:
     return _VERDICTS[verdict].format(model=model, other=other)
+
+
+def _verdict_numeric(verdict: str, model: str, other: str) -> str:
+    return _VERDICTS_NUMERIC[verdict].format(model=model, other=other)

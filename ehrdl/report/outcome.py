@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ehrdl.metrics.calibration import calibration_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
-from ehrdl.metrics.evaluate import BAYES, DEEP, Outcome
+from ehrdl.metrics.evaluate import BAYES, DEEP, METRICS, Outcome
 from ehrdl.metrics.present import PRESENT
 from ehrdl.models.score import NOT_DEPLOYABLE
 from ehrdl.report.present import present
+from ehrdl.schema import BINARY, REGRESSION
 
 N_DRAWN = 6
 MIN_EVENTS = 10
@@ -36,7 +38,7 @@ KINDS = {
 
 
 def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the page shows of one output.
+    """Everything that the page shows of one binary output.
 
     Args:
         outcome: its predictions, lined up.
@@ -50,6 +52,8 @@ def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": outcome.output,
         **{key: scores.get(key) for key in facts},
+        "kind": BINARY,
+        "metrics": list(METRICS),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
         "models": rows,
@@ -57,12 +61,15 @@ def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
         "differences": differences(scores["differences"], reference),
         "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
         "present": present(scores, baseline),
-        "groups": _groups(outcome, reference),
+        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
     }
 
 
-def rank(models: dict[str, Any]) -> list[str]:
-    """Model names by falling AUROC."""
+def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
+    """Model names by falling AUROC; of a regression output by rising MAE (by falling R2 where MAE has no value)."""
+    if kind == REGRESSION:
+        errors = {name: (table["mae"]["value"], table["r2"]["value"]) for name, table in models.items()}
+        return sorted(errors, key=lambda name: (errors[name][0] or 0.0, -(errors[name][1] or 0.0)))
     return sorted(models, key=lambda name: -(models[name]["auroc"]["value"] or 0.0))
 
 
@@ -74,26 +81,29 @@ def reference_of(differences: dict[str, Any], ranked: list[str]) -> str:
 
 
 def best_baseline(ranked: list[str], reference: str) -> str | None:
-    """The highest AUROC among the models that are neither deep nor the simulator's, and that could be used."""
+    """The first in rank among the models that are neither deep nor the simulator's, and that could be used."""
     left_out = (*DEEP, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
     return next((name for name in ranked if name not in left_out), None)
 
 
-def differences(table: dict[str, Any], reference: str) -> list[dict[str, Any]]:
-    """Rows of the differences table, with their verdict, in the order of falling difference."""
+def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> list[dict[str, Any]]:
+    """Rows of the differences table, with their verdict, those first that favour the reference most."""
+    main, sign = ("mae", 1) if kind == REGRESSION else ("auroc", -1)
     rows = [
-        {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics["auroc"])}
+        {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics[main], kind)}
         for key, metrics in table.items()
         if key.startswith(f"{reference} - ")
     ]
-    return sorted(rows, key=lambda row: -(row["metrics"]["auroc"]["value"] or 0.0))
+    return sorted(rows, key=lambda row: sign * (row["metrics"][main]["value"] or 0.0))
 
 
-def verdict(difference: dict[str, float | None]) -> str:
-    """What an AUROC difference says of the reference: better, worse, equal, or not told apart by these data."""
+def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
+    """What a difference in AUROC (or MAE) says of the reference: better, worse, or not told apart by these data."""
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return "no interval"
+    if kind == REGRESSION:  # a lower error is better
+        low, high = -high, -low
     if low > 0:
         return "better"
     return "worse" if high < 0 else "not told apart"
@@ -201,8 +211,8 @@ def _risk(label: Floats, prob: Floats) -> dict[str, list[float]]:
     return {"edges": edges.tolist(), "with": with_outcome.tolist(), "without": without.tolist()}
 
 
-def _groups(outcome: Outcome, reference: str) -> list[dict[str, Any]]:
-    """Size, events, mean risk and AUROC of the reference in each group of each `group_*` column."""
+def grouped(outcome: Outcome, of: Callable[[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What `of` says of each group of each `group_*` column, given its name and which samples (n,) are in it."""
     result = []
     for column in outcome.rows.columns:
         if column.startswith("group_") and column != PRESENT:  # which has a table of its own
@@ -211,15 +221,16 @@ def _groups(outcome: Outcome, reference: str) -> list[dict[str, Any]]:
             sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
             largest = sorted(sizes, key=lambda name: -sizes[name])
             named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
-            rows = [_group(outcome, reference, str(name), text == name) for name in sorted(named)]
+            rows = [of(str(name), text == name) for name in sorted(named)]
             if len(named) < len(largest):
                 rest = f"{len(largest) - len(named)} smaller groups"
-                rows.append(_group(outcome, reference, rest, ~np.isin(text, named)))
+                rows.append(of(rest, ~np.isin(text, named)))
             result.append({"name": column.removeprefix("group_").replace("_", " "), "rows": rows})
     return result
 
 
 def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
+    """Size, events, mean risk and AUROC of the reference in a group."""
     label, prob = outcome.label[member], outcome.prob[reference][:, member]
     events = int(label.sum())
     enough = min(events, len(label) - events) >= MIN_EVENTS

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ehrdl.metrics.evaluate import BAYES
+from ehrdl.schema import REGRESSION
 
 #: Okabe & Ito's palette, told apart by colour-blind readers: the reference first, then the others in turn.
 _REFERENCE, _OTHERS, _CEILING = "#0072B2", ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "#222222"
@@ -37,14 +38,21 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
         prefix: makes the ids inside the SVGs unique on the page.
 
     Returns:
-        roc, pr, calibration, risk and, where there are differences, forest: SVG elements.
+        roc, pr, calibration, risk (of a regression output: scatter, bins, within, errors) and, where there are
+        differences, forest: SVG elements.
     """
+    numeric = output["kind"] == REGRESSION
+    main = "mae" if numeric else "auroc"
     with mpl.rc_context(_STYLE):
-        figures = {name: plot(output["curves"]) for name, plot in _PLOTS.items()}
-        told = [row for row in output["differences"] if row["metrics"]["auroc"]["low"] is not None]
-        rows = [row for row in told if row["other"] != "prevalence"]  # 0.5 by definition: it would squeeze the others
+        if numeric:
+            figures = {name: plot(output["curves"], output["unit"]) for name, plot in _NUMERIC.items()}
+        else:
+            figures = {name: plot(output["curves"]) for name, plot in _PLOTS.items()}
+        told = [row for row in output["differences"] if row["metrics"][main]["low"] is not None]
+        # An AUROC of 0.5 by definition would squeeze the others.
+        rows = [row for row in told if numeric or row["other"] != "prevalence"]
         if rows:
-            figures["forest"] = _forest(rows, output["reference"])
+            figures["forest"] = _forest(rows, output["reference"], main, output.get("unit", ""))
         return {name: _svg(figure, f"{prefix}-{name}") for name, figure in figures.items()}
 
 
@@ -137,18 +145,87 @@ def _risk(curves: dict[str, Any]) -> Figure:
     return figure
 
 
-def _forest(rows: list[dict[str, Any]], reference: str) -> Figure:
-    """Differences in AUROC with their intervals; those that cross zero stay grey."""
+def _forest(rows: list[dict[str, Any]], reference: str, metric: str, unit: str) -> Figure:
+    """Differences in AUROC (or MAE) with their intervals; those that cross zero stay grey."""
     figure, axes = _axes(8.8, 1.0 + 0.32 * len(rows))
     for height, row in enumerate(reversed(rows)):
-        value = row["metrics"]["auroc"]
+        value = row["metrics"][metric]
         colour = {"better": _REFERENCE, "worse": _OTHERS[0]}.get(row["verdict"], _MUTED)
         axes.plot([value["low"], value["high"]], [height, height], color=colour, linewidth=1.8)
         axes.plot(value["value"], height, marker="s", markersize=6, color=colour)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{reference} - {row['other']}" for row in reversed(rows)])
-    axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=f"Difference in AUROC; right of 0 favours {reference}")
+    side = "left" if metric == "mae" else "right"
+    axes.set(ylim=(-0.6, len(rows) - 0.4))
+    axes.set(xlabel=f"{_with('Difference in ' + metric.upper(), unit)}; {side} of 0 favours {reference}")
+    return figure
+
+
+def _with(text: str, unit: str) -> str:
+    return f"{text} [{unit}]" if unit else text
+
+
+def _scatter(curves: dict[str, Any], unit: str) -> Figure:
+    figure, axes = _axes()
+    points = curves["scatter"]
+    axes.plot(
+        points["observed"],
+        points["predicted"],
+        linestyle="none",
+        marker="o",
+        markersize=2.6,
+        markeredgewidth=0,
+        color=_REFERENCE,
+        alpha=0.4,
+    )
+    axes.plot(points["range"], points["range"], color=_MUTED, linewidth=0.8, linestyle=":", label="ideal")
+    axes.set(
+        xlabel=_with("Observed", unit), ylabel=_with("Predicted", unit), xlim=points["range"], ylim=points["range"]
+    )
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _bins(curves: dict[str, Any], unit: str) -> Figure:
+    figure, axes = _axes()
+    styles = _styles((part["name"] for part in curves["bins"]), curves["reference"])
+    ends: list[float] = []
+    for part in curves["bins"]:
+        style = styles[part["name"]]
+        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=part["name"], **style)
+        if part["name"] == curves["reference"]:
+            for x, y, margin in zip(part["predicted"], part["observed"], part["margin"], strict=True):
+                axes.vlines(x, y - (margin or 0), y + (margin or 0), color=style["color"], linewidth=1)
+        ends += [*part["predicted"], *part["observed"]]
+    room = 0.06 * (max(ends) - min(ends)) + 1e-9
+    span = (min(ends) - room, max(ends) + room)
+    axes.plot(span, span, color=_MUTED, linewidth=0.8, linestyle=":", label="ideal")
+    axes.set(xlabel=_with("Predicted (mean of the bin)", unit), ylabel=_with("Observed (mean of the bin)", unit))
+    axes.set(xlim=span, ylim=span)
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _within(curves: dict[str, Any], unit: str) -> Figure:
+    figure, axes = _axes()
+    styles = _styles((line["name"] for line in curves["within"]), curves["reference"])
+    for line in curves["within"]:
+        axes.plot(line["x"], line["y"], label=line["name"], **styles[line["name"]])
+    axes.set(xlabel=_with("Off by at most", unit), ylabel="Share of the predictions", ylim=(0, 1.005))
+    axes.set(xlim=(0, curves["within"][0]["x"][-1]))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _errors(curves: dict[str, Any], unit: str) -> Figure:
+    figure, axes = _axes()
+    errors = curves["errors"]
+    axes.stairs(errors["share"], errors["edges"], fill=True, color=_REFERENCE, alpha=0.45)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=_with("Predicted minus observed", unit), ylabel="Share of the predictions")
+    axes.set(xlim=(errors["edges"][0], errors["edges"][-1]))
     return figure
 
 
 _PLOTS = {"roc": _roc, "pr": _pr, "calibration": _calibration, "risk": _risk}
+_NUMERIC = {"scatter": _scatter, "bins": _bins, "within": _within, "errors": _errors}

@@ -38,11 +38,12 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
     table = read_predictions(path)
     if not table.label.notna().any():
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
-    metrics = evaluate(table, on_draws=on_draws)
+    beside = {name: _read(path.parent / name) for name in ("flow.json", "manifest.json", "config.yaml")}
+    outputs = (beside["manifest.json"] or {}).get("outputs") or []
+    metrics = evaluate(table, on_draws=on_draws, units={output["name"]: output["unit"] for output in outputs})
     folder = out or path.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
-    beside = {name: _read(path.parent / name) for name in ("flow.json", "manifest.json", "config.yaml")}
     summary = summarize(table, metrics, beside["flow.json"], beside["manifest.json"], beside["config.yaml"])
     return write_report(summary, folder / "report.html")
 

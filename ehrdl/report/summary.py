@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from ehrdl.metrics.evaluate import BAYES, METRICS, line_up
+from ehrdl.metrics.evaluate import BAYES, BY_KIND, METRICS, line_up
+from ehrdl.report.numeric import describe_numeric
 from ehrdl.report.outcome import describe, differences, rank, reference_of
+from ehrdl.schema import BINARY, REGRESSION
 
 Json = Mapping[str, Any]
 
@@ -59,7 +61,10 @@ def summarize(
     """
     flow, manifest, config = flow or {}, manifest or {}, config or {}
     outcomes = line_up(predictions, metrics["split"])
-    outputs = [describe(outcome, metrics["outputs"][outcome.output]) for outcome in outcomes]
+    outputs = [
+        (describe_numeric if outcome.kind == REGRESSION else describe)(outcome, metrics["outputs"][outcome.output])
+        for outcome in outcomes
+    ]
     notes = dict(flow.get("notes") or {})
     caveats = [str(line) for line in notes.pop("caveats", [])]
     title, sentence = _what(outputs, notes, manifest, config)
@@ -70,7 +75,7 @@ def summarize(
         "split": metrics["split"],
         "metrics": list(METRICS),
         "outputs": outputs,
-        "averages": _averages(metrics) if len(outputs) > 1 else [],
+        "averages": _averages(metrics, [output["kind"] for output in outputs]),
         "flow": _steps(flow.get("steps") or []),
         "notes": [{"name": _words(key), "rows": _flat(value)} for key, value in notes.items()],
         "missing": [str(line) for line in manifest.get("missing") or []],
@@ -98,16 +103,28 @@ def _what(outputs: list[Any], notes: dict[str, Any], manifest: Json, config: Jso
     return title.format(horizon=horizon), str(notes.pop("what", made))
 
 
-def _averages(metrics: Json) -> list[dict[str, Any]]:
-    """Macro and micro averages over outputs, as table rows."""
+def _averages(metrics: Json, kinds: list[str]) -> list[dict[str, Any]]:
+    """Macro and micro averages over the outputs of a kind of which there are several, as table rows."""
+    which = {BINARY: "yes-or-no outputs", REGRESSION: "outputs that are numbers"}
     result = []
-    for key, name in (("macro", "Mean over outputs (macro)"), ("micro", "All outputs pooled (micro)")):
-        part = metrics[key]
-        ranked = rank(part["models"])
-        reference = reference_of(part["differences"], ranked)
-        rows = [{"name": model, "metrics": part["models"][model]} for model in ranked]
-        result.append({"name": name, "models": rows, "differences": differences(part["differences"], reference)})
+    for kind in BY_KIND:
+        if kinds.count(kind) < 2:
+            continue
+        some = "outputs" if kinds.count(kind) == len(kinds) else which[kind]
+        for key, name in (("macro", f"Mean over {some} (macro)"), ("micro", f"All {some} pooled (micro)")):
+            if kind == BINARY or key == "macro":
+                result.append({"name": name, "metrics": list(BY_KIND[kind]), **_average(metrics[key], kind)})
     return result
+
+
+def _average(part: Json, kind: str) -> dict[str, Any]:
+    """Rows of the models and differences that have metrics of a kind."""
+    some = next(iter(BY_KIND[kind]))
+    models, told = ({name: row for name, row in part[key].items() if some in row} for key in ("models", "differences"))
+    ranked = rank(models, kind)
+    reference = reference_of(told, ranked)
+    rows = [{"name": model, "metrics": models[model]} for model in ranked]
+    return {"models": rows, "differences": differences(told, reference, kind)}
 
 
 def _steps(steps: list[Json]) -> list[dict[str, Any]]:
@@ -116,8 +133,10 @@ def _steps(steps: list[Json]) -> list[dict[str, Any]]:
     for step in steps:
         row: dict[str, Any] = {"step": _words(str(step.get("step", ""))), "rule": str(step.get("rule", ""))}
         row |= {key: step.get(key) for key in ("admissions", "subjects")}
+        row["task"] = _words(str(step.get("task") or ""))
+        same = bool(result) and result[-1]["task"] == row["task"]  # each task has a chart of its own
         for key in ("admissions", "subjects"):
-            before, now = (result[-1][key] if result else None), row[key]
+            before, now = (result[-1][key] if same else None), row[key]
             row[f"dropped_{key}"] = before - now if before is not None and now is not None else None
         result.append(row)
     return result

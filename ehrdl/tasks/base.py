@@ -20,6 +20,10 @@ class Task(ABC):
     #: Whether the definition is the one whose true risk a simulator leaves beside its events.
     simulated: bool = False
 
+    def ceiling(self, output: str) -> float | None:
+        """The AUROC of an output above which a leak is the likelier explanation; None = no such value is known."""
+        return self.too_good
+
     @abstractmethod
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find the cohort, its prediction times and its labels.

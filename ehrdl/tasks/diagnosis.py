@@ -14,7 +14,7 @@ from ehrdl.clinical.codes import HEART_FAILURE
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, to_samples
+from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, still_there, to_samples
 from ehrdl.tasks.episodes import read_stays, read_subjects
 from ehrdl.tasks.evidence import KINDS, first_evidence
 from ehrdl.tasks.flow import Flow
@@ -133,11 +133,7 @@ class HeartFailure(Task):
 
     def _in_hospital(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         t0 = f"{self.hours:g} h after admission (t0)"
-        index = flow.keep(index, index["age"] >= self.min_age, "age", f"age at admission >= {self.min_age} years")
-        inside = index["end"] > index["prediction_time"]
-        index = flow.keep(index, inside, "in hospital", f"discharge, or death after it, later than {t0}")
-        alive = ~(index["death"] <= index["prediction_time"])
-        return flow.keep(index, alive, "alive", f"no death by {t0}")
+        return still_there(index, flow, self.min_age, t0)
 
     def _stratum(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         rule = "no heart failure code in an earlier stay"

@@ -76,6 +76,31 @@ def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     return subjects
 
 
+def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """One row a stay in an intensive care unit that belongs to a hospital stay, in order of subject and time.
+
+    Args:
+        events: EVENTS.
+
+    Returns:
+        subject_id, encounter_id, intime, outtime (NaT = no end before the next begins), care_unit (the first one).
+    """
+    query = """
+        WITH starts AS (
+            SELECT subject_id, encounter_id, time AS intime, min(substr(code, 9)) AS care_unit,
+                lead(time) OVER (PARTITION BY subject_id, encounter_id ORDER BY time) AS next_intime
+            FROM events
+            WHERE starts_with(code, 'ICU_IN//') AND encounter_id IS NOT NULL GROUP BY subject_id, encounter_id, time),
+        ends AS (
+            SELECT DISTINCT subject_id, encounter_id, time AS outtime FROM events WHERE starts_with(code, 'ICU_OUT//'))
+        SELECT starts.subject_id, starts.encounter_id, intime,
+            CASE WHEN next_intime IS NULL OR outtime <= next_intime THEN outtime END AS outtime, care_unit
+        FROM starts ASOF LEFT JOIN ends ON starts.subject_id = ends.subject_id
+            AND starts.encounter_id = ends.encounter_id AND starts.intime < ends.outtime
+        ORDER BY starts.subject_id, intime"""
+    return _frame(events, query)
+
+
 def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     """Visits to an emergency department that ended without an admission: subject_id and time, in order of time.
 

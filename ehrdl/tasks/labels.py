@@ -7,7 +7,7 @@ defines the outcome: the stay is the one that is open at that time, and `hidden_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import OutputSpec, TaskResult
+from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import prevalence, to_samples
 from ehrdl.tasks.episodes import read_stays, read_subjects
@@ -26,30 +26,47 @@ from ehrdl.tasks.flow import Flow
 if TYPE_CHECKING:
     import duckdb
 
+LabelKind = Literal["auto", "binary", "regression"]
+
 _SUBJECT, _TIME = meds.LabelSchema.subject_id_name, meds.LabelSchema.prediction_time_name
-_BINARY = (meds.LabelSchema.boolean_value_name, meds.LabelSchema.integer_value_name, meds.LabelSchema.float_value_name)
-_VALUES = (*_BINARY, meds.LabelSchema.categorical_value_name)
+_NUMBERS = (meds.LabelSchema.boolean_value_name, meds.LabelSchema.integer_value_name, meds.LabelSchema.float_value_name)
+_VALUES = (*_NUMBERS, meds.LabelSchema.categorical_value_name)
 _KEY = ["subject_id", "prediction_time"]
 _OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
 
 
 class Labels(Task):
-    """Binary labels from MEDS label files."""
+    """Labels from MEDS label files, yes or no or numbers."""
 
     name = "labels"
 
-    def __init__(self, path: str, output: str = "label", hidden_codes: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        output: str = "label",
+        hidden_codes: list[str] | None = None,
+        kind: LabelKind = "auto",
+        unit: str = "",
+    ) -> None:
         """Choose the files.
 
         Args:
             path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. Of the value
-                columns the one that holds values is the label: true and false, or 1 and 0; null is unknown.
+                columns the one that holds values is the label; null is unknown.
             output: what the labels are called in results.
             hidden_codes: beginnings of codes that define the outcome; models never see them.
+            kind: `binary`: true and false, or 1 and 0 alone; `regression`: any numbers; `auto`: binary where nothing
+                but these stands in the files, else regression.
+            unit: of the numbers, for the report.
 
         Raises:
-            ConfigError: the output has no name that a column can have, or there is nothing at the path.
+            ConfigError: the output has no name that a column can have, there is nothing at the path, or a value that
+                cannot be.
         """
+        if kind not in get_args(LabelKind):
+            raise ConfigError(f"task.kind: {kind!r} is not one of {', '.join(get_args(LabelKind))}")
+        if unit and kind == BINARY:
+            raise ConfigError(f"task.unit: {unit!r} belongs to numbers, not to task.kind binary")
         if not output.isidentifier():
             raise ConfigError(f"task.output: {output!r} is no name; use letters, digits and underscores")
         if not Path(path).exists():
@@ -57,6 +74,7 @@ class Labels(Task):
         self.path = Path(path)
         self.output = output
         self.hidden_codes = tuple(hidden_codes or ())
+        self.kind, self.unit = kind, unit
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Read the labels and keep those of subjects who have a history.
@@ -68,11 +86,12 @@ class Labels(Task):
             One sample a subject and prediction time.
 
         Raises:
-            SchemaError: a file is damaged or has other columns, a label is neither 0 nor 1, two labels of a subject at
+            SchemaError: a file is damaged or has other columns, a label is of another kind, two labels of a subject at
                 one time differ, or none is left (the message is the flow chart).
         """
         flow = Flow()
-        index = flow.count(read_labels(self.path), "labels", f"every row of {self.path.name}")
+        labels, kind = read_labels(self.path, self.kind)
+        index = flow.count(labels, "labels", f"every row of {self.path.name}")
         n_rows = len(index)
         index = flow.count(_once(self.path, index), "once", "equal labels of a subject at one time are one")
         n_equal = n_rows - len(index)
@@ -85,21 +104,23 @@ class Labels(Task):
         index = _with_stay(index, read_stays(events)).join(read_subjects(events), on="subject_id")
         index = index.assign(
             age=index["prediction_time"].dt.year - index["birth"].dt.year,
-            status=index["label"].map({1.0: "positive", 0.0: "negative"}).fillna("censored").astype(object),
+            status=_status(index["label"], kind),
         )
         samples = to_samples(index, self.output)
         notes = {
-            "what": f"Each model gives the chance of {self.output} from what was known at the prediction time.",
-            "prevalence": {"all samples": prevalence(index)},
+            "what": f"Each model gives {'the chance of ' * (kind == BINARY)}{self.output} from what was known at the "
+            "prediction time.",
+            "prevalence" if kind == BINARY else "mean": {"all samples": prevalence(index)},
             "equal_labels": n_equal,
             "unknown_labels": int(index["label"].isna().sum()),
             "samples_outside_a_stay": int(index["encounter_id"].isna().sum()),
         }
-        return TaskResult(samples, flow.steps, [OutputSpec(self.output)], self.hidden_codes, notes)
+        output = OutputSpec(self.output, kind, self.unit if kind == REGRESSION else "")
+        return TaskResult(samples, flow.steps, [output], self.hidden_codes, notes)
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """All labels of a file or folder: subject_id, prediction_time, label (1, 0, NaN = unknown).
+def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kind]:
+    """All labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and of which kind they are.
 
     Value columns without any value, as `aces-cli` writes them, are no labels.
 
@@ -115,9 +136,30 @@ def read_labels(path: Path) -> pd.DataFrame:
         held = f"labels in {' and '.join(full)}; keep one of them" if full else f"no value in {', '.join(_VALUES)}"
         raise SchemaError(f"{path}: holds {held}")
     [name] = full
-    if name not in _BINARY:
-        raise SchemaError(f"{path}: the labels are in {name}; only binary ones (boolean, or 0 and 1) can be read")
-    return pd.concat([_frame(file, table, name) for file, table in zip(files, tables, strict=True)], ignore_index=True)
+    if name not in _NUMBERS:
+        raise SchemaError(f"{path}: the labels are in {name}; only boolean ones and numbers can be read")
+    found = {file: _frame(file, table, name) for file, table in zip(files, tables, strict=True)}
+    return pd.concat(found.values(), ignore_index=True), _kind(path, name, found, kind)
+
+
+def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelKind) -> Kind:
+    """Binary or regression, and what the labels hold must fit.
+
+    Raises:
+        SchemaError: naming the first label that does not.
+    """
+    if wanted == REGRESSION and name == _NUMBERS[0]:
+        raise SchemaError(f"{path}: the labels are in {name}, which is no number for task.kind regression")
+    for file, frame in found.items():
+        label = frame["label"].to_numpy()
+        strange = np.flatnonzero(~np.isnan(label) & (label != 0) & (label != 1))
+        if not len(strange):
+            continue
+        if wanted != BINARY:
+            return REGRESSION
+        value = f"row {strange[0]}, column {name}: {label[strange[0]]:g}"
+        raise SchemaError(f"{file}: {value} is neither 0 nor 1, which task.kind binary asks for")
+    return REGRESSION if wanted == REGRESSION else BINARY
 
 
 def _holds(table: pa.Table, name: str) -> bool:
@@ -153,13 +195,12 @@ def _frame(file: Path, table: pa.Table, name: str) -> pd.DataFrame:
     if _holds(table, name):
         values, kind = table[name], table[name].type
         if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise SchemaError(f"{file}: column {name} is {kind}; only binary labels (boolean, or 0 and 1) can be read")
+            raise SchemaError(f"{file}: column {name} is {kind}; only boolean labels and numbers can be read")
         values = values.cast(pa.int8()) if pa.types.is_boolean(kind) else values
         label = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
-    strange = np.flatnonzero(~np.isnan(label) & (label != 0) & (label != 1))
-    if len(strange):
-        value = f"row {strange[0]}, column {name}: {label[strange[0]]:g}"
-        raise SchemaError(f"{file}: {value} is neither 0 nor 1; only binary labels can be read")
+    endless = np.flatnonzero(np.isinf(label))
+    if len(endless):
+        raise SchemaError(f"{file}: row {endless[0]}, column {name}: {label[endless[0]]} is no finite number")
     return pd.DataFrame(
         {
             "subject_id": table[_SUBJECT].cast(pa.int64()).to_numpy(),
@@ -170,7 +211,7 @@ def _frame(file: Path, table: pa.Table, name: str) -> pd.DataFrame:
 
 
 def _once(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
-    """Each label once, in order.
+    """Each label once, in order of subject and time.
 
     Raises:
         SchemaError: a subject has two labels at one time.
@@ -182,6 +223,11 @@ def _once(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
         both = " and ".join("unknown" if np.isnan(row.label) else f"{row.label:g}" for row in (first, second))
         raise SchemaError(f"{path}: subject {first.subject_id} at {first.prediction_time} has two labels, {both}")
     return labels
+
+
+def _status(label: pd.Series, kind: Kind) -> pd.Series:
+    known = label.map({1.0: "positive", 0.0: "negative"}) if kind == BINARY else label.notna().map({True: "observed"})
+    return known.fillna("censored").astype(object)
 
 
 def _first_times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:

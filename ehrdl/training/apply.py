@@ -16,7 +16,7 @@ from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.score import SCORES
-from ehrdl.models.tabular import BASELINES, READS_TEXT
+from ehrdl.models.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.training.baseline import load
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
@@ -50,7 +50,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
 
 
 def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and probabilities (n_samples, K) of every baseline in the folder `models` of a run, on all samples."""
+    """Name and predictions (n_samples, K) of every baseline in the folder `models` of a run, on all samples."""
     outputs = [output.name for output in prepared.spec.outputs]
     names = _names(folder, outputs)
     table = tabulate(prepared.dataset, np.arange(len(prepared.samples))) if set(names) - set(SCORES) else None
@@ -62,9 +62,11 @@ def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.n
             points = score_points(name, history, prepared.samples, prepared.dataset.store)
             models = [load_score(folder / f"{name}-{output}.json") for output in outputs]
             yield name, np.stack([model.predict(points) for model in models], axis=1)
-        else:
+        elif table is not None:
             fitted = [load(folder / f"{name}-{output}.skops") for output in outputs]
-            yield name, np.stack([model.predict_proba(table)[:, 1] for model in fitted], axis=1)
+            kinds = [output.kind for output in prepared.spec.outputs]
+            found = [predict(model, table, kind) for model, kind in zip(fitted, kinds, strict=True)]
+            yield name, np.stack(found, axis=1)
 
 
 def _names(folder: Path, outputs: list[str]) -> list[str]:

@@ -9,15 +9,15 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, mean_squared_error
 
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate
 from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
 from ehrdl.models.score import SCORED_TASK, SCORES
-from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict
+from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
 from ehrdl.training.score import fit_scores
 
@@ -69,7 +69,7 @@ def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int
         return []
     tables = {split: tabulate(prepared.dataset, prepared.rows(split)) for split in (TRAIN, TUNING, HELD_OUT)}
     (folder / "models").mkdir(exist_ok=True)
-    outputs = [output.name for output in prepared.spec.outputs]
+    outputs = prepared.spec.outputs
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     read = pd.concat([tables[TUNING], tables[HELD_OUT]], ignore_index=True)
     parts = []
@@ -82,29 +82,33 @@ def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int
 
 def _one(
     name: str,
-    output: str,
+    output: OutputSpec,
     prepared: Prepared,
     tables: dict[str, pd.DataFrame],
     read: pd.DataFrame,
     folder: Path,
     seed: int,
 ) -> np.ndarray:
-    """Fit the candidates of one baseline for one output, keep the best on tuning log loss, and predict."""
-    known = {split: _known(prepared, split, output) for split in (TRAIN, TUNING)}
+    """Fit the candidates of one baseline for one output, keep the best on the tuning split, and predict.
+
+    The best has the lowest log loss, or the lowest squared error for a regression output.
+    """
+    known = {split: _known(prepared, split, output.name) for split in (TRAIN, TUNING)}
     best, best_loss = None, np.inf
-    for candidate in candidates(name, seed):
+    for candidate in candidates(name, seed, output.kind):
         keep, label = known[TRAIN]
         # A forest's trees grow on all cores; nothing else in a candidate is spread by joblib.
         with joblib.parallel_config(backend="threading", n_jobs=-1):
             candidate.fit(tables[TRAIN][keep], label[keep])
         keep, label = known[TUNING]
-        loss = log_loss(label[keep], candidate.predict_proba(tables[TUNING][keep])[:, 1], labels=[0, 1])
+        found = predict(candidate, tables[TUNING][keep], output.kind)
+        numeric = output.kind == REGRESSION
+        loss = mean_squared_error(label[keep], found) if numeric else log_loss(label[keep], found, labels=[0, 1])
         if loss < best_loss:
             best, best_loss = candidate, loss
     assert best is not None
-    save(best, folder / "models" / f"{name}-{output}.skops")
-    prob: np.ndarray = best.predict_proba(read)[:, 1]
-    return prob
+    save(best, folder / "models" / f"{name}-{output.name}.skops")
+    return predict(best, read, output.kind)
 
 
 def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:

@@ -37,10 +37,11 @@ class Optim:
         weight_decay: of AdamW; not applied to biases, norms and embeddings.
         warmup: share of all steps in which the rate rises.
         selection: `averaged` trains a fixed schedule and keeps the exponential average of the weights, which on small
-            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC and stops
+            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC (R2 for a
+            regression output; the mean over outputs) and stops
             early.
         ema_decay: of the average, a step; shortened while the run is young.
-        patience: epochs without a better tuning AUPRC before `best_tuning` stops.
+        patience: epochs without a better tuning score before `best_tuning` stops.
         pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.
         pretrain_epochs: passes over the training subjects' notes in which the note encoder learns to guess hidden
             words, before any label is seen; 0 = none.

@@ -148,7 +148,7 @@ def fit(
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
         data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
-        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer)
+        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer, model.monitor)
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
             logger=[CSVLogger(folder, name="curves", version=_curves(folder, stem)), *loggers],
@@ -163,7 +163,9 @@ def fit(
         shell.save_checkpoint(part, weights_only=True)
         os.replace(part, final)
         _remove(scratch)
-    say(f"{stem}: {shell.current_epoch} epochs, tuning AUPRC {_kept_score(shell, callbacks):.3f}")
+    n_numbers = len(spec.regression)
+    named = "R2" if n_numbers == len(spec.outputs) else "score (mean of AUPRC and R2)" if n_numbers else "AUPRC"
+    say(f"{stem}: {shell.current_epoch} epochs, tuning {named} {_kept_score(shell, callbacks, model.monitor):.3f}")
     return model
 
 
@@ -179,12 +181,12 @@ def pretrained_notes(folder: Path, seed: int) -> Path:
     return folder / "checkpoints" / f".notes-seed{seed}.pt"
 
 
-def _kept_score(shell: pl.Trainer, callbacks: list[Callback]) -> float:
-    """Tuning AUPRC of the weights that are kept: of the best epoch, or of the average at the end."""
+def _kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> float:
+    """The monitored tuning metric of the weights that are kept: of the best epoch, or of the average at the end."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             return float(callback.best_model_score)
-    return float(shell.callback_metrics.get("tuning/auprc", torch.tensor(math.nan)))
+    return float(shell.callback_metrics.get(monitor, torch.tensor(math.nan)))
 
 
 class Resume(ModelCheckpoint):
@@ -210,7 +212,9 @@ def _curves(folder: Path, stem: str) -> str:
     return f"{stem}-part{n_before + 1}" if n_before else stem
 
 
-def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any]) -> list[Callback]:
+def _callbacks(
+    optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
+) -> list[Callback]:
     resume = Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
     chosen: list[Callback] = [resume, LearningRateMonitor("step")]
     if os.isatty(2) and trainer.get("enable_progress_bar", True):
@@ -220,10 +224,8 @@ def _callbacks(optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[s
         horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * (trainer["max_epochs"] or 1) / 10))
         # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
         return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon, use_buffers=False)]
-    best = ModelCheckpoint(
-        dirpath=scratch, filename="best", monitor="tuning/auprc", mode="max", enable_version_counter=False
-    )
-    return [*chosen, best, EarlyStopping("tuning/auprc", mode="max", patience=optim.patience)]
+    best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+    return [*chosen, best, EarlyStopping(monitor, mode="max", patience=optim.patience)]
 
 
 def _select(model: LitClassifier, callbacks: list[Callback]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict
 from typing import Any
@@ -12,18 +13,31 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.models.base import Network
-from ehrdl.models.head import masked_bce
+from ehrdl.models.head import masked_loss, predicted
+from ehrdl.schema import REGRESSION
 from ehrdl.training.config import Optim
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
 _UNKNOWN = -1  # how torchmetrics is told that a label is unknown
 
 
+class _R2(R2Score):
+    """R2 that is unknown, rather than an error, where fewer than two labels are known."""
+
+    def compute(self) -> Tensor:
+        """R2, or NaN."""
+        return super().compute() if self.total > 1 else self.total.new_tensor(math.nan)
+
+
 class LitClassifier(pl.LightningModule):
-    """Trains a network on binary outputs.
+    """Trains a network on binary and regression outputs.
+
+    `monitor` names the tuning metric that selects epochs: `tuning/auprc`, the mean AUPRC, where every output is binary;
+    else `tuning/score`, the mean over outputs of the AUPRC, or of R2 for a regression output. Both are 1 at best.
 
     Args:
         network: Batch -> logits (B, K).
@@ -37,10 +51,17 @@ class LitClassifier(pl.LightningModule):
         self.save_hyperparameters({"spec": spec.to_dict(), "optim": asdict(optim)})
         self.network: Any = network
         self.spec, self.optim = spec, optim
+        if getattr(network, "spec", None) is None:
+            network.spec = spec
+        self.monitor = "tuning/score" if spec.regression else "tuning/auprc"
         scores: dict[str, Any] = {}
         for output in spec.outputs:
-            scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN)
-            scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN)
+            if output.kind == REGRESSION:
+                scores[f"mae_{output.name}"] = MeanAbsoluteError()
+                scores[f"r2_{output.name}"] = _R2()
+            else:
+                scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN)
+                scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN)
         self.scores = MetricCollection(scores, prefix="tuning/", compute_groups=False)
         self._rng: dict[str, Any] | None = None
 
@@ -58,32 +79,46 @@ class LitClassifier(pl.LightningModule):
         self._step(batch, "tuning")
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
-        """SAMPLES rows (B,) and probabilities (B, K)."""
-        return batch.row, torch.sigmoid(self(batch).float())
+        """SAMPLES rows (B,) and predictions (B, K): probabilities, or values of regression outputs."""
+        return batch.row, predicted(self(batch), self.spec)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         if stage == "train":
             loss: Tensor = self.network.loss(batch)
         else:
             logits = self(batch)
-            loss = masked_bce(logits, batch.label)
+            loss = masked_loss(logits, batch.label, self.spec)
             self._update(logits, batch.label)
         self.log(f"{stage}/loss", loss, batch_size=batch.batch_size, on_epoch=True, on_step=False, prog_bar=True)
         return loss
 
     def _update(self, logits: Tensor, label: Tensor) -> None:
         target = torch.where(label.isnan(), _UNKNOWN, label).long()
+        value = predicted(logits, self.spec)
         for k, output in enumerate(self.spec.outputs):
+            if output.kind == REGRESSION:
+                known = ~label[:, k].isnan()
+                if known.any():
+                    for name in ("mae", "r2"):
+                        self.scores[f"{name}_{output.name}"].update(value[known, k], label[known, k])
+                continue
             for kind in ("auroc", "auprc"):
                 self.scores[f"{kind}_{output.name}"].update(logits[:, k].float(), target[:, k])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the tuning metrics, and the mean AUPRC that selects epochs."""
+        """Log the tuning metrics, their means over outputs, and the one that selects epochs."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
             self.log_dict(values)
-            mean = torch.stack([value for name, value in values.items() if "/auprc_" in name]).mean()
-            self.log("tuning/auprc", mean, prog_bar=True)
+            means = {
+                f"tuning/{kind}": [value for name, value in values.items() if name.startswith(f"tuning/{kind}_")]
+                for kind in ("auprc", "r2")
+            }
+            if self.spec.regression:
+                means["tuning/score"] = [value for part in means.values() for value in part]
+            for name, parts in means.items():
+                if parts:
+                    self.log(name, torch.stack(parts).mean(), prog_bar=name == self.monitor)
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.data.sampler import Loader
 from ehrdl.engine import read_json, write_json
 from ehrdl.metrics.calibration import Platt, fit_calibrator
-from ehrdl.schema import PREDICTIONS, TUNING, check
+from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
 
@@ -24,7 +24,7 @@ _ONE_DEVICE = ("accelerator", "precision")
 
 
 def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """SAMPLES rows (n,) and probabilities (n, K), on one device over exactly the samples of the loader."""
+    """SAMPLES rows (n,) and predictions (n, K), on one device over exactly the samples of the loader."""
     options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     with quiet():
         shell = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **options)
@@ -35,37 +35,40 @@ def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tu
 
 def prediction_rows(
     samples: pd.DataFrame,
-    outputs: list[str],
+    outputs: Sequence[OutputSpec | str],
     model: str,
     seed: int,
     rows: np.ndarray,
     prob: np.ndarray,
     calibrators: Mapping[str, Platt] | None = None,
 ) -> pd.DataFrame:
-    """PREDICTIONS of one model and seed, with logistic recalibration.
+    """PREDICTIONS of one model and seed; probabilities with logistic recalibration.
 
     Args:
         samples: SAMPLES.
-        outputs: K names.
+        outputs: K of them; a bare name is a binary output.
         model: who predicted.
         seed: of its fit.
         rows: (n,) SAMPLES rows, tuning and held out.
-        prob: (n, K).
+        prob: (n, K), for a regression output the predicted value.
         calibrators: of a finished run, by output; one that is not there leaves `prob_calibrated` unknown. By default
             they are fitted here, on the tuning split.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
     parts = []
-    for k, output in enumerate(outputs):
+    for k, spec in enumerate(outputs):
+        output, kind = (spec, BINARY) if isinstance(spec, str) else (spec.name, spec.kind)
         part = chosen[["sample_id", "subject_id", "prediction_time", "split", *groups]].copy()
         part["model"], part["seed"], part["output"] = model, seed, output
         part["label"] = chosen[f"label_{output}"].to_numpy()
-        part["prob"] = prob[:, k]
-        if calibrators is None:
+        part["prob"], part["prob_calibrated"], part["value"] = prob[:, k], np.nan, np.nan
+        if kind == REGRESSION:
+            part["prob"], part["value"] = np.nan, prob[:, k]
+        elif calibrators is None:
             part["prob_calibrated"] = _calibrator(part).apply(prob[:, k])
-        else:
-            part["prob_calibrated"] = calibrators[output].apply(prob[:, k]) if output in calibrators else np.nan
+        elif output in calibrators:
+            part["prob_calibrated"] = calibrators[output].apply(prob[:, k])
         parts.append(part.sort_values("sample_id"))
     return pd.concat(parts, ignore_index=True)[[*PREDICTIONS.names(), *groups]]
 
@@ -77,10 +80,15 @@ def _calibrator(predictions: pd.DataFrame) -> Platt:
 
 
 def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
-    """The recalibration of every model, seed and output as JSON, for predictions on data that have no tuning split."""
+    """The recalibration of every model, seed and output as JSON, for predictions on data that have no tuning split.
+
+    A regression output has none.
+    """
     rows = [
         {"model": model, "seed": seed, "output": output, **_calibrator(part)._asdict()}
-        for (model, seed, output), part in predictions.groupby(["model", "seed", "output"], sort=False)
+        for (model, seed, output), part in predictions[predictions.value.isna()].groupby(
+            ["model", "seed", "output"], sort=False
+        )
     ]
     write_json(path, rows)
 

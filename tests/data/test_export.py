@@ -302,7 +302,7 @@ def test_two_encounters_with_one_answer_are_one_label(hospital, tmp_path):
 
 
 def test_two_encounters_with_two_answers_are_refused_and_leave_nothing(hospital, tmp_path):
-    with pytest.raises(SchemaError, match=r"label_readmission: subject \d+ has both labels at .*of two encounters"):
+    with pytest.raises(SchemaError, match=r"label_readmission: subject \d+ has two labels at .*of two encounters"):
         export_events(hospital.config, twins(hospital, [0, 1]), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

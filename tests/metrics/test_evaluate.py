@@ -1,6 +1,7 @@
 """Bootstrap over subjects, and metrics.json."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -212,3 +213,21 @@ def test_unknown_reference_and_outputs_with_other_models_are_refused():
 def test_without_a_deep_model_there_are_no_differences():
     table = predictions(noise={"logistic_regression": 0.5, "gradient_boosting": 0.4})
     assert evaluate(table, n_bootstrap=5)["outputs"]["readmission"]["differences"] == {}
+
+
+def test_metrics_of_binary_outputs_are_what_they_were_before_there_were_numbers():
+    """The file was written by the last version that knew binary outputs alone."""
+    before = _flat(json.loads(Path(__file__).with_name("binary.json").read_text()))
+    table = predictions(200, ("death", "sepsis"), {"fused": 0.5, "prevalence": 0.8})
+    now = _flat(evaluate(table.assign(value=np.nan), n_bootstrap=20))
+    assert list(now) == list(before)
+    for name, value in before.items():
+        assert now[name] == (value if isinstance(value, str | None) else pytest.approx(value, rel=1e-8)), name
+
+
+def _flat(values, name=""):
+    if isinstance(values, dict):
+        return {key: value for part in values for key, value in _flat(values[part], f"{name}/{part}").items()}
+    if isinstance(values, list):
+        return {key: value for i, part in enumerate(values) for key, value in _flat(part, f"{name}/{i}").items()}
+    return {name: values}

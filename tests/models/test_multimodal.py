@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,10 +8,11 @@ from torch import nn
 from ehrdl.batch import Batch
 from ehrdl.models.base import Network
 from ehrdl.models.fusion import GatedFusion
-from ehrdl.models.head import MlpHead, masked_bce
+from ehrdl.models.head import MlpHead, masked_bce, predicted
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
+from ehrdl.schema import OutputSpec
 
 SMALL = partial(
     MultimodalModel,
@@ -131,6 +133,34 @@ def test_thirty_two_samples_are_learned_by_heart(spec, random_batch, variant):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     assert masked_bce(model.eval()(batch), batch.label) < 0.05
+
+
+def test_numbers_are_learned_by_heart_beside_a_binary_output(spec, random_batch):
+    torch.manual_seed(0)
+    outputs = (OutputSpec("death"), OutputSpec("days", "regression", "d"))
+    spec = replace(spec, outputs=outputs, prevalence=(0.5, 0.5), label_mean=(0.0, 5.0), label_std=(1.0, 3.0))
+    model = SMALL(
+        spec,
+        note=partial(NoteTransformer, width=32, heads=2, dropout=0.0, token_dropout=0.0),
+        series=partial(SeriesGRU, hidden=32, dropout=0.0),
+        fusion=partial(GatedFusion, width=32, dropout=0.0, modality_dropout=0.0),
+        head=partial(MlpHead, dropout=0.0),
+    )
+    batch = random_batch(32)
+    batch.label[:, 0] = torch.randint(0, 2, (32,)).float()
+    batch.label[:, 1] = 5 + 3 * torch.randn(32)
+    batch.label[4, 1] = float("nan")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.loss(batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    prob, days = predicted(model.eval()(batch), spec).T
+    known = ~batch.label[:, 1].isnan()
+    assert (days - batch.label[:, 1])[known].abs().mean() < 0.3
+    assert ((prob > 0.5) == (batch.label[:, 0] == 1)).all()
+    assert days.isfinite().all()
 
 
 def test_pretrained_parameters_are_those_of_the_encoders(spec):

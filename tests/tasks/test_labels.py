@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import SAMPLES, check
+from ehrdl.schema import SAMPLES, OutputSpec, check
 from ehrdl.tasks.labels import Labels
 
 TYPES = {"boolean_value": pa.bool_(), "integer_value": pa.int64(), "float_value": pa.float32()}
@@ -133,11 +133,11 @@ WRONG = {
     "number": (
         {"column": "integer_value"},
         2,
-        r"0\.parquet: row 1, column integer_value: 2 is neither 0 nor 1; only",
+        r"0\.parquet: row 1, column integer_value: 2 is neither 0 nor 1, which task",
     ),
     "fraction": ({"column": "float_value"}, 0.5, r"0\.parquet: row 1, column float_value: 0.5 is neither 0 nor 1"),
-    "category": ({"column": "categorical_value"}, "high", r"the labels are in categorical_value; only binary ones"),
-    "text": ({"kind": pa.string()}, "yes", r"0\.parquet: column boolean_value is string; only binary labels"),
+    "category": ({"column": "categorical_value"}, "high", r"the labels are in categorical_value; only boolean"),
+    "text": ({"kind": pa.string()}, "yes", r"0\.parquet: column boolean_value is string; only boolean labels"),
     "nothing": ({}, None, r"labels: holds no value in boolean_value, integer_value"),
     "two": ({"integer_value": pa.array([1, 1])}, True, "holds labels in boolean_value and integer_value; keep one"),
     "zone": ({"zone": "UTC"}, True, r"0\.parquet: column prediction_time has the time zone UTC; MEDS stores times"),
@@ -152,8 +152,49 @@ def test_what_is_no_binary_label_is_refused_in_one_line(two, write, options, val
     first = {"integer_value": 1, "float_value": 1.0, "categorical_value": "low"}.get(options.get("column"), value)
     path = write((1, "2150-01-02", first), (1, "2150-01-03", value), **options)
     with pytest.raises(SchemaError, match=says) as caught:
-        labelled(two, path)
+        labelled(two, path, kind="binary")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("column", "values"), [("integer_value", (1, 0, 12)), ("float_value", (1.0, 0.0, 2.5))])
+def test_numbers_that_are_not_all_0_and_1_are_a_regression_output(two, write, column, values):
+    write((1, "2150-01-02", values[0]), (1, "2150-01-03", None), column=column, name="a")
+    path = write((1, "2150-01-04", values[1]), (1, "2150-01-05", values[2]), column=column, name="b")
+    found = labelled(two, path, output="creatinine", unit="mg/dL")
+    assert found.outputs == [OutputSpec("creatinine", "regression", "mg/dL")]
+    samples = found.samples
+    assert samples.label_creatinine.fillna(-1).tolist() == [values[0], -1, values[1], values[2]]
+    assert samples.status_creatinine.tolist() == ["observed", "censored", "observed", "observed"]
+    assert found.notes["mean"] == {"all samples": pytest.approx(sum(values) / 3)}
+
+
+def test_0_and_1_are_binary_unless_numbers_are_asked_for(two, write):
+    path = write((1, "2150-01-02", 1), (1, "2150-01-03", 0), column="integer_value")
+    assert labelled(two, path).outputs == [OutputSpec("label")]
+    assert labelled(two, path, kind="regression").outputs == [OutputSpec("label", "regression")]
+
+
+def test_what_is_no_finite_number_is_refused(two, write):
+    path = write((1, "2150-01-02", 1.5), (1, "2150-01-03", float("inf")), column="float_value")
+    with pytest.raises(SchemaError, match=r"0\.parquet: row 1, column float_value: inf is no finite number"):
+        labelled(two, path)
+    path = write((1, "2150-01-02", True))
+    with pytest.raises(
+        SchemaError, match=r"the labels are in boolean_value, which is no number for task.kind regressio"
+    ):
+        labelled(two, path, kind="regression")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"kind": "ordinal"}, r"task\.kind: 'ordinal' is not one of auto, binary, regression"),
+        ({"kind": "binary", "unit": "d"}, r"task\.unit: 'd' belongs to numbers, not to task\.kind binary"),
+    ],
+)
+def test_options_of_labels_that_cannot_be_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        Labels("labels", **options)
 
 
 def test_a_file_that_is_none_is_refused(two, tmp_path, write):

@@ -13,11 +13,45 @@ from ehrdl.data.table import tabulate
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import BASELINES as DEFAULT
 from ehrdl.models.score import SCORES
-from ehrdl.models.tabular import BASELINES
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.models.tabular import BASELINES, predict
+from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.baseline import check_baselines, fit_baselines, load, save
 
 pytestmark = pytest.mark.slow  # every baseline is fitted
+
+
+@pytest.fixture(scope="module")
+def numeric(prepared, tmp_path_factory):
+    """The same patients with a number to predict, their age and noise, and all classical models fitted to it."""
+    samples = prepared.samples.rename(columns={"label_readmission": "label_days", "status_readmission": "status_days"})
+    noise = np.random.default_rng(0).normal(size=len(samples))
+    samples["label_days"] = (prepared.dataset.static[:, 0] / 10 + noise).astype(np.float32)
+    samples.loc[prepared.rows(TRAIN)[:9], "label_days"] = np.nan
+    outputs = (OutputSpec("days", REGRESSION, "d"),)
+    spec = dataclasses.replace(prepared.spec, outputs=outputs, label_mean=(5.0,), label_std=(2.0,))
+    changed = dataclasses.replace(prepared, samples=samples, spec=spec)
+    folder = tmp_path_factory.mktemp("numeric")
+    parts = fit_baselines(list(BASELINES), changed, folder, seed=0)
+    return changed, folder, dict(zip(BASELINES, parts, strict=True))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_stored_baseline_predicts_the_number_that_the_fitted_one_did(numeric, name):
+    prepared, folder, parts = numeric
+    part = parts[name]
+    assert part.prob.isna().all() and part.prob_calibrated.isna().all()
+    loaded = load(folder / "models" / f"{name}-days.skops")
+    value = predict(loaded, tabulate(prepared.dataset, part.sample_id.to_numpy()), REGRESSION)
+    np.testing.assert_allclose(value, part.value, rtol=0, atol=1e-9)
+
+
+def test_prevalence_is_the_mean_of_the_known_training_numbers_and_the_others_do_better(numeric):
+    prepared, _, parts = numeric
+    label = prepared.samples.label_days.to_numpy()[prepared.rows(TRAIN)]
+    np.testing.assert_allclose(parts["prevalence"].value, np.nanmean(label), rtol=1e-6)
+    error = {name: ((part.value - part.label)[part.split == HELD_OUT] ** 2).mean() for name, part in parts.items()}
+    for name in ("logistic_regression", "random_forest", "gradient_boosting"):
+        assert error[name] < 0.8 * error["prevalence"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""Several tasks as one: the outputs of all, on the prediction times that they share and those that they do not.
+
+One network with one head then learns them together. Tasks are joined on patient, stay and prediction time, so they
+must predict at the same moments, as `heart_failure` and `length_of_stay` do 24 hours after an admission.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.schema import FlowStep, OutputSpec, TaskResult
+from ehrdl.tasks.base import Task
+
+if TYPE_CHECKING:
+    import duckdb
+
+_KEY = ["subject_id", "prediction_time", "encounter_id"]
+_NOT_ASKED = "not_asked"
+
+
+class Joint(Task):
+    """The outputs of several tasks, for a model that learns them together."""
+
+    def __init__(self, tasks: list[Task]) -> None:
+        """Choose the tasks.
+
+        Args:
+            tasks: at least two, whose outputs have different names. A sample of any of them is a sample here; where a
+                task has no such sample its label is unknown and its status `not_asked`. What one task hides from the
+                models is hidden for all.
+
+        Raises:
+            ConfigError: fewer than two tasks.
+        """
+        if len(tasks) < 2:
+            raise ConfigError(f"task.tasks: {len(tasks)} task; give at least two, or name it as the task itself")
+        self.tasks = list(tasks)
+        self.name = "_and_".join(task.name for task in tasks)
+        self._of: dict[str, Task] = {}
+
+    def ceiling(self, output: str) -> float | None:
+        """That of the task which the output belongs to; known once `label` was called."""
+        task = self._of.get(output)
+        return task.ceiling(output) if task else None
+
+    def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
+        """Label every task and join their samples.
+
+        Args:
+            events: EVENTS, with what each of the tasks needs.
+
+        Returns:
+            One sample a patient, stay and prediction time of any task. The flow charts stand one after the other.
+
+        Raises:
+            ConfigError: two tasks have an output of one name, or a task shares no prediction time with the others.
+            SchemaError: a task finds nobody, or two samples of one stay at one time.
+        """
+        results = [task.label(events) for task in self.tasks]
+        names = _tell_apart([task.name for task in self.tasks])
+        outputs = self._outputs(results)
+        samples, shared = _join(names, results)
+        hidden = dict.fromkeys(code for result in results for code in result.hidden_codes)
+        steps = [replace(step, task=name) for name, part in zip(names, results, strict=True) for step in part.flow]
+        steps.append(_last_step(samples))
+        notes = _notes(names, results, len(samples), shared)
+        return TaskResult(samples, steps, outputs, tuple(hidden), notes)
+
+    def _outputs(self, results: list[TaskResult]) -> list[OutputSpec]:
+        owner: dict[str, Task] = {}
+        for task, result in zip(self.tasks, results, strict=True):
+            for output in result.outputs:
+                if output.name in owner:
+                    raise ConfigError(
+                        f"task.tasks: {owner[output.name].name} and {task.name} both have an output "
+                        f"{output.name}; give one of them another name, or leave it out"
+                    )
+                owner[output.name] = task
+        self._of = owner
+        return [output for result in results for output in result.outputs]
+
+
+def _tell_apart(names: list[str]) -> list[str]:
+    """Names, with a number where a task stands more than once."""
+    return [f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def _join(names: list[str], results: list[TaskResult]) -> tuple[pd.DataFrame, int]:
+    """SAMPLES of all tasks, and how many of them every task has."""
+    joined = pd.DataFrame()
+    for name, result in zip(names, results, strict=True):
+        part = result.samples.drop(columns="sample_id").astype({"encounter_id": "Int64"}).assign(**{_has(name): 1.0})
+        if part.duplicated(_KEY).any():
+            subject = part.loc[part.duplicated(_KEY), "subject_id"].iloc[0]
+            raise SchemaError(f"task.{name}: subject {subject} has two samples of one stay at one time")
+        if joined.empty:
+            joined = part
+            continue
+        both = joined.merge(part, on=_KEY, how="outer", suffixes=("", "_of_the_other"))
+        if len(both) == len(joined) + len(part):
+            others = " or ".join(names[: names.index(name)])
+            raise ConfigError(
+                f"task.tasks: {name} has no stay and prediction time in common with {others}; tasks are joined on "
+                "those, so let them predict at the same moment (such as hours after the admission)"
+            )
+        for column in [str(column) for column in both if str(column).endswith("_of_the_other")]:
+            mine = column.removesuffix("_of_the_other")
+            both[mine] = both[mine].where(both[mine].notna(), both.pop(column))
+        joined = both
+    shared = int(joined[[_has(name) for name in names]].notna().all(axis=1).sum())
+    return _ordered(joined.drop(columns=[_has(name) for name in names])), shared
+
+
+def _has(name: str) -> str:
+    return f"is of {name}"
+
+
+def _ordered(joined: pd.DataFrame) -> pd.DataFrame:
+    """Sorted and numbered, with the labels in the order of the outputs and a status for what was not asked."""
+    joined = joined.sort_values(_KEY, ignore_index=True)
+    joined.insert(0, "sample_id", np.arange(len(joined), dtype=np.int64))
+    for column in joined.filter(like="status_"):
+        joined[column] = joined[column].astype(object).where(joined[column].notna(), _NOT_ASKED)
+    labels = [column for column in joined if str(column).startswith("label_")]
+    rest = [column for column in joined if column not in labels]
+    return joined[[*rest[:4], *labels, *rest[4:]]]
+
+
+def _last_step(samples: pd.DataFrame) -> FlowStep:
+    return FlowStep("joined", "the samples of all tasks", len(samples), samples["subject_id"].nunique(), "all tasks")
+
+
+def _notes(names: list[str], results: list[TaskResult], n: int, shared: int) -> dict[str, Any]:
+    """What each task has to say, under its name."""
+    notes: dict[str, Any] = {
+        "what": " ".join(str(result.notes["what"]) for result in results if "what" in result.notes),
+        "samples": {name: len(result.samples) for name, result in zip(names, results, strict=True)}
+        | {"of every task": shared, "of any task": n},
+    }
+    for name, result in zip(names, results, strict=True):
+        notes[name] = {key: value for key, value in result.notes.items() if key not in ("what", "caveats")}
+    caveats = [line for result in results for line in result.notes.get("caveats", [])]
+    hidden = "What one task hides from the models, since it defines its outcome, is hidden for all of them."
+    return notes | {"caveats": list(dict.fromkeys([*caveats, hidden]))}
