@@ -148,6 +148,7 @@ class Family:
             static=torch.zeros(n, 2),
             tokens=torch.where(valid, tokens, self.spec.pad_id),
             token_valid=valid,
+            kind=torch.zeros(n, dtype=torch.int64),
             link_chunk=torch.arange(n),
             link_sample=torch.arange(n),
             link_hours=torch.full((n,), -1.0),

@@ -131,7 +131,7 @@ def test_each_encoder_reads_a_batch_once(spec, name, random_batch):
     model = network(spec, name)
     calls = []
     model.series.gru.register_forward_hook(lambda *_: calls.append("series"))
-    model.note._chunks = lambda *given, plain=model.note._chunks: [calls.append("note"), plain(*given)][1]
+    model.note.chunks = lambda *given, plain=model.note.chunks: [calls.append("note"), plain(*given)][1]
     model.static.hidden.register_forward_hook(lambda *_: calls.append("static"))
     model.loss(random_batch(4))
     assert sorted(calls) == ["note", "series", "static"]
