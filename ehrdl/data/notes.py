@@ -211,7 +211,9 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
         tokens = TokenLists(pa.chunked_array([*notes.tokens.column.chunks, *records.tokens.column.chunks]))
     if notes.sections is not None and records.sections is not None:
         sections = notes.sections.followed_by(records.sections)
-    assert notes.code is not None and records.code is not None
+    code, codes = None, notes.codes + records.codes
+    if notes.code is not None and records.code is not None:
+        code = np.concatenate([notes.code, records.code + len(notes.codes)])
     return replace(
         notes,
         available=np.concatenate([notes.available, records.available]),
@@ -219,8 +221,8 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
         text=concatenate_datasets([notes.text, records.text]),
         tokens=tokens,
         sections=sections,
-        code=np.concatenate([notes.code, records.code + len(notes.codes)]),
-        codes=notes.codes + records.codes,
+        code=code,
+        codes=codes,
         record_subjects=own,
     )
 

@@ -114,7 +114,7 @@ def fit_kinds(notes: Notes, train_subjects: np.ndarray) -> tuple[str, ...]:
     """
     if notes.code is None:
         return (OTHER,)
-    keep = np.isin(np.repeat(notes.subjects, np.diff(notes.offsets)), train_subjects)
+    keep = np.isin(notes.owners(), train_subjects)
     code, name = notes.code, np.zeros(len(notes), np.int64)
     names: tuple[str, ...] = ("",)
     if notes.sections is not None:
