@@ -114,9 +114,7 @@ def measure(root: Path) -> dict[str, object]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder for hospitals, cache and run; may be continued"
-    )
+    parser.add_argument("--root", type=Path, required=True, help="folder for all of it; may be continued")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     options = parser.parse_args()
     show("second hospital", measure(options.root), options.json)
