@@ -1,15 +1,22 @@
 """A run on a hospital that lacks notes and two channels, against the best that can be known from what is left.
 
+    python benchmarks/second_hospital.py --root /tmp/second
+
+Trains on 10,000 patients: with 2,500 neither boosting nor a network learns the risk. Half an hour on a busy core.
+
 The simulator's risk is known, so the ceiling is exact: the sum over all that the second hospital does not record.
 """
 
+from __future__ import annotations
+
+import argparse
 import gzip
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
+from measure import show
 
 from ehrdl.cli import main
 from ehrdl.data.sources import synthetic_risk as risk
@@ -36,14 +43,11 @@ baselines: [gradient_boosting]
 """
 HAEMOGLOBIN, HAEMATOCRIT, CREATININE = "51222", "51221", "50912"  # d_labitems
 UMOL_PER_L = 0.011312  # mg/dL of creatinine, 113.12 g/mol
-pytestmark = pytest.mark.slow  # trains on 10,000 patients: with 2,500 neither boosting nor a network learns the risk
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory) -> Path:
+def write_second(root: Path) -> Path:
     """6,000 patients without notes, haemoglobin and haematocrit, with creatinine in µmol/L."""
-    root = tmp_path_factory.mktemp("second") / "hospital"
-    write_hospital(root, n_patients=6000, seed=9, progress=False)
+    write_hospital(root, n_patients=6000, seed=9)
     shutil.rmtree(root / "note")
     path = root / "hosp" / "labevents.csv.gz"
     labs = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -74,18 +78,19 @@ def limit(truth: pd.DataFrame) -> np.ndarray:
     return np.where(truth.labs_present == 1, (likely * known).sum(0) / likely.sum(0), without_labs)
 
 
-def test_a_second_hospital_is_scored_as_well_as_what_it_records_allows(second, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(root=tmp_path / "runs", cache=tmp_path / "cache"))
+def measure(root: Path) -> dict[str, object]:
+    """Train, predict on the second hospital, and compare with the limit."""
+    root.mkdir(parents=True, exist_ok=True)
+    second = root / "hospital"
+    if not second.is_dir():
+        write_second(second)
+    config = root / "config.yaml"
+    config.write_text(CONFIG.format(root=root / "runs", cache=root / "cache"))
     main(["train", "--config", str(config)])
-    main(["predict", "--run", str(tmp_path / "runs" / "first"), "--out", str(tmp_path / "out"),
-          f"--data.source.root={second}"])  # fmt: skip
-    gaps = read_json(tmp_path / "out" / "gaps.json")
-    assert sorted(gaps["channels_absent"]) == ["hematocrit", "hemoglobin"]
-    assert not gaps["unknown_units"]
-    assert gaps["samples_without_note"] == gaps["samples"] > 6000
-
-    predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    run = root / "runs" / "first"
+    main(["predict", "--run", str(run), "--out", str(root / "out"), f"--data.source.root={second}"])
+    gaps = read_json(root / "out" / "gaps.json")
+    predictions = pd.read_parquet(root / "out" / "predictions.parquet")
     truth = pd.read_csv(second / "truth.csv").dropna(subset="prob")
     times = pd.read_csv(second / "hosp" / "admissions.csv.gz", usecols=["hadm_id", "dischtime"], parse_dates=[1])
     truth = truth.merge(times.rename(columns={"dischtime": "prediction_time"}))
@@ -93,11 +98,23 @@ def test_a_second_hospital_is_scored_as_well_as_what_it_records_allows(second, t
     keys = ["subject_id", "prediction_time"]
     joined = predictions.merge(truth[[*keys, "limit"]], on=keys, validate="many_to_one")
     assert len(joined) == len(predictions)
-
     one = joined[joined.model == "fused"]
-    assert one.limit.mean() == pytest.approx(one.label.mean(), abs=0.01)
-    best = float(auroc(one.label, one.limit))
-    for name in ("fused", "series_only", "gradient_boosting"):
-        rows = joined[joined.model == name]
-        print(name, float(auroc(rows.label, rows.prob)), best)
-        assert float(auroc(rows.label, rows.prob)) > best - 0.03, name
+    found: dict[str, object] = {
+        "channels absent": ", ".join(gaps["channels_absent"]),
+        "samples": gaps["samples"],
+        "samples without notes": gaps["samples_without_note"],
+        "prevalence": float(one.label.mean()),
+        "prevalence by the limit": float(one.limit.mean()),
+        "AUROC of the limit": float(auroc(one.label, one.limit)),
+    }
+    for name, rows in joined.groupby("model"):
+        found[f"AUROC of {name}"] = float(auroc(rows.label, rows.prob))
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder for all of it; may be continued")
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    options = parser.parse_args()
+    show("second hospital", measure(options.root), options.json)
