@@ -63,7 +63,7 @@ def pretrain(
     data.source.fingerprint(data.prepare.verify)
     model = _started_from(start, data, options) if start else None  # what is wrong with it is said before the reading
     prepared, _ = prepare(data, task)
-    check_network(model, prepared.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
+    check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
     with building(out, resume=True) as part:
         _fit(part, prepared, model, data, start, options, trainer)
     say(f"encoder: {out}")
@@ -252,5 +252,7 @@ def _write(part: Path, model: Any, words: Any, prepared: Any, facts: dict[str, A
     with quiet_transformers():
         model.float().cpu().save_pretrained(part)
     words.save_pretrained(part)
-    read = np.union1d(_subjects(prepared, TRAIN), read_subjects(Path(prepared.tokenizer)))
+    read, named = _subjects(prepared, TRAIN), facts["notes"]["tokenizer"]
+    if named is not None:
+        read = np.union1d(read, read_subjects(Path(named)))
     write_provenance(part, read, facts)

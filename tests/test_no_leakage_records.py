@@ -156,7 +156,7 @@ def test_each_sample_reads_its_own_record_and_no_other_beside_its_notes(build, r
     lengths = dataset.notes.tokens.lengths[dataset.notes.first_record :]
     n_notes = sum(-(-len(text) // FRAME.room) for row in range(len(at)) for text in sight(dataset, row)["texts"][:-1])
     linked = batch.link_sample[batch.link_sample < len(at)]
-    assert len(linked) == n_notes + FRAME.n_chunks(lengths).sum()
+    assert len(linked) == n_notes + (-(-lengths // FRAME.room)).sum()
 
 
 @settings(EXAMPLES, max_examples=20)
@@ -225,8 +225,8 @@ def test_codes_that_define_the_outcome_are_in_no_record(hospital):
     again = prepare(config, hospital.events, result)
 
     def texts(data):
-        return "\n".join(data.dataset.notes.texts(range(len(data.dataset.notes))))
+        return "\n".join(data.dataset.notes.texts(range(len(data.dataset.notes)))).lower()
 
-    for word in ("creatinine", "ICD9 428"):
+    for word in ("creatinine", "congestive heart failure, unspecified"):  # the title of ICD-9 428.0 alone
         assert word in texts(every) and word not in texts(again)
-    assert "ICD9" in texts(again) and "sodium" in texts(again)
+    assert "diagnoses" in texts(again) and "sodium" in texts(again)
