@@ -115,9 +115,11 @@ def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
     slope = float(calibration_slope(truth, score))
     if not slope > 0:
         slope = 1.0
-    offset = slope * logit(score)
-    shift = _logistic(np.ones((1, len(truth))), offset, truth, np.ones(len(truth)))
-    return Platt(float(shift[0]), slope)
+    for one in (slope, 1.0):  # a slope in the thousands, of predictions that hardly differ, leaves no finite intercept
+        shift = float(_logistic(np.ones((1, len(truth))), one * logit(score), truth, np.ones(len(truth)))[0])
+        if np.isfinite(shift):
+            return Platt(shift, one)
+    return Platt(0.0, 1.0)
 
 
 def logit(prob: ArrayLike) -> Floats:

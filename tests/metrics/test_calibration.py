@@ -138,3 +138,11 @@ def test_calibrator_falls_back_to_the_intercept(prob, label, slope):
 def test_calibrator_of_one_class_changes_nothing():
     assert fit_calibrator([0.2, 0.4], [0, 0]) == Platt(0.0, 1.0)
     assert fit_calibrator([], []) == Platt(0.0, 1.0)
+
+
+def test_predictions_that_hardly_differ_get_a_finite_recalibration():
+    label = np.r_[np.ones(18), np.zeros(169)]
+    prob = 0.13967 + 0.00018 * np.r_[np.ones(2), np.zeros(16), np.ones(10), np.zeros(159)]
+    fitted = fit_calibrator(prob, label)
+    assert np.isfinite(fitted.a) and np.isfinite(fitted.b)
+    assert float(fitted.apply(prob).mean()) == pytest.approx(label.mean(), abs=1e-6)
