@@ -147,7 +147,8 @@ class DataConfig:
 
     Attributes:
         source: which hospital, in which layout.
-        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = shipped.
+        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = those
+            that the source brings, or else the shipped ones for MIMIC-IV.
         window: how far back features are read.
         split: who trains, tunes, is held out.
         notes: how notes become tokens.

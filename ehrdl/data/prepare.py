@@ -115,8 +115,10 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 
 
 def load_concepts(data: DataConfig) -> Concepts:
-    """The concepts that the series keep."""
-    return concept_tables.load(Path(data.concepts) if data.concepts else None)
+    """The concepts that the series keep: of `data.concepts`, else those that the source brings, else MIMIC-IV's."""
+    if data.concepts:
+        return concept_tables.load(Path(data.concepts))
+    return concept_tables.load(shipped=type(data.source).concepts)
 
 
 def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
