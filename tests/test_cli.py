@@ -189,7 +189,7 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
         (
             "data.split",
             None,
-            "config.yaml: data.split: expected the keys cut_year, files, fold, held_out, kind, last_year, n_folds, seed, tuning, ",
+            "config.yaml: data.split: expected the keys cut_year, files, fold, held_out, kind, last_year, n_folds, ",
         ),
         ("task.init_args", [1], "config.yaml: task.init_args: expected dict, got [1]"),
         ("run.name", "a/b", "run.name: 'a/b' is not a folder name"),
