@@ -91,10 +91,10 @@ def test_the_held_out_records_are_scored_by_the_series_and_the_baselines_without
     assert scores["gradient_boosting"]["auroc"]["value"] > 0.85  # the dead have a fast heart
 
 
-def test_the_report_repeats_what_was_odd_in_the_data(run):
+def test_the_report_has_the_counts_of_what_was_odd(run):
     report = (run / "report.html").read_text()
-    assert "300 lines name no parameter and are left out" in report
-    assert "3 records have no measurement at all; they are kept" in report
+    assert "set-c: lines without parameter" in report and "set-c: implausible: SysABP" in report
+    assert json.loads((run / "manifest.json").read_text())["missing"] == []
 
 
 def test_a_set_without_outcomes_is_scored_by_the_finished_run(run, tmp_path):

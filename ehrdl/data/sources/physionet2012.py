@@ -74,10 +74,10 @@ class Physionet2012(Source):
                 tables[one.name] = writer.counts[one.name] | facts.counts
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
         writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "PhysioNet/CinC 2012")
-        lines_said = list(_describe(self.root, sets, tables))
-        for line in lines_said:
+        missing = list(_absent(self.root, sets))
+        for line in [*missing, *_found(tables)]:
             say(line)
-        return {"tables": tables, "missing": lines_said}
+        return {"tables": tables, "missing": missing}
 
     def _known(self) -> Concepts:
         return load(shipped=self.concepts)
@@ -93,16 +93,20 @@ def _check_new(owner: dict[int, str], records: list[int], name: str) -> None:
     owner.update(dict.fromkeys(records, name))
 
 
-def _describe(root: Path, sets: list[RecordSet], tables: dict[str, dict[str, Any]]) -> Iterable[str]:
-    """What was found and what became of it, a line each."""
-    absent = [f"set-{letter}" for letter in SETS if f"set-{letter}" not in tables]
-    if absent:
+def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
+    """What is not there or not read, a line each."""
+    names = [one.name for one in sets]
+    if absent := [f"set-{letter}" for letter in SETS if f"set-{letter}" not in names]:
         yield f"{', '.join(absent)}: not under {root}; the run goes on without"
     for one in sets:
         if one.beside:
             yield f"{one.path}: is read; {', '.join(path.name for path in one.beside)} beside it is not"
         if one.outcomes is None:
             yield f"{one.name}: Outcomes-{one.name[-1]}.txt is not under {root}; its labels are unknown"
+
+
+def _found(tables: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """What was odd and what became of it, a line each; the numbers of each set go into the manifest with its table."""
     counts: Counter[str] = Counter()
     by_name: dict[str, Counter[str]] = {}
     for table in tables.values():
