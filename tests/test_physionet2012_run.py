@@ -1,4 +1,4 @@
-"""The config of PhysioNet 2012 as a whole, on three small sets that are written here: any machine can run it."""
+"""A config of PhysioNet 2012 as a whole, on three small sets that are written here: any machine can run it."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from ehrdl.cli import main, train
 
-CONFIG = Path(__file__).parents[1] / "configs" / "physionet2012.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "physionet2012_gru.yaml"
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"
 TINY = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--baselines=[prevalence,gradient_boosting]"]
 VITALS = {"HR": 85, "SysABP": 115, "Temp": 37, "GCS": 12, "Urine": 90, "Lactate": 2}
@@ -67,7 +67,7 @@ def run(challenge):
     where = [f"--run.root={challenge / 'runs'}", f"--data.prepare.cache={challenge / 'cache'}"]
     data = [f"--data.source.root={challenge}", f"--data.split.files={challenge / 'split'}"]
     train(["--config", str(CONFIG), *where, *data, *TINY])
-    return challenge / "runs" / "physionet2012"
+    return challenge / "runs" / "physionet2012_gru"
 
 
 def test_all_records_of_the_three_sets_are_in_one_cohort_split_as_the_files_say(run):

@@ -19,6 +19,22 @@ from ehrdl.data.sources.physionet2012_rows import AGE_CAP, collect
 from ehrdl.engine import Prepare, connect, digest, progress, say
 from ehrdl.errors import SchemaError
 
+#: What is said of counts by name, and of counts.
+_NAMED = {
+    "missing": "{n:,} values are missing (-1, or empty): {which}",
+    "implausible": "{n:,} values are outside their plausible range (clinical/physionet2012.csv) and no input: {which}",
+    "converted": "{n:,} values are plausible in one other unit alone, and are read in it: {which}",
+    "unknown_parameters": "{n:,} values of unknown parameters are no input: {which}",
+}
+_COUNTED = {
+    "lines_without_parameter": "{n:,} lines name no parameter and are left out",
+    "repeated_rows": "{n:,} values repeat a variable in the same minute of a stay; all are kept",
+    "ages_at_the_cap": f"{{n:,}} ages are {AGE_CAP}, which stands for {AGE_CAP} and above",
+    "records_without_measurement": "{n:,} records have no measurement at all; they are kept",
+    "after_48_h": "{n:,} values are later than 48:00, which no prediction sees",
+    "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
+    "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
+}
 #: Births and sex are of the patient, everything else of the stay.
 _ROWS = """
     SELECT subject_id, make_timestamp(us) AS time, code, value AS numeric_value, NULL::VARCHAR AS text_value,
@@ -125,20 +141,3 @@ def _found(tables: dict[str, dict[str, Any]]) -> Iterable[str]:
 
 def _listed(found: Counter[str]) -> str:
     return ", ".join(f"{name} ({n:,})" for name, n in found.most_common())
-
-
-_NAMED = {
-    "missing": "{n:,} values are missing (-1, or empty): {which}",
-    "implausible": "{n:,} values are outside their plausible range (clinical/physionet2012.csv) and no input: {which}",
-    "converted": "{n:,} values are plausible in one other unit alone, and are read in it: {which}",
-    "unknown_parameters": "{n:,} values of unknown parameters are no input: {which}",
-}
-_COUNTED = {
-    "lines_without_parameter": "{n:,} lines name no parameter and are left out",
-    "repeated_rows": "{n:,} values repeat a variable in the same minute of a stay; all are kept",
-    "ages_at_the_cap": f"{{n:,}} ages are {AGE_CAP}, which stands for {AGE_CAP} and above",
-    "records_without_measurement": "{n:,} records have no measurement at all; they are kept",
-    "after_48_h": "{n:,} values are later than 48:00, which no prediction sees",
-    "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
-    "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
-}
