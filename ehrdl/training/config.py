@@ -1,4 +1,4 @@
-"""The `run`, `optim`, `logger` and `pretrain` parts of a configuration. Free of torch, so that parsing is quick."""
+"""Options of a run: `run`, `optim`, `boosting`, `logger`, `pretrain`. Free of torch, so that parsing is quick."""
 
 from __future__ import annotations
 
@@ -82,6 +82,23 @@ class Optim:
             raise ConfigError(f"optim.stage_lr_factor: {self.stage_lr_factor} is not in (0, 1]")
         if self.patience < 1:
             raise ConfigError(f"optim.patience: {self.patience} is below 1")
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """How the baselines `lightgbm` and `xgboost` are tuned.
+
+    Attributes:
+        trials: fits of each, with parameters drawn at random; the one of the lowest loss on the tuning split is kept,
+            and the tuning split decides each trial's number of trees.
+    """
+
+    trials: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        if self.trials < 1:
+            raise ConfigError(f"boosting.trials: {self.trials} is below 1")
 
 
 @dataclass(frozen=True)
