@@ -20,7 +20,7 @@ from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.training.config import Boosting, LoggerOptions, Optim, RunOptions
+from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
 
 #: The clinical scores are left out, with a line, where the task is not theirs.
 BASELINES = [
@@ -47,6 +47,7 @@ def run(
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
     baselines: list[str] = BASELINES,
     boosting: Boosting = Boosting(),  # noqa: B008 - frozen
+    combine: Combine = Combine(),  # noqa: B008 - frozen
     logger: LoggerOptions = LoggerOptions(),  # noqa: B008 - frozen
     config: dict[str, Any] | None = None,
 ) -> Path:
@@ -63,6 +64,7 @@ def run(
         baselines: classical models and clinical scores on the same samples; `…_retrospective` reads the codes of the
             stay itself and is not deployable. `lightgbm` and `xgboost` (extra `boost`) read richer features.
         boosting: how `lightgbm` and `xgboost` are tuned.
+        combine: models made of these: an average of deep and boosted ones over all seeds, and a stack.
         logger: Weights & Biases, beside the curves in the run folder.
         config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
 
@@ -81,13 +83,17 @@ def run(
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim)
+    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim, combine)
+    from ehrdl.training.combine import find_members, fit_combined
+
+    members = find_members(combine, list(_variants(prepared.spec)), baselines, seeds)
     folder.open()
     _write_cohort(folder, prepared, result)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
         parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, boosting, tracker, task.simulated)
+        parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
         metrics = _report(folder, prepared, result, task, data, parts)
         tracker.metrics(metrics)
         tracker.file("report", "report", folder.folder / "report.html")
@@ -113,6 +119,7 @@ def _prepare(
     trainer: dict[str, Any],
     baselines: list[str],
     optim: Optim,
+    combine: Combine,
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
@@ -125,6 +132,10 @@ def _prepare(
 
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
+        from ehrdl.metrics.evaluate import DEEP
+        from ehrdl.training.combine import check_members
+
+        check_members(combine.members or [], [*DEEP, *baselines])
         from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)

@@ -1,4 +1,4 @@
-"""Options of a run: `run`, `optim`, `boosting`, `logger`, `pretrain`. Free of torch, so that parsing is quick."""
+"""Options of a run: where it goes, how models are fitted, tuned and combined. Free of torch: parsing is quick."""
 
 from __future__ import annotations
 
@@ -99,6 +99,36 @@ class Boosting:
         """Refuse what cannot work, naming the key."""
         if self.trials < 1:
             raise ConfigError(f"boosting.trials: {self.trials} is below 1")
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Models that are made of the run's models.
+
+    Attributes:
+        models: `ensemble`, the equal average of the members over all their seeds, and `stack`, with weights fitted on
+            the tuning split; [] = neither.
+        members: names of models; null = `fused` (or the one deep model that there is), with `lightgbm` and `xgboost`
+            where they are among the baselines.
+    """
+
+    models: list[str] = field(default_factory=list)
+    members: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        for name in self.models:
+            if name not in ("ensemble", "stack"):
+                raise ConfigError(f"combine.models: {name!r} is not one of ensemble, stack")
+        for key in ("models", "members"):
+            names = getattr(self, key) or []
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"combine.{key}: {name!r} stands {names.count(name)} times; once is enough")
+        if self.members == []:
+            raise ConfigError("combine.members: [] is empty; name two models, or leave the key out")
+        if self.members and not self.models:
+            raise ConfigError("combine.members: are of no model; name ensemble or stack in combine.models")
 
 
 @dataclass(frozen=True)
