@@ -77,7 +77,7 @@ def test_predictions_that_do_not_differ_in_what_is_present_get_no_table(tmp_path
 
 def test_a_combined_model_is_in_every_stratum_and_never_the_best_baseline():
     rows = predictions()
-    lightgbm, ensemble = (rows[rows.model == "series_only"].assign(model=name) for name in ("lightgbm", "ensemble"))
+    lightgbm, ensemble = (rows[rows.model == "fused"].assign(model=name) for name in ("lightgbm", "ensemble"))
     ensemble["prob"] = rows.prob[rows.model == "bayes"].to_numpy()  # the best there can be
     table = pd.concat([rows, lightgbm, ensemble], ignore_index=True)
     output = summarize(table, evaluate(table, n_bootstrap=50))["outputs"][0]
