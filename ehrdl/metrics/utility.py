@@ -31,8 +31,8 @@ EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
 _TRUE, _MISSED, _FALSE = 1.0, -2.0, -0.05
 _HOUR = 3_600_000_000
 
-#: model -> the threshold of each seed, seeds ascending.
-Thresholds = Mapping[str, list[float]]
+#: model -> the threshold of each seed, seeds ascending; None = the best is to give no alarm.
+Thresholds = Mapping[str, list[float | None]]
 
 
 def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Floats:
@@ -118,7 +118,7 @@ def by_utility(
     return {model: _describe(list(runs.values()), n_bootstrap, seed) for model, runs in found.items()}
 
 
-def _threshold(tuning: pd.DataFrame, given: list[float]) -> float | None:
+def _threshold(tuning: pd.DataFrame, given: list[float | None]) -> float | None:
     """The one that was given, else the best on the tuning rows; None where there are none."""
     if given:
         return float("inf") if given[0] is None else float(given[0])
