@@ -108,14 +108,15 @@ def by_utility(
     if not len(predictions) or predictions["output"].iloc[0] != HOURLY_SEPSIS:
         return {}
     known = predictions[predictions["label"].notna()].sort_values(["subject_id", "prediction_time"], kind="stable")
-    found: dict[str, dict[int, tuple[float, Floats, Floats, float]]] = {}
-    for (model, number), rows in known.groupby(["model", "seed"], sort=True):
-        scored, tuning = rows[rows["split"] == split], rows[rows["split"] == TUNING]
-        place = len(found.get(model, {}))
-        threshold = _threshold(tuning, (thresholds or {}).get(model, [])[place : place + 1])
+    found: dict[str, list[tuple[float, Floats, Floats, float]]] = {}
+    for (model, _), rows in known.groupby(["model", "seed"], sort=True):
+        runs = found.setdefault(str(model), [])
+        given = (thresholds or {}).get(str(model), [])[len(runs) : len(runs) + 1]
+        scored = rows[rows["split"] == split]
+        threshold = _threshold(rows[rows["split"] == TUNING], given)
         if threshold is not None and len(scored):
-            found.setdefault(model, {})[number] = (threshold, *_sums(scored, threshold))
-    return {model: _describe(list(runs.values()), n_bootstrap, seed) for model, runs in found.items()}
+            runs.append((threshold, *_sums(scored, threshold)))
+    return {model: _describe(runs, n_bootstrap, seed) for model, runs in found.items() if runs}
 
 
 def _threshold(tuning: pd.DataFrame, given: list[float | None]) -> float | None:
@@ -134,7 +135,9 @@ def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
     """What the alarms of each subject add (S,), what the best ones would (S,), and the share of hours with an alarm."""
     gain, alarm = _gain(rows), rows["prob"].to_numpy(np.float64) >= threshold
     _, place = np.unique(rows["subject_id"].to_numpy(), return_inverse=True)
-    return np.bincount(place, gain * alarm), np.bincount(place, np.maximum(gain, 0)), float(alarm.mean())
+    added: Floats = np.bincount(place, gain * alarm).astype(np.float64)
+    best: Floats = np.bincount(place, np.maximum(gain, 0)).astype(np.float64)
+    return added, best, float(alarm.mean())
 
 
 def _describe(runs: list[tuple[float, Floats, Floats, float]], n_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -33,7 +33,8 @@ _STAYS = """
     SELECT encounter_id, any_value(subject_id) AS subject_id, max(time) FILTER (code LIKE 'DISPOSITION//%') AS left_at,
         max(code[14:]) FILTER (code LIKE 'DISPOSITION//%') AS disposition,
         max(code[13:]) FILTER (code LIKE 'READMITTED//%') AS readmitted,
-        max(numeric_value) FILTER (code = 'STAY//age//years') AS age, max(code[7:]) FILTER (code LIKE 'RACE//%') AS race,
+        max(numeric_value) FILTER (code = 'STAY//age//years') AS age,
+        max(code[7:]) FILTER (code LIKE 'RACE//%') AS race,
         max(code[8:]) FILTER (code LIKE 'PAYER//%') AS insurance
     FROM events WHERE encounter_id IS NOT NULL GROUP BY encounter_id HAVING left_at IS NOT NULL
 """
@@ -68,11 +69,13 @@ class DiabetesReadmission(Task):
         Raises:
             SchemaError: no stay is left (the message is the flow chart).
         """
-        stays = events.query("events", _STAYS).df()
-        sex = events.query("events", _SEX).df().set_index("subject_id")
+        stays = _frame(events, _STAYS)
+        sex = _frame(events, _SEX).set_index("subject_id")
         flow = Flow()
         flow.count(stays, "stays", "every stay in the table")
-        index = flow.keep(stays, ~stays.disposition.isin(DEAD), "alive", f"disposition none of {', '.join(DEAD)} (died)")
+        index = flow.keep(
+            stays, ~stays.disposition.isin(DEAD), "alive", f"disposition none of {', '.join(DEAD)} (died)"
+        )
         rule = f"disposition none of {', '.join(HOSPICE)}: who dies there cannot come back"
         index = flow.keep(index, ~index.disposition.isin(HOSPICE), "no hospice", rule)
         if index.empty:
@@ -87,8 +90,8 @@ class DiabetesReadmission(Task):
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
         index = _with_outcome(index)
         return {
-            "what": "For diabetic patients who leave the hospital alive, each model gives the probability that they are "
-            "admitted again within 30 days, from what is in the table of this stay and of earlier ones.",
+            "what": "For diabetic patients who leave the hospital alive, each model gives the probability that they "
+            "are admitted again within 30 days, from what is in the table of this stay and of earlier ones.",
             "prevalence": {"all": prevalence(index)},
             "label_unknown": int(index["label"].isna().sum()),
             "caveats": list(CAVEATS),
@@ -106,3 +109,9 @@ def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
         care_unit=None,
         group_decade=band.astype(object),
     )
+
+
+def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
+    rows: Any = events.query("events", query)
+    frame: pd.DataFrame = rows.df()
+    return frame

@@ -23,11 +23,11 @@ _YEAR_SECONDS = 365.25 * 86_400
 #: Printed with every result.
 CAVEATS = (
     "The label is the challenge's: 1 from six hours before the onset of Sepsis-3, to the end of the record.",
-    "Hours of one stay are no independent samples: intervals are over patients. A patient with many hours counts often.",
+    "Hours of one stay are no independent samples: intervals are over patients, and long stays weigh more.",
     "Whether a laboratory test was taken at all says what the team suspected: models read that too.",
 )
 
-_HOURS = f"""
+_HOURS = """
     SELECT subject_id, time AS prediction_time, any_value(encounter_id) AS encounter_id,
         max(numeric_value) FILTER (code = 'SEPSIS_LABEL') AS label,
         CASE WHEN bool_or(code = 'P19//Unit//MICU') THEN 'MICU' WHEN bool_or(code = 'P19//Unit//SICU') THEN 'SICU'
@@ -70,17 +70,17 @@ class HourlySepsis(Task):
         Raises:
             SchemaError: no hour is in the data.
         """
-        hours = events.query("events", _HOURS).df()
+        hours = _frame(events, _HOURS)
         if hours.empty:
             raise SchemaError(f"task.{self.name}: no hour is left: the source has no ICULOS; use Physionet2019")
         flow = Flow()
         flow.count(hours, "hours", "every row of every record, an hour in the ICU each")
         turned = hours[hours["label"] == 1].groupby("subject_id")["prediction_time"].min()
-        onset = hours["subject_id"].map(turned) + pd.Timedelta(hours=LEAD_HOURS)
+        onset = turned.reindex(hours["subject_id"]).set_axis(hours.index) + pd.Timedelta(hours=LEAD_HOURS)
         if not self.after_onset:
             before = ~(hours["prediction_time"] > onset)
             hours = flow.keep(hours, before, "until onset", f"no hour after the first label 1 + {LEAD_HOURS} h")
-        samples = to_samples(_described(hours, events.query("events", _PATIENTS).df()), HOURLY_SEPSIS)
+        samples = to_samples(_described(hours, _frame(events, _PATIENTS)), HOURLY_SEPSIS)
         samples = samples.drop(columns=["group_race", "group_insurance", "group_language"])
         notes = self._notes(hours, turned)
         return TaskResult(samples, flow.steps, [OutputSpec(HOURLY_SEPSIS)], ("SEPSIS_LABEL",), notes)
@@ -101,9 +101,14 @@ class HourlySepsis(Task):
 def _described(hours: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
     """Hours with labels, age and sex."""
     who = patients.set_index("subject_id").reindex(hours["subject_id"].to_numpy())
-    age = (hours["prediction_time"].to_numpy() - who["birth"].to_numpy()) / np.timedelta64(1, "s") / _YEAR_SECONDS
+    birth = pd.to_datetime(who["birth"]).to_numpy()  # where no patient has one, the column has no type
+    age = (hours["prediction_time"].to_numpy() - birth) / np.timedelta64(1, "s") / _YEAR_SECONDS
     known = hours["label"].notna()
     status = np.select([~known, hours["label"] == 1], ["censored", "positive"], "negative").astype(object)
-    return hours.assign(
-        status=status, age=age, sex=who["sex"].to_numpy(), race=None, insurance=None, language=None
-    )
+    return hours.assign(status=status, age=age, sex=who["sex"].to_numpy(), race=None, insurance=None, language=None)
+
+
+def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
+    rows: Any = events.query("events", query)
+    frame: pd.DataFrame = rows.df()
+    return frame

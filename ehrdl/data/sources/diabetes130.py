@@ -69,9 +69,13 @@ class Diabetes130(Source):
             counts, order = self._count(con)
             writer.stage(con, TABLE, EVENTS_SQL)
             titles = read_titles(self.root, Path(folder))
-        labels = {row.base_code: row.label for row in load(shipped=self.concepts).frame.itertuples()} | titles
+        known = load(shipped=self.concepts).frame
+        labels = dict(zip(known.base_code, known.label, strict=True)) | titles
         writer.finish(lambda code: labels.get(code) or labels.get("//".join(code.split("//")[:2]), ""), "Diabetes-130")
-        lines = [*_describe(counts, order), *([] if titles else [f"{MAPPING}.csv: not under {self.root}; codes stay so"])]
+        lines = [
+            *_describe(counts, order),
+            *([] if titles else [f"{MAPPING}.csv: not under {self.root}; codes stay so"]),
+        ]
         for line in lines:
             say(line)
         return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": lines}

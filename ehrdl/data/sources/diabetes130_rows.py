@@ -10,11 +10,31 @@ _COUNTED = {
     "number_inpatient": "count",
     "number_diagnoses": "count",
 }
-_DRUGS = (
-    "metformin repaglinide nateglinide chlorpropamide glimepiride acetohexamide glipizide glyburide tolbutamide "
-    "pioglitazone rosiglitazone acarbose miglitol troglitazone tolazamide examide citoglipton insulin "
-    "glyburide-metformin glipizide-metformin glimepiride-pioglitazone metformin-rosiglitazone metformin-pioglitazone"
-).split()
+_DRUGS = [
+    "metformin",
+    "repaglinide",
+    "nateglinide",
+    "chlorpropamide",
+    "glimepiride",
+    "acetohexamide",
+    "glipizide",
+    "glyburide",
+    "tolbutamide",
+    "pioglitazone",
+    "rosiglitazone",
+    "acarbose",
+    "miglitol",
+    "troglitazone",
+    "tolazamide",
+    "examide",
+    "citoglipton",
+    "insulin",
+    "glyburide-metformin",
+    "glipizide-metformin",
+    "glimepiride-pioglitazone",
+    "metformin-rosiglitazone",
+    "metformin-pioglitazone",
+]
 #: One event a stay, of this code and the cell.
 _COPIED = {
     "race": "RACE",
@@ -36,7 +56,7 @@ COLUMNS = (
 )
 
 _KEYS = ("encounter_id", "patient_nbr", *_COUNTED)
-_CELLS = ", ".join(f'nullif(nullif(trim("{name}"), \'?\'), \'\') AS "{name}"' for name in (*_TEXTS, "readmitted"))
+_CELLS = ", ".join(f"nullif(nullif(trim(\"{name}\"), '?'), '') AS \"{name}\"" for name in (*_TEXTS, "readmitted"))
 #: A stay a day of the time axis: `start`, and `left_at` for the discharge. `later`: another stay follows.
 STAYS = f"""
     CREATE OR REPLACE TEMP TABLE stay AS
@@ -93,17 +113,18 @@ ORDER = """
 
 def _row(code: str, where: str, number: str = "NULL", time: str = "start", available: str = "left_at") -> str:
     """SQL of one event a stay that `where` holds for; all of a stay is known at its discharge."""
-    return f"""SELECT patient_nbr AS subject_id, {time} AS time, {code} AS code, CAST({number} AS FLOAT) AS numeric_value,
-        NULL::VARCHAR AS text_value, {available} AS available_time, encounter_id, false AS fallback
-        FROM stay WHERE {where}"""
+    return f"""SELECT patient_nbr AS subject_id, {time} AS time, {code} AS code,
+        CAST({number} AS FLOAT) AS numeric_value, NULL::VARCHAR AS text_value, {available} AS available_time,
+        encounter_id, false AS fallback FROM stay WHERE {where}"""
 
 
 def _diagnosis(place: int, column: str) -> str:
     """An ICD-9 code; its category has three digits, of which the file has lost leading zeros (8 is 008)."""
     kind = "PRINCIPAL" if place == 1 else "SECONDARY"
-    padded = f"CASE WHEN {column} ~ '[0-9].*' THEN lpad(split_part({column}, '.', 1), 3, '0') ELSE {column} END"
-    rest = f"CASE WHEN {column} ~ '[0-9].*' AND contains({column}, '.') THEN '.' || split_part({column}, '.', 2) ELSE '' END"
-    return _row(f"'DIAGNOSIS_{kind}//ICD9//' || {padded} || {rest}", f"{column} IS NOT NULL", str(place))
+    whole = f"lpad(split_part({column}, '.', 1), 3, '0')"
+    padded = f"concat_ws('.', {whole}, nullif(split_part({column}, '.', 2), ''))"
+    code = f"CASE WHEN {column} ~ '[0-9].*' THEN {padded} ELSE {column} END"
+    return _row(f"'DIAGNOSIS_{kind}//ICD9//' || {code}", f"{column} IS NOT NULL", str(place))
 
 
 def _sex() -> str:

@@ -78,7 +78,9 @@ def _member(path: Path, name: str) -> str:
     """The name of a table's file in a zip; empty where it is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return next((inner for inner in archive.namelist() if Path(inner).name.lower() == f"{name.lower()}.csv"), "")
+            return next(
+                (inner for inner in archive.namelist() if Path(inner).name.lower() == f"{name.lower()}.csv"), ""
+            )
     except (zipfile.BadZipFile, OSError) as error:
         raise _damaged(path, error) from None
 

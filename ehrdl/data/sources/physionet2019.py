@@ -24,9 +24,7 @@ from ehrdl.data.sources.physionet2019_files import Place, find_places, read_rows
 from ehrdl.data.sources.physionet2019_rows import Facts
 from ehrdl.engine import Prepare, connect, digest, fingerprint, progress, say
 
-_SCHEMA = pa.schema(
-    [("subject_id", pa.int64()), ("us", pa.int64()), ("code_id", pa.int32()), ("value", pa.float32())]
-)
+_SCHEMA = pa.schema([("subject_id", pa.int64()), ("us", pa.int64()), ("code_id", pa.int32()), ("value", pa.float32())])
 #: Facts of the patient have no encounter; births, sexes and admissions have no number.
 _ROWS = """
     SELECT subject_id, make_timestamp(us) AS time, code,

@@ -20,10 +20,34 @@ from ehrdl.errors import SchemaError
 
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 VITALS = ("HR", "O2Sat", "Temp", "SBP", "MAP", "DBP", "Resp", "EtCO2")
-LABS = (
-    "BaseExcess HCO3 FiO2 pH PaCO2 SaO2 AST BUN Alkalinephos Calcium Chloride Creatinine Bilirubin_direct Glucose "
-    "Lactate Magnesium Phosphate Potassium Bilirubin_total TroponinI Hct Hgb PTT WBC Fibrinogen Platelets"
-).split()
+LABS = [
+    "BaseExcess",
+    "HCO3",
+    "FiO2",
+    "pH",
+    "PaCO2",
+    "SaO2",
+    "AST",
+    "BUN",
+    "Alkalinephos",
+    "Calcium",
+    "Chloride",
+    "Creatinine",
+    "Bilirubin_direct",
+    "Glucose",
+    "Lactate",
+    "Magnesium",
+    "Phosphate",
+    "Potassium",
+    "Bilirubin_total",
+    "TroponinI",
+    "Hct",
+    "Hgb",
+    "PTT",
+    "WBC",
+    "Fibrinogen",
+    "Platelets",
+]
 FIXED = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime")
 HOUR, LABEL = "ICULOS", "SepsisLabel"
 COLUMNS = (*VITALS, *LABS, *FIXED, HOUR, LABEL)
@@ -114,6 +138,7 @@ def read_rows(place: Place) -> Iterator[Rows]:
 
 
 def _records(place: Place) -> Iterator[tuple[str, bytes]]:
+    members: Iterator[tuple[str, bytes]]
     if place.path.is_dir():
         members = ((file.name, file.read_bytes()) for file in place.files())
     else:

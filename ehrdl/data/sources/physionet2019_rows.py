@@ -48,8 +48,7 @@ class Facts:
         time = _ADMITTED + np.round(rows[HOUR] * _HOUR).astype(np.int64)
         parts.append(self._facts(rows.subject, time, HOUR_CODE, rows[HOUR]))
         parts.append(self._facts(rows.subject, time, LABEL_CODE, rows[LABEL]))
-        for code, value in self._measured(rows):
-            parts.append(self._facts(rows.subject, time, code, value))
+        parts += [self._facts(rows.subject, time, name, column) for name, column in self._measured(rows)]
         self.counts["records"] += len(first)
         self.counts["hours"] += len(rows.subject)
         self.counts["hours_without_label"] += int(np.isnan(rows[LABEL]).sum())
@@ -74,17 +73,18 @@ class Facts:
         """Refuse hours that are missing or out of order, labels that are none, and a record that came before."""
         for subject in rows.subject[np.diff(rows.subject, prepend=-1) != 0].tolist():
             if subject in self.owner:
-                where = self.owner[subject]
+                other = self.owner[subject]
                 raise SchemaError(
-                    f"{self.place.path}: record {subject} stands in {where} too; one patient would be counted twice"
+                    f"{self.place.path}: record {subject} stands in {other} too; one patient would be counted twice"
                 )
             self.owner[subject] = str(self.place.path)
         same = np.diff(rows.subject, prepend=-1) == 0
-        for wrong, what in (
+        checks = (
             (~np.isfinite(rows[HOUR]) | (rows[HOUR] < 0) | (rows[HOUR] > 1e6), f"{HOUR} {{}} is not an hour of a stay"),
             (same & (np.diff(rows[HOUR], prepend=np.nan) <= 0), f"{HOUR} {{}} is not after that of the row before"),
             (~np.isin(rows[LABEL], (0, 1)) & ~np.isnan(rows[LABEL]), f"{LABEL} is {{}}, not 0 or 1"),
-        ):
+        )
+        for wrong, what in checks:
             if wrong.any():
                 row = int(np.argmax(wrong))
                 within = row - int(np.flatnonzero(np.diff(rows.subject[: row + 1], prepend=-1))[-1]) + 1
@@ -94,8 +94,8 @@ class Facts:
                 )
         for name in FIXED:
             cell = rows[name]
-            moved = same & (np.diff(cell, prepend=np.nan) != 0) & ~np.isnan(cell)
-            self.counts[f"{name} changes within a record"] += len(np.unique(rows.subject[moved & _known_before(cell)]))
+            moved = same & (np.abs(np.diff(cell, prepend=np.nan)) > 0)  # NaN, on either side, is no change
+            self.counts[f"{name} changes within a record"] += len(np.unique(rows.subject[moved]))
 
     def _births(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
         """Birth, so that the age at ICU admission is the one in the file; ages are capped at 100 there."""
@@ -131,7 +131,10 @@ class Facts:
             if name == "FiO2":
                 percent = value >= _LEAST_PERCENT
                 self.counts["FiO2 in percent, read as a fraction"] += int(percent.sum())
-                found += [("P19//FiO2", np.where(percent, np.nan, value)), ("P19//FiO2//%", np.where(percent, value, np.nan))]
+                found += [
+                    ("P19//FiO2", np.where(percent, np.nan, value)),
+                    ("P19//FiO2//%", np.where(percent, value, np.nan)),
+                ]
             elif name == "Calcium":
                 ionised = value < _IONISED
                 self.counts["Calcium below 3, read as ionised in mmol/L"] += int(ionised.sum())
@@ -145,7 +148,3 @@ class Facts:
             here = (rows[column] == 1) & (rows[other] != 1)
             found.append((f"P19//Unit//{unit}", np.where(here, 1.0, np.nan)))
         return found
-
-
-def _known_before(cell: np.ndarray) -> np.ndarray:
-    return ~np.isnan(np.r_[np.nan, cell[:-1]])

@@ -111,7 +111,9 @@ def test_stays_follow_by_encounter_id_a_day_each_and_an_outcome_is_known_when_th
         "last": 1,
         "last_readmitted": 0,
     }
-    assert any("stays are ordered by encounter_id; of 1 stays that another follows 100.0%" in x for x in facts["missing"])
+    assert any(
+        "stays are ordered by encounter_id; of 1 stays that another follows 100.0%" in x for x in facts["missing"]
+    )
 
 
 def test_an_order_that_the_labels_contradict_is_said_to_be_in_doubt(write, read):
@@ -231,7 +233,10 @@ def test_the_codes_get_the_names_that_uci_gives_them(write, tmp_path):
         ([{"insulin": "Often"}], "encounter 10: column insulin: 'Often' is none of No, Steady, Up, Down"),
         ([{}, {}], "encounter 10: column encounter_id: stands 2 times; each stay has one row"),
         ([{"patient_nbr": ""}], "encounter 10: has no encounter_id or no patient_nbr"),
-        ([{"time_in_hospital": "three"}], r"diabetic_data\.csv: row 1, column time_in_hospital: 'three' is not a whole"),
+        (
+            [{"time_in_hospital": "three"}],
+            r"diabetic_data\.csv: row 1, column time_in_hospital: 'three' is not a whole",
+        ),
     ],
 )
 def test_a_cell_that_cannot_be_is_one_line(write, read, rows, message):
@@ -243,7 +248,7 @@ def test_a_cell_that_cannot_be_is_one_line(write, read, rows, message):
 def test_a_missing_column_folder_or_table_is_one_line(write, read, tmp_path):
     with pytest.raises(SchemaError, match="column readmitted is missing"):
         read(write(text=table({}).replace(",readmitted", ",returned")))
-    with pytest.raises(SchemaError, match="diabetic_data: has no rows|has no rows"):
+    with pytest.raises(SchemaError, match="has no rows"):
         read(write(text=table({}).splitlines()[0] + "\n"))
     with pytest.raises(SchemaError, match=r"data\.source\.root: the folder .* does not exist"):
         Diabetes130(str(tmp_path / "nowhere")).fingerprint()
