@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.observations import ChannelDropout, Scale, count_bins, indices, require_channels
 
 N_SUMMARIES = 8
 #: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
@@ -46,6 +46,7 @@ class SeriesGRU(nn.Module, Encoder):
         layers: recurrent layers.
         dropout: share of units dropped in training.
         summaries: also read last, mean, min, max, slope, count, time since last, and last less first of each channel.
+        channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
     def __init__(
@@ -56,19 +57,16 @@ class SeriesGRU(nn.Module, Encoder):
         layers: int = 1,
         dropout: float = 0.1,
         summaries: bool = True,
+        channel_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        n_bins = round(spec.window_hours / bin_hours)
-        if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:
-            raise ConfigError(
-                f"SeriesGRU: bin_hours {bin_hours:g} does not divide the window of {spec.window_hours:g} h"
-            )
-        if not spec.channels:
-            raise ConfigError("SeriesGRU: the data have no series channels; leave `series` out of the modalities")
+        n_bins = count_bins("SeriesGRU", spec, bin_hours)
+        require_channels("SeriesGRU", spec)
         self.width, self.n_bins, self.bin_hours, self.window_hours = hidden, n_bins, bin_hours, spec.window_hours
         self.scale = Scale(spec)
-        self.register_buffer("numeric", _indices(spec, "numeric"), persistent=False)
-        self.register_buffer("event", _indices(spec, "event"), persistent=False)
+        self.hide = ChannelDropout("SeriesGRU", len(spec.channels), channel_dropout)
+        self.register_buffer("numeric", indices(spec, "numeric"), persistent=False)
+        self.register_buffer("event", indices(spec, "event"), persistent=False)
         self.numeric: Tensor
         self.event: Tensor
         n_inputs = 3 * len(self.numeric) + len(self.event)
@@ -85,6 +83,7 @@ class SeriesGRU(nn.Module, Encoder):
     def steps(self, batch: Batch) -> Steps:
         """The features, and the state after each bin; a bin without an observation is no valid step."""
         present = batch.valid.any(dim=1)
+        batch = self.hide(batch)
         value = self.scale(batch.value, batch.channel)
         cells = grid(value, batch, self.scale.n_channels, self.n_bins, self.bin_hours)
         states = self.gru(self._inputs(cells))[0]
@@ -101,22 +100,6 @@ class SeriesGRU(nn.Module, Encoder):
         numbers = [cells.value, cells.observed.to(cells.value.dtype), cells.since]
         counts = cells.count[..., self.event].log1p()
         return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
-
-
-class Scale(nn.Module):
-    """Standardises each observation by its channel's mean and standard deviation, clipped to +-5."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__()
-        self.n_channels = len(spec.channels)
-        self.register_buffer("mean", torch.tensor([c.mean for c in spec.channels], dtype=torch.float32))
-        self.register_buffer("std", torch.tensor([c.std for c in spec.channels], dtype=torch.float32).clamp(min=1e-6))
-        self.mean: Tensor
-        self.std: Tensor
-
-    def forward(self, value: Tensor, channel: Tensor) -> Tensor:
-        """Standardised values (B, N)."""
-        return ((value - self.mean[channel]) / self.std[channel]).clamp(-5, 5)
 
 
 def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: float) -> Grid:
@@ -206,10 +189,6 @@ def _spread(value: Tensor, cell: Tensor, shape: torch.Size) -> Tensor:
     """A cell's value at each of its observations, in the shape (B, N); 0 at padding."""
     padded = torch.cat([value, value.new_zeros(1)])
     return padded[cell].view(shape)
-
-
-def _indices(spec: DataSpec, kind: str) -> Tensor:
-    return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
 
 
 def _summary_mlp(n_inputs: int, width: int, dropout: float) -> nn.Module:
