@@ -1,4 +1,4 @@
-"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a GRU whose inputs and state decay between observations.
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a GRU whose inputs and state decay.
 
 Letters of this file: T bins, H numeric channels, E event channels.
 

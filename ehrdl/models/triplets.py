@@ -1,4 +1,4 @@
-"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a transformer over raw (time, channel, value) triplets.
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a transformer over (time, channel, value) triplets.
 
 Letter of this file: T triplets, at most `max_triplets` of the N observations.
 """
