@@ -9,22 +9,24 @@ import torch
 from ehrdl.errors import ConfigError
 from ehrdl.models.gru_d import GRUD
 from ehrdl.models.series import SeriesGRU
+from ehrdl.models.summary import WindowSummary
 from ehrdl.models.triplets import TripletTransformer
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 FACTS = [[(-40.0, SODIUM, 139.0), (-3.0, CREATININE, 2.0)], [(-1.0, DIALYSIS, 1.0)], []]
-ENCODERS = {
+STEPPING = {
     "gru": partial(SeriesGRU, hidden=8),
     "gru_d": partial(GRUD, hidden=8),
     "triplets": partial(TripletTransformer, width=8, heads=2),
 }
+ENCODERS = STEPPING | {"summary": partial(WindowSummary, per_channel=4)}
 each = pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)
 
 
 @each
 def test_sample_without_observations_is_zero_and_absent(spec, make_batch, make):
     features, present = make(spec)(make_batch(FACTS))
-    assert features.shape == (3, 8)
+    assert features.shape == (3, make(spec).width)
     assert present.tolist() == [True, True, False]
     assert features[2].abs().sum() == 0
     assert features[:2].isfinite().all() and (features[:2] != 0).any(dim=1).all()
@@ -70,7 +72,7 @@ def test_every_parameter_learns(spec, random_batch, make):
     assert idle == []
 
 
-@each
+@pytest.mark.parametrize("make", STEPPING.values(), ids=STEPPING)
 def test_steps_of_a_sample_are_where_its_observations_are(spec, make_batch, make):
     steps = make(spec).eval().steps(make_batch(FACTS))
     assert steps.valid.any(dim=1).tolist() == [True, True, False]
@@ -78,7 +80,7 @@ def test_steps_of_a_sample_are_where_its_observations_are(spec, make_batch, make
     assert (steps.hours <= 0).all()
 
 
-@each
+@pytest.mark.parametrize("make", STEPPING.values(), ids=STEPPING)
 def test_hidden_channels_are_as_if_never_measured_in_training_alone(spec, make_batch, make):
     torch.manual_seed(0)
     encoder = make(spec, dropout=0.0, channel_dropout=0.5)
