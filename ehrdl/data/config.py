@@ -147,7 +147,8 @@ class DataConfig:
 
     Attributes:
         source: which hospital, in which layout.
-        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = shipped.
+        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = those
+            that the source brings, or else the shipped ones for MIMIC-IV.
         window: how far back features are read.
         split: who trains, tunes, is held out.
         notes: how notes become tokens.
@@ -164,6 +165,14 @@ class DataConfig:
     prepare: Prepare = field(default_factory=Prepare)
 
     def check(self) -> None:
-        """Refuse a split that the source does not have; called before any work, since it looks at the source."""
-        if self.split.kind == "source" and not self.source.has_splits():
+        """Refuse a split that cannot be; called before any work, since it looks at the source and at files.
+
+        Raises:
+            ConfigError: a split of the source, which has none, or a file of the split that is missing or no list.
+        """
+        if self.split.files is not None:
+            from ehrdl.data.split_files import read_split_files
+
+            read_split_files(self.split.files, self.source.subject_of)
+        if self.split.method == "source" and not self.source.has_splits():
             raise ConfigError("data.split.kind: source, but data.source has no subject_splits of its own; use subject")

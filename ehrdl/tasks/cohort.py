@@ -41,12 +41,13 @@ def still_there(
     Args:
         index: age, prediction_time, end (of the stay, NaT = not in the data), death.
         flow: the flow chart.
-        min_age: youngest age at admission [years].
+        min_age: youngest age at admission [years]; 0 = everyone, also those whose age is not known.
         t0: the prediction time in words.
         place: where.
         ongoing: keep stays whose end is not in the data.
     """
-    index = flow.keep(index, index["age"] >= min_age, "age", f"age at admission >= {min_age} years")
+    old_enough = (index["age"] >= min_age) | (min_age == 0)
+    index = flow.keep(index, old_enough, "age", f"age at admission >= {min_age} years")
     inside = index["end"] > index["prediction_time"]
     index = flow.keep(
         index,

@@ -9,15 +9,23 @@ import pytest
 from ehrdl.cli import main
 from ehrdl.clinical.concepts import load
 from ehrdl.data.apply import Fitted, apply
-from ehrdl.data.config import NoteOptions
-from ehrdl.data.prepare import hidden_channels, prepare
+from ehrdl.data.config import DataConfig, NoteOptions
+from ehrdl.data.prepare import hidden_channels, load_concepts, prepare
 from ehrdl.data.prepare_notes import tokenized
 from ehrdl.data.sections import mask_section
+from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.split import Split
 from ehrdl.data.table import tabulate
 from ehrdl.data.vocab import load_tokenizer
-from ehrdl.errors import ConfigError
+from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN
+
+
+class OwnConcepts(Synthetic):
+    """A source that names its table of concepts; `reference_ranges.csv` is shipped, but is none."""
+
+    concepts = "reference_ranges.csv"
+
 
 CUT = Split("temporal", cut_year=2017, last_year=2022)
 ROOT = Path(__file__).parents[2]
@@ -219,3 +227,13 @@ def test_data_without_any_note_in_sight_say_nothing_of_what_is_present(hospital)
     samples = prepare(blind, hospital.events, hospital.result).samples
     assert set(samples.group_has_note) == {"no"}
     assert "group_present" not in samples
+
+
+def test_a_source_brings_its_own_concepts_and_data_concepts_replaces_them(tmp_path):
+    with pytest.raises(SchemaError, match=r"reference_ranges\.csv: line 1: column code stands 0 times"):
+        load_concepts(DataConfig(OwnConcepts(n_patients=300)))
+    shipped = (ROOT / "ehrdl" / "clinical" / "concepts.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "two.csv").write_text("\n".join(shipped[:2]) + "\n", encoding="utf-8")
+    own = load_concepts(DataConfig(OwnConcepts(n_patients=300), concepts=str(tmp_path / "two.csv")))
+    assert [channel.name for channel in own.channels] == ["sodium"]
+    assert load_concepts(DataConfig(Synthetic(n_patients=300))).channels == load().channels

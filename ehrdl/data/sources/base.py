@@ -14,6 +14,9 @@ class Source(ABC):
 
     #: Raised by one whenever `read` would write other bytes for the same input; `fingerprint` must hold it.
     VERSION: int
+    #: The CSV in `ehrdl/clinical/` that says which of this layout's codes is which channel; None = `concepts.csv`, the
+    #: one for MIMIC-IV. Read where `data.concepts` is null. It is the class's own: an option may have the same name.
+    concepts: str | None = None
 
     @abstractmethod
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
@@ -37,6 +40,14 @@ class Source(ABC):
     def has_splits(self) -> bool:
         """Whether the source itself says who trains, tunes and is held out, and writes it into EVENTS."""
         return False
+
+    def subject_of(self, record: str) -> int:
+        """The subject_id of a record by the name that the data's publisher gives it, as files of a split list it.
+
+        Raises:
+            ValueError: there can be no record of that name.
+        """
+        return int(record)
 
     def n_bytes(self) -> int:
         """Size of the input [bytes], which decides over shards and processes; 0 = little."""
