@@ -48,30 +48,52 @@ class WindowSummary(nn.Module, Encoder):
         channel_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if parts < 1:
-            raise ConfigError(f"{NAME}: parts {parts} is below 1")
-        if not 0 <= channel_dropout < 1:
-            raise ConfigError(f"{NAME}: channel_dropout {channel_dropout:g} is not a share in [0, 1)")
-        self.observations, self.channel_dropout = Observations(NAME, spec), channel_dropout
-        n_channels, n_numbers = self.observations.n_channels, _WHOLE + _PART * parts
-        self.width, self.parts, self.window_hours = per_channel * n_channels, parts, spec.window_hours
-        self.standardise = RunningScale(n_channels, n_numbers)
-        self.weight = nn.Parameter(torch.randn(n_channels, n_numbers, per_channel) / n_numbers**0.5)
-        self.bias = nn.Embedding(n_channels, per_channel)  # an embedding, so that it does not decay
-        nn.init.zeros_(self.bias.weight)
+        self.observations = Observations(NAME, spec)
+        self.width = per_channel * self.observations.n_channels
+        self.units = ChannelUnits(NAME, spec, per_channel, parts, channel_dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
         present = batch.valid.any(dim=1)
-        value, batch = self.observations(batch)
-        numbers, known = summaries(value, batch, self.observations.n_channels, self.window_hours, self.parts)
-        numbers = self.standardise(numbers, known)
-        if self.training and self.channel_dropout:
-            numbers = numbers * (torch.rand_like(numbers[..., :1]) >= self.channel_dropout)
-        units = torch.einsum("bhf,hfd->bhd", numbers, self.weight) + self.bias.weight
+        units, _ = self.units(*self.observations(batch))
         features = self.dropout(nn.functional.gelu(units)).flatten(1)
         return features * present.unsqueeze(1), present
+
+
+class ChannelUnits(nn.Module):
+    """The summaries of every channel, standardised, through weights of the channel's own: (B, H, units).
+
+    Args:
+        name: of the encoder, for errors.
+        spec: the data.
+        units: of each channel.
+        parts: P.
+        channel_dropout: as in `WindowSummary`.
+    """
+
+    def __init__(self, name: str, spec: DataSpec, units: int, parts: int, channel_dropout: float) -> None:
+        super().__init__()
+        if parts < 1:
+            raise ConfigError(f"{name}: parts {parts} is below 1")
+        if not 0 <= channel_dropout < 1:
+            raise ConfigError(f"{name}: channel_dropout {channel_dropout:g} is not a share in [0, 1)")
+        self.n_channels, self.parts, self.window_hours = len(spec.channels), parts, spec.window_hours
+        self.channel_dropout = channel_dropout
+        n_numbers = _WHOLE + _PART * parts
+        self.standardise = RunningScale(self.n_channels, n_numbers)
+        self.weight = nn.Parameter(torch.randn(self.n_channels, n_numbers, units) / n_numbers**0.5)
+        self.bias = nn.Embedding(self.n_channels, units)  # an embedding, so that it does not decay
+        nn.init.normal_(self.bias.weight, std=0.02)
+
+    def forward(self, value: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Units (B, H, units), and which channels were kept (B, H, 1)."""
+        numbers, known = summaries(value, batch, self.n_channels, self.window_hours, self.parts)
+        numbers = self.standardise(numbers, known)
+        kept = torch.ones_like(numbers[..., :1])
+        if self.training and self.channel_dropout:
+            kept = (torch.rand_like(kept) >= self.channel_dropout).to(numbers.dtype)
+        return torch.einsum("bhf,hfd->bhd", numbers * kept, self.weight) + self.bias.weight, kept
 
 
 class RunningScale(nn.Module):

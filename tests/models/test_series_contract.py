@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
+from ehrdl.models.channels import ChannelTransformer
 from ehrdl.models.gru_d import GRUD
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.summary import WindowSummary
@@ -19,7 +20,11 @@ STEPPING = {
     "gru_d": partial(GRUD, hidden=8),
     "triplets": partial(TripletTransformer, width=8, heads=2),
 }
-ENCODERS = STEPPING | {"summary": partial(WindowSummary, per_channel=4)}
+WHOLE = {
+    "summary": partial(WindowSummary, per_channel=4),
+    "channels": partial(ChannelTransformer, width=8, heads=2, per_channel=4),
+}
+ENCODERS = STEPPING | WHOLE
 each = pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)
 
 
@@ -50,7 +55,8 @@ def test_neither_padding_nor_neighbours_have_an_influence(spec, make_batch, make
     padded = replace(padded, value=garbage, channel=torch.where(padded.valid, padded.channel, 2))
     features = encoder(plain)[0]
     assert torch.allclose(features, encoder(padded)[0], atol=1e-6)
-    assert torch.allclose(features[1:2], encoder(make_batch(FACTS[1:2]))[0], atol=1e-6)
+    alone = replace(make_batch(FACTS[1:2]), static=plain.static[1:2])
+    assert torch.allclose(features[1:2], encoder(alone)[0], atol=1e-6)
 
 
 @each
