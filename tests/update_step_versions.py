@@ -10,6 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).resolve().with_name("step_versions.json")
 _MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
 _MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/meds_*.py"))
+_PHYSIONET2012 = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/physionet2012_*.py")
+)
 _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
@@ -26,6 +29,7 @@ STEPS = {
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
+    "physionet2012": {path: [] for path in ("ehrdl/data/sources/physionet2012.py", *_PHYSIONET2012)},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
 }
 

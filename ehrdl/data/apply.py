@@ -61,7 +61,7 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
     series = open_series(data, events, known)
     samples = result.samples.assign(split=HELD_OUT)
     if events.name == fitted.events:
-        samples, _ = split_samples(result.samples, data.split, events)
+        samples, _ = split_samples(result.samples, data.split, events, data.source.subject_of)
     words, frame = None, None
     static = static_features(samples, subject_facts(events), series)
     if fitted.tokenizer and "note" in spec.modalities:

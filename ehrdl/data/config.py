@@ -165,6 +165,14 @@ class DataConfig:
     prepare: Prepare = field(default_factory=Prepare)
 
     def check(self) -> None:
-        """Refuse a split that the source does not have; called before any work, since it looks at the source."""
-        if self.split.kind == "source" and not self.source.has_splits():
+        """Refuse a split that cannot be; called before any work, since it looks at the source and at files.
+
+        Raises:
+            ConfigError: a split of the source, which has none, or a file of the split that is missing or no list.
+        """
+        if self.split.files is not None:
+            from ehrdl.data.split_files import read_split_files
+
+            read_split_files(self.split.files, self.source.subject_of)
+        if self.split.method == "source" and not self.source.has_splits():
             raise ConfigError("data.split.kind: source, but data.source has no subject_splits of its own; use subject")

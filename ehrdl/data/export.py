@@ -72,7 +72,7 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
     data.check()
     events = read_events(data)
     result = find_samples(events, task)
-    samples, split = split_samples(result.samples, data.split, events)
+    samples, split = split_samples(result.samples, data.split, events, data.source.subject_of)
     hidden = (*NEVER_INPUT, *result.hidden_codes) if time == "available" else None
     with building(out) as part:
         (part / "metadata").mkdir()
@@ -205,9 +205,9 @@ def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) 
     A temporal split is of samples, and a subject has that of its samples; who has none has no split.
     """
     subjects = subject_ids(events)
-    if split.kind == "subject":
+    if split.by_subject:
         frame = pd.DataFrame({"subject_id": subjects, "split": assign(subjects, split)})
-    elif split.kind == "source":
+    elif split.method == "source":
         frame = source_splits(events).reindex(subjects).dropna().reset_index()
     else:
         frame = samples.drop_duplicates("subject_id")[["subject_id", "split"]]

@@ -81,12 +81,12 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     """Store, notes, tokens and scalers for a cohort.
 
     Raises:
-        ConfigError: the source has no split of its own, but `data.split` asks for it.
+        ConfigError: the source has no split of its own, but `data.split` asks for it, or a file of the split is bad.
         SchemaError: a split has no sample, or one class only.
     """
     data.check()
     known = load_concepts(data)
-    samples, split_facts = split_samples(result.samples, data.split, events)
+    samples, split_facts = split_samples(result.samples, data.split, events, data.source.subject_of)
     if line := describe_split(split_facts):
         say(line)
     _require_classes(samples, result.outputs)

@@ -13,7 +13,7 @@ import numpy as np
 from ehrdl.errors import ConfigError
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
-Kind = Literal["subject", "temporal", "source"]
+Kind = Literal["subject", "temporal", "source", "folds"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,20 @@ class Split:
 
     Attributes:
         kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on;
-            `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys below.
-        tuning: share of subjects that tune, the rest after both trains; of the training subjects in a temporal split.
-        held_out: share of subjects that are held out; a temporal split does not read it.
+            `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys below;
+            `folds` deals subjects into equal parts by the same hash, of which one is held out.
+        tuning: share of subjects that tune, the rest after both trains; of the subjects that are not held out in a
+            temporal split and in folds.
+        held_out: share of subjects that are held out; a temporal split and folds do not read it.
         seed: another seed gives another split.
         cut_year: temporal: the first held-out year. A training stay was in an earlier one at the latest; stays whose
             years reach over the cut are dropped.
         last_year: temporal: the last year of the release, which no stay is later than (2019 for MIMIC-IV 2.x, 2022 for
             3.x); null = years are not capped.
+        n_folds: folds: how many.
+        fold: folds: which one is held out, from 0 on.
+        files: folder that holds train.txt, tuning.txt and held_out.txt, one record's name a line, as the publisher of
+            the data names it. It decides alone: no other key is then read.
     """
 
     kind: Kind = "subject"
@@ -38,6 +44,9 @@ class Split:
     seed: int = 0
     cut_year: int | None = None
     last_year: int | None = None
+    n_folds: int | None = None
+    fold: int | None = None
+    files: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what leaves no one to train on or to hold out, naming the key."""
@@ -52,6 +61,33 @@ class Split:
         if self.seed < 0:
             raise ConfigError(f"data.split.seed: {self.seed} is below 0")
         self._check_years()
+        self._check_folds()
+
+    @property
+    def method(self) -> str:
+        """`files` where they decide, else the kind."""
+        return "files" if self.files is not None else self.kind
+
+    @property
+    def by_subject(self) -> bool:
+        """Whether a subject's number alone says where it stands."""
+        return self.method in ("subject", "folds")
+
+    def _check_folds(self) -> None:
+        for name in ("n_folds", "fold"):
+            value = getattr(self, name)
+            if self.kind != "folds" and value is not None:
+                raise ConfigError(f"data.split.{name}: {value} belongs to data.split.kind folds")
+            if self.kind == "folds" and value is None:
+                raise ConfigError(
+                    f"data.split.{name}: null, but data.split.kind folds needs n_folds, such as 5, and fold"
+                )
+        if self.n_folds is None or self.fold is None:
+            return
+        if self.n_folds < 2:
+            raise ConfigError(f"data.split.n_folds: {self.n_folds} is below 2")
+        if not 0 <= self.fold < self.n_folds:
+            raise ConfigError(f"data.split.fold: {self.fold} is not one of 0 to {self.n_folds - 1} (n_folds - 1)")
 
     def _check_years(self) -> None:
         for name in ("cut_year", "last_year"):
@@ -78,9 +114,13 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
     >>> assign(np.array([1, 2, 1]), Split()).tolist()[::2] == [assign(np.array([1]), Split())[0]] * 2
     True
     """
-    if split.kind != "subject":
-        raise ConfigError(f"data.split.kind: {split.kind} needs more than subjects, and cannot split them alone")
+    if not split.by_subject:
+        raise ConfigError(f"data.split.kind: {split.method} needs more than subjects, and cannot split them alone")
     u = uniform(subject_id, split.seed)
+    if split.n_folds is not None:
+        # The whole part is the fold, and what follows it is another draw: so the tuning subjects are dealt in each.
+        fold, u = np.divmod(u * split.n_folds, 1)
+        return np.where(fold == split.fold, HELD_OUT, np.where(u < split.tuning, TUNING, TRAIN)).astype(object)
     names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
     return names.astype(object)
 

@@ -1,4 +1,4 @@
-"""The split of a cohort's samples: by subject, by the source's own word, or by the year that a stay was in.
+"""The split of a cohort's samples: by subject, by files, by the source's own word, or by the year of the stay.
 
 MIMIC-IV shifts each patient's dates and gives three years that one of them may stand for, so a stay's year is known as
 a range. What lies wholly before the cut trains, what lies wholly at or after it is held out, and the rest is dropped.
@@ -6,6 +6,7 @@ a range. What lies wholly before the cut trains, what lies wholly at or after it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 from meds.schema import subject_splits_filepath
 
 from ehrdl.clinical.years import approximate_years
+from ehrdl.data.events import subject_ids
 from ehrdl.data.split import Split, assign, uniform
+from ehrdl.data.split_files import describe_split_files, read_split_files, split_by_files
 from ehrdl.errors import SchemaError
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
 
@@ -25,22 +28,31 @@ NOTES_END = 2019
 _BETWEEN = "between"
 
 
-def split_samples(samples: pd.DataFrame, split: Split, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def split_samples(
+    samples: pd.DataFrame, split: Split, events: Path, subject_of: Callable[[str], int] = int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """SAMPLES with their split, without those that belong to none.
 
     Args:
         samples: SAMPLES without a split.
         split: how.
         events: the EVENTS folder, which knows when the stays were.
+        subject_of: the subject of a record's name, for a split by files.
 
     Returns:
         The samples that are left, numbered anew, and facts for the manifest (samples dropped, by the reason).
 
     Raises:
-        SchemaError: a temporal split of a patient without a year group, or of a sample without a known admission.
+        SchemaError: a temporal split of a patient without a year group, or of a sample without a known admission; a
+            file of which nobody has a sample.
+        ConfigError: a file is missing, or holds what is no record.
     """
-    if split.kind == "subject":
-        return samples.assign(split=assign(samples.subject_id.to_numpy(), split)), {"kind": split.kind}
+    if split.files is not None:
+        listed, facts = split_by_files(samples, read_split_files(split.files, subject_of), subject_ids(events))
+        return _numbered(samples.assign(split=listed)[listed.notna()]), facts
+    if split.by_subject:
+        fold = {"n_folds": split.n_folds, "fold": split.fold} if split.kind == "folds" else {}
+        return samples.assign(split=assign(samples.subject_id.to_numpy(), split)), {"kind": split.kind} | fold
     if split.kind == "source":
         return _split_as_source(samples, events)
     years = _years(samples, split, events)
@@ -80,8 +92,10 @@ def _numbered(samples: pd.DataFrame) -> pd.DataFrame:
 
 def describe_split(facts: dict[str, Any]) -> str | None:
     """One line that says what a split dropped; None where it drops nothing."""
-    if facts["kind"] == "subject":
+    if facts["kind"] in ("subject", "folds"):
         return None
+    if facts["kind"] == "files":
+        return describe_split_files(facts)
     if facts["kind"] == "source":
         n = facts["dropped_in_no_split"]
         names = ", ".join(SPLITS)

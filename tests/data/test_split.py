@@ -57,3 +57,47 @@ def test_no_subjects_get_no_split():
 def test_an_impossible_split_is_refused_by_its_key(options, says):
     with pytest.raises(ConfigError, match=says):
         Split(**options)
+
+
+def folds(ids, fold, n_folds=5, **options):
+    return assign(ids, Split("folds", n_folds=n_folds, fold=fold, **options))
+
+
+@pytest.mark.parametrize("n_folds", [2, 5, 10])
+def test_every_subject_is_held_out_in_exactly_one_fold(n_folds):
+    ids = np.arange(132_000, 144_000)
+    held_out = np.stack([folds(ids, fold, n_folds) == HELD_OUT for fold in range(n_folds)])
+    assert (held_out.sum(axis=0) == 1).all()
+    assert held_out.mean(axis=1) == pytest.approx(np.full(n_folds, 1 / n_folds), abs=0.02)
+
+
+def test_the_tuning_share_is_of_those_who_are_not_held_out_whatever_the_fold():
+    ids = np.arange(100_000)
+    names = [folds(ids, fold, tuning=0.25) for fold in range(4)]
+    for name in names:
+        rest = name != HELD_OUT
+        assert (name[rest] == TUNING).mean() == pytest.approx(0.25, abs=0.01)
+    both = (names[0] != HELD_OUT) & (names[1] != HELD_OUT)
+    assert (names[0][both] == names[1][both]).all()
+
+
+def test_the_folds_never_change_silently():
+    """By hand: floor(5 u) of the published finaliser's u, as in PINNED: u < 0.2 is the first fold."""
+    assert (folds(IDS, 0) == HELD_OUT).tolist() == [name == HELD_OUT for name in PINNED]
+    assert (folds(np.arange(1000), 2, seed=1) != folds(np.arange(1000), 2)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"kind": "folds", "fold": 0}, r"data\.split\.n_folds: null, but data\.split\.kind folds needs n_folds"),
+        ({"kind": "folds", "n_folds": 5}, r"data\.split\.fold: null"),
+        ({"kind": "folds", "n_folds": 1, "fold": 0}, r"data\.split\.n_folds: 1 is below 2"),
+        ({"kind": "folds", "n_folds": 5, "fold": 5}, r"data\.split\.fold: 5 is not one of 0 to 4"),
+        ({"n_folds": 5}, r"data\.split\.n_folds: 5 belongs to data\.split\.kind folds"),
+        ({"fold": 0}, r"data\.split\.fold: 0 belongs to data\.split\.kind folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_by_their_key(options, says):
+    with pytest.raises(ConfigError, match=says):
+        Split(**options)

@@ -28,9 +28,9 @@ UNITS = {
     3: "Medical ICU",
     4: "Surgical ICU",
 }
-_DESCRIPTORS = ("Age", "Gender", "ICUType")
-_OLDEST = 120
 _SEX = {0: "F", 1: "M"}
+#: Descriptors of a record, each with the least and the most that it can be.
+_ALLOWED = {"Age": (0, 120), "Gender": (0, 1), "ICUType": (1, 4)}
 _YEAR = 2012
 #: Year, month and day of every admission [µs since 1970].
 _ADMITTED = int(np.datetime64(f"{_YEAR}-01-01", "us").astype(np.int64))
@@ -91,13 +91,14 @@ def collect(lines: Lines, outcomes: dict[int, tuple[int, float]], known: Concept
     facts.counts["missing"] = _count(lines, absent)
     name = np.array([*lines.names, ""], dtype=object)
     _check_ids(lines, name, where)
-    own = {word: np.flatnonzero((name[lines.parameter] == word) & ~absent) for word in _DESCRIPTORS}
+    at_admission = ~absent & (lines.minute == 0)  # a descriptor of later is of no use, and would be seen too early
+    own = {word: np.flatnonzero((name[lines.parameter] == word) & at_admission) for word in _ALLOWED}
     _born(facts, *_allowed(facts, lines, own["Age"], "Age"))
     sex_of, sex = _allowed(facts, lines, own["Gender"], "Gender")
     for number, letter in _SEX.items():
         facts.add(sex_of[sex == number], _NO_TIME, f"GENDER//{letter}")
     _arrive(facts, lines.every, *_allowed(facts, lines, own["ICUType"], "ICUType"))
-    skipped = np.isin(name[:-1].astype(str), ("RecordID", *_DESCRIPTORS))
+    skipped = np.isin(name.astype(str), ("RecordID", *_ALLOWED))
     _measure(facts, lines, np.flatnonzero(~absent & ~skipped[lines.parameter]), known)
     _leave(facts, lines.every, outcomes)
     return facts
@@ -117,7 +118,8 @@ def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[n
     """Records that have a descriptor, and its value; the first line counts, and what cannot be is left out."""
     record, first = np.unique(lines.record[rows], return_index=True)
     value = lines.value[rows][first]
-    allowed = np.isin(value, {"Gender": list(_SEX), "ICUType": list(UNITS), "Age": range(_OLDEST + 1)}[name])
+    least, most = _ALLOWED[name]
+    allowed = (value >= least) & (value <= most)
     if n := int((~allowed).sum()):
         facts.counts.setdefault("implausible", {})[name] = n
     return record[allowed], value[allowed].astype(np.int64)
@@ -142,10 +144,11 @@ def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarra
 def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> None:
     """The measurements among the lines: in their unit, with what is repeated, implausible or converted counted."""
     record, minute, parameter = (column[rows] for column in (lines.record, lines.minute, lines.parameter))
-    key = (record << 24) + minute.astype(np.int64) * len(lines.names) + parameter
-    facts.counts["repeated_rows"] = len(rows) - len(np.unique(key))
+    key = np.sort((record << 24) + minute.astype(np.int64) * len(lines.names) + parameter, kind="stable")
+    facts.counts["repeated_rows"] = int((key[1:] == key[:-1]).sum())
     is_height = np.array([name == "Height" for name in lines.names] or [False])
-    seen = np.unique(record[~is_height[parameter]])
+    seen = record[~is_height[parameter]]
+    seen = np.unique(seen[np.r_[True, seen[1:] != seen[:-1]]]) if len(seen) else seen
     facts.counts["records_without_measurement"] = len(lines.every) - len(seen)
     facts.counts["after_48_h"] = int((minute > _WINDOW // _MINUTE).sum())
     units = known.frame.groupby("base_code", sort=False)
