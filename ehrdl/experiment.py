@@ -20,7 +20,7 @@ from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.training.config import LoggerOptions, Optim, RunOptions
+from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
 
 #: The clinical scores are left out, with a line, where the task is not theirs.
 BASELINES = [
@@ -46,6 +46,8 @@ def run(
     optim: Optim = Optim(),  # noqa: B008 - frozen
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
     baselines: list[str] = BASELINES,
+    boosting: Boosting = Boosting(),  # noqa: B008 - frozen
+    combine: Combine = Combine(),  # noqa: B008 - frozen
     logger: LoggerOptions = LoggerOptions(),  # noqa: B008 - frozen
     config: dict[str, Any] | None = None,
 ) -> Path:
@@ -60,7 +62,9 @@ def run(
         optim: how the deep models are optimised.
         trainer: arguments of pytorch_lightning.Trainer (accelerator, devices, max_epochs, precision, strategy, …).
         baselines: classical models and clinical scores on the same samples; `…_retrospective` reads the codes of the
-            stay itself and is not deployable.
+            stay itself and is not deployable. `lightgbm` and `xgboost` (extra `boost`) read richer features.
+        boosting: how `lightgbm` and `xgboost` are tuned.
+        combine: models made of these: an average of deep and boosted ones over all seeds, and a stack.
         logger: Weights & Biases, beside the curves in the run folder.
         config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
 
@@ -79,13 +83,17 @@ def run(
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim)
+    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim, combine)
+    from ehrdl.training.combine import find_members, fit_combined
+
+    members = find_members(combine, list(_variants(prepared.spec)), baselines, seeds)
     folder.open()
     _write_cohort(folder, prepared, result)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
-        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, tracker, task.simulated)
+        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, boosting, tracker, task.simulated)
+        parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
         metrics = _report(folder, prepared, result, task, data, parts)
         tracker.metrics(metrics)
         tracker.file("report", "report", folder.folder / "report.html")
@@ -111,6 +119,7 @@ def _prepare(
     trainer: dict[str, Any],
     baselines: list[str],
     optim: Optim,
+    combine: Combine,
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
@@ -123,6 +132,10 @@ def _prepare(
 
         baselines = check_baselines(baselines, task.name, BASELINES)
         trainer = check_trainer(trainer)
+        from ehrdl.metrics.evaluate import DEEP
+        from ehrdl.training.combine import check_members
+
+        check_members(combine.members or [], [*DEEP, *baselines])
         from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)
@@ -207,6 +220,7 @@ def _fit(
     optim: Optim,
     trainer: dict[str, Any],
     baselines: list[str],
+    boosting: Boosting,
     tracker: Any,
     simulated: bool,
 ) -> list[Any]:
@@ -220,7 +234,7 @@ def _fit(
     from ehrdl.training.predict import predict, prediction_rows, true_risk
 
     with folder.timed("baselines"):
-        parts = fit_baselines(baselines, prepared, folder.folder, seeds[0])
+        parts = fit_baselines(baselines, prepared, folder.folder, seeds[0], boosting)
     module = ClinicalDataModule(prepared, data.batch)
     outputs = prepared.spec.outputs
     variants = _variants(prepared.spec)

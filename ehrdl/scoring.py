@@ -104,6 +104,7 @@ def _predictions(
 
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.training.apply import baseline_probs, load_deep
+    from ehrdl.training.combine import combined
     from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
 
     calibrators = read_calibrators(run / "calibration.json")
@@ -123,6 +124,7 @@ def _predictions(
     ]
     if not parts:
         raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
+    parts += combined(run / "models", prepared, parts, seed0, calibrators)
     return parts + (true_risk(prepared, every, seed0) if simulated else [])
 
 

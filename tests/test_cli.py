@@ -102,7 +102,7 @@ SERIES = "model.init_args.series"
     [
         (
             "seed",
-            "seed: there is no such key; did you mean seeds? Allowed: baselines, data, logger, model, optim, run, ",
+            "seed: there is no such key; did you mean seeds? Allowed: baselines, boosting, combine, ",
         ),
         ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baselines, "),
         ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: ema_decay, lr, patience, "),

@@ -71,7 +71,7 @@ def sight(dataset, frame, row):
         "texts": [] if dataset.notes is None else dataset.notes.texts(dataset.note_rows(row)),
         "item": [getattr(item, field).tobytes() for field in ("value", "hours", "channel", "static", "note_hours")],
         "batch": {field.name: getattr(batch, field.name).numpy().tobytes() for field in fields(Batch)},
-        "table": tabulate(dataset, np.array([row]))
+        "table": tabulate(dataset, np.array([row]), rich=True)
         .iloc[0]
         .map(lambda v: v if isinstance(v, str) else v.tobytes())
         .tolist(),

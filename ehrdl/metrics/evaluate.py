@@ -32,6 +32,8 @@ BY_KIND = {BINARY: METRICS, REGRESSION: {"mae": mae, "rmse": rmse, "r2": r2}}
 #: The simulator's own risk, where the data are synthetic: a ceiling, not a competitor.
 BAYES = "bayes"
 DEEP = ("fused", "series_only", "notes_only")
+#: Models made of others, the deep ones among them.
+COMBINED = ("ensemble", "stack")
 
 #: Values of a model: (seeds, metrics, draws).
 Scores = dict[str, Floats]

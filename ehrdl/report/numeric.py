@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.evaluate import BY_KIND, DEEP, Outcome
+from ehrdl.metrics.evaluate import BY_KIND, COMBINED, DEEP, Outcome
 from ehrdl.metrics.regression import binned, mae
 from ehrdl.report.outcome import KINDS, N_DRAWN, best_baseline, differences, grouped, rank, reference_of, verdict
 from ehrdl.schema import REGRESSION
@@ -75,7 +75,7 @@ def _row(name: str, metrics: dict[str, Any], reference: str) -> dict[str, Any]:
 def _curves(outcome: Outcome, ranked: list[str], reference: str, baseline: str | None) -> dict[str, Any]:
     """Points of the plots; a model's prediction is its mean over seeds."""
     value = {name: seeds.mean(0) for name, seeds in outcome.prob.items()}
-    wanted = [reference, baseline, *(name for name in DEEP if name in ranked), *ranked]
+    wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
     drawn = [str(name) for name in dict.fromkeys(wanted) if name is not None][:N_DRAWN]
     compared = [name for name in (reference, baseline) if name]
     top = float(np.quantile(np.concatenate([np.abs(outcome.label - value[name]) for name in drawn]), 0.98))

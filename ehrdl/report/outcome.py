@@ -9,7 +9,7 @@ import numpy as np
 
 from ehrdl.metrics.calibration import calibration_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
-from ehrdl.metrics.evaluate import BAYES, DEEP, METRICS, Outcome
+from ehrdl.metrics.evaluate import BAYES, COMBINED, DEEP, METRICS, Outcome
 from ehrdl.metrics.present import PRESENT
 from ehrdl.models.score import NOT_DEPLOYABLE
 from ehrdl.report.present import present
@@ -27,12 +27,16 @@ KINDS = {
     "logistic_regression": "classical: summary of labs and vitals",
     "random_forest": "classical: summary of labs and vitals",
     "gradient_boosting": "classical: summary of labs and vitals",
+    "lightgbm": "classical: course of labs and vitals",
+    "xgboost": "classical: course of labs and vitals",
     "bag_of_words": "classical: words of the notes",
     "tabular_and_words": "classical: words with labs and vitals",
     "lace": "clinical score: LACE, codes of earlier stays",
     "hospital": "clinical score: HOSPITAL, codes of earlier stays",
     "lace_retrospective": "not deployable: LACE with this stay's codes",
     "hospital_retrospective": "not deployable: HOSPITAL with this stay's codes",
+    "ensemble": "combined: equal average of several models",
+    "stack": "combined: average with weights from the tuning split",
     "prevalence": "the same risk for everyone",
     BAYES: "the simulator's true risk: nothing can rank better on average",
 }
@@ -83,8 +87,8 @@ def reference_of(differences: dict[str, Any], ranked: list[str]) -> str:
 
 
 def best_baseline(ranked: list[str], reference: str) -> str | None:
-    """The first in rank among the models that are neither deep nor the simulator's, and that could be used."""
-    left_out = (*DEEP, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
+    """The first in rank among the models with no deep part that are not the simulator's, and that could be used."""
+    left_out = (*DEEP, *COMBINED, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
     return next((name for name in ranked if name not in left_out), None)
 
 
@@ -143,7 +147,7 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
 
 def _drawn(ranked: list[str], reference: str, baseline: str | None) -> list[str]:
     """At most `N_DRAWN` models, the ones a reader asks for first; a constant prediction has no curve."""
-    wanted = [reference, baseline, *(name for name in DEEP if name in ranked), *ranked]
+    wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
     names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, *NOT_DEPLOYABLE, "prevalence")]
     room = N_DRAWN - (BAYES in ranked)
     return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])

@@ -1,10 +1,10 @@
-"""The table of results by what was present: the deep models and the best baseline in each stratum."""
+"""The table of results by what was present: the deep and combined models and the best baseline in each stratum."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ehrdl.metrics.evaluate import DEEP
+from ehrdl.metrics.evaluate import COMBINED, DEEP
 
 
 def present(scores: dict[str, Any], baseline: str | None) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def present(scores: dict[str, Any], baseline: str | None) -> list[dict[str, Any]
         baseline: the best model that is not deep.
     """
     strata = scores.get("present") or {}
-    names = [name for name in (*DEEP, baseline) if name in scores["models"]]
+    names = [name for name in (*DEEP, *COMBINED, baseline) if name in scores["models"]]
     if len(strata) < 2:
         return []
     return [

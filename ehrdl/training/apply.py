@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.history import read_history
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.table import tabulate
+from ehrdl.data.table import tabulate, without_rich
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.models.boosted import BOOSTED
 from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.training.baseline import load
+from ehrdl.training.boosted import load_boosted
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.score import load_score, score_points
@@ -53,7 +56,7 @@ def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.n
     """Name and predictions (n_samples, K) of every baseline in the folder `models` of a run, on all samples."""
     outputs = [output.name for output in prepared.spec.outputs]
     names = _names(folder, outputs)
-    table = tabulate(prepared.dataset, np.arange(len(prepared.samples))) if set(names) - set(SCORES) else None
+    rich, table = _tables(names, prepared)
     history = read_history(prepared.events) if set(names) & set(SCORES) else None
     for name in names:
         if name in READS_TEXT and prepared.dataset.notes is None:
@@ -62,6 +65,9 @@ def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.n
             points = score_points(name, history, prepared.samples, prepared.dataset.store)
             models = [load_score(folder / f"{name}-{output}.json") for output in outputs]
             yield name, np.stack([model.predict(points) for model in models], axis=1)
+        elif rich is not None and name in BOOSTED:
+            boosted = [load_boosted(folder, name, output) for output in outputs]
+            yield name, np.stack([model.predict(rich) for model in boosted], axis=1)
         elif table is not None:
             fitted = [load(folder / f"{name}-{output}.skops") for output in outputs]
             kinds = [output.kind for output in prepared.spec.outputs]
@@ -69,7 +75,16 @@ def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.n
             yield name, np.stack(found, axis=1)
 
 
+def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """The rich and the plain table of all samples, each where a baseline reads it."""
+    if not set(names) - set(SCORES):
+        return None, None
+    rich = bool(set(names) & set(BOOSTED))
+    table = tabulate(prepared.dataset, np.arange(len(prepared.samples)), rich)
+    return (table, without_rich(table)) if rich else (None, table)
+
+
 def _names(folder: Path, outputs: list[str]) -> list[str]:
     """The baselines of a run: each has a file for every output."""
-    known = (*BASELINES, *SCORES)
+    known = (*BASELINES, *BOOSTED, *SCORES)
     return [name for name in known if all(list(folder.glob(f"{name}-{output}.*")) for output in outputs)]

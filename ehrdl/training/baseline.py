@@ -1,8 +1,13 @@
-"""Classical models on the same samples: chosen on the tuning split, saved without pickle."""
+"""Classical models on the same samples: chosen on the tuning split, saved without pickle.
+
+Those of `BOOSTED` read the rich table, all others the plain one, which is made alone where none of the former is asked
+for.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,15 @@ import pandas as pd
 from sklearn.metrics import log_loss, mean_squared_error
 
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.table import tabulate
+from ehrdl.data.table import tabulate, without_rich
 from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
+from ehrdl.models.boosted import BOOSTED, fit_boosted, require
 from ehrdl.models.score import SCORED_TASK, SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.training.boosted import load_boosted, save_boosted
+from ehrdl.training.config import Boosting
 from ehrdl.training.predict import prediction_rows
 from ehrdl.training.score import fit_scores
 
@@ -32,13 +40,16 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
 
     Raises:
         ConfigError: a baseline does not exist, stands twice, or is a score of another task.
+        MissingExtraError: a library of boosted trees is not installed.
     """
-    allowed = (*BASELINES, *SCORES)
+    allowed = (*BASELINES, *BOOSTED, *SCORES)
     for name in names:
         if name not in allowed:
             raise ConfigError(f"baselines: {name!r} is not one of {', '.join(allowed)}")
         if names.count(name) > 1:
             raise ConfigError(f"baselines: {name!r} stands {names.count(name)} times; once is enough")
+        if name in BOOSTED:
+            require(name)
     scores = [name for name in names if name in SCORES]
     if not scores or task == SCORED_TASK:
         return names
@@ -48,8 +59,16 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
     return [name for name in names if name not in SCORES]
 
 
-def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
-    """Fit every baseline and write it to `folder/models/<name>-<output>.skops` (a clinical score: `.json`).
+def fit_baselines(
+    names: list[str],
+    prepared: Prepared,
+    folder: Path,
+    seed: int,
+    boosting: Boosting = Boosting(),  # noqa: B008 - frozen
+) -> list[pd.DataFrame]:
+    """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
+
+    A clinical score is `.json`; LightGBM's and XGBoost's own formats are `.txt` and `.ubj`, each with a `.json`.
 
     Returns:
         PREDICTIONS of the tuning and held-out splits, a frame a baseline. Baselines of text are left out, with a line,
@@ -61,21 +80,28 @@ def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int)
         names = [name for name in names if name not in READS_TEXT]
     scores = [name for name in names if name in SCORES]
     classical = [name for name in names if name not in SCORES]
-    return _fit_classical(classical, prepared, folder, seed) + fit_scores(scores, prepared, folder, seed)
+    return _fit_classical(classical, prepared, folder, seed, boosting) + fit_scores(scores, prepared, folder, seed)
 
 
-def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+def _fit_classical(
+    names: list[str], prepared: Prepared, folder: Path, seed: int, boosting: Boosting
+) -> list[pd.DataFrame]:
     if not names:
         return []
-    tables = {split: tabulate(prepared.dataset, prepared.rows(split)) for split in (TRAIN, TUNING, HELD_OUT)}
+    rich = any(name in BOOSTED for name in names)
+    tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING, HELD_OUT)}
+    plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
     (folder / "models").mkdir(exist_ok=True)
     outputs = prepared.spec.outputs
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    read = pd.concat([tables[TUNING], tables[HELD_OUT]], ignore_index=True)
     parts = []
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
-            prob = np.stack([_one(name, output, prepared, tables, read, folder, seed) for output in outputs], axis=1)
+            if name in BOOSTED:
+                found = [_boosted(name, output, prepared, tables, folder, seed, boosting) for output in outputs]
+            else:
+                found = [_one(name, output, prepared, plain, folder, seed) for output in outputs]
+            prob = np.stack(found, axis=1)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
     return parts
 
@@ -85,7 +111,6 @@ def _one(
     output: OutputSpec,
     prepared: Prepared,
     tables: dict[str, pd.DataFrame],
-    read: pd.DataFrame,
     folder: Path,
     seed: int,
 ) -> np.ndarray:
@@ -102,13 +127,40 @@ def _one(
             candidate.fit(tables[TRAIN][keep], label[keep])
         keep, label = known[TUNING]
         found = predict(candidate, tables[TUNING][keep], output.kind)
-        numeric = output.kind == REGRESSION
-        loss = mean_squared_error(label[keep], found) if numeric else log_loss(label[keep], found, labels=[0, 1])
+        loss = _loss(output.kind)(label[keep], found)
         if loss < best_loss:
             best, best_loss = candidate, loss
     assert best is not None
     save(best, folder / "models" / f"{name}-{output.name}.skops")
-    return predict(best, read, output.kind)
+    return predict(best, pd.concat([tables[TUNING], tables[HELD_OUT]], ignore_index=True), output.kind)
+
+
+def _boosted(
+    name: str,
+    output: OutputSpec,
+    prepared: Prepared,
+    tables: dict[str, pd.DataFrame],
+    folder: Path,
+    seed: int,
+    boosting: Boosting,
+) -> np.ndarray:
+    """Fit the trials of one boosted model for one output, keep the best on the tuning split, and predict."""
+    known = {split: _known(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
+    with progress() as bar:
+        job = bar.add_task(f"{name}: {output.name}", total=boosting.trials)
+        model = fit_boosted(
+            name, train, tuning, _loss(output.kind), seed, boosting.trials, output.kind, lambda: bar.advance(job)
+        )
+    save_boosted(model, folder / "models", output.name)
+    loaded = load_boosted(folder / "models", name, output.name)  # what the run says is what its files say
+    return np.concatenate([loaded.predict(tables[split]) for split in (TUNING, HELD_OUT)])
+
+
+def _loss(kind: str) -> Callable[[Any, Any], float]:
+    if kind == REGRESSION:
+        return lambda label, value: float(mean_squared_error(label, value))
+    return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
 
 
 def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The `run`, `optim`, `logger` and `pretrain` parts of a configuration. Free of torch, so that parsing is quick."""
+"""Options of a run: where it goes, how models are fitted, tuned and combined. Free of torch: parsing is quick."""
 
 from __future__ import annotations
 
@@ -82,6 +82,53 @@ class Optim:
             raise ConfigError(f"optim.stage_lr_factor: {self.stage_lr_factor} is not in (0, 1]")
         if self.patience < 1:
             raise ConfigError(f"optim.patience: {self.patience} is below 1")
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """How the baselines `lightgbm` and `xgboost` are tuned.
+
+    Attributes:
+        trials: fits of each, with parameters drawn at random; the one of the lowest loss on the tuning split is kept,
+            and the tuning split decides each trial's number of trees.
+    """
+
+    trials: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        if self.trials < 1:
+            raise ConfigError(f"boosting.trials: {self.trials} is below 1")
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Models that are made of the run's models.
+
+    Attributes:
+        models: `ensemble`, the equal average of the members over all their seeds, and `stack`, with weights fitted on
+            the tuning split; [] = neither.
+        members: names of models; null = `fused` (or the one deep model that there is), with `lightgbm` and `xgboost`
+            where they are among the baselines.
+    """
+
+    models: list[str] = field(default_factory=list)
+    members: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        for name in self.models:
+            if name not in ("ensemble", "stack"):
+                raise ConfigError(f"combine.models: {name!r} is not one of ensemble, stack")
+        for key in ("models", "members"):
+            names = getattr(self, key) or []
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"combine.{key}: {name!r} stands {names.count(name)} times; once is enough")
+        if self.members == []:
+            raise ConfigError("combine.members: [] is empty; name two models, or leave the key out")
+        if self.members and not self.models:
+            raise ConfigError("combine.members: are of no model; name ensemble or stack in combine.models")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.static import STATICS
-from ehrdl.data.table import STATISTICS, tabulate
+from ehrdl.data.table import RICH, RICH_OF_EVENTS, STATISTICS, tabulate, without_rich
 from ehrdl.data.window import Window
 
 ADMISSION, SODIUM, CREATININE, DRUG = 0, 2, 3, 4
@@ -123,3 +123,58 @@ def test_the_table_equals_a_slow_one_in_pandas(make, monkeypatch):
     table = tabulate(make(at, facts), np.arange(len(at)))
     wanted = pd.DataFrame([slow(facts, sample) for sample in at])
     pd.testing.assert_frame_equal(table[wanted.columns], wanted, check_dtype=False, rtol=1e-5)
+
+
+def rich_row(dataset):
+    return tabulate(dataset, np.array([0]), rich=True).iloc[0]
+
+
+def test_the_course_of_one_channel_by_hand(make):
+    """Window (52, 100], quarters from 52, 64, 76 and 88 on."""
+    at_hours = [(53, 1.0), (63, 2.0), (76, 4.0), (87.5, 6.0), (100, 8.0)]
+    row = rich_row(make([(1, 100)], [(1, h, h, CREATININE, v) for h, v in at_hours]))
+    assert (row.creatinine__first, row.creatinine__hours_since_first) == (1.0, 47)
+    assert (row.creatinine__range, row.creatinine__change) == (7.0, 7.0)
+    # Mean 4.2: squares 10.24, 4.84, 0.04, 3.24, 14.44 add up to 32.8; the sample variance is a quarter of it.
+    assert row.creatinine__sd == pytest.approx(8.2**0.5)
+    quarters = [row[f"creatinine__mean_quarter_{q}"] for q in (1, 2, 3, 4)]
+    np.testing.assert_equal(quarters, [1.5, np.nan, 5.0, 8.0])
+
+
+def test_change_has_a_sign_and_first_is_what_happened_first(make):
+    row = rich_row(make([(1, 100)], [(1, 95, 95, SODIUM, 130), (1, 90, 99, SODIUM, 140)]))
+    assert (row.sodium__first, row.sodium__last) == (140, 130)
+    assert (row.sodium__change, row.sodium__range) == (-10, 10)
+
+
+def test_of_two_values_at_the_first_time_the_one_that_was_known_first_counts(make):
+    row = rich_row(make([(1, 100)], [(1, 90, 91, SODIUM, 140), (1, 90, 90, SODIUM, 138), (1, 95, 95, SODIUM, 139)]))
+    assert row.sodium__first == 138
+
+
+def test_a_single_value_has_no_spread_and_none_has_no_course(make):
+    row = rich_row(make([(1, 100)], [(1, 90, 90, SODIUM, 138)]))
+    assert np.isnan(row.sodium__sd)
+    assert (row.sodium__first, row.sodium__range, row.sodium__change) == (138, 0, 0)
+    assert row[[f"creatinine__{name}" for name in RICH]].isna().all()
+
+
+def test_events_are_counted_by_quarter(make):
+    row = rich_row(make([(1, 100)], [(1, h, h, DRUG, 1) for h in (53, 54, 76, 100)]))
+    assert [row[f"outcome_drug__count_quarter_{q}"] for q in (1, 2, 3, 4)] == [2, 0, 1, 1]
+    assert row.outcome_drug__hours_since_first == 47
+    assert np.isnan(rich_row(make([(1, 100)])).outcome_drug__hours_since_first)
+
+
+def test_the_plain_table_is_the_rich_one_without_what_it_adds(make):
+    facts = [(s, h, h, c, 100 + h) for s in (1, 2) for h in (60, 70, 95) for c in (SODIUM, CREATININE, DRUG)]
+    dataset, rows = make([(1, 100), (2, 100), (3, 100)], facts, [(1, 60, 60, "note")]), np.array([2, 0, 1])
+    plain, rich = tabulate(dataset, rows), tabulate(dataset, rows, rich=True)
+    pd.testing.assert_frame_equal(without_rich(rich), plain)
+    pd.testing.assert_frame_equal(without_rich(plain), plain)
+    assert rich.columns[: len(plain.columns)].tolist() == plain.columns.tolist()
+    added = [f"{c}__{name}" for c in ("sodium", "creatinine") for name in RICH]
+    added += [f"outcome_drug__{name}" for name in RICH_OF_EVENTS]
+    assert rich.columns[len(plain.columns) :].tolist() == added
+    none = tabulate(dataset, np.zeros(0, np.int64), rich=True)
+    assert none.columns.tolist() == rich.columns.tolist() and len(none) == 0
