@@ -10,6 +10,8 @@ _COUNTED = {
     "number_inpatient": "count",
     "number_diagnoses": "count",
 }
+#: Once more as ln(1 + n): networks clip what lies five standard deviations out, and there the highest risks are.
+_SKEWED = ("number_outpatient", "number_emergency", "number_inpatient")
 _DRUGS = [
     "metformin",
     "repaglinide",
@@ -141,6 +143,7 @@ EVENTS_SQL = " UNION ALL ".join(
         _row("'ENCOUNTER'", "true"),
         _row("'STAY//age//years'", "age IS NOT NULL", _AGE),
         *(_row(f"'STAY//{name}//{unit}'", f"{name} IS NOT NULL", name) for name, unit in _COUNTED.items()),
+        *(_row(f"'STAY//log_{name}//log1p'", f"{name} IS NOT NULL", f"ln(1 + {name})") for name in _SKEWED),
         *(_row(f"'{code}//' || {name}", f"{name} IS NOT NULL") for name, code in _COPIED.items()),
         *(_diagnosis(place, column) for place, column in enumerate(_DIAGNOSES, 1)),
         *(_row(f"'DRUG//{name}//' || \"{name}\"", f"\"{name}\" <> 'No'") for name in _DRUGS),
