@@ -189,7 +189,7 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
         (
             "data.split",
             None,
-            "config.yaml: data.split: expected the keys cut_year, held_out, kind, last_year, seed, tuning, got None",
+            "config.yaml: data.split: expected the keys cut_year, files, fold, held_out, kind, last_year, n_folds, ",
         ),
         ("task.init_args", [1], "config.yaml: task.init_args: expected dict, got [1]"),
         ("run.name", "a/b", "run.name: 'a/b' is not a folder name"),
@@ -206,12 +206,25 @@ def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, conf
     assert refusal(spoilt(config, key, value)).startswith(line)
 
 
-SOURCES = "ehrdl.data.sources.meds.Meds, ehrdl.data.sources.mimic4.Mimic4, ehrdl.data.sources.synthetic.Synthetic"
-TASKS, NETWORKS = (
-    "ehrdl.tasks.diagnosis.HeartFailure, ehrdl.tasks.joint.Joint, ehrdl.tasks.labels.Labels, "
-    "ehrdl.tasks.readmission.Readmission, ehrdl.tasks.stay.LengthOfStay",
-    "ehrdl.models.multimodal.MultimodalModel",
+SOURCES = ", ".join(
+    [
+        "ehrdl.data.sources.meds.Meds",
+        "ehrdl.data.sources.mimic4.Mimic4",
+        "ehrdl.data.sources.physionet2012.Physionet2012",
+        "ehrdl.data.sources.synthetic.Synthetic",
+    ]
 )
+TASKS = ", ".join(
+    [
+        "ehrdl.tasks.diagnosis.HeartFailure",
+        "ehrdl.tasks.joint.Joint",
+        "ehrdl.tasks.labels.Labels",
+        "ehrdl.tasks.mortality.Mortality",
+        "ehrdl.tasks.readmission.Readmission",
+        "ehrdl.tasks.stay.LengthOfStay",
+    ]
+)
+NETWORKS = "ehrdl.models.multimodal.MultimodalModel"
 
 
 @pytest.mark.parametrize(
