@@ -32,6 +32,7 @@ def test_the_configs_that_the_documentation_names_are_there():
         "joint_synthetic",
         "readmission_meds",
         "mimic4_demo_record",
+        "physionet2012",
     }
     assert named <= {path.stem for path in CONFIGS}
 

@@ -1,4 +1,4 @@
-"""Lengths of ICU stay in the MIMIC-IV demo, counted a second time in plain SQL on the raw files."""
+"""Length of ICU stay and mortality in the MIMIC-IV demo, counted a second time in plain SQL on the raw files."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.engine import Prepare
+from ehrdl.tasks.mortality import Mortality
 from ehrdl.tasks.stay import LengthOfStay
 
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mimic-iv-demo-2.2"
@@ -44,3 +45,15 @@ def test_it_is_the_time_from_a_day_after_intime_to_outtime(events, every):
     assert samples.encounter_id.tolist() == expected.hadm_id.tolist()
     assert samples.label_length_of_stay.tolist() == pytest.approx(expected.days.tolist(), abs=1e-4)
     assert samples.label_over_3_days.tolist() == (expected.days > 3).tolist()
+
+
+@pytest.mark.parametrize("hours", [24, 48])
+def test_mortality_is_the_hospital_expire_flag_of_those_who_are_still_in_the_icu(events, hours):
+    counted = COUNTED.replace("INTERVAL 24 HOUR", f"INTERVAL {hours} HOUR")
+    counted = counted.replace("a.deathtime, p.dod", "a.deathtime, p.dod, a.hospital_expire_flag AS died")
+    counted = counted.replace("epoch(outtime - t0) / 86400 AS days", "died")
+    expected = duckdb.execute(counted.format(root=DEMO, every=False)).df()
+    samples = Mortality(hours=hours).label(events).samples
+    assert len(expected) > 40 and expected.died.sum() > 5
+    assert samples.encounter_id.tolist() == expected.hadm_id.tolist()
+    assert samples.label_mortality.tolist() == expected.died.tolist()

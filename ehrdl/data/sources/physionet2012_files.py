@@ -311,7 +311,7 @@ def read_outcomes(path: Path) -> dict[int, tuple[int, float]]:
             continue
         cells = dict(zip(header, line.split(","), strict=False))
         try:
-            record, died, days = int(cells["RecordID"]), int(cells[_DEATH]), float(cells[_LENGTH])
+            record, died, days = int(cells["RecordID"]), int(cells[_DEATH]), float(cells[_LENGTH].strip() or "nan")
         except (KeyError, ValueError):
             raise SchemaError(f"{path}: line {number}: {line[:60]!r} is no row of {', '.join(header)}") from None
         if died not in (0, 1):
