@@ -8,6 +8,7 @@ import pytest
 
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import estimate, render
+from ehrdl.report.outcome import best_baseline
 from ehrdl.report.remake import remake
 from ehrdl.report.summary import summarize
 
@@ -72,3 +73,17 @@ def test_predictions_that_do_not_differ_in_what_is_present_get_no_table(tmp_path
         table = table.drop(columns="group_present")
     table.to_parquet(tmp_path / "predictions.parquet")
     assert "By what was present" not in remake(tmp_path).read_text()
+
+
+def test_a_combined_model_is_in_every_stratum_and_never_the_best_baseline():
+    rows = predictions()
+    lightgbm, ensemble = (rows[rows.model == "series_only"].assign(model=name) for name in ("lightgbm", "ensemble"))
+    ensemble["prob"] = rows.prob[rows.model == "bayes"].to_numpy()  # the best there can be
+    table = pd.concat([rows, lightgbm, ensemble], ignore_index=True)
+    output = summarize(table, evaluate(table, n_bootstrap=50))["outputs"][0]
+    assert output["headline"]["baseline"] == "lightgbm"
+    names = ["fused", "series_only", "notes_only", "ensemble", "lightgbm"]
+    assert [row["name"] for row in output["present"][0]["rows"]] == names
+    assert "ensemble" in [line["name"] for line in output["curves"]["lines"]]
+    assert [row["other"] for row in output["differences"]].count("ensemble") == 1
+    assert best_baseline(["ensemble", "stack", "prevalence"], "fused") is None
