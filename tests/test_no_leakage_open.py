@@ -160,7 +160,7 @@ def test_an_hour_sees_itself_and_nothing_of_any_later_hour_nor_any_label(tmp_pat
     rng = np.random.default_rng(5)
     changed = {}
     for name, frame in records.items():
-        after = frame.ICULOS > cut
+        after = cut < frame.ICULOS
         frame = frame.copy()
         frame.loc[after, "HR"] += 40
         frame.loc[after, "Lactate"] = rng.uniform(6, 9, after.sum()).round(1)
