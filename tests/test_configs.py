@@ -35,6 +35,7 @@ def test_the_configs_that_the_documentation_names_are_there():
         "physionet2012",
         "physionet2019",
         "diabetes130",
+        "physionet2012_gru",
     }
     assert named <= {path.stem for path in CONFIGS}
 

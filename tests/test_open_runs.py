@@ -130,7 +130,7 @@ def test_diabetes_130_runs_from_its_config_split_by_patient_number(diabetes):
     scores = json.loads((diabetes / "metrics.json").read_text())["outputs"]["diabetes_readmission"]
     assert scores["models"]["logistic_regression"]["auroc"]["value"] > 0.8 and "utility" not in scores
     assert {"ensemble", "stack"} <= set(scores["models"])
-    assert "there are no dates: stays are ordered by encounter_id" in (diabetes / "report.html").read_text()
+    assert "The table has no dates: stays are ordered by encounter_id" in (diabetes / "report.html").read_text()
 
 
 def test_unseen_stays_are_scored_by_the_finished_run(diabetes, tmp_path):

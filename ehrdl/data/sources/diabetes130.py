@@ -72,13 +72,11 @@ class Diabetes130(Source):
         known = load(shipped=self.concepts).frame
         labels = dict(zip(known.base_code, known.label, strict=True)) | titles
         writer.finish(lambda code: labels.get(code) or labels.get("//".join(code.split("//")[:2]), ""), "Diabetes-130")
-        lines = [
-            *_describe(counts, order),
-            *([] if titles else [f"{MAPPING}.csv: not under {self.root}; codes stay so"]),
-        ]
-        for line in lines:
+        missing = [] if titles else [f"{MAPPING}.csv: not under {self.root}; its codes have no names"]
+        missing += _doubt(order)
+        for line in [_describe(counts, order), *missing]:
             say(line)
-        return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": lines}
+        return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": missing}
 
     def _load(self, con: Any, table: RawTable) -> None:
         """The table as `stay`: a row a stay, cells trimmed, `?` as null; every cell is one that the data can have."""
@@ -107,16 +105,23 @@ class Diabetes130(Source):
         return counts, dict(zip(("followed", "followed_readmitted", "last", "last_readmitted"), found, strict=True))
 
 
-def _describe(counts: dict[str, Any], order: dict[str, int]) -> list[str]:
-    """What was made of the table, a line each."""
+def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
+    """What was made of the table; the numbers go into the manifest."""
     unknown = ", ".join(f"{name} ({n / counts['stays']:.1%})" for name, n in counts["unknown"].items())
-    lines = [f"{counts['stays']:,} stays; unknown (? or empty), which is no fact: {unknown or 'nothing'}"]
-    if not order["followed"]:
-        return lines
-    share = order["followed_readmitted"] / order["followed"]
-    last = order["last_readmitted"] / order["last"]
-    text = (
-        f"there are no dates: stays are ordered by encounter_id; of {order['followed']:,} stays that another follows "
-        f"{share:.1%} are labelled readmitted (all, if the order is right), of the patients' last {last:.1%}"
+    return (
+        f"{counts['stays']:,} stays, ordered by encounter_id since there are no dates: of {order['followed']:,} that "
+        f"another follows {_share(order, 'followed'):.1%} are labelled readmitted (all, if the order is right), of the "
+        f"patients' last {_share(order, 'last'):.1%}; unknown (? or empty): {unknown or 'nothing'}"
     )
-    return [*lines, text + ("" if share >= _SUPPORTED else "; the order is in doubt, and earlier stays with it")]
+
+
+def _doubt(order: dict[str, int]) -> list[str]:
+    """A line where the labels contradict the order."""
+    share = _share(order, "followed")
+    if not order["followed"] or share >= _SUPPORTED:
+        return []
+    return [f"the order of stays is in doubt: of those that another follows only {share:.1%} are labelled readmitted"]
+
+
+def _share(order: dict[str, int], which: str) -> float:
+    return order[f"{which}_readmitted"] / max(order[which], 1)

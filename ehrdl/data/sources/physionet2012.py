@@ -19,6 +19,22 @@ from ehrdl.data.sources.physionet2012_rows import AGE_CAP, collect
 from ehrdl.engine import Prepare, connect, digest, progress, say
 from ehrdl.errors import SchemaError
 
+#: What is said of counts by name, and of counts.
+_NAMED = {
+    "missing": "{n:,} values are missing (-1, or empty): {which}",
+    "implausible": "{n:,} values are outside their plausible range (clinical/physionet2012.csv) and no input: {which}",
+    "converted": "{n:,} values are plausible in one other unit alone, and are read in it: {which}",
+    "unknown_parameters": "{n:,} values of unknown parameters are no input: {which}",
+}
+_COUNTED = {
+    "lines_without_parameter": "{n:,} lines name no parameter and are left out",
+    "repeated_rows": "{n:,} values repeat a variable in the same minute of a stay; all are kept",
+    "ages_at_the_cap": f"{{n:,}} ages are {AGE_CAP}, which stands for {AGE_CAP} and above",
+    "records_without_measurement": "{n:,} records have no measurement at all; they are kept",
+    "after_48_h": "{n:,} values are later than 48:00, which no prediction sees",
+    "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
+    "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
+}
 #: Births and sex are of the patient, everything else of the stay.
 _ROWS = """
     SELECT subject_id, make_timestamp(us) AS time, code, value AS numeric_value, NULL::VARCHAR AS text_value,
@@ -74,10 +90,10 @@ class Physionet2012(Source):
                 tables[one.name] = writer.counts[one.name] | facts.counts
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
         writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "PhysioNet/CinC 2012")
-        lines_said = list(_describe(self.root, sets, tables))
-        for line in lines_said:
+        missing = list(_absent(self.root, sets))
+        for line in [*missing, *_found(tables)]:
             say(line)
-        return {"tables": tables, "missing": lines_said}
+        return {"tables": tables, "missing": missing}
 
     def _known(self) -> Concepts:
         return load(shipped=self.concepts)
@@ -93,16 +109,20 @@ def _check_new(owner: dict[int, str], records: list[int], name: str) -> None:
     owner.update(dict.fromkeys(records, name))
 
 
-def _describe(root: Path, sets: list[RecordSet], tables: dict[str, dict[str, Any]]) -> Iterable[str]:
-    """What was found and what became of it, a line each."""
-    absent = [f"set-{letter}" for letter in SETS if f"set-{letter}" not in tables]
-    if absent:
+def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
+    """What is not there or not read, a line each."""
+    names = [one.name for one in sets]
+    if absent := [f"set-{letter}" for letter in SETS if f"set-{letter}" not in names]:
         yield f"{', '.join(absent)}: not under {root}; the run goes on without"
     for one in sets:
         if one.beside:
             yield f"{one.path}: is read; {', '.join(path.name for path in one.beside)} beside it is not"
         if one.outcomes is None:
             yield f"{one.name}: Outcomes-{one.name[-1]}.txt is not under {root}; its labels are unknown"
+
+
+def _found(tables: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """What was odd and what became of it, a line each; the numbers of each set go into the manifest with its table."""
     counts: Counter[str] = Counter()
     by_name: dict[str, Counter[str]] = {}
     for table in tables.values():
@@ -121,20 +141,3 @@ def _describe(root: Path, sets: list[RecordSet], tables: dict[str, dict[str, Any
 
 def _listed(found: Counter[str]) -> str:
     return ", ".join(f"{name} ({n:,})" for name, n in found.most_common())
-
-
-_NAMED = {
-    "missing": "{n:,} values are missing (-1, or empty): {which}",
-    "implausible": "{n:,} values are outside their plausible range (clinical/physionet2012.csv) and no input: {which}",
-    "converted": "{n:,} values are plausible in one other unit alone, and are read in it: {which}",
-    "unknown_parameters": "{n:,} values of unknown parameters are no input: {which}",
-}
-_COUNTED = {
-    "lines_without_parameter": "{n:,} lines name no parameter and are left out",
-    "repeated_rows": "{n:,} values repeat a variable in the same minute of a stay; all are kept",
-    "ages_at_the_cap": f"{{n:,}} ages are {AGE_CAP}, which stands for {AGE_CAP} and above",
-    "records_without_measurement": "{n:,} records have no measurement at all; they are kept",
-    "after_48_h": "{n:,} values are later than 48:00, which no prediction sees",
-    "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
-    "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
-}
