@@ -343,6 +343,8 @@ def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
         models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
         for name, values in models:
             mark = "   not deployable" if name in NOT_DEPLOYABLE else ""
+            if name in scores.get("utility", {}):
+                mark = f"   utility {_shown(scores['utility'][name])}"
             say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}{mark}")
         for name, values in scores["differences"].items():
             say(f"  {name:<40} AUROC {_shown(values['auroc'], signed=True)}")

@@ -25,6 +25,9 @@ Kind = Literal["binary", "regression"]
 BINARY: Literal["binary"] = "binary"
 REGRESSION: Literal["regression"] = "regression"
 
+#: The output of the PhysioNet/CinC Challenge 2019, one sample an hour; the challenge's utility is computed for it.
+HOURLY_SEPSIS = "sepsis_2019"
+
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 #: Facts that exist for labels, cohorts and splits alone. The store refuses to load them as features.
 NEVER_INPUT = (DEATH, "ANCHOR_YEAR_GROUP")

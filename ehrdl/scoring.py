@@ -70,6 +70,7 @@ def score(
     write_json(target / "flow.json", {"steps": [asdict(step) for step in result.flow], "notes": result.notes})
     write_json(target / "gaps.json", gaps)
     facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
+    facts["thresholds"] = _thresholds(run)
     facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
     write_json(target / "manifest.json", facts)
     _say_result(table, target)
@@ -125,6 +126,14 @@ def _predictions(
         raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
     parts += combined(run / "models", prepared, parts, seed0, calibrators)
     return parts + (true_risk(prepared, every, seed0) if simulated else [])
+
+
+def _thresholds(run: Path) -> dict[str, list[float | None]]:
+    """Where each model of the run gives an alarm, by seed, as its tuning split decided; empty without a utility."""
+    path = run / "metrics.json"
+    outputs = read_json(path)["outputs"].values() if path.is_file() else []
+    found = [models["utility"] for models in outputs if "utility" in models]
+    return {name: values["thresholds"] for models in found for name, values in models.items()}
 
 
 def _checkpoints(run: Path) -> Iterator[tuple[str, int, Path]]:

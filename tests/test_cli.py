@@ -208,19 +208,23 @@ def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, conf
 
 SOURCES = ", ".join(
     [
+        "ehrdl.data.sources.diabetes130.Diabetes130",
         "ehrdl.data.sources.meds.Meds",
         "ehrdl.data.sources.mimic4.Mimic4",
         "ehrdl.data.sources.physionet2012.Physionet2012",
+        "ehrdl.data.sources.physionet2019.Physionet2019",
         "ehrdl.data.sources.synthetic.Synthetic",
     ]
 )
 TASKS = ", ".join(
     [
+        "ehrdl.tasks.diabetes.DiabetesReadmission",
         "ehrdl.tasks.diagnosis.HeartFailure",
         "ehrdl.tasks.joint.Joint",
         "ehrdl.tasks.labels.Labels",
         "ehrdl.tasks.mortality.Mortality",
         "ehrdl.tasks.readmission.Readmission",
+        "ehrdl.tasks.sepsis2019.HourlySepsis",
         "ehrdl.tasks.stay.LengthOfStay",
     ]
 )

@@ -33,6 +33,8 @@ def test_the_configs_that_the_documentation_names_are_there():
         "readmission_meds",
         "mimic4_demo_record",
         "physionet2012",
+        "physionet2019",
+        "diabetes130",
         "physionet2012_gru",
     }
     assert named <= {path.stem for path in CONFIGS}

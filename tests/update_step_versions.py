@@ -13,6 +13,10 @@ _MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/da
 _PHYSIONET2012 = sorted(
     path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/physionet2012_*.py")
 )
+_OPEN = {
+    name: [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(f"ehrdl/data/sources/{name}_*.py"))]
+    for name in ("diabetes130", "physionet2019")
+}
 _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
@@ -30,6 +34,7 @@ STEPS = {
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
     "physionet2012": {path: [] for path in ("ehrdl/data/sources/physionet2012.py", *_PHYSIONET2012)},
+    **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
 }
 

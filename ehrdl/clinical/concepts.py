@@ -46,7 +46,7 @@ _TEXTS = ("code", "source_unit", "channel", "kind", "category", "unit", "label",
 _NUMBERS = ("factor", "offset", "low", "high")
 _KINDS = ("numeric", "event")
 _ANY = "(?:(?!//).)*"
-_CATEGORIES = ("lab", "vital", "encounter", "drug", "fluid", "output", "procedure", "culture")
+_CATEGORIES = ("lab", "vital", "encounter", "drug", "fluid", "output", "procedure", "culture", "administrative")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Channel:
     Attributes:
         name: what the store, the models and the reports call it.
         kind: numeric, or event (a fact without a number, stored with value 1).
-        category: lab, vital, encounter, drug, fluid, output, procedure or culture.
+        category: lab, vital, encounter (never an input), drug, fluid, output, procedure, culture or administrative.
         unit: canonical unit; empty for an event.
         low: smallest plausible value [unit]; NaN for an event.
         high: largest plausible value [unit]; NaN for an event.

@@ -16,6 +16,7 @@ from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
 from ehrdl.metrics.present import by_present
 from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.metrics.utility import Thresholds, by_utility
 from ehrdl.schema import BINARY, REGRESSION
 
 METRICS: dict[str, Callable[..., Floats]] = {
@@ -70,6 +71,7 @@ def evaluate(
     seed: int = 0,
     on_draws: Callable[[int], object] | None = None,
     units: Mapping[str, str] | None = None,
+    thresholds: Thresholds | None = None,
 ) -> dict[str, Any]:
     """Score every model on one split, with subject-clustered 95 % intervals from draws that all models share.
 
@@ -81,6 +83,7 @@ def evaluate(
         seed: seed of the draws.
         on_draws: told how many draws were just scored, for a progress bar.
         units: of the regression outputs, by name, where they are known.
+        thresholds: of the utility, from the run whose models these are; null = chosen on the tuning rows.
 
     Returns:
         The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over
@@ -105,6 +108,9 @@ def evaluate(
     for i in binary:
         outcome = outcomes[i]
         results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed)
+        of = predictions[predictions["output"] == outcome.output]
+        if found := by_utility(of, split, n_bootstrap, seed, thresholds):
+            results[outcome.output]["utility"] = found
     macro = _macro(outcomes, point, draws, reference, units)
     pooled = len(outcomes) if len(binary) > 1 else binary[0] if binary else None
     micro = _nothing() if pooled is None else _compare(point[pooled], draws[pooled], reference, BINARY)

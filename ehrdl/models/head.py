@@ -70,7 +70,7 @@ class LinearHead(nn.Module, Head):
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
         self.logits = nn.Linear(width, len(spec.outputs))
-        _start_at_prevalence(self.logits, spec)
+        start_at_prevalence(self.logits.bias, spec)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -96,7 +96,7 @@ class MlpHead(nn.Module, Head):
         super().__init__()
         self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout))
         self.logits = nn.Linear(hidden, len(spec.outputs))
-        _start_at_prevalence(self.logits, spec)
+        start_at_prevalence(self.logits.bias, spec)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -104,11 +104,11 @@ class MlpHead(nn.Module, Head):
         return logits
 
 
-def _start_at_prevalence(layer: nn.Linear, spec: DataSpec) -> None:
-    """Set the bias to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is.
+def start_at_prevalence(bias: Tensor, spec: DataSpec) -> None:
+    """Set a bias (…, K) to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is.
 
     A regression output has a prevalence of 0.5 in the spec: it starts at 0, its standardised mean.
     """
     shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
     with torch.no_grad():
-        layer.bias.copy_(torch.tensor([math.log(share / (1 - share)) for share in shares]))
+        bias.copy_(torch.tensor([math.log(share / (1 - share)) for share in shares]))

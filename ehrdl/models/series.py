@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.cells import cell_of, extreme, first_position, last_position, spread, total
+from ehrdl.models.observations import ChannelDropout, Scale, count_bins, indices, require_channels
 
 N_SUMMARIES = 8
 #: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
@@ -46,6 +47,7 @@ class SeriesGRU(nn.Module, Encoder):
         layers: recurrent layers.
         dropout: share of units dropped in training.
         summaries: also read last, mean, min, max, slope, count, time since last, and last less first of each channel.
+        channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
     def __init__(
@@ -56,19 +58,16 @@ class SeriesGRU(nn.Module, Encoder):
         layers: int = 1,
         dropout: float = 0.1,
         summaries: bool = True,
+        channel_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        n_bins = round(spec.window_hours / bin_hours)
-        if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:
-            raise ConfigError(
-                f"SeriesGRU: bin_hours {bin_hours:g} does not divide the window of {spec.window_hours:g} h"
-            )
-        if not spec.channels:
-            raise ConfigError("SeriesGRU: the data have no series channels; leave `series` out of the modalities")
+        n_bins = count_bins("SeriesGRU", spec, bin_hours)
+        require_channels("SeriesGRU", spec)
         self.width, self.n_bins, self.bin_hours, self.window_hours = hidden, n_bins, bin_hours, spec.window_hours
         self.scale = Scale(spec)
-        self.register_buffer("numeric", _indices(spec, "numeric"), persistent=False)
-        self.register_buffer("event", _indices(spec, "event"), persistent=False)
+        self.hide = ChannelDropout("SeriesGRU", len(spec.channels), channel_dropout)
+        self.register_buffer("numeric", indices(spec, "numeric"), persistent=False)
+        self.register_buffer("event", indices(spec, "event"), persistent=False)
         self.numeric: Tensor
         self.event: Tensor
         n_inputs = 3 * len(self.numeric) + len(self.event)
@@ -85,6 +84,7 @@ class SeriesGRU(nn.Module, Encoder):
     def steps(self, batch: Batch) -> Steps:
         """The features, and the state after each bin; a bin without an observation is no valid step."""
         present = batch.valid.any(dim=1)
+        batch = self.hide(batch)
         value = self.scale(batch.value, batch.channel)
         cells = grid(value, batch, self.scale.n_channels, self.n_bins, self.bin_hours)
         states = self.gru(self._inputs(cells))[0]
@@ -103,22 +103,6 @@ class SeriesGRU(nn.Module, Encoder):
         return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
 
 
-class Scale(nn.Module):
-    """Standardises each observation by its channel's mean and standard deviation, clipped to +-5."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__()
-        self.n_channels = len(spec.channels)
-        self.register_buffer("mean", torch.tensor([c.mean for c in spec.channels], dtype=torch.float32))
-        self.register_buffer("std", torch.tensor([c.std for c in spec.channels], dtype=torch.float32).clamp(min=1e-6))
-        self.mean: Tensor
-        self.std: Tensor
-
-    def forward(self, value: Tensor, channel: Tensor) -> Tensor:
-        """Standardised values (B, N)."""
-        return ((value - self.mean[channel]) / self.std[channel]).clamp(-5, 5)
-
-
 def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: float) -> Grid:
     """Lay the observations on a grid of `n_bins` bins that ends at the prediction time (hour 0, in the last bin).
 
@@ -131,10 +115,10 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
     """
     n_samples = batch.batch_size
     index = ((batch.hours + n_bins * bin_hours) / bin_hours).floor().long().clamp(0, n_bins - 1)
-    cell = _cell(batch, index * n_channels + batch.channel, n_bins * n_channels)
-    last, observed = _last_position(batch, cell, n_samples * n_bins * n_channels)
+    cell = cell_of(batch, index * n_channels + batch.channel, n_bins * n_channels)
+    last, observed = last_position(cell, n_samples * n_bins * n_channels)
     shape = (n_samples, n_bins, n_channels)
-    count = _sum(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
+    count = total(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
     observed = observed.view(shape)
     bins = torch.arange(n_bins, device=value.device).view(1, -1, 1)
     # The bin that each cell's value comes from: itself or the nearest earlier observed one; -1 = none.
@@ -152,17 +136,16 @@ def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float)
     Time since last is a share of the window; 1 where the channel was never observed.
     """
     n_cells = batch.batch_size * n_channels
-    cell = _cell(batch, batch.channel, n_channels)
-    last, observed = _last_position(batch, cell, n_cells)
+    cell = cell_of(batch, batch.channel, n_channels)
+    last, observed = last_position(cell, n_cells)
     days = batch.hours / 24
-    count = _sum(batch.valid.to(value.dtype), cell, n_cells)
+    count = total(batch.valid.to(value.dtype), cell, n_cells)
     n = count.clamp(min=1)
-    mean, mean_day = _sum(value, cell, n_cells) / n, _sum(days, cell, n_cells) / n
-    day_off = days - _spread(mean_day, cell, value.shape)
-    value_off = value - _spread(mean, cell, value.shape)
-    covariance, variance = _sum(day_off * value_off, cell, n_cells), _sum(day_off * day_off, cell, n_cells)
-    low = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amin", include_self=False)[:-1]
-    high = value.new_zeros(n_cells + 1).scatter_reduce(0, cell, value.reshape(-1), "amax", include_self=False)[:-1]
+    mean, mean_day = total(value, cell, n_cells) / n, total(days, cell, n_cells) / n
+    day_off = days - spread(mean_day, cell, value.shape)
+    value_off = value - spread(mean, cell, value.shape)
+    covariance, variance = total(day_off * value_off, cell, n_cells), total(day_off * day_off, cell, n_cells)
+    low, high = (extreme(value, cell, n_cells, which) for which in ("amin", "amax"))
     latest = value.reshape(-1)[last] * observed
     since = torch.where(observed, (-batch.hours.reshape(-1)[last] / window_hours).clamp(0, 1), 1.0)
     parts = [
@@ -173,43 +156,9 @@ def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float)
         (covariance / (variance + SLOPE_RIDGE)).clamp(-5, 5),
         count.log1p(),
         since,
-        latest - value.reshape(-1)[_first_position(cell, n_cells)] * observed,
+        latest - value.reshape(-1)[first_position(cell, n_cells)] * observed,
     ]
     return torch.stack(parts, dim=-1).view(batch.batch_size, n_channels * N_SUMMARIES)
-
-
-def _cell(batch: Batch, within: Tensor, n_within: int) -> Tensor:
-    """Flat cell of every observation (B * N,); padding goes to one cell behind the last, which is thrown away."""
-    first = torch.arange(batch.batch_size, device=within.device).unsqueeze(1) * n_within
-    return torch.where(batch.valid, first + within, batch.batch_size * n_within).reshape(-1)
-
-
-def _last_position(batch: Batch, cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
-    """Flat position of each cell's last observation (0 where there is none), and whether there is one."""
-    position = torch.arange(cell.numel(), device=cell.device)
-    last = position.new_full((n_cells + 1,), -1).scatter_reduce(0, cell, position, "amax")[:-1]
-    return last.clamp(min=0), last >= 0
-
-
-def _first_position(cell: Tensor, n_cells: int) -> Tensor:
-    """Flat position of each cell's first observation; some position where there is none."""
-    position = torch.arange(cell.numel(), device=cell.device)
-    first = position.new_full((n_cells + 1,), cell.numel()).scatter_reduce(0, cell, position, "amin")[:-1]
-    return first.clamp(max=cell.numel() - 1)
-
-
-def _sum(value: Tensor, cell: Tensor, n_cells: int) -> Tensor:
-    return value.new_zeros(n_cells + 1).index_add(0, cell, value.reshape(-1))[:-1]
-
-
-def _spread(value: Tensor, cell: Tensor, shape: torch.Size) -> Tensor:
-    """A cell's value at each of its observations, in the shape (B, N); 0 at padding."""
-    padded = torch.cat([value, value.new_zeros(1)])
-    return padded[cell].view(shape)
-
-
-def _indices(spec: DataSpec, kind: str) -> Tensor:
-    return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
 
 
 def _summary_mlp(n_inputs: int, width: int, dropout: float) -> nn.Module:

@@ -13,6 +13,7 @@ from ehrdl.metrics.evaluate import BAYES, COMBINED, DEEP, METRICS, Outcome
 from ehrdl.metrics.present import PRESENT
 from ehrdl.models.score import NOT_DEPLOYABLE
 from ehrdl.report.present import present
+from ehrdl.report.utility import utility_rows
 from ehrdl.schema import BINARY, REGRESSION
 
 N_DRAWN = 6
@@ -65,6 +66,7 @@ def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
         "differences": differences(scores["differences"], reference),
         "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
         "present": present(scores, baseline),
+        "utility": utility_rows(scores, ranked),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
     }
 

@@ -40,7 +40,12 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     beside = {name: _read(path.parent / name) for name in ("flow.json", "manifest.json", "config.yaml")}
     outputs = (beside["manifest.json"] or {}).get("outputs") or []
-    metrics = evaluate(table, on_draws=on_draws, units={output["name"]: output["unit"] for output in outputs})
+    metrics = evaluate(
+        table,
+        on_draws=on_draws,
+        units={output["name"]: output["unit"] for output in outputs},
+        thresholds=(beside["manifest.json"] or {}).get("thresholds"),
+    )
     folder = out or path.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _fit_classical(
 ) -> list[pd.DataFrame]:
     if not names:
         return []
+    prepared = _thinned(prepared, boosting.samples_per_subject, seed)
     rich = any(name in BOOSTED for name in names)
     tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING, HELD_OUT)}
     plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
@@ -104,6 +106,18 @@ def _fit_classical(
             prob = np.stack(found, axis=1)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
     return parts
+
+
+def _thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
+    """The data with at most so many training samples a subject, drawn at random; all others are in no split."""
+    if per_subject is None:
+        return prepared
+    train = prepared.rows(TRAIN)
+    key = pd.Series(np.random.default_rng(seed).random(len(train)))
+    place = key.groupby(prepared.samples.subject_id.to_numpy()[train]).rank(method="first").to_numpy()
+    samples = prepared.samples.copy()
+    samples.loc[samples.index[train[place > per_subject]], "split"] = "not drawn"
+    return replace(prepared, samples=samples)
 
 
 def _one(

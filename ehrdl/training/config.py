@@ -91,14 +91,19 @@ class Boosting:
     Attributes:
         trials: fits of each, with parameters drawn at random; the one of the lowest loss on the tuning split is kept,
             and the tuning split decides each trial's number of trees.
+        samples_per_subject: all classical models are fitted on one draw of at most so many training samples a subject,
+            where hourly samples would fill the memory; null = all. Tuning and held-out samples are always all scored.
     """
 
     trials: int = 20
+    samples_per_subject: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
         if self.trials < 1:
             raise ConfigError(f"boosting.trials: {self.trials} is below 1")
+        if self.samples_per_subject is not None and self.samples_per_subject < 1:
+            raise ConfigError(f"boosting.samples_per_subject: {self.samples_per_subject} is below 1; null = all")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.series import Scale, SeriesGRU, grid, summarise
+from ehrdl.models.observations import Scale
+from ehrdl.models.series import SeriesGRU, grid, summarise
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 

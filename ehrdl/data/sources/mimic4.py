@@ -46,7 +46,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 6
+    VERSION = 7
 
     def __init__(
         self,

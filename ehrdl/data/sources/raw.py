@@ -108,7 +108,8 @@ class RawTable:
         for column, name in found.items():
             kind, cell = self.columns[column], _quoted(name, '"')
             value = cell if is_csv and typed else _typed(column, kind, cell, header[name], not is_csv)
-            wanted.append(f"CAST({value} AS {kind}) AS {column}")
+            named = _quoted(column, '"')
+            wanted.append(f"CAST({value} AS {kind}) AS {named}")
         return f"SELECT {', '.join(wanted)} FROM {cells}"
 
     def _watched(

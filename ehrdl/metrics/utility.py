@@ -1,0 +1,164 @@
+"""The utility of the PhysioNet/CinC Challenge 2019: what an alarm in each hour is worth, early, late or false.
+
+An hour without an alarm is worth u0, one with an alarm u1. For a patient with sepsis at `onset` and h = hour - onset:
+
+    u1 = -0.05 before -12; rises from 0 at -12 to 1 at -6; falls to 0 at +3; 0 after
+    u0 = 0 until -6; falls to -2 at +3; 0 after
+
+and for one without, u1 = -0.05 and u0 = 0. A model's utility is the sum over all hours of all patients, scaled so that
+no alarm at all is 0 and the best alarms are 1:  sum of alarm (u1 - u0)  over  sum of max(u1 - u0, 0).  Below 0 it does
+harm. The label turns 1 six hours before the onset, so the onset is read off the labels.
+
+Source: Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology
+Challenge 2019", Critical Care Medicine 48(2), 210-217, its figure of the utility and the section on scoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.discrimination import Floats
+from ehrdl.schema import HOURLY_SEPSIS, TUNING
+
+#: Hours from the onset: the first rewarded alarm, the best one, the last rewarded one.
+EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
+_TRUE, _MISSED, _FALSE = 1.0, -2.0, -0.05
+_HOUR = 3_600_000_000
+
+#: model -> the threshold of each seed, seeds ascending; None = the best is to give no alarm.
+Thresholds = Mapping[str, list[float | None]]
+
+
+def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Floats:
+    """u1 - u0 of each hour (n,): what an alarm adds.
+
+    Args:
+        subject: (n,), a patient's hours stand together.
+        hour: (n,) [h], from any origin.
+        label: (n,) 0 or 1, 1 from six hours before the onset.
+
+    Two hours before the label turns, when it turns, and at the onset, of a septic patient; an hour of another:
+
+    >>> gain = alarm_gain(np.array([1, 1, 1, 2]), np.array([0, 2, 8, 0.0]), np.array([0, 1, 1, 0.0]))
+    >>> gain.round(4).tolist()
+    [0.6667, 1.0, 1.6667, -0.05]
+    """
+    _, place = np.unique(subject, return_inverse=True)
+    turned = np.full(place.max(initial=-1) + 1, np.inf)
+    positive = label == 1
+    np.minimum.at(turned, place[positive], hour[positive])
+    since = hour - (turned[place] - OPTIMAL)  # -inf without sepsis
+    reward = np.where(
+        since <= OPTIMAL,
+        np.where(since < EARLY, _FALSE, _TRUE * (since - EARLY) / (OPTIMAL - EARLY)),
+        _TRUE * (LATE - since) / (LATE - OPTIMAL),
+    )
+    missed = np.where(since <= OPTIMAL, 0.0, _MISSED * (since - OPTIMAL) / (LATE - OPTIMAL))
+    gain: Floats = np.where(since > LATE, 0.0, reward - missed)
+    return gain
+
+
+def utility(alarm: NDArray[np.bool_], gain: Floats) -> float:
+    """Normalised utility of some alarms; NaN where none could be of use.
+
+    >>> gain = np.array([-0.05, 1.0, 0.5])
+    >>> utility(np.array([False, True, True]), gain), utility(np.array([True, False, False]), gain)
+    (1.0, -0.03333333333333333)
+    """
+    best = gain[gain > 0].sum()
+    return float(gain[alarm].sum() / best) if best > 0 else float("nan")
+
+
+def best_threshold(prob: Floats, gain: Floats) -> float:
+    """The probability from which on alarms have the highest utility; of equal ones the highest, inf = no alarm.
+
+    >>> best_threshold(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1.0, -0.1, 0.3, -0.5]))
+    0.5
+    """
+    order = np.argsort(-prob, kind="stable")
+    ranked, total = prob[order], np.cumsum(gain[order])
+    ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True]) if len(ranked) else np.zeros(0, np.int64)
+    if not len(ends) or total[ends].max() <= 0:
+        return float("inf")
+    return float(ranked[ends[np.argmax(total[ends])]])
+
+
+def by_utility(
+    predictions: pd.DataFrame, split: str, n_bootstrap: int, seed: int, thresholds: Thresholds | None = None
+) -> dict[str, Any]:
+    """The utility of every model of one output, at the threshold that is best on the tuning split.
+
+    Args:
+        predictions: PREDICTIONS of one output: subject_id, prediction_time, label, prob, model, seed, split.
+        split: the rows to score.
+        n_bootstrap: draws of subjects, which all models share.
+        seed: of the draws.
+        thresholds: those of a run, where the tuning rows are not among the predictions; else they are chosen here.
+
+    Returns:
+        Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (their share of all hours). Empty for
+        an output that is not hourly sepsis, and for a model without a threshold.
+    """
+    if not len(predictions) or predictions["output"].iloc[0] != HOURLY_SEPSIS:
+        return {}
+    known = predictions[predictions["label"].notna()].sort_values(["subject_id", "prediction_time"], kind="stable")
+    found: dict[str, list[tuple[float, Floats, Floats, float]]] = {}
+    for (model, _), rows in known.groupby(["model", "seed"], sort=True):
+        runs = found.setdefault(str(model), [])
+        given = (thresholds or {}).get(str(model), [])[len(runs) : len(runs) + 1]
+        scored = rows[rows["split"] == split]
+        threshold = _threshold(rows[rows["split"] == TUNING], given)
+        if threshold is not None and len(scored):
+            runs.append((threshold, *_sums(scored, threshold)))
+    return {model: _describe(runs, n_bootstrap, seed) for model, runs in found.items() if runs}
+
+
+def _threshold(tuning: pd.DataFrame, given: list[float | None]) -> float | None:
+    """The one that was given, else the best on the tuning rows; None where there are none."""
+    if given:
+        return float("inf") if given[0] is None else float(given[0])
+    return best_threshold(tuning["prob"].to_numpy(np.float64), _gain(tuning)) if len(tuning) else None
+
+
+def _gain(rows: pd.DataFrame) -> Floats:
+    hour = rows["prediction_time"].to_numpy().astype("datetime64[us]").astype(np.int64) / _HOUR
+    return alarm_gain(rows["subject_id"].to_numpy(np.int64), hour, rows["label"].to_numpy(np.float64))
+
+
+def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
+    """What the alarms of each subject add (S,), what the best ones would (S,), and the share of hours with an alarm."""
+    gain, alarm = _gain(rows), rows["prob"].to_numpy(np.float64) >= threshold
+    _, place = np.unique(rows["subject_id"].to_numpy(), return_inverse=True)
+    added: Floats = np.bincount(place, gain * alarm).astype(np.float64)
+    best: Floats = np.bincount(place, np.maximum(gain, 0)).astype(np.float64)
+    return added, best, float(alarm.mean())
+
+
+def _describe(runs: list[tuple[float, Floats, Floats, float]], n_bootstrap: int, seed: int) -> dict[str, Any]:
+    best = runs[0][2]  # of the labels alone, so the same for every seed
+    added = np.stack([run[1] for run in runs])  # (seeds, S)
+    per_seed = added.sum(axis=1) / best.sum() if best.sum() > 0 else np.full(len(runs), np.nan)
+    draws = [np.zeros(0)]
+    for counts in subject_draws(len(best), n_bootstrap, seed, len(best)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draws.append((counts @ added.T).mean(axis=1) / (counts @ best))
+    values = np.concatenate(draws)
+    low, high = interval(np.where(np.isfinite(values), values, np.nan))
+    return {
+        "value": _number(per_seed.mean()),
+        "low": _number(low),
+        "high": _number(high),
+        "per_seed": [_number(value) for value in per_seed],
+        "thresholds": [_number(run[0]) for run in runs],  # null: the best is to give no alarm
+        "alarms": float(np.mean([run[3] for run in runs])),
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

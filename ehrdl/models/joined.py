@@ -1,0 +1,33 @@
+"""Series encoder: several encoders side by side, (B, D_1), (B, D_2), … -> (B, D_1 + D_2 + …)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder
+
+
+class Joined(nn.Module, Encoder):
+    """Any encoders of the same modality as one: a recurrent state beside summaries of the whole window, for example.
+
+    Args:
+        spec: the data.
+        encoders: make the encoders.
+    """
+
+    def __init__(self, spec: DataSpec, encoders: list[Callable[[DataSpec], Encoder]]) -> None:
+        super().__init__()
+        if not encoders:
+            raise ConfigError("Joined: encoders is empty; name at least one")
+        self.encoders = nn.ModuleList(make(spec) for make in encoders)  # type: ignore[misc]
+        self.width = sum(encoder.width for encoder in self.encoders)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), one encoder's after the other's, and whether any of them finds the sample present (B,)."""
+        features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
+        return torch.cat(features, dim=1), torch.stack(present).any(dim=0)

@@ -1,0 +1,82 @@
+"""Many networks in one: features (B, D) -> logits (B, M, K) of M members that share all but a few of their weights.
+
+Source: Gorishniy et al., TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling, ICLR 2025,
+arXiv:2410.24210; after Wen et al., BatchEnsemble, ICLR 2020, arXiv:2002.06715.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.head import start_at_prevalence
+
+
+class MemberLinear(nn.Module):
+    """A linear layer that all members share, between two vectors of each member's own: (B, M, in) -> (B, M, out).
+
+    A member's vectors are rows of embeddings, and so do not decay: a decay to 0 would switch the member off.
+
+    Args:
+        n_in: width of the inputs.
+        n_out: width of the outputs.
+        members: M.
+        first: whether members read the same inputs; then random signs make them differ from the start.
+    """
+
+    def __init__(self, n_in: int, n_out: int, members: int, first: bool) -> None:
+        super().__init__()
+        self.shared = nn.Linear(n_in, n_out, bias=False)
+        self.before, self.after, self.bias = (nn.Embedding(members, n) for n in (n_in, n_out, n_out))
+        with torch.no_grad():
+            self.before.weight.fill_(1.0)
+            if first:
+                self.before.weight[torch.rand(members, n_in) < 0.5] = -1.0
+            self.after.weight.fill_(1.0)
+            self.bias.weight.uniform_(-1 / math.sqrt(n_in), 1 / math.sqrt(n_in))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Outputs (B, M, out)."""
+        outputs: Tensor = self.shared(features * self.before.weight) * self.after.weight + self.bias.weight
+        return outputs
+
+
+class MemberHead(nn.Module):
+    """M multilayer perceptrons over the same features, which share their matrices.
+
+    Args:
+        spec: the data.
+        n_features: D.
+        members: M.
+        width: of the hidden layers.
+        layers: hidden layers.
+        dropout: share of hidden units dropped in training, another draw for each member.
+    """
+
+    def __init__(self, spec: DataSpec, n_features: int, members: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        for name, value in (("members", members), ("width", width), ("layers", layers)):
+            if value < 1:
+                raise ConfigError(f"members: {name} {value} is below 1")
+        self.members, self.n_outputs = members, len(spec.outputs)
+        sizes = [n_features, *[width] * layers]
+        self.layers = nn.ModuleList(
+            MemberLinear(*pair, members, first=i == 0) for i, pair in enumerate(pairwise(sizes))
+        )
+        self.dropout = nn.Dropout(dropout)
+        # Each member's own, and small at the start, so that all begin near the prevalence.
+        self.weight = nn.Parameter(torch.randn(members, width, self.n_outputs) * 0.3 / math.sqrt(width))
+        self.bias = nn.Embedding(members, self.n_outputs)
+        start_at_prevalence(self.bias.weight, spec)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, M, K)."""
+        states = features.unsqueeze(1).expand(-1, self.members, -1)
+        for layer in self.layers:
+            states = self.dropout(nn.functional.gelu(layer(states)))
+        return torch.einsum("bmd,mdk->bmk", states, self.weight) + self.bias.weight
