@@ -33,6 +33,10 @@ def test_the_configs_that_the_documentation_names_are_there():
         "readmission_meds",
         "mimic4_demo_record",
         "physionet2012",
+        "physionet2012_gru",
+        "physionet2012_grud",
+        "physionet2012_triplets",
+        "physionet2012_channels",
     }
     assert named <= {path.stem for path in CONFIGS}
 
