@@ -36,6 +36,9 @@ def test_the_configs_that_the_documentation_names_are_there():
         "physionet2019",
         "diabetes130",
         "physionet2012_gru",
+        "physionet2012_grud",
+        "physionet2012_triplets",
+        "physionet2012_channels",
     }
     assert named <= {path.stem for path in CONFIGS}
 

@@ -51,13 +51,14 @@ class Committee(nn.Module, Network):
         self.spec = spec
         makers: list[Any] = [note] if "note" in spec.modalities else []
         makers += (series or [WindowSummary]) if "series" in spec.modalities else []
-        self.encoders: Any = nn.ModuleList(make(spec) for make in makers)
+        built: list[Any] = [make(spec) for make in makers]
+        self.encoders: Any = nn.ModuleList(built)
         self.static_mean: Tensor
         self.static_std: Tensor
         self.register_buffer("static_mean", torch.tensor(spec.static_mean, dtype=torch.float32))
         self.register_buffer("static_std", torch.tensor(spec.static_std, dtype=torch.float32).clamp(min=1e-6))
         # Beside the static features the members read whether there is anything to encode; without any encoder, a 1.
-        widths = [encoder.width for encoder in self.encoders] or [0]
+        widths = [encoder.width for encoder in built] or [0]
         n_beside = len(spec.statics) + 1
         self.heads: Any = nn.ModuleList(MemberHead(spec, n + n_beside, members, width, layers, dropout) for n in widths)
 
@@ -85,13 +86,13 @@ class Committee(nn.Module, Network):
         return [parameter for maker in makers for parameter in maker()]
 
 
-def mean_member(logits: Tensor, spec: DataSpec) -> Tensor:
+def mean_member(logits: Tensor, spec: DataSpec | None) -> Tensor:
     """One logit (B, K) of the members' (B, M, K): that of their mean probability; the mean of a regression output."""
     logits = logits.float()
     log_members = math.log(logits.shape[1])
     log_prob, log_rest = (logsigmoid(x).logsumexp(dim=1) - log_members for x in (logits, -logits))
     mean = log_prob - log_rest
-    if not spec.regression:
+    if spec is None or not spec.regression:
         return mean
     numeric = torch.zeros(logits.shape[2], dtype=torch.bool, device=logits.device)
     numeric[list(spec.regression)] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,9 @@ class Joined(nn.Module, Encoder):
         super().__init__()
         if not encoders:
             raise ConfigError("Joined: encoders is empty; name at least one")
-        self.encoders = nn.ModuleList(make(spec) for make in encoders)  # type: ignore[misc]
-        self.width = sum(encoder.width for encoder in self.encoders)
+        built: list[Any] = [make(spec) for make in encoders]
+        self.encoders = nn.ModuleList(built)
+        self.width = sum(encoder.width for encoder in built)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), one encoder's after the other's, and whether any of them finds the sample present (B,)."""
