@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ehrdl.data.table import tabulate
 from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
 from ehrdl.models.score import SCORED_TASK, SCORES
-from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict
-from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict, with_params
+from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
 from ehrdl.training.score import fit_scores
 
@@ -48,7 +49,42 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
     return [name for name in names if name not in SCORES]
 
 
-def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+#: Parameters of baselines by name, as `baseline_params` of a configuration has them.
+Params = Mapping[str, Mapping[str, Any]]
+
+
+def check_params(params: Params) -> None:
+    """Refuse parameters of a baseline that does not exist, or that it does not take.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for name, given in params.items():
+        if name not in BASELINES:
+            raise ConfigError(f"baseline_params: {name!r} is not one of {', '.join(BASELINES)}")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"baseline_params.{name}: expected parameters and their values, got {given!r}")
+        with_params(name, 0, BINARY, given)
+
+
+def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
+    """The unfitted candidates of a baseline: one, where the configuration gives it parameters."""
+    return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
+
+
+def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray) -> None:
+    """Fit a candidate; a forest's trees grow on all cores, and nothing else in a candidate is spread by joblib."""
+    with joblib.parallel_config(backend="threading", n_jobs=-1):
+        candidate.fit(table, label)
+
+
+def fit_baselines(
+    names: list[str],
+    prepared: Prepared,
+    folder: Path,
+    seed: int,
+    params: Params = {},  # noqa: B006 - never changed
+) -> list[pd.DataFrame]:
     """Fit every baseline and write it to `folder/models/<name>-<output>.skops` (a clinical score: `.json`).
 
     Returns:
@@ -61,10 +97,10 @@ def fit_baselines(names: list[str], prepared: Prepared, folder: Path, seed: int)
         names = [name for name in names if name not in READS_TEXT]
     scores = [name for name in names if name in SCORES]
     classical = [name for name in names if name not in SCORES]
-    return _fit_classical(classical, prepared, folder, seed) + fit_scores(scores, prepared, folder, seed)
+    return _fit_classical(classical, prepared, folder, seed, params) + fit_scores(scores, prepared, folder, seed)
 
 
-def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int, params: Params) -> list[pd.DataFrame]:
     if not names:
         return []
     tables = {split: tabulate(prepared.dataset, prepared.rows(split)) for split in (TRAIN, TUNING, HELD_OUT)}
@@ -75,7 +111,9 @@ def _fit_classical(names: list[str], prepared: Prepared, folder: Path, seed: int
     parts = []
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
-            prob = np.stack([_one(name, output, prepared, tables, read, folder, seed) for output in outputs], axis=1)
+            prob = np.stack(
+                [_one(name, output, prepared, tables, read, folder, seed, params) for output in outputs], axis=1
+            )
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
     return parts
 
@@ -88,18 +126,17 @@ def _one(
     read: pd.DataFrame,
     folder: Path,
     seed: int,
+    params: Params,
 ) -> np.ndarray:
     """Fit the candidates of one baseline for one output, keep the best on the tuning split, and predict.
 
     The best has the lowest log loss, or the lowest squared error for a regression output.
     """
-    known = {split: _known(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
     best, best_loss = None, np.inf
-    for candidate in candidates(name, seed, output.kind):
+    for candidate in make_candidates(name, seed, output.kind, params):
         keep, label = known[TRAIN]
-        # A forest's trees grow on all cores; nothing else in a candidate is spread by joblib.
-        with joblib.parallel_config(backend="threading", n_jobs=-1):
-            candidate.fit(tables[TRAIN][keep], label[keep])
+        fit_candidate(candidate, tables[TRAIN][keep], label[keep])
         keep, label = known[TUNING]
         found = predict(candidate, tables[TUNING][keep], output.kind)
         numeric = output.kind == REGRESSION
@@ -111,7 +148,7 @@ def _one(
     return predict(best, read, output.kind)
 
 
-def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
+def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of a split have a known label, and the labels."""
     label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
     return ~np.isnan(label), label
