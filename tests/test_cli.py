@@ -102,7 +102,7 @@ SERIES = "model.init_args.series"
     [
         (
             "seed",
-            "seed: there is no such key; did you mean seeds? Allowed: baseline_params, baselines, data, logger, model, ",
+            "seed: there is no such key; did you mean seeds? Allowed: baseline_params, baselines, data, logger, ",
         ),
         ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baseline_params, baselines, "),
         ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: ema_decay, lr, patience, "),

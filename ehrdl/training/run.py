@@ -72,7 +72,7 @@ class Run:
         """Make the folder, emptied where it is to be replaced, and write the resolved config."""
         if self.options.overwrite and self.folder.exists():
             shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.folder / "config.yaml", text)
 

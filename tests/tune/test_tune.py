@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import optuna
@@ -34,6 +33,7 @@ def best(folder):
 # ------------------------------------------------------------------------------------------------ what it leaves
 
 
+@pytest.mark.slow
 def test_a_deep_study_leaves_the_best_config_which_trains_and_carries_where_its_values_come_from(
     tune, trials, config, tmp_path, capsys
 ):
@@ -78,6 +78,7 @@ def test_the_header_of_the_best_config_says_how_it_was_chosen(boosted, config):
     }
 
 
+@pytest.mark.slow
 def test_a_baseline_is_tuned_from_the_deep_models_best_config_and_both_choices_are_kept(boosted, tune, config):
     deep = tune(config, "--n-trials", "1", "--trainer.max_epochs=1")
     folder = boosted(best(deep))
@@ -102,6 +103,7 @@ def test_log_loss_is_made_small(boosted, trials, config):
     assert read(folder)["chosen"]["value"] == min(losses) < max(losses)
 
 
+@pytest.mark.slow
 def test_importance_is_told_where_there_are_ten_trials(boosted, config, capsys):
     shares = read(boosted(config, "--n-trials", "10"))["importance"]
     assert shares.keys() == {LEARNING_RATE, "baseline_params.gradient_boosting.max_iter"}
@@ -112,6 +114,7 @@ def test_importance_is_told_where_there_are_ten_trials(boosted, config, capsys):
 # ------------------------------------------------------------------------------------------------ going on
 
 
+@pytest.mark.slow
 def test_a_finished_study_says_so_and_more_trials_go_on_from_it_as_if_it_had_not_stopped(
     boosted, trials, config, capsys, tmp_path
 ):
@@ -145,9 +148,10 @@ def test_a_trial_that_was_under_way_keeps_its_number_and_values(tmp_path):
 def test_a_trial_that_was_stopped_between_two_values_is_drawn_anew_and_counts_for_nothing(tmp_path):
     options = TuneOptions(space={"optim.lr": {"low": 0.1, "high": 1.0}, "optim.warmup": {"low": 0.1, "high": 0.5}})
     space = options.searched(None)
-    with opened(tmp_path / "a", space, options, 4) if (tmp_path / "a").mkdir() is None else None as study:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "a", space, options, 4) as study:
         expected = study.next().params
-    (tmp_path / "b").mkdir()
     with opened(tmp_path / "b", space, options, 4) as study:
         study.study.ask().suggest_float("optim.lr", 0.1, 1.0)
     with opened(tmp_path / "b", space, options, 4) as study:
@@ -157,7 +161,7 @@ def test_a_trial_that_was_stopped_between_two_values_is_drawn_anew_and_counts_fo
         assert [done.number for done in study.done()] == [1]
 
 
-def _killed(argv, line, tries=1200):
+def _killed(argv, line):
     """Start a study in another process, and kill it as soon as it has printed a line."""
     code = "import sys; from ehrdl.cli import main; main(sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", code, *argv], stderr=subprocess.PIPE, text=True)
@@ -165,7 +169,6 @@ def _killed(argv, line, tries=1200):
     for text in process.stderr:
         if line in text:
             break
-    time.sleep(0.05 * (tries % 3))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
