@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,12 +17,13 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.engine import say
-from ehrdl.errors import ConfigError, EhrdlError
-from ehrdl.parser import Parser, check_files, fail, read_yaml
+from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError
+from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
 _PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
 _PRETRAIN = "Teach an encoder the language of a configuration's training notes, before any label is seen."
+_TUNE = "Search the best values of a configuration's keys, on training and tuning patients alone."
 _PREDICT = "Score new patients, or another hospital, with the models of a finished run."
 _REPORT = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
 _EXPORT = "Write the events, labels and splits of a config, or predictions, as MEDS files for other tools."
@@ -111,6 +113,42 @@ def _pretrained(config: dict[str, Any], out: str) -> str | None:
     for key in PRETRAINED.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value if value and Path(value).resolve() != Path(out).resolve() else None
+
+
+def tune(argv: list[str], prog: str) -> None:
+    """Search the space of a training configuration."""
+    _set_environment()
+    with _one_line_errors():
+        parser = train_parser(prog, _TUNE)
+        parser.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
+        parser.add_argument(
+            "--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model"
+        )
+        objects, parsed = _configured(parser, argv)
+        config = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+        n_trials, baseline = config.pop("n_trials"), config.pop("baseline")
+        options = objects.tune if n_trials is None else replace(objects.tune, n_trials=n_trials)
+        options.searched(baseline)  # what is wrong with the space is said before anything is imported
+        try:
+            import optuna  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("ehrdl tune needs optuna: pip install 'ehrdl[tune]'") from None
+        from ehrdl.tune.tune import tune
+
+        again = train_parser(prog)
+        again.exit_on_error = False
+        tune(lambda values: _with_values(again, config, values), options, baseline)
+
+
+def _with_values(parser: Parser, config: dict[str, Any], values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The objects of a resolved configuration with other values, and that configuration."""
+    from ehrdl.training.space import with_values
+
+    changed = with_values(config, values)
+    try:
+        return parser.instantiate(parser.parse_object(changed)), changed
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"tune.space: {explain(str(error), parser.keys())}") from None
 
 
 def predict(argv: list[str], prog: str) -> None:
@@ -224,6 +262,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
     "train": (train, _TRAIN),
     "prepare": (prepare, _PREPARE),
     "pretrain": (pretrain, _PRETRAIN),
+    "tune": (tune, _TUNE),
     "predict": (predict, _PREDICT),
     "report": (report, _REPORT),
     "export": (export, _EXPORT),

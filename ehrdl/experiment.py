@@ -21,6 +21,7 @@ from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
+from ehrdl.training.space import TuneOptions
 
 #: The clinical scores are left out, with a line, where the task is not theirs.
 BASELINES = [
@@ -49,6 +50,8 @@ def run(
     boosting: Boosting = Boosting(),  # noqa: B008 - frozen
     combine: Combine = Combine(),  # noqa: B008 - frozen
     logger: LoggerOptions = LoggerOptions(),  # noqa: B008 - frozen
+    baseline_params: dict[str, dict[str, Any]] = {},  # noqa: B006 - never changed
+    tune: TuneOptions = TuneOptions(),  # noqa: B008 - frozen
     config: dict[str, Any] | None = None,
 ) -> Path:
     """Train and compare models on one task, from a hospital's tables to a report.
@@ -66,6 +69,9 @@ def run(
         boosting: how `lightgbm` and `xgboost` are tuned.
         combine: models made of these: an average of deep and boosted ones over all seeds, and a stack.
         logger: Weights & Biases, beside the curves in the run folder.
+        baseline_params: parameters of baselines, by the baseline's name, as `gradient_boosting: {max_leaf_nodes: 7}`;
+            such a one is fitted once, with these, instead of chosen among its own candidates.
+        tune: what `ehrdl tune` searches; a run takes from it only how its values were chosen, for the manifest.
         config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
 
     Returns:
@@ -77,22 +83,44 @@ def run(
     from ehrdl.training.run import Run
 
     _check_seeds(seeds)
-    config = config or {"seeds": seeds, "optim": asdict(optim), "trainer": trainer, "baselines": baselines}
+    config = config or {
+        "seeds": seeds,
+        "optim": asdict(optim),
+        "trainer": trainer,
+        "baselines": baselines,
+        "baseline_params": baseline_params,
+        "tune": asdict(tune),
+    }
     folder = Run(run, config)
     folder.check()
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines = _prepare(folder, data, task, model, trainer, baselines, optim, combine)
+    prepared, result, trainer, baselines = _prepare(
+        folder, data, task, model, trainer, baselines, optim, combine, baseline_params
+    )
     from ehrdl.training.combine import find_members, fit_combined
 
-    members = find_members(combine, list(_variants(prepared.spec)), baselines, seeds)
+    members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
     folder.open()
     _write_cohort(folder, prepared, result)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
-        parts = _fit(folder, prepared, data, model, seeds, optim, trainer, baselines, boosting, tracker, task.simulated)
+        parts = _fit(
+            folder,
+            prepared,
+            data,
+            model,
+            seeds,
+            optim,
+            trainer,
+            baselines,
+            boosting,
+            tracker,
+            task.simulated,
+            baseline_params,
+        )
         parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
         metrics = _report(folder, prepared, result, task, data, parts)
         tracker.metrics(metrics)
@@ -120,6 +148,7 @@ def _prepare(
     baselines: list[str],
     optim: Optim,
     combine: Combine,
+    baseline_params: dict[str, dict[str, Any]],
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
@@ -127,10 +156,11 @@ def _prepare(
     """
     data.source.fingerprint(data.prepare.verify)
     with folder.timed("import"):
-        from ehrdl.training.baseline import check_baselines
+        from ehrdl.training.baseline import check_baselines, check_params
         from ehrdl.training.fit import check_trainer
 
         baselines = check_baselines(baselines, task.name, BASELINES)
+        check_params(baseline_params)
         trainer = check_trainer(trainer)
         from ehrdl.metrics.evaluate import DEEP
         from ehrdl.training.combine import check_members
@@ -139,15 +169,20 @@ def _prepare(
         from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)
-    networks = [_try_to_build(model, spec) for spec in _variants(prepared.spec).values()]
+    networks = [try_to_build(model, spec) for spec in variants(prepared.spec).values()]
     if optim.stages == 2:
-        _check_stages(networks, prepared.spec)
+        check_stages(networks, prepared.spec)
     for network in networks:
         check_network(network, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
     return prepared, result, trainer, baselines
 
 
-def _check_stages(networks: list[Network], spec: DataSpec) -> None:
+def check_stages(networks: list[Network], spec: DataSpec) -> None:
+    """Refuse two stages of networks that cannot start from others, and say where there is but one.
+
+    Raises:
+        ConfigError: naming the network.
+    """
     if not hasattr(networks[0], "start_from"):
         name = type(networks[0]).__name__
         raise ConfigError(f"optim.stages: 2, but {name} cannot start from other models (no `start_from`); set it to 1")
@@ -185,7 +220,7 @@ def prepare(
         return prepare(data, events, result), result
 
 
-def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
+def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
     """Make the network once, so that a size that cannot be is said before the run folder is opened."""
     try:
         return model(spec)
@@ -223,6 +258,7 @@ def _fit(
     boosting: Boosting,
     tracker: Any,
     simulated: bool,
+    baseline_params: dict[str, dict[str, Any]],
 ) -> list[Any]:
     """PREDICTIONS of every baseline and deep model, on tuning and held-out samples."""
     import numpy as np
@@ -234,17 +270,17 @@ def _fit(
     from ehrdl.training.predict import predict, prediction_rows, true_risk
 
     with folder.timed("baselines"):
-        parts = fit_baselines(baselines, prepared, folder.folder, seeds[0], boosting)
+        parts = fit_baselines(baselines, prepared, folder.folder, seeds[0], boosting, baseline_params)
     module = ClinicalDataModule(prepared, data.batch)
     outputs = prepared.spec.outputs
-    variants = _variants(prepared.spec)
+    specs = variants(prepared.spec)
     for seed in seeds:
         start: dict[str, Any] = {}  # what `fused` starts from; stays empty where there is one stage
-        for name in sorted(variants, key=lambda name: name == "fused") if optim.stages == 2 else variants:
+        for name in sorted(specs, key=lambda name: name == "fused") if optim.stages == 2 else specs:
             with folder.timed(name):
                 curves = tracker.curves(f"{name}-seed{seed}")
                 begin = start if name == "fused" else None
-                fitted = fit(model, module, variants[name], optim, trainer, folder.folder, name, seed, curves, begin)
+                fitted = fit(model, module, specs[name], optim, trainer, folder.folder, name, seed, curves, begin)
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
             if optim.stages == 2:
@@ -254,13 +290,13 @@ def _fit(
     return parts + (true_risk(prepared, rows, seeds[0]) if simulated else [])
 
 
-def _variants(spec: DataSpec) -> dict[str, DataSpec]:
+def variants(spec: DataSpec) -> dict[str, DataSpec]:
     """The deep models that the data allow: with one modality, that one alone."""
     single = {"note": "notes_only", "series": "series_only"}
     if not spec.modalities:
         raise SchemaError("no training sample has a note or a measurement in the window; widen data.window")
-    variants = {"fused": spec} if len(spec.modalities) > 1 else {}
-    return variants | {single[name]: spec.only(name) for name in spec.modalities}
+    both = {"fused": spec} if len(spec.modalities) > 1 else {}
+    return both | {single[name]: spec.only(name) for name in spec.modalities}
 
 
 def _best_checkpoint(folder: Path, parts: list[Any]) -> Path:
@@ -288,9 +324,13 @@ def _report(
     """Predictions, metrics (returned), report and, last, the manifest."""
     from ehrdl.metrics.evaluate import evaluate
     from ehrdl.report.html import write_report
+    from ehrdl.report.screen import print_metrics
     from ehrdl.report.summary import summarize
+    from ehrdl.training import ledger
     from ehrdl.training.predict import write_calibrators, write_predictions
 
+    own = ledger.held_out(folder.folder, folder.config, prepared.events.name, task.name, prepared.samples)
+    ledger.enter(folder.folder.parent, own)
     predictions = write_predictions(parts, folder.folder / "predictions.parquet")
     write_calibrators(predictions, folder.folder / "calibration.json")
     with folder.timed("metrics"), progress() as bar:
@@ -304,13 +344,15 @@ def _report(
         "source": type(data.source).__name__,
         "outputs": [output.to_dict() for output in result.outputs],
         "warnings": _warnings(metrics, task),
+        "choices": ledger.choices(folder.config),
+        "held_out": own,
     }
     manifest = folder.manifest(facts)
     flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
     summary = summarize(predictions, metrics, flow, manifest, folder.config)
     write_report(summary, folder.folder / "report.html")
     folder.finish(manifest)
-    _print_metrics(metrics, folder.folder)
+    print_metrics(metrics, folder.folder)
     return metrics
 
 
@@ -330,41 +372,3 @@ def _warnings(metrics: dict[str, Any], task: Task) -> list[str]:
     for line in lines:
         say(f"warning: {line}")
     return lines
-
-
-def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
-    from ehrdl.models.score import NOT_DEPLOYABLE
-
-    for output, scores in metrics["outputs"].items():
-        if scores["prevalence"] is None:
-            _print_regression(output, scores)
-            continue
-        say(f"\n{output}: {scores['n']:,} held-out samples, prevalence {scores['prevalence']:.3f}")
-        models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
-        for name, values in models:
-            mark = "   not deployable" if name in NOT_DEPLOYABLE else ""
-            if name in scores.get("utility", {}):
-                mark = f"   utility {_shown(scores['utility'][name])}"
-            say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}{mark}")
-        for name, values in scores["differences"].items():
-            say(f"  {name:<40} AUROC {_shown(values['auroc'], signed=True)}")
-    say(f"\nreport: {folder / 'report.html'}")
-
-
-def _print_regression(output: str, scores: dict[str, Any]) -> None:
-    unit = f" {scores['unit']}" if scores["unit"] else ""
-    spread = f"mean {scores['label_mean']:.3g}, standard deviation {scores['label_sd']:.3g}{unit}"
-    say(f"\n{output}: {scores['n']:,} held-out samples, {spread}")
-    for name, values in sorted(scores["models"].items(), key=lambda item: item[1]["mae"]["value"]):
-        say(f"  {name:<22} MAE {_shown(values['mae'])}{unit}   R2 {_shown(values['r2'])}")
-    for name, values in scores["differences"].items():
-        say(f"  {name:<40} MAE {_shown(values['mae'], signed=True)}{unit}")
-
-
-def _shown(estimate: dict[str, Any], signed: bool = False) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    form = "+.3f" if signed else ".3f"
-    if estimate["low"] is None:
-        return f"{estimate['value']:{form}}"
-    return f"{estimate['value']:{form}} ({estimate['low']:{form}} to {estimate['high']:{form}})"

@@ -102,9 +102,9 @@ SERIES = "model.init_args.series"
     [
         (
             "seed",
-            "seed: there is no such key; did you mean seeds? Allowed: baselines, boosting, combine, ",
+            "seed: there is no such key; did you mean seeds? Allowed: baseline_params, baselines, boosting, combine, ",
         ),
-        ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baselines, "),
+        ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baseline_params, baselines, "),
         ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: ema_decay, lr, patience, "),
         ("data.sorce", "data.sorce: there is no such key; did you mean source? Allowed: batch, concepts, notes, "),
         (
@@ -371,7 +371,7 @@ def test_unknown_command_is_named(capsys):
         main(["trian"])
     assert (caught.value.code, capsys.readouterr().err) == (
         2,
-        "ehrdl: 'trian' is not a command; the commands are train, prepare, pretrain, predict, report, export\n",
+        "ehrdl: 'trian' is not a command; the commands are train, prepare, pretrain, tune, predict, report, export\n",
     )
 
 

@@ -15,6 +15,7 @@ from ehrdl.cli import train
 from ehrdl.errors import ConfigError
 from ehrdl.models.score import NOT_DEPLOYABLE, SCORES
 from ehrdl.models.tabular import BASELINES
+from ehrdl.report.screen import print_metrics
 from ehrdl.schema import PREDICTIONS, check
 
 pytestmark = pytest.mark.slow  # two whole runs of two seeds
@@ -123,7 +124,7 @@ def test_scores_that_nobody_could_have_used_are_marked_in_the_report_and_the_pri
     page = " ".join((runs / "one" / "report.html").read_text().split())
     assert page.count("<small>not deployable: ") == len(NOT_DEPLOYABLE)
     assert "<strong>Not deployable</strong>: " in page
-    experiment._print_metrics(read(runs / "one" / "metrics.json"), runs / "one")
+    print_metrics(read(runs / "one" / "metrics.json"), runs / "one")
     marked = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.endswith("not deployable")]
     assert sorted(marked) == sorted(NOT_DEPLOYABLE)
 

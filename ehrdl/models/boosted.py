@@ -10,7 +10,7 @@ the same trees, on any number of threads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrdl.errors import MissingExtraError
+from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.models.tabular import number_columns
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -224,7 +224,7 @@ def fit_boosted(
     tuning: Part,
     loss: Callable[[Any, Floats], float],
     seed: int,
-    trials: int,
+    trials: list[Params],
     kind: str = BINARY,
     on_trial: Callable[[], object] = lambda: None,
 ) -> BoostedModel:
@@ -235,8 +235,8 @@ def fit_boosted(
         train: table and labels (n,), all known.
         tuning: the same, of the split that chooses the trial and its number of trees.
         loss: of labels and predictions.
-        seed: of the draws and of the fits.
-        trials: how many; those of a smaller number are the first of a larger one.
+        seed: of the fits.
+        trials: the parameters of each, as `boosted_trials` gives them.
         kind: of the output.
         on_trial: called after each trial.
 
@@ -247,7 +247,7 @@ def fit_boosted(
     columns = number_columns(train[0])
     parts = made.bin((train[0][columns], train[1]), (tuning[0][columns], tuning[1]))
     best, best_loss, tried = None, np.inf, []
-    for params in draw(library, trials, seed):
+    for params in trials:
         booster, n_trees = made.fit(params, *parts, kind, seed)
         model = BoostedModel(library, kind, columns, booster, n_trees)
         found = float(loss(tuning[1], model.predict(tuning[0])))
@@ -259,12 +259,38 @@ def fit_boosted(
     return BoostedModel(library, kind, columns, best.booster, best.n_trees, tried)
 
 
-def draw(library: str, trials: int, seed: int) -> list[Params]:
-    """The parameters of each trial: the fixed choice, then random ones."""
+def boosted_trials(
+    library: str, trials: int, seed: int, given: Mapping[str, float | int] | None = None
+) -> list[Params]:
+    """The parameters of each trial: the fixed choice, then random ones; one alone where they are given.
+
+    Args:
+        library: a name of `BOOSTED`.
+        trials: how many; those of a smaller number are the first of a larger one.
+        seed: of the draws.
+        given: parameters that were chosen elsewhere; others keep the fixed choice.
+    """
     made = LIBRARIES[library]
+    if given is not None:
+        return [made.first | dict(given)]
     rng = np.random.default_rng(seed)
     random = [{name: where.draw(rng.random()) for name, where in made.space.items()} for _ in range(trials - 1)]
     return [dict(made.first), *random]
+
+
+def check_boosted(library: str, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that are not searched, or are no positive number.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    allowed = LIBRARIES[library].space
+    for key, value in given.items():
+        if key not in allowed:
+            takes = f"{library} takes {', '.join(allowed)}"
+            raise ConfigError(f"baseline_params.{library}.{key}: there is no such parameter; {takes}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise ConfigError(f"baseline_params.{library}.{key}: {value!r} is not a number above 0")
 
 
 def require(library: str) -> Any:

@@ -9,7 +9,7 @@ for a regression output, whose models go by the same names (`logistic_regression
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,33 @@ def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
     if name not in BASELINES:
         raise ConfigError(f"baselines: {name!r} is not one of {', '.join(BASELINES)}")
     return BASELINES[name](seed, kind)
+
+
+def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> Pipeline:
+    """A baseline with parameters of its model in place of its candidates' own.
+
+    Args:
+        name: a key of `BASELINES`.
+        seed: of the fit.
+        kind: of the output.
+        params: of the scikit-learn estimator, such as `max_leaf_nodes`; others keep the first candidate's values.
+
+    Raises:
+        ConfigError: the estimator has no such parameter, or does not take the value.
+    """
+    pipeline = candidates(name, seed, kind)[0]
+    model = pipeline.named_steps["model"]
+    allowed = model.get_params()
+    for key in params:
+        if key not in allowed:
+            takes = f"{type(model).__name__} takes {', '.join(allowed)}"
+            raise ConfigError(f"baseline_params.{name}.{key}: there is no such parameter; {takes}")
+    model.set_params(**params)
+    try:
+        model._validate_params()
+    except ValueError as error:
+        raise ConfigError(f"baseline_params.{name}: {' '.join(str(error).split())}") from None
+    return pipeline
 
 
 def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:

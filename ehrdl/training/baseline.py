@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate, without_rich
 from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
-from ehrdl.models.boosted import BOOSTED, fit_boosted, require
+from ehrdl.models.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.models.score import SCORED_TASK, SCORES
-from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict
-from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict, with_params
+from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.boosted import load_boosted, save_boosted
 from ehrdl.training.config import Boosting
 from ehrdl.training.predict import prediction_rows
@@ -60,12 +60,47 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
     return [name for name in names if name not in SCORES]
 
 
+#: Baselines that are fitted to a table.
+FITTED = (*BASELINES, *BOOSTED)
+#: Parameters of baselines by name, as `baseline_params` of a configuration has them.
+Params = Mapping[str, Mapping[str, Any]]
+
+
+def check_params(params: Params) -> None:
+    """Refuse parameters of a baseline that does not exist, or that it does not take.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for name, given in params.items():
+        if name not in FITTED:
+            raise ConfigError(f"baseline_params: {name!r} is not one of {', '.join(FITTED)}")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"baseline_params.{name}: expected parameters and their values, got {given!r}")
+        if name in BOOSTED:
+            check_boosted(name, given)
+        else:
+            with_params(name, 0, BINARY, given)
+
+
+def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
+    """The unfitted candidates of a baseline: one, where the configuration gives it parameters."""
+    return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
+
+
+def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray) -> None:
+    """Fit a candidate; a forest's trees grow on all cores, and nothing else in a candidate is spread by joblib."""
+    with joblib.parallel_config(backend="threading", n_jobs=-1):
+        candidate.fit(table, label)
+
+
 def fit_baselines(
     names: list[str],
     prepared: Prepared,
     folder: Path,
     seed: int,
     boosting: Boosting = Boosting(),  # noqa: B008 - frozen
+    params: Params = {},  # noqa: B006 - never changed
 ) -> list[pd.DataFrame]:
     """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
 
@@ -81,11 +116,12 @@ def fit_baselines(
         names = [name for name in names if name not in READS_TEXT]
     scores = [name for name in names if name in SCORES]
     classical = [name for name in names if name not in SCORES]
-    return _fit_classical(classical, prepared, folder, seed, boosting) + fit_scores(scores, prepared, folder, seed)
+    fitted = _fit_classical(classical, prepared, folder, seed, boosting, params)
+    return fitted + fit_scores(scores, prepared, folder, seed)
 
 
 def _fit_classical(
-    names: list[str], prepared: Prepared, folder: Path, seed: int, boosting: Boosting
+    names: list[str], prepared: Prepared, folder: Path, seed: int, boosting: Boosting, params: Params
 ) -> list[pd.DataFrame]:
     if not names:
         return []
@@ -100,9 +136,9 @@ def _fit_classical(
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
             if name in BOOSTED:
-                found = [_boosted(name, output, prepared, tables, folder, seed, boosting) for output in outputs]
+                found = [_boosted(name, output, prepared, tables, folder, seed, boosting, params) for output in outputs]
             else:
-                found = [_one(name, output, prepared, plain, folder, seed) for output in outputs]
+                found = [_one(name, output, prepared, plain, folder, seed, params) for output in outputs]
             prob = np.stack(found, axis=1)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
     return parts
@@ -127,21 +163,20 @@ def _one(
     tables: dict[str, pd.DataFrame],
     folder: Path,
     seed: int,
+    params: Params,
 ) -> np.ndarray:
     """Fit the candidates of one baseline for one output, keep the best on the tuning split, and predict.
 
     The best has the lowest log loss, or the lowest squared error for a regression output.
     """
-    known = {split: _known(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
     best, best_loss = None, np.inf
-    for candidate in candidates(name, seed, output.kind):
+    for candidate in make_candidates(name, seed, output.kind, params):
         keep, label = known[TRAIN]
-        # A forest's trees grow on all cores; nothing else in a candidate is spread by joblib.
-        with joblib.parallel_config(backend="threading", n_jobs=-1):
-            candidate.fit(tables[TRAIN][keep], label[keep])
+        fit_candidate(candidate, tables[TRAIN][keep], label[keep])
         keep, label = known[TUNING]
         found = predict(candidate, tables[TUNING][keep], output.kind)
-        loss = _loss(output.kind)(label[keep], found)
+        loss = loss_of(output.kind)(label[keep], found)
         if loss < best_loss:
             best, best_loss = candidate, loss
     assert best is not None
@@ -157,27 +192,30 @@ def _boosted(
     folder: Path,
     seed: int,
     boosting: Boosting,
+    params: Params,
 ) -> np.ndarray:
     """Fit the trials of one boosted model for one output, keep the best on the tuning split, and predict."""
-    known = {split: _known(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    given = boosted_trials(name, boosting.trials, seed, params.get(name))
     train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
     with progress() as bar:
-        job = bar.add_task(f"{name}: {output.name}", total=boosting.trials)
+        job = bar.add_task(f"{name}: {output.name}", total=len(given))
         model = fit_boosted(
-            name, train, tuning, _loss(output.kind), seed, boosting.trials, output.kind, lambda: bar.advance(job)
+            name, train, tuning, loss_of(output.kind), seed, given, output.kind, lambda: bar.advance(job)
         )
     save_boosted(model, folder / "models", output.name)
     loaded = load_boosted(folder / "models", name, output.name)  # what the run says is what its files say
     return np.concatenate([loaded.predict(tables[split]) for split in (TUNING, HELD_OUT)])
 
 
-def _loss(kind: str) -> Callable[[Any, Any], float]:
+def loss_of(kind: str) -> Callable[[Any, Any], float]:
+    """What chooses among candidates: log loss, or the squared error of a regression output."""
     if kind == REGRESSION:
         return lambda label, value: float(mean_squared_error(label, value))
     return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
 
 
-def _known(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
+def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of a split have a known label, and the labels."""
     label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
     return ~np.isnan(label), label

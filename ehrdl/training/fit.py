@@ -116,6 +116,7 @@ def fit(
     seed: int,
     loggers: Sequence[Logger] = (),
     start: Mapping[str, LitClassifier] | None = None,
+    watch: Sequence[Callback] = (),
 ) -> LitClassifier:
     """Fit one network, or load it if this run has fitted it already.
 
@@ -130,9 +131,11 @@ def fit(
         seed: of its weights, its dropout and the order of its samples.
         loggers: of its curves, beside the CSV file that is always written.
         start: fitted models, by name, whose encoders this one starts from; by default it starts from nothing.
+        watch: callbacks beside our own; one that raises ends the fit.
     """
     stem = f"{name}-seed{seed}"
     final = folder / "checkpoints" / f"{stem}.ckpt"
+    final.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         pl.seed_everything(seed, workers=True, verbose=False)
         model = LitClassifier(make(spec), spec, optim)
@@ -152,7 +155,7 @@ def fit(
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
             logger=[CSVLogger(folder, name="curves", version=_curves(folder, stem)), *loggers],
-            callbacks=callbacks,
+            callbacks=[*callbacks, *watch],
             default_root_dir=folder,
         )
         last = scratch / "last.ckpt"

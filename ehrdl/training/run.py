@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,16 +22,22 @@ from ehrdl.errors import ConfigError
 from ehrdl.training.config import RunOptions
 
 #: Changing these changes no number, so a run may be continued or repeated under others.
-_FREE = (("run",), ("data", "prepare"), ("logger",))
+FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",))
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
 
 class Run:
-    """One run's folder and clock."""
+    """One run's folder and clock.
 
-    def __init__(self, options: RunOptions, config: dict[str, Any]) -> None:
+    Args:
+        options: where the folder is.
+        config: the resolved configuration.
+        free: paths of keys that may differ when a folder is gone on with.
+    """
+
+    def __init__(self, options: RunOptions, config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> None:
         self.folder = Path(options.root) / options.name
-        self.options, self.config = options, config
+        self.options, self.config, self.free = options, config, free
         self.wall_s: dict[str, float] = {}
 
     @property
@@ -54,7 +61,7 @@ class Run:
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(there, dict):
             raise ConfigError(f"{path}: holds no config; choose another run.name, or --run.overwrite true")
-        different = _first_difference(_numbers_only(there), _numbers_only(self.config))
+        different = _first_difference(numbers_only(there, self.free), numbers_only(self.config, self.free))
         if different:
             raise ConfigError(
                 f"{self.folder}: was made with another config ({different}); choose another run.name, "
@@ -80,9 +87,9 @@ class Run:
         """What was run, on what, with what."""
         return {
             "ehrdl": _version("ehrdl"),
-            "git": _git_hash(),
+            "git": git_hash(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "seeds": self.config["seeds"],
             "wall_s": self.wall_s,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
@@ -95,15 +102,15 @@ class Run:
         write_json(self.folder / "manifest.json", manifest)
 
 
-def _numbers_only(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides the numbers."""
+def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:
+    """The part of a config that decides the numbers; a key without a value is as one that is not there."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
-    for path in _FREE:
+    for path in free:
         inner = kept
         for key in path[:-1]:
             inner = inner.get(key) or {}
         inner.pop(path[-1], None)
-    return kept
+    return {key: value for key, value in kept.items() if value != {}}
 
 
 def _first_difference(there: Any, here: Any, key: str = "") -> str | None:
@@ -123,7 +130,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_hash() -> str | None:
+def git_hash() -> str | None:
     """The commit of the checkout that the package runs from, with a mark where files differ from it."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
 from ehrdl.errors import ConfigError, MissingExtraError
-from ehrdl.models.boosted import BOOSTED, LIBRARIES, MAX_TREES, draw, fit_boosted, require
+from ehrdl.models.boosted import BOOSTED, LIBRARIES, MAX_TREES, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.schema import REGRESSION
 from ehrdl.training.boosted import load_boosted, save_boosted
 
@@ -40,7 +40,10 @@ def parts(hospital):
 @pytest.fixture(scope="module")
 def fitted(hospital):
     """A model of each library, of three trials."""
-    return {name: fit_boosted(name, *parts(hospital), logloss, seed=0, trials=3) for name in BOOSTED}
+    return {
+        name: fit_boosted(name, *parts(hospital), logloss, seed=0, trials=boosted_trials(name, 3, 0))
+        for name in BOOSTED
+    }
 
 
 @pytest.mark.parametrize("name", BOOSTED)
@@ -67,7 +70,7 @@ def test_the_trial_of_the_lowest_tuning_loss_is_kept_with_its_number_of_trees(na
 def test_more_trees_than_were_kept_have_no_lower_tuning_loss(name, hospital):
     """The first trial alone, against its own course refitted without early stopping."""
     train, tuning = parts(hospital)
-    model = fit_boosted(name, train, tuning, logloss, seed=0, trials=1)
+    model = fit_boosted(name, train, tuning, logloss, seed=0, trials=boosted_trials(name, 1, 0))
     library = LIBRARIES[name]
     data = library.bin((train[0][model.columns], train[1]), (tuning[0][model.columns], tuning[1]))[0]
     x = tuning[0][model.columns].to_numpy(np.float32)
@@ -91,7 +94,9 @@ def test_a_number_is_predicted_for_a_regression_output(name, hospital):
     table, _ = hospital
     days = (3 + 2 * (table["sodium"] > 140)).to_numpy(np.float32)
     train, tuning = (table[:N_TRAIN], days[:N_TRAIN]), (table[N_TRAIN:N_TUNING], days[N_TRAIN:N_TUNING])
-    model = fit_boosted(name, train, tuning, mean_squared_error, seed=0, trials=2, kind=REGRESSION)
+    model = fit_boosted(
+        name, train, tuning, mean_squared_error, seed=0, trials=boosted_trials(name, 2, 0), kind=REGRESSION
+    )
     value = model.predict(table[N_TUNING:])
     assert mean_squared_error(days[N_TUNING:], value) < 0.05 * days.var()
 
@@ -99,19 +104,19 @@ def test_a_number_is_predicted_for_a_regression_output(name, hospital):
 @pytest.mark.parametrize("name", BOOSTED)
 def test_same_seed_gives_the_same_trees_and_another_seed_others(name, hospital, fitted):
     table = hospital[0]
-    again = fit_boosted(name, *parts(hospital), logloss, seed=0, trials=3)
+    again = fit_boosted(name, *parts(hospital), logloss, seed=0, trials=boosted_trials(name, 3, 0))
     np.testing.assert_array_equal(again.predict(table), fitted[name].predict(table))
     assert again.trials == fitted[name].trials
-    other = fit_boosted(name, *parts(hospital), logloss, seed=1, trials=3)
+    other = fit_boosted(name, *parts(hospital), logloss, seed=1, trials=boosted_trials(name, 3, 1))
     assert not np.array_equal(other.predict(table), fitted[name].predict(table))
 
 
 @pytest.mark.parametrize("name", BOOSTED)
 def test_trials_start_at_the_fixed_choice_and_more_of_them_add_to_the_fewer(name):
-    library, many = LIBRARIES[name], draw(name, 200, seed=0)
+    library, many = LIBRARIES[name], boosted_trials(name, 200, seed=0)
     assert many[0] == library.first
-    assert draw(name, 20, seed=0) == many[:20]
-    assert draw(name, 20, seed=1)[1:] != many[1:20]
+    assert boosted_trials(name, 20, seed=0) == many[:20]
+    assert boosted_trials(name, 20, seed=1)[1:] != many[1:20]
     for key, where in library.space.items():
         values = np.array([params[key] for params in many[1:]])
         assert where.low <= values.min() < values.max() <= where.high
@@ -163,3 +168,23 @@ def test_a_library_that_is_not_installed_is_named_with_what_installs_it(name, mo
     monkeypatch.setitem(sys.modules, name, None)  # what Python itself does for a module that is not there
     with pytest.raises(MissingExtraError, match=rf"baselines: {name} is not installed: pip install 'ehrdl\[boost\]'"):
         require(name)
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_given_parameters_are_one_trial_and_the_others_keep_the_fixed_choice(name):
+    key = next(iter(LIBRARIES[name].space))
+    [alone] = boosted_trials(name, 20, seed=0, given={key: 0.07})
+    assert alone == LIBRARIES[name].first | {key: 0.07}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"depth": 3}, "baseline_params.lightgbm.depth: there is no such parameter; lightgbm takes learning_rate, "),
+        ({"num_leaves": 0}, "baseline_params.lightgbm.num_leaves: 0 is not a number above 0"),
+        ({"lambda_l2": "much"}, "baseline_params.lightgbm.lambda_l2: 'much' is not a number above 0"),
+    ],
+)
+def test_parameters_that_cannot_be_are_named(given, said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        check_boosted("lightgbm", given)

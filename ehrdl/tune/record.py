@@ -1,0 +1,120 @@
+"""What a study leaves: `best.yaml` with where its values come from, `trials.csv`, `study.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from ehrdl import __version__
+from ehrdl.engine import write_json, write_text
+from ehrdl.training.run import git_hash
+from ehrdl.training.space import TuneOptions, with_values
+from ehrdl.tune.score import SHOWN
+from ehrdl.tune.study import Trials, reason
+
+BEST = "best.yaml"
+
+
+def write(folder: Path, config: dict[str, Any], trials: Trials, model: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write what is known so far, each file whole or not at all.
+
+    Args:
+        folder: of the study.
+        config: resolved, as it was given.
+        trials: of the study.
+        model: that was tuned.
+        facts: of the data: `events`, and `held_out`, a hash of those who were held out.
+
+    Returns:
+        How the best values were chosen, as `tune.chosen` has it; empty where no trial is complete.
+    """
+    _write_trials(folder / "trials.csv", trials)
+    chosen = _chosen(config, trials, model, facts)
+    write_json(folder / "study.json", {"model": model, "importance": trials.importance(), "chosen": chosen})
+    if chosen:
+        _write_best(folder, config, chosen)
+    return chosen
+
+
+def _chosen(config: dict[str, Any], trials: Trials, model: str, facts: dict[str, Any]) -> dict[str, Any]:
+    complete, options = trials.complete(), trials.options
+    if not complete:
+        return {}
+    states = Counter(trial.state for trial in trials.done())
+    return {
+        "model": model,
+        "values": trials.values(complete[0]),
+        "metric": options.metric,
+        "value": float(complete[0].value or 0.0),
+        "scored_on": f"{options.folds} folds of train and tuning" if options.folds else "tuning",
+        "seeds": options.seeds,
+        "trial": complete[0].number,
+        "n_trials": len(trials.done()),
+        "n_complete": states[TrialState.COMPLETE],
+        "n_pruned": states[TrialState.PRUNED],
+        "n_failed": states[TrialState.FAIL],
+        "pruner": options.pruner,
+        "seed": options.seed,
+        "space": {key: dict(config["tune"]["space"][key]) for key in trials.space},  # a copy: YAML marks what is shared
+        **facts,
+        "ehrdl": __version__,
+        "git": git_hash(),
+    }
+
+
+def _write_trials(path: Path, trials: Trials) -> None:
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["trial", "state", trials.options.metric, "seconds", *trials.space, "reason"])
+    for trial in trials.done():
+        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
+        value = "" if trial.value is None or trial.state != TrialState.COMPLETE else repr(trial.value)
+        values = trials.values(trial)
+        table.writerow([trial.number, trial.state.name.lower(), value, seconds, *values.values(), reason(trial)])
+    write_text(path, file.getvalue())
+
+
+def _write_best(folder: Path, config: dict[str, Any], chosen: dict[str, Any]) -> None:
+    best = with_values(config, chosen["values"])
+    best["run"] = {"name": f"{config['run']['name'].removesuffix('-tuned')}-tuned", "root": config["run"]["root"]}
+    before = [one for one in config["tune"]["chosen"] if one.get("model") != chosen["model"]]
+    best["tune"] = config["tune"] | {"chosen": [*before, chosen]}
+    counts = f"{chosen['n_complete']} complete, {chosen['n_pruned']} pruned, {chosen['n_failed']} failed"
+    what = f"{config['run']['name']}, with values for {chosen['model']} by `ehrdl tune`: trial {chosen['trial']}"
+    scored = f"{SHOWN[chosen['metric']]} {chosen['value']:.4f} on {chosen['scored_on']}"
+    header = [
+        f"# What:     {what} of {chosen['n_trials']} ({counts}),",
+        f"#           the best by {scored}; no held-out sample was read.",
+        f"# Command:  python train.py --config {folder / BEST}",
+    ]
+    text = yaml.safe_dump(best, sort_keys=False, allow_unicode=True)
+    write_text(folder / BEST, "\n".join(header) + "\n" + text)
+
+
+def line(trial: FrozenTrial, trials: Trials) -> str:
+    """A trial in one line: its place, how it ended, the best so far, its values."""
+    options = trials.options
+    ends = {
+        TrialState.COMPLETE: f"{SHOWN[options.metric]} {trial.value or 0.0:.4f}",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: f"failed ({reason(trial)[:200]})",
+    }
+    complete = trials.complete()
+    best = f", best {complete[0].value or 0.0:.4f} (trial {complete[0].number})" if complete else ""
+    values = "  ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trials.values(trial).items())
+    return f"trial {trial.number}, {len(trials.done())} of {options.n_trials}: {ends[trial.state]}{best}   {values}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
+
+
+def folder_name(config: dict[str, Any], options: TuneOptions, baseline: str | None) -> str:
+    """Of a study: each model of a configuration has its own."""
+    return options.name or f"{config['run']['name']}-tune{f'-{baseline}' if baseline else ''}"

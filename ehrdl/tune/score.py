@@ -1,0 +1,108 @@
+"""What a trial is worth: one number of the tuning samples, and the same after each epoch, by which it is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from sklearn.metrics import log_loss
+
+from ehrdl.errors import ConfigError
+from ehrdl.metrics.discrimination import auprc, auroc
+from ehrdl.metrics.regression import r2
+from ehrdl.schema import REGRESSION, OutputSpec
+
+_BINARY: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "auprc": auprc,
+    "auroc": auroc,
+    "log_loss": lambda label, prob: log_loss(label, prob, labels=[0, 1]),
+}
+#: How a metric is called in a sentence.
+SHOWN = {"auprc": "AUPRC", "auroc": "AUROC", "log_loss": "log loss"}
+
+
+def rises(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric != "log_loss"
+
+
+def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
+    """Refuse a metric that these outputs do not have.
+
+    Raises:
+        ConfigError: log loss of a number.
+    """
+    for output in outputs:
+        if metric == "log_loss" and output.kind == REGRESSION:
+            raise ConfigError(f"tune.metric: log_loss, but {output.name} is a number; use auprc, which takes its R2")
+
+
+def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec], metric: str) -> float:
+    """The mean over outputs of a metric, R2 where an output is a number, on the samples whose label is known.
+
+    Args:
+        label: (n, K), NaN = unknown.
+        predicted: (n, K), probabilities, or values.
+        outputs: K of them.
+        metric: auprc, auroc or log_loss.
+
+    Returns:
+        The mean; NaN where a prediction is none, since the fit diverged.
+    """
+    if not np.isfinite(predicted).all():
+        return float("nan")
+    found = []
+    for k, output in enumerate(outputs):
+        known = ~np.isnan(label[:, k])
+        of = r2 if output.kind == REGRESSION else _BINARY[metric]
+        found.append(float(of(label[known, k].astype(np.float64), predicted[known, k])))
+    return float(np.mean(found))
+
+
+def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str) -> float:
+    """The same of what `LitClassifier` logs after an epoch."""
+    if metric == "log_loss":
+        return float(values["tuning/loss"])
+    kinds = [("r2" if output.kind == REGRESSION else metric, output.name) for output in outputs]
+    return float(np.mean([float(values[f"tuning/{kind}_{name}"]) for kind, name in kinds]))
+
+
+class Watch(Callback):
+    """Tells a study the tuning metric after each epoch, and ends the fit of a trial that is not worth its time.
+
+    A trial of several fits (seeds, folds) is judged by the mean of those that are done and the one that goes on.
+
+    Args:
+        report: told the value and the step; whether the trial shall end.
+        outputs: of the data.
+        metric: of the study.
+        before: scores of the trial's fits that are done.
+        epochs: of one fit.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[float, int], bool],
+        outputs: Sequence[OutputSpec],
+        metric: str,
+        before: Sequence[float],
+        epochs: int,
+    ) -> None:
+        self.report, self.outputs, self.metric = report, outputs, metric
+        self.before, self.epochs = list(before), epochs
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report an epoch; the last one of a fit is scored by its prediction instead."""
+        if trainer.sanity_checking or trainer.current_epoch + 1 >= self.epochs:
+            return
+        now = logged(trainer.callback_metrics, self.outputs, self.metric)
+        step = len(self.before) * self.epochs + trainer.current_epoch
+        if self.report(float(np.mean([*self.before, now])), step):
+            raise Pruned
+
+
+class Pruned(Exception):
+    """A trial is not worth going on with."""

@@ -1,0 +1,167 @@
+"""The study behind `ehrdl tune`: trials in a SQLite file, each a function of the study's seed and the trials before it.
+
+A study that was killed goes on as if it had not been: a trial that was under way keeps its number and values, and its
+fits go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ehrdl.errors import EhrdlError
+from ehrdl.training.space import Choice, Range, TuneOptions
+from ehrdl.tune.score import Pruned, rises
+
+DATABASE = "study.db"
+_NAME, _REASON, _COUNTS = "ehrdl", "reason", "counts"
+_PLAIN = (bool, int, float, str, type(None))
+#: Trials that end whatever they show, so that there is something to compare with.
+_UNPRUNED = 5
+
+
+class Trials:
+    """The trials of a study.
+
+    Args:
+        study: of Optuna, in a file.
+        space: what is searched.
+        options: how.
+    """
+
+    def __init__(self, study: optuna.Study, space: Mapping[str, Choice | Range], options: TuneOptions) -> None:
+        self.study, self.options = study, options
+        self.space = dict(space)
+        self.distributions = {key: _distribution(value) for key, value in space.items()}
+
+    def done(self) -> list[FrozenTrial]:
+        """Those that count, in order: complete, pruned or failed by their values."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state.is_finished() and _counts(trial)]
+
+    def complete(self) -> list[FrozenTrial]:
+        """Those with a value, the best first; of equal ones the earlier."""
+        sign = -1 if rises(self.options.metric) else 1
+        found = [trial for trial in self.done() if trial.state == TrialState.COMPLETE]
+        return sorted(found, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
+
+    def next(self) -> Trial:
+        """The trial that was under way when the study was stopped, or a new one with values for all keys."""
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.params.keys() == self.distributions.keys():
+                return Trial(self.study, frozen._trial_id)
+            # Killed between two values: those that it has were drawn in another order than a new one's would be.
+            self.study._storage.set_trial_user_attr(frozen._trial_id, _COUNTS, False)
+            self.study.tell(frozen.number, state=TrialState.FAIL)
+        self.study.sampler = self._sampler()
+        return self.study.ask(self.distributions)
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        """Seeded by the place of the trial, so that a study that is gone on with draws what it would have drawn."""
+        seed = int(np.random.SeedSequence([self.options.seed, len(self.done())]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(seed=seed)
+
+    def values(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
+        """The value of each key, as a configuration has it."""
+        return {key: self._value(key, trial.params[key]) for key in self.space}
+
+    def _value(self, key: str, drawn: Any) -> Any:
+        space = self.space[key]
+        return space.choices[_labels(space).index(drawn)] if isinstance(space, Choice) else drawn
+
+    def run(self, trial: Trial, objective: Callable[[Trial], float]) -> FrozenTrial:
+        """Run a trial to its end; a trial whose values cannot be used together fails, and the study goes on."""
+        try:
+            value = objective(trial)
+        except Pruned:
+            return self.study.tell(trial, state=TrialState.PRUNED)
+        except EhrdlError as error:
+            trial.set_user_attr(_REASON, " ".join(str(error).split()))
+            return self.study.tell(trial, state=TrialState.FAIL)
+        if not np.isfinite(value):
+            trial.set_user_attr(_REASON, f"the {self.options.metric} is {value}: the fit diverged")
+            return self.study.tell(trial, state=TrialState.FAIL)
+        return self.study.tell(trial, value)
+
+    def importance(self) -> dict[str, float]:
+        """How much each key mattered among the complete trials (PED-ANOVA, Watanabe 2023); empty where few are."""
+        if len(self.space) < 2 or len(self.complete()) < 10:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {key: float(value) for key, value in optuna.importance.get_param_importances(self.study).items()}
+
+
+@contextmanager
+def opened(folder: Path, space: Mapping[str, Choice | Range], options: TuneOptions, max_steps: int) -> Iterator[Trials]:
+    """The study of a folder, made where there is none.
+
+    Args:
+        folder: of the study; must be there.
+        space: what is searched.
+        options: how.
+        max_steps: reports of a trial that is never pruned, at most.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = folder / DATABASE
+    if not file.is_file():
+        part = folder / f".{DATABASE}.part"
+        part.unlink(missing_ok=True)
+        with _storage(part) as storage:
+            direction: Any = "maximize" if rises(options.metric) else "minimize"
+            optuna.create_study(storage=storage, study_name=_NAME, direction=direction)
+        os.replace(part, file)
+    with _storage(file) as storage:
+        pruner = _pruner(options, max_steps)
+        yield Trials(optuna.load_study(storage=storage, study_name=_NAME, pruner=pruner), space, options)
+
+
+@contextmanager
+def _storage(file: Path) -> Iterator[optuna.storages.RDBStorage]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _pruner(options: TuneOptions, max_steps: int) -> optuna.pruners.BasePruner:
+    if options.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_warmup_steps=max_steps // 4)
+    if options.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(max_steps, 2))
+    return optuna.pruners.NopPruner()
+
+
+def _distribution(space: Choice | Range) -> BaseDistribution:
+    if isinstance(space, Choice):
+        return CategoricalDistribution(_labels(space))
+    if space.whole:
+        return IntDistribution(int(space.low), int(space.high), log=space.log, step=int(space.step or 1))
+    return FloatDistribution(space.low, space.high, log=space.log, step=space.step)
+
+
+def _labels(space: Choice) -> list[Any]:
+    """What stands for each choice in the database: itself, or what a mapping or a list is as JSON."""
+    plain = all(isinstance(value, _PLAIN) for value in space.choices)
+    return list(space.choices) if plain else [json.dumps(value, sort_keys=True) for value in space.choices]
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(_COUNTS, True))
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial failed."""
+    return str(trial.user_attrs.get(_REASON, ""))

@@ -1,0 +1,173 @@
+"""One trial: the configuration with some values set, fitted on training samples and scored on tuning samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.data.prepare import Prepared
+from ehrdl.data.table import tabulate
+from ehrdl.experiment import check_stages, prepare, try_to_build, variants
+from ehrdl.models.boosted import BOOSTED, boosted_trials, fit_boosted
+from ehrdl.models.tabular import predict as predict_table
+from ehrdl.schema import TRAIN, TUNING, OutputSpec
+from ehrdl.training.baseline import Params, check_params, fit_candidate, known_labels, loss_of, make_candidates
+from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.predict import predict
+from ehrdl.training.provenance import check_network
+from ehrdl.training.space import TuneOptions
+from ehrdl.tune.parts import parts
+from ehrdl.tune.score import Pruned, Watch, score
+
+#: The objects of a configuration and its plain form, with some values set.
+Configure = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
+#: Told a value and a step of a trial; whether the trial shall end.
+Report = Callable[[float, int], bool]
+
+
+class Data:
+    """The prepared data of trials: once for all, or anew where a trial reads other windows or notes.
+
+    Args:
+        options: of the study.
+    """
+
+    def __init__(self, options: TuneOptions) -> None:
+        self.options = options
+        self.tables: list[Any] = []  # the table of all that is not held out, once a baseline has needed it
+        self._key: Any = None
+        self._found: tuple[Prepared, list[Prepared]] | None = None
+
+    def of(self, objects: Any, config: dict[str, Any]) -> tuple[Prepared, list[Prepared]]:
+        """The data of a configuration as they are, and blinded for each fit."""
+        key = {name: value for name, value in config["data"].items() if name != "batch"}
+        if self._found is None or key != self._key:
+            prepared, _ = prepare(objects.data, objects.task)
+            blinded = parts(prepared, self.options.folds, self.options.seed)
+            self._found, self._key, self.tables = (prepared, blinded), key, []
+        return self._found
+
+
+def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None:
+    """Refuse values that no trial can be fitted with.
+
+    Args:
+        objects: of the configuration with these values.
+        prepared: the data.
+        baseline: that is tuned; None = the deep model.
+
+    Raises:
+        EhrdlError: naming the key.
+    """
+    if baseline is not None:
+        return check_params(objects.baseline_params)
+    check_trainer(objects.trainer)
+    networks = [try_to_build(objects.model, spec) for spec in variants(prepared.spec).values()]
+    if objects.optim.stages == 2:
+        check_stages(networks, prepared.spec)
+    for network in networks:
+        check_network(network, objects.data.notes.tokenizer, prepared.samples, objects.data.notes.pretrained_elsewhere)
+    return None
+
+
+def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
+    """Fit the configuration's first deep model (`fused`, or that of the one kind of data) and score it.
+
+    Args:
+        objects: of the configuration.
+        data: blinded, for each fit.
+        options: of the study.
+        folder: of the trial; a fit that is done there is not done again.
+        report: told each epoch's value.
+
+    Raises:
+        Pruned: the trial shall end.
+    """
+    trainer = check_trainer(objects.trainer)
+    epochs = trainer["max_epochs"] or 1
+    scores: list[float] = []
+    for i, seed, part in _fits(data, options):
+        place = folder / f"part{i}-seed{seed}"
+        module = ClinicalDataModule(part, objects.data.batch)
+        outputs = part.spec.outputs
+        specs = variants(part.spec)
+        first = next(iter(specs))
+        start: dict[str, Any] = {}
+        if objects.optim.stages == 2:
+            for name in [name for name in specs if name != first]:
+                start[name] = fit(
+                    objects.model, module, specs[name], objects.optim, trainer, place, name, seed, (), None
+                )
+        watch = Watch(report, outputs, options.metric, scores, epochs)
+        model = fit(objects.model, module, specs[first], objects.optim, trainer, place, first, seed, (), start, [watch])
+        rows, prob = predict(model, module.val_dataloader(), trainer)
+        scores.append(score(part.dataset.label[rows], prob, outputs, options.metric))
+        _report_fit(report, scores, len(scores) * epochs - 1, len(data) * options.seeds)
+    return float(np.mean(scores))
+
+
+def baseline(
+    name: str, objects: Any, data: list[Prepared], options: TuneOptions, report: Report, tables: list[Any]
+) -> float:
+    """Fit a baseline and score it, as `deep` does.
+
+    Args:
+        name: of the baseline.
+        objects: of the configuration.
+        data: blinded, for each fit.
+        options: of the study.
+        report: told the value after each fit.
+        tables: empty at first; holds the table of all that is not held out from then on, for the next trials.
+
+    Raises:
+        Pruned: the trial shall end.
+    """
+    scores: list[float] = []
+    kept = np.sort(np.concatenate([data[0].rows(TRAIN), data[0].rows(TUNING)]))
+    if not len(tables):
+        tables.append(tabulate(data[0].dataset, kept, name in BOOSTED))
+    for _, seed, part in _fits(data, options):
+        own = {split: tables[0].iloc[np.searchsorted(kept, part.rows(split))] for split in (TRAIN, TUNING)}
+        columns = []
+        for output in part.spec.outputs:
+            columns.append(_fit_table(name, objects.baseline_params, part, own, output, seed))
+        label = part.dataset.label[part.rows(TUNING)]
+        scores.append(score(label, np.stack(columns, axis=1), part.spec.outputs, options.metric))
+        _report_fit(report, scores, len(scores) - 1, len(data) * options.seeds)
+    return float(np.mean(scores))
+
+
+def _fit_table(
+    name: str, params: Params, part: Prepared, own: dict[str, pd.DataFrame], output: OutputSpec, seed: int
+) -> np.ndarray:
+    """Predictions of the tuning rows by a baseline that was fitted to the training rows; boosting stops by tuning."""
+    keep, label = known_labels(part, TRAIN, output.name)
+    train = own[TRAIN][keep], label[keep]
+    if name not in BOOSTED:
+        [model] = make_candidates(name, seed, output.kind, params)
+        fit_candidate(model, *train)
+        return predict_table(model, own[TUNING], output.kind)
+    keep, label = known_labels(part, TUNING, output.name)
+    trials = boosted_trials(name, 1, seed, params.get(name))
+    boosted = fit_boosted(
+        name, train, (own[TUNING][keep], label[keep]), loss_of(output.kind), seed, trials, output.kind
+    )
+    return boosted.predict(own[TUNING])
+
+
+def _fits(data: list[Prepared], options: TuneOptions) -> Iterator[tuple[int, int, Prepared]]:
+    """Number of the part, seed and data of every fit of a trial."""
+    for i, part in enumerate(data):
+        for seed in range(options.seeds):
+            yield i, seed, part
+
+
+def _report_fit(report: Report, scores: list[float], step: int, n_fits: int) -> None:
+    """Report a fit that is done; after the last one there is nothing left to save."""
+    if len(scores) < n_fits and report(float(np.mean(scores)), step):
+        raise Pruned

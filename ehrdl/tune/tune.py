@@ -1,0 +1,150 @@
+"""`ehrdl tune`: search the space of a configuration, and write the configuration with the best values."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from optuna.trial import Trial
+
+from ehrdl.engine import read_json, say, write_json
+from ehrdl.errors import ConfigError
+from ehrdl.experiment import variants
+from ehrdl.training.baseline import FITTED
+from ehrdl.training.config import RunOptions
+from ehrdl.training.fit import check_trainer
+from ehrdl.training.ledger import subjects_digest
+from ehrdl.training.run import FREE, Run
+from ehrdl.training.space import TuneOptions
+from ehrdl.tune import record
+from ehrdl.tune.score import SHOWN, check_metric
+from ehrdl.tune.study import Trials, opened, reason
+from ehrdl.tune.trial import Configure, Data, baseline, check_values, deep
+
+#: What may differ when a study is gone on with.
+_FREE = (*[path for path in FREE if path != ("tune",)], ("tune", "n_trials"), ("tune", "timeout_minutes"))
+_DATA = "data.json"
+
+
+def tune(configure: Configure, options: TuneOptions, name: str | None = None) -> Path:
+    """Try values of a configuration's keys, and keep those with the best score on tuning samples.
+
+    Held-out samples are blinded before the first trial: they have no labels, and no loader finds them.
+
+    Args:
+        configure: makes the objects and the plain form of the configuration, with some values set.
+        options: what is searched, and how.
+        name: of the baseline to tune; by default the deep model.
+
+    Returns:
+        The folder of the study, with `best.yaml`, `trials.csv`, `study.json` and `study.db`.
+
+    Raises:
+        EhrdlError: one line that says what is wrong with the space or the data; nothing is left behind. Or no trial
+            could be completed.
+    """
+    if name is not None and name not in FITTED:
+        raise ConfigError(f"--baseline: {name!r} is not one of {', '.join(FITTED)}")
+    space = options.searched(name)
+    objects, config = configure({})
+    config["tune"] = asdict(options)
+    run = RunOptions(record.folder_name(config, options, name), objects.run.root, objects.run.overwrite)
+    study = Run(run, config | {"study": {"baseline": name}}, _FREE)
+    study.check()
+    for key, values in space.items():
+        for value in values.corners():
+            configure({key: value})  # the parser says what it does not take
+    data = Data(options)
+    prepared, blinded = data.of(objects, config)
+    check_metric(options.metric, prepared.spec.outputs)
+    for key, values in space.items():
+        for value in values.corners():
+            check_values(configure({key: value})[0], prepared, name)
+    facts = {"events": prepared.events.name, "held_out": subjects_digest(prepared.samples, "held_out")}
+    folder = study.folder
+    _check_data(folder, facts, objects.run.overwrite)
+    study.open()
+    write_json(folder / _DATA, facts)
+    epochs = 1 if name else check_trainer(objects.trainer)["max_epochs"] or 1
+    model = name or next(iter(variants(prepared.spec)))
+    try:
+        with (
+            FileLock(folder / ".lock", blocking=False),
+            opened(folder, space, options, epochs * len(blinded) * options.seeds) as trials,
+        ):
+            _search(folder, trials, configure, data, name, lambda: record.write(folder, config, trials, model, facts))
+    except Timeout:
+        raise ConfigError(f"{folder}: another process is tuning this study") from None
+    return folder
+
+
+def _check_data(folder: Path, facts: dict[str, Any], overwrite: bool) -> None:
+    """Refuse to go on with a study of other patients: its trials cannot be compared with new ones."""
+    if (folder / _DATA).is_file() and not overwrite and read_json(folder / _DATA) != facts:
+        raise ConfigError(f"{folder}: the data have changed since; choose another tune.name, or --run.overwrite true")
+
+
+def _search(
+    folder: Path,
+    trials: Trials,
+    configure: Configure,
+    data: Data,
+    name: str | None,
+    write: Callable[[], dict[str, Any]],
+) -> None:
+    """Run trials until there are enough, and write what is known after each."""
+    options, start = trials.options, time.monotonic()
+    if len(trials.done()) >= options.n_trials:
+        n = len(trials.done())
+        say(f"{folder}: already finished, with {n} trials; --n-trials {n + 10} adds ten")
+    while len(trials.done()) < options.n_trials:
+        if options.timeout_minutes and time.monotonic() - start > 60 * options.timeout_minutes:
+            say(f"tune.timeout_minutes: {options.timeout_minutes:g} are over; the same command goes on from here")
+            break
+        trial = trials.next()
+        place = folder / "trials" / str(trial.number)
+        objective = _objective(trials, configure, data, name, place)
+        ended = trials.run(trial, objective)
+        shutil.rmtree(folder / "trials", ignore_errors=True)
+        write()
+        say(record.line(ended, trials))
+    _say_result(folder, trials, write())
+
+
+def _objective(
+    trials: Trials, configure: Configure, data: Data, name: str | None, place: Path
+) -> Callable[[Trial], float]:
+    """What a trial is worth, fitted in the folder `place`."""
+
+    def objective(trial: Trial) -> float:
+        def report(value: float, step: int) -> bool:
+            if step not in reported:  # a trial that is gone on with has reported some already
+                trial.report(value, step)
+                reported.add(step)
+            return trial.should_prune()
+
+        reported = set(trials.study._storage.get_trial(trial._trial_id).intermediate_values)
+        objects, config = configure(trials.values(trial))
+        _, blinded = data.of(objects, config)
+        if name:
+            return baseline(name, objects, blinded, trials.options, report, data.tables)
+        return deep(objects, blinded, trials.options, place, report)
+
+    return objective
+
+
+def _say_result(folder: Path, trials: Trials, chosen: dict[str, Any]) -> None:
+    if not chosen:
+        failed = [reason(trial) for trial in trials.done() if reason(trial)]
+        why = f"the last said: {failed[-1]}" if failed else "none was run"
+        raise ConfigError(f"{folder}: no trial is complete, so there is no best one; {why}")
+    importance = trials.importance()
+    if importance:
+        say("importance: " + ", ".join(f"{key} {share:.0%}" for key, share in importance.items()))
+    say(f"best: trial {chosen['trial']}, {SHOWN[chosen['metric']]} {chosen['value']:.4f} on {chosen['scored_on']}")
+    say(f"next: ehrdl train --config {folder / record.BEST}")

@@ -1,0 +1,385 @@
+"""`ehrdl tune` on a small hospital: what it leaves, that it goes on, what it refuses, and whom it never reads."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+
+from ehrdl.cli import main, train_parser
+from ehrdl.errors import ConfigError
+from ehrdl.training.space import TuneOptions
+from ehrdl.tune import trial as trial_module
+from ehrdl.tune.parts import parts
+from ehrdl.tune.study import opened
+
+LEARNING_RATE = "baseline_params.gradient_boosting.learning_rate"
+
+
+def read(folder, name="study.json"):
+    return json.loads((folder / name).read_text())
+
+
+def best(folder):
+    return yaml.safe_load((folder / "best.yaml").read_text())
+
+
+# ------------------------------------------------------------------------------------------------ what it leaves
+
+
+@pytest.mark.slow
+def test_a_deep_study_leaves_the_best_config_which_trains_and_carries_where_its_values_come_from(
+    tune, trials, config, tmp_path, capsys
+):
+    folder = tune(config, "--n-trials", "3")
+    rows = trials(folder)
+    scores = [float(row["auprc"]) for row in rows]
+    assert [row["trial"] for row in rows] == ["0", "1", "2"] and len(set(scores)) > 1
+    chosen = read(folder)["chosen"]
+    winner = rows[int(np.argmax(scores))]
+    assert (chosen["trial"], chosen["value"]) == (int(winner["trial"]), max(scores))
+    assert chosen["values"]["optim.lr"] == float(winner["optim.lr"])
+    assert (chosen["model"], chosen["scored_on"], chosen["n_trials"]) == ("fused", "tuning", 3)
+    assert not (folder / "trials").exists()
+    said = capsys.readouterr().err
+    assert said.count(" of 3: AUPRC ") == 3 and f"next: ehrdl train --config {folder / 'best.yaml'}" in said
+
+    main(["train", "--config", str(folder / "best.yaml"), "--baselines=[prevalence]"])
+    run = tmp_path / "runs" / "small-tuned"
+    assert yaml.safe_load((run / "config.yaml").read_text())["optim"]["lr"] == chosen["values"]["optim.lr"]
+    assert read(run, "manifest.json")["choices"]["tuned"] == [chosen]
+    # The run of the best values scores on the tuning split what the study said.
+    import pandas as pd
+    from sklearn.metrics import average_precision_score
+
+    table = pd.read_parquet(run / "predictions.parquet")
+    own = table[(table.model == "fused") & (table.split == "tuning") & table.label.notna()]
+    assert average_precision_score(own.label, own.prob) == pytest.approx(chosen["value"])
+
+
+def test_the_header_of_the_best_config_says_how_it_was_chosen(boosted, config):
+    folder = boosted(config)
+    chosen = read(folder)["chosen"]
+    header = [line for line in (folder / "best.yaml").read_text().splitlines() if line.startswith("#")]
+    assert header == [
+        f"# What:     small, with values for gradient_boosting by `ehrdl tune`: trial {chosen['trial']} of 4 "
+        "(4 complete, 0 pruned, 0 failed),",
+        f"#           the best by AUPRC {chosen['value']:.4f} on tuning; no held-out sample was read.",
+        f"# Command:  python train.py --config {folder / 'best.yaml'}",
+    ]
+    assert best(folder)["baseline_params"]["gradient_boosting"] == {
+        key.rpartition(".")[2]: value for key, value in chosen["values"].items()
+    }
+
+
+@pytest.mark.slow
+def test_a_baseline_is_tuned_from_the_deep_models_best_config_and_both_choices_are_kept(boosted, tune, config):
+    deep = tune(config, "--n-trials", "1", "--trainer.max_epochs=1")
+    folder = boosted(best(deep))
+    tuned = best(folder.with_name("small-tuned-tune-gradient_boosting"))
+    assert [one["model"] for one in tuned["tune"]["chosen"]] == ["fused", "gradient_boosting"]
+    assert tuned["optim"]["lr"] == tuned["tune"]["chosen"][0]["values"]["optim.lr"]
+    assert tuned["run"]["name"] == "small-tuned"
+
+
+def test_training_reads_nothing_of_the_search(config, tmp_path):
+    """The same file serves both: the space neither changes a value nor stands in a run's way."""
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    parser = train_parser()
+    objects = parser.instantiate(parser.parse_args(["--config", str(file)]))
+    assert objects.optim.lr == 0.001 and objects.tune.n_trials == 4
+
+
+def test_log_loss_is_made_small(boosted, trials, config):
+    folder = boosted(config, "--tune.metric=log_loss")
+    losses = [float(row["log_loss"]) for row in trials(folder)]
+    assert read(folder)["chosen"]["value"] == min(losses) < max(losses)
+
+
+@pytest.mark.slow
+def test_importance_is_told_where_there_are_ten_trials(boosted, config, capsys):
+    shares = read(boosted(config, "--n-trials", "10"))["importance"]
+    assert shares.keys() == {LEARNING_RATE, "baseline_params.gradient_boosting.max_iter"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert "importance: baseline_params.gradient_boosting." in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ going on
+
+
+@pytest.mark.slow
+def test_a_finished_study_says_so_and_more_trials_go_on_from_it_as_if_it_had_not_stopped(
+    boosted, trials, config, capsys, tmp_path
+):
+    folder = boosted(config)
+    first = trials(folder)
+    boosted(config)
+    assert f"{folder}: already finished, with 4 trials; --n-trials 14 adds ten" in capsys.readouterr().err
+    assert trials(folder) == first
+    boosted(config, "--n-trials", "14")
+    longer = trials(folder)
+    assert len(longer) == 14 and longer[:4] == first
+    config["tune"]["name"] = "at-once"
+    boosted(config, "--n-trials", "14")
+    assert (
+        trials(tmp_path / "runs" / "at-once") == longer
+    )  # beyond the random ones, the sampler's model is the same too
+
+
+def test_a_trial_that_was_under_way_keeps_its_number_and_values(tmp_path):
+    options = TuneOptions(space={"optim.lr": {"low": 0.1, "high": 1.0}}, seed=3)
+    space = options.searched(None)
+    with opened(tmp_path, space, options, 4) as study:
+        study.run(study.next(), lambda trial: 0.5)
+        stopped = study.next()
+    with opened(tmp_path, space, options, 4) as study:
+        again = study.next()
+        assert (again.number, again.params) == (stopped.number, stopped.params)
+        assert len(study.done()) == 1
+
+
+def test_a_trial_that_was_stopped_between_two_values_is_drawn_anew_and_counts_for_nothing(tmp_path):
+    options = TuneOptions(space={"optim.lr": {"low": 0.1, "high": 1.0}, "optim.warmup": {"low": 0.1, "high": 0.5}})
+    space = options.searched(None)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "a", space, options, 4) as study:
+        expected = study.next().params
+    with opened(tmp_path / "b", space, options, 4) as study:
+        study.study.ask().suggest_float("optim.lr", 0.1, 1.0)
+    with opened(tmp_path / "b", space, options, 4) as study:
+        trial = study.next()
+        assert (trial.number, trial.params) == (1, expected)
+        study.run(trial, lambda trial: 0.5)
+        assert [done.number for done in study.done()] == [1]
+
+
+def _killed(argv, line):
+    """Start a study in another process, and kill it as soon as it has printed a line."""
+    code = "import sys; from ehrdl.cli import main; main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *argv], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for text in process.stderr:
+        if line in text:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["fused-seed0: ", "trial 0, ", "trial 1, "])
+def test_a_study_that_is_killed_ends_as_if_undisturbed(tune, trials, config, tmp_path, after):
+    config["trainer"]["max_epochs"] = 3
+    undisturbed = trials(tune(config, "--tune.name=undisturbed", name="undisturbed"))
+    file = tmp_path / "config.yaml"
+    _killed(["tune", "--config", str(file), "--tune.name=killed"], after)
+    folder = tmp_path / "runs" / "killed"
+    with optuna_states(folder) as states:
+        assert len(states) < 4 or optuna.trial.TrialState.RUNNING in states
+    assert trials(tune(config, "--tune.name=killed", name="killed")) == undisturbed
+
+
+class optuna_states:
+    def __init__(self, folder):
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+
+    def __enter__(self):
+        study = optuna.load_study(study_name="ehrdl", storage=self.storage)
+        return [trial.state for trial in study.get_trials()]
+
+    def __exit__(self, *_):
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+
+# ------------------------------------------------------------------------------------------------ pruning
+
+
+def test_the_median_pruner_ends_trials_that_are_behind_after_some_folds(boosted, trials, config):
+    config["tune"] |= {
+        "folds": 3,
+        "space": {"baseline_params.gradient_boosting.learning_rate": {"choices": [1e-9, 0.1]}},
+        "n_trials": 12,
+    }
+    rows = trials(boosted(config))
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    assert pruned and all(row["auprc"] == "" for row in pruned)
+    assert all(row["state"] == "complete" for row in rows[:5])
+
+
+def test_a_fit_ends_in_the_epoch_in_which_its_trial_is_pruned(prepared, config, tmp_path, hospital):
+    config["trainer"] |= {"max_epochs": 4}
+    objects = _objects(config, tmp_path)
+    told = []
+
+    def report(value, step):
+        told.append((step, value))
+        return step == 1
+
+    options = TuneOptions(metric="auroc")
+    with pytest.raises(trial_module.Pruned):
+        trial_module.deep(objects, parts(prepared, None, 0), options, tmp_path / "trial", report)
+    assert [step for step, _ in told] == [0, 1]
+    assert all(0 <= value <= 1 for _, value in told)
+
+
+def test_folds_and_seeds_report_the_mean_of_what_is_done(prepared, config, tmp_path):
+    objects = _objects(config, tmp_path)
+    told = []
+
+    def report(value, step):
+        told.append(step)
+        return False
+
+    value = trial_module.deep(objects, parts(prepared, 2, 0), TuneOptions(folds=2), tmp_path / "trial", report)
+    assert told == [0, 1, 2]  # the first epoch and the end of fold 1, the first epoch of fold 2
+    assert 0 < value < 1
+
+
+def _objects(config, tmp_path):
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump(config))
+    parser = train_parser()
+    return parser.instantiate(parser.parse_args(["--config", str(file)]))
+
+
+# ------------------------------------------------------------------------------------------------ held-out patients
+
+
+def test_blinded_data_have_no_held_out_samples_and_no_labels_of_them(prepared):
+    held_out = prepared.rows("held_out")
+    for folds in (None, 3):
+        for part in parts(prepared, folds, 0):
+            assert len(part.rows("held_out")) == 0
+            assert not np.isin(held_out, np.r_[part.rows("train"), part.rows("tuning")]).any()
+            assert np.isnan(part.dataset.label[held_out]).all()
+            assert part.samples.label_readmission.iloc[held_out].isna().all()
+    assert not np.isnan(prepared.dataset.label[held_out]).any()
+
+
+def test_folds_tune_every_subject_once_and_share_out_the_events(prepared):
+    found = parts(prepared, 4, 0)
+    tuned = [set(part.samples.subject_id.iloc[part.rows("tuning")]) for part in found]
+    everyone = set(prepared.samples.subject_id[prepared.samples.split != "held_out"])
+    assert set.union(*tuned) == everyone and sum(map(len, tuned)) == len(everyone)
+    with_event = set(prepared.samples.subject_id[prepared.samples.label_readmission == 1])
+    counts = [len(fold & with_event) for fold in tuned]
+    assert max(counts) - min(counts) <= 1
+    for part, fold in zip(found, tuned, strict=True):
+        assert not fold & set(part.samples.subject_id.iloc[part.rows("train")])
+
+
+@pytest.mark.parametrize("model", ["fused", "gradient_boosting"])
+def test_other_held_out_outcomes_change_nothing(tune, trials, config, monkeypatch, tmp_path, model):
+    argv = ["--n-trials", "2"] + (["--baseline", model] if model != "fused" else [])
+    tune(config, *argv, "--tune.name=as-they-are")
+    original = trial_module.prepare
+
+    def changed(data, task):
+        prepared, result = original(data, task)
+        rows = prepared.rows("held_out")
+        samples = prepared.samples.copy()
+        samples.loc[samples.index[rows], "label_readmission"] = 1 - samples.label_readmission.iloc[rows]
+        dataset = prepared.dataset
+        dataset.label = dataset.label.copy()
+        dataset.label[rows] = 1 - dataset.label[rows]
+        return dataclasses.replace(prepared, samples=samples), result
+
+    monkeypatch.setattr(trial_module, "prepare", changed)
+    tune(config, *argv, "--tune.name=changed")
+    runs = tmp_path / "runs"
+    assert trials(runs / "as-they-are") == trials(runs / "changed")
+    assert read(runs / "as-they-are")["chosen"] == read(runs / "changed")["chosen"]
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("space", "line"),
+    [
+        ({"optim.lrr": {"low": 0.1, "high": 1.0}}, "tune.space: optim.lrr: there is no optim.lrr; beside it are lr, "),
+        ({"optim.lr": {"choices": [0.1, "fast"]}}, "tune.space: optim.lr: expected float, got 'fast'"),
+        ({"optim.lr": {"low": -1.0, "high": 1.0}}, "optim.lr: -1.0 is not above 0"),
+        (
+            {"model.init_args.series.init_args.hidden": {"choices": [4, "big"]}},
+            "tune.space: model.init_args.series.init_args.hidden: expected int, got 'big'",
+        ),
+        (
+            {"model.init_args.note.init_args.heads": {"low": 2, "high": 5}},
+            "NoteTransformer: heads 5 does not divide the 16 states of a token",
+        ),
+        ({"trainer.max_epoch": {"low": 1, "high": 2}}, "trainer.max_epoch: not an argument of pytorch_lightning.Train"),
+        ({"seeds": {"choices": [[0], [1]]}}, "tune.space: seeds: seeds decides the question that is asked"),
+        ({}, "tune.space: has nothing to search for the deep model; give it keys such as optim.lr"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_before_the_first_trial(refusal, config, tmp_path, space, line):
+    config["tune"]["space"] = space
+    assert refusal(config).startswith(line)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "max_iterr",
+            3,
+            "baseline_params.gradient_boosting.max_iterr: there is no such parameter; HistGradientBoosting",
+        ),
+        (
+            "learning_rate",
+            -1,
+            "baseline_params.gradient_boosting: The 'learning_rate' parameter of HistGradientBoosting",
+        ),
+    ],
+)
+def test_a_parameter_that_a_baseline_does_not_take_is_refused(refusal, config, tmp_path, key, value, line):
+    config["tune"]["space"] = {f"baseline_params.gradient_boosting.{key}": {"choices": [value]}}
+    assert refusal(config, "--baseline", "gradient_boosting").startswith(line)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_baseline_that_does_not_exist_is_refused(refusal, config):
+    assert refusal(config, "--baseline", "magic").startswith("tune.space: has nothing to search for magic; give")
+
+
+def test_a_study_of_another_space_or_configuration_is_refused(boosted, refusal, config, capsys):
+    folder = boosted(config)
+    before = (folder / "study.db").read_bytes()
+    line = refusal(config, "--baseline", "gradient_boosting", "--tune.metric=auroc")
+    assert line == (
+        f"{folder}: was made with another config (tune.metric was 'auprc', is 'auroc'); choose another run.name, or "
+        "--run.overwrite true"
+    )
+    config["tune"]["space"][LEARNING_RATE] = {"low": 0.05, "high": 0.3, "log": True}
+    assert f"(tune.space.{LEARNING_RATE}.low was 0.01, is 0.05)" in refusal(config, "--baseline", "gradient_boosting")
+    assert (folder / "study.db").read_bytes() == before
+
+
+def test_a_study_whose_every_trial_fails_says_why(prepared, refusal, config):
+    config["tune"]["space"] = {"optim.lr": {"choices": [1e30, 1e31]}}
+    said = refusal(config, "--n-trials", "1")
+    assert "no trial is complete, so there is no best one; the last said: the auprc is nan: the fit diverged" in said
+
+
+def test_tuning_without_optuna_says_how_to_get_it(refusal, config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert refusal(config) == "ehrdl tune needs optuna: pip install 'ehrdl[tune]'"
+
+
+def test_log_loss_of_a_number_is_refused():
+    from ehrdl.schema import OutputSpec
+    from ehrdl.tune.score import check_metric
+
+    with pytest.raises(ConfigError, match="log_loss, but days is a number; use auprc, which takes its R2"):
+        check_metric("log_loss", [OutputSpec("days", "regression")])
