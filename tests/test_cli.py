@@ -228,7 +228,7 @@ TASKS = ", ".join(
         "ehrdl.tasks.stay.LengthOfStay",
     ]
 )
-NETWORKS = "ehrdl.models.multimodal.MultimodalModel"
+NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.multimodal.MultimodalModel"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ NETWORKS = "ehrdl.models.multimodal.MultimodalModel"
             "ehrdl.models.series.GRU",
             "is no Encoder (module 'ehrdl.models.series' has no attribute 'GRU'); ther",
         ),
-        (SERIES, "ehrdl.models.fusion.GatedFusion", "is no Encoder; there are ehrdl.models.note.NoteTransformer, "),
+        (SERIES, "ehrdl.models.fusion.GatedFusion", "is no Encoder; there are ehrdl.models.channels.C"),
     ],
 )
 def test_class_that_does_not_exist_or_is_of_another_kind_is_named_with_those_that_are(
