@@ -73,11 +73,13 @@ class WordEvidence(nn.Module):
         share = ((age - low) / (high - low)).clamp(0, 1)
         curve = self.fade(kind)
         before, after = curve.gather(1, (at - 1).unsqueeze(1)), curve.gather(1, at.unsqueeze(1))
-        return torch.lerp(before, after, share.unsqueeze(1)).squeeze(1).sigmoid()
+        loudness: Tensor = torch.lerp(before, after, share.unsqueeze(1)).squeeze(1).sigmoid()
+        return loudness
 
     def penalty(self) -> Tensor:
         """The ridge penalty, a scalar."""
-        return self.ridge / 2 * self.weight.weight.square().sum()
+        penalty: Tensor = self.ridge / 2 * self.weight.weight.square().sum()
+        return penalty
 
 
 def hashed_phrases(tokens: Tensor, valid: Tensor, longest: int, buckets: int) -> Tensor:
