@@ -52,7 +52,7 @@ class WordEvidence(nn.Module):
         # An embedding, so that AdamW does not decay it as well. Row 0 is for what is no phrase.
         self.weight = nn.Embedding(buckets + 1, len(spec.outputs), _weight=torch.zeros(buckets + 1, len(spec.outputs)))
         fade = torch.tensor(_FIRST_FADE).repeat(max(len(spec.note_kinds), 1), 1)
-        self.fade = nn.Embedding(*fade.shape, _weight=fade)
+        self.fade = nn.Embedding(fade.shape[0], fade.shape[1], _weight=fade)
         self.register_buffer("knots", torch.tensor(_KNOTS_HOURS).log1p(), persistent=False)
         self.knots: Tensor
 
@@ -62,7 +62,7 @@ class WordEvidence(nn.Module):
         said = (self.weight(phrases) * (phrases > 0).unsqueeze(-1)).sum(dim=1)  # (C, K)
         loudness = self.loudness(batch.kind[batch.link_chunk], -batch.link_hours)
         links = said[batch.link_chunk] * loudness.unsqueeze(1)
-        added = links.new_zeros(batch.batch_size + 1, links.shape[1]).index_add(0, batch.link_sample, links)
+        added: Tensor = links.new_zeros(batch.batch_size + 1, links.shape[1]).index_add(0, batch.link_sample, links)
         return added[:-1]
 
     def loudness(self, kind: Tensor, age_hours: Tensor) -> Tensor:
