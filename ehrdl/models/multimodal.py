@@ -15,6 +15,7 @@ from ehrdl.models.head import LinearHead, MlpHead, masked_loss
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.static import StaticMlp
+from ehrdl.models.words import WordEvidence
 
 
 class MultimodalModel(nn.Module, Network):
@@ -35,6 +36,8 @@ class MultimodalModel(nn.Module, Network):
         fusion: makes the fusion, given the widths of the encoders.
         head: makes the head, given the width of the fusion; not called where the fusion reads logits.
         auxiliary_weight: weight in the training loss of each modality's linear head by itself.
+        words: makes a linear model over the words of the notes, such as `WordEvidence`, whose logits are added and
+            whose penalty is part of the training loss; null = none. Not built where the notes are not read.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class MultimodalModel(nn.Module, Network):
         fusion: Callable[[DataSpec, list[int]], Fusion] = GatedFusion,
         head: Callable[[DataSpec, int], Head] = MlpHead,
         auxiliary_weight: float = 0.3,
+        words: Callable[[DataSpec], WordEvidence] | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -57,6 +61,7 @@ class MultimodalModel(nn.Module, Network):
         _require_steps(self.fusion, self.encoders[:-1])
         self.head: Any = None if self.fusion.reads == "logits" else head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
+        self.words: Any = words(spec) if words is not None and "note" in spec.modalities else None
         self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
         self._started: list[nn.Module] = []
 
@@ -67,7 +72,10 @@ class MultimodalModel(nn.Module, Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self.logits(*self._read(batch))
+        return self._with_words(self.logits(*self._read(batch)), batch)
+
+    def _with_words(self, logits: Tensor, batch: Batch) -> Tensor:
+        return logits if self.words is None else logits + self.words(batch)
 
     def logits(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
         """Logits (B, K) of the modalities' features; an absent modality adds nothing of its own.
@@ -135,7 +143,10 @@ class MultimodalModel(nn.Module, Network):
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the logits, and of each modality's linear head where it is present."""
         features, present, steps = self._read(batch)
-        loss = masked_loss(self.logits(features, present, steps), batch.label, self.spec)
+        logits = self._with_words(self.logits(features, present, steps), batch)
+        loss = masked_loss(logits, batch.label, self.spec)
+        if self.words is not None:
+            loss = loss + self.words.penalty()
         for head, feature, has in zip(self.alone, features, present, strict=True):
             label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
             loss = loss + self.auxiliary_weight * masked_loss(head(feature), label, self.spec) / len(features)

@@ -1,0 +1,75 @@
+"""Word evidence: which phrases count, once a chunk, less with age, and beside the encoders of a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+
+from ehrdl.errors import ConfigError
+from ehrdl.models.multimodal import MultimodalModel
+from ehrdl.models.words import WordEvidence, hashed_phrases
+
+
+def test_a_phrase_is_counted_once_a_chunk_and_padding_never() -> None:
+    tokens = torch.tensor([[5, 6, 5, 6, 0, 0], [7, 0, 0, 0, 0, 0]])
+    valid = torch.tensor([[True] * 4 + [False] * 2, [True] + [False] * 5])
+    phrases = hashed_phrases(tokens, valid, 2, 10**6)
+    # 5, 6, "5 6" and "6 5"; then 7 alone
+    assert (phrases > 0).sum(dim=1).tolist() == [4, 1]
+    assert len(phrases.unique()) == 6
+
+
+def test_the_order_of_two_words_makes_another_phrase() -> None:
+    valid = torch.ones(2, 2, dtype=torch.bool)
+    phrases = hashed_phrases(torch.tensor([[5, 6], [6, 5]]), valid, 2, 10**6)
+    assert len(set(phrases[0].tolist()) & set(phrases[1].tolist())) == 2  # the two words, not the pairs
+
+
+def test_an_old_note_counts_less_than_a_new_one(spec) -> None:
+    words = WordEvidence(spec)
+    loud = words.loudness(torch.zeros(4, dtype=torch.long), torch.tensor([0.0, 24.0, 48.0, 1e4]))
+    assert loud.tolist() == pytest.approx([0.982, 0.982, 0.5, 0.047], abs=1e-3)
+
+
+def test_a_sample_without_a_note_gets_no_word_evidence(spec, random_batch) -> None:
+    batch = random_batch(10)
+    words = WordEvidence(spec)
+    torch.nn.init.constant_(words.weight.weight, 1.0)
+    added = words(batch)
+    has_note = torch.zeros(batch.batch_size + 1, dtype=torch.bool)
+    has_note[batch.link_sample] = True
+    assert added.shape == (batch.batch_size, len(spec.outputs))
+    assert ((added != 0).any(dim=1) == has_note[:-1]).all()
+
+
+def test_words_are_added_to_the_logits_and_fitted_with_them(spec, random_batch) -> None:
+    batch = random_batch(10)
+    model = MultimodalModel(spec, words=functools.partial(WordEvidence, penalty=2.0)).eval()
+    before = model(batch)
+    assert model.words.penalty() == 0
+    torch.nn.init.constant_(model.words.weight.weight, 0.1)
+    torch.testing.assert_close(model(batch), before + model.words(batch))
+    n_weights = model.words.weight.weight.numel()
+    torch.testing.assert_close(model.words.penalty(), torch.tensor(n_weights * 0.01))
+    model.loss(batch).backward()
+    assert model.words.weight.weight.grad.abs().sum() > 0
+    assert model.words.fade.weight.grad.abs().sum() > 0
+
+
+def test_words_are_left_out_where_no_notes_are_read(spec) -> None:
+    assert MultimodalModel(spec.only("series"), words=WordEvidence).words is None
+    assert MultimodalModel(spec).words is None
+
+
+@pytest.mark.parametrize(("option", "value"), [("phrase", 0), ("buckets", 1), ("penalty", -1.0)])
+def test_an_option_that_cannot_be_is_named(spec, option, value) -> None:
+    with pytest.raises(ConfigError, match=f"WordEvidence: {option} {value}"):
+        WordEvidence(spec, **{option: value})
+
+
+def test_words_without_notes_are_refused(spec) -> None:
+    with pytest.raises(ConfigError, match="no notes"):
+        WordEvidence(dataclasses.replace(spec, vocab_size=0))
