@@ -28,8 +28,8 @@ class ChannelTransformer(nn.Module, Encoder):
 
     Sources: the channel as the token, and attention between channels: Liu et al., iTransformer, ICLR 2024,
     arXiv:2310.06625, and the attention over event types of DuETT, Labach et al. 2023, arXiv:2304.13017; several
-    resolutions side by side: Zhang et al., Warpformer, KDD 2023, arXiv:2306.09368. Attention over time is left out:
-    on 6,400 stays it cost more than it gave.
+    resolutions side by side: Zhang et al., Warpformer, KDD 2023, arXiv:2306.09368. Attention over time is left out
+    for its cost on a CPU; what it would give was not measured.
 
     Args:
         spec: the data.

@@ -33,8 +33,8 @@ class Scale(nn.Module):
 class ChannelDropout(nn.Module):
     """Hides whole channels of a sample in training, as if they had never been measured; at prediction all are seen.
 
-    Which channels a ward measures says much of the patient, and more of the ward: a model that must do without some
-    leans on each less. Dropping single observations would hide little, as their neighbours tell them.
+    A model that must do without some channels leans on each less. Dropping single observations would hide little, as
+    their neighbours tell them.
 
     Args:
         name: of the encoder, for errors.
