@@ -10,7 +10,8 @@ no alarm at all is 0 and the best alarms are 1:  sum of alarm (u1 - u0)  over  s
 harm. The label turns 1 six hours before the onset, so the onset is read off the labels.
 
 Source: Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology
-Challenge 2019", Critical Care Medicine 48(2), 210-217, its figure of the utility and the section on scoring.
+Challenge 2019", Critical Care Medicine 48(2), 210-217, its figure of the utility and the section on scoring; checked
+against the example in the challenge's own scorer (github.com/physionetchallenges/evaluation-2019).
 """
 
 from __future__ import annotations

@@ -127,3 +127,12 @@ def test_a_model_whose_best_is_to_be_silent_has_a_utility_of_0():
     silent = table.assign(prob=1 - table.label)
     found = by_utility(silent[silent.model == "series_only"], "held_out", 20, 0)["series_only"]
     assert found["thresholds"] == [None, None] and found["value"] == 0 and found["alarms"] == 0
+
+
+def test_the_example_of_the_challenges_own_scorer_gives_its_figure():
+    """Labels 0 0 0 0 1 1 and alarms 0 0 1 1 1 1 are worth 3.388888888888889 (physionetchallenges/evaluation-2019).
+
+    Without an alarm the patient is worth -2/9: the label turns in hour 4, so hour 5 is the first that is missed.
+    """
+    gain = alarm_gain(np.zeros(6, np.int64), np.arange(6.0), np.array([0, 0, 0, 0, 1, 1.0]))
+    assert gain[2:].sum() - 2 / 9 == pytest.approx(3.388888888888889)
