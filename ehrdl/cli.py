@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,10 +130,8 @@ def tune(argv: list[str], prog: str) -> None:
         n_trials, baseline = config.pop("n_trials"), config.pop("baseline")
         options = objects.tune if n_trials is None else replace(objects.tune, n_trials=n_trials)
         options.searched(baseline)  # what is wrong with the space is said before anything is imported
-        try:
-            import optuna  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("ehrdl tune needs optuna: pip install 'ehrdl[tune]'") from None
+        if find_spec("optuna") is None:
+            raise MissingExtraError("ehrdl tune needs optuna: pip install 'ehrdl[tune]'")
         from ehrdl.tune.tune import tune
 
         again = train_parser(prog)

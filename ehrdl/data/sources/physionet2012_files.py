@@ -1,14 +1,8 @@
-"""The files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and the outcomes beside them.
-
-An archive is read as a stream: its thousands of small files are never written to disk.
-"""
+"""The files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and the outcomes beside them."""
 
 from __future__ import annotations
 
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from ehrdl.data.sources.archive import content, members
 from ehrdl.engine import digest, fingerprint
 from ehrdl.errors import SchemaError
 
@@ -163,30 +158,11 @@ def _records(path: Path) -> Iterator[_Record]:
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):
             if file.stem.isdecimal():
-                yield _Record(path, file.name, file.read_bytes())
+                yield _Record(path, file.name, content(file))
         return
-    members = _zipped(path) if path.suffix == ".zip" else _tarred(path)
-    try:
-        for name, body in members:
-            if name.endswith(".txt") and Path(name).stem.isdecimal():
-                yield _Record(path, name, body)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise SchemaError(f"{path}: is damaged, or no archive ({reason}); get the file again") from None
-
-
-def _tarred(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isfile() and (file := archive.extractfile(member)):
-                yield member.name, file.read()
-
-
-def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                yield member.filename, archive.read(member)
+    for name, body in members(path):
+        if name.endswith(".txt") and Path(name).stem.isdecimal():
+            yield _Record(path, name, body)
 
 
 def _parse(records: Sequence[_Record]) -> Lines:

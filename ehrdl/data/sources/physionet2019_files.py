@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from ehrdl.data.sources.archive import content, members
 from ehrdl.errors import SchemaError
 
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -138,32 +136,10 @@ def read_rows(place: Place) -> Iterator[Rows]:
 
 
 def _records(place: Place) -> Iterator[tuple[str, bytes]]:
-    members: Iterator[tuple[str, bytes]]
-    if place.path.is_dir():
-        members = ((file.name, file.read_bytes()) for file in place.files())
-    else:
-        members = _zipped(place.path) if place.path.suffix == ".zip" else _tarred(place.path)
-    try:
-        for name, body in members:
-            if name.endswith(".psv") and not Path(name).name.startswith("."):
-                yield Path(name).name, body
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise SchemaError(f"{place.path}: is damaged, or no archive ({reason}); get the file again") from None
-
-
-def _tarred(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isfile() and (file := archive.extractfile(member)):
-                yield member.name, file.read()
-
-
-def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                yield member.filename, archive.read(member)
+    found = ((file.name, content(file)) for file in place.files()) if place.path.is_dir() else members(place.path)
+    for name, body in found:
+        if name.endswith(".psv") and not Path(name).name.startswith("."):
+            yield Path(name).name, body
 
 
 def _parse(place: Place, records: list[tuple[str, bytes]]) -> Rows:

@@ -1,0 +1,50 @@
+"""The small files of an archive, read as a stream: thousands of them are never written to disk."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ehrdl.errors import SchemaError
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file of a tar (compressed or not) or zip archive, in its order.
+
+    Raises:
+        SchemaError: the archive is damaged, or is none.
+    """
+    try:
+        yield from _zipped(path) if path.suffix == ".zip" else _tarred(path)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise SchemaError(f"{path}: is damaged, or no archive ({reason}); get the file again") from None
+
+
+def content(file: Path) -> bytes:
+    """All bytes of an unpacked file.
+
+    Raises:
+        SchemaError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SchemaError(f"{file}: cannot be read ({error.strerror}); get the file again") from None
+
+
+def _tarred(path: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if member.isfile() and (file := archive.extractfile(member)):
+                yield member.name, file.read()
+
+
+def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir():
+                yield member.filename, archive.read(member)
