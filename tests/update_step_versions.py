@@ -10,12 +10,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).resolve().with_name("step_versions.json")
 _MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
 _MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/meds_*.py"))
-_PHYSIONET2012 = sorted(
-    path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/physionet2012_*.py")
-)
+_ARCHIVE = {"physionet2012": ["ehrdl/data/sources/archive.py"], "physionet2019": ["ehrdl/data/sources/archive.py"]}
 _OPEN = {
     name: [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(f"ehrdl/data/sources/{name}_*.py"))]
-    for name in ("diabetes130", "physionet2019")
+    + _ARCHIVE.get(name, [])
+    for name in ("diabetes130", "physionet2012", "physionet2019")
 }
 _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
@@ -33,7 +32,6 @@ STEPS = {
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
-    "physionet2012": {path: [] for path in ("ehrdl/data/sources/physionet2012.py", *_PHYSIONET2012)},
     **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
 }

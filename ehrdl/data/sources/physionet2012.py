@@ -52,7 +52,7 @@ class Physionet2012(Source):
             unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
     """
 
-    VERSION = 2
+    VERSION = 3
     concepts = "physionet2012.csv"
 
     def __init__(self, root: str) -> None:

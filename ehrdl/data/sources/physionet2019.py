@@ -44,7 +44,7 @@ class Physionet2019(Source):
             .zip), or one such archive. Files without SepsisLabel can be scored, not learned from.
     """
 
-    VERSION = 2
+    VERSION = 3
     concepts = "physionet2019.csv"
 
     def __init__(self, root: str) -> None:
