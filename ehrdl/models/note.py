@@ -18,6 +18,7 @@ from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.note_pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
 from ehrdl.models.packing import DEVICE_RUN_COST, RUN_COST, equal_groups, length_groups, pack_tokens, round_up
+from ehrdl.models.stay import Stay
 from ehrdl.models.steps import lay_out
 
 
@@ -96,7 +97,7 @@ class NoteTransformer(nn.Module, Encoder):
         else:
             backbone.require_division(states, heads)
             self.token_pool = TokenPool(states, width, heads, dropout)
-        self.link_pool = LinkPool(width)
+        self.link_pool = LinkPool(width, Stay(spec))
         # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
         n_kinds = len(spec.note_kinds)
         self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
@@ -125,7 +126,7 @@ class NoteTransformer(nn.Module, Encoder):
         return Steps(features, present, states, hours, valid)
 
     def attention(self, batch: Batch) -> Tensor:
-        """How much each sample reads each of its chunks: a weight a link (E,), which sum to 1 over a sample's links."""
+        """How much each sample reads each of its chunks: a weight a link (E,); a sample's sum to less than 1."""
         _, weight = self.link_pool.weigh(self.chunks(batch), batch)
         return weight
 

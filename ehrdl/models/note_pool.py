@@ -6,9 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch
+from ehrdl.models.stay import Stay
 
 #: Vectors that `summarize` makes of a chunk.
 SUMMARIES = 3
+#: Scores with which attention starts, of a note of an hour ago that is of an earlier stay, and of this one; that of
+#: nothing is 0. With a score that falls as log(1 + hours), this stay's note of twelve hours ago has a weight of 0.97,
+#: and an earlier stay's of three weeks ago, alone, one of 0.01.
+_EARLIER, _OWN = 2.0, 6.0
 
 
 class Phrases(nn.Module):
@@ -75,15 +80,22 @@ def summarize(states: Tensor, valid: Tensor) -> Tensor:
 class LinkPool(nn.Module):
     """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age.
 
-    It starts by reading recent notes most, with a weight that falls as 1 / (1 + hours), and learns from there: notes of
-    many stays would else drown this stay's before anything is learned.
+    Attention may also look at nothing: where only notes of earlier stays are left, they do not speak as loudly as this
+    stay's would. It starts by reading this stay's notes almost alone, and earlier ones the less the older they
+    are, and learns from there: notes of many stays would else drown this stay's before anything is learned.
+
+    Args:
+        width: D.
+        stay: tells which links are of the sample's own stay.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, stay: Stay) -> None:
         super().__init__()
+        self.stay = stay
         self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
         self.score = nn.Linear(width, 1)
         self.recency = nn.Parameter(torch.ones(1))
+        self.earlier, self.own = nn.Parameter(torch.tensor([_EARLIER])), nn.Parameter(torch.tensor([_OWN]))
 
     def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a link, and whether there is a link (B,)."""
@@ -95,19 +107,20 @@ class LinkPool(nn.Module):
         return pooled[:-1], present[:-1]
 
     def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Each link's vector (E, D), which knows the note's age, and its weight (E,), which sum to 1 over a sample."""
+        """Each link's vector (E, D), which knows the note's age, and its weight (E,); a sample's sum to less than 1."""
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
-        score = self.score(links.tanh()).float() - self.recency * age
-        return links, scatter_softmax(score.squeeze(1), batch.link_sample, batch.batch_size + 1)
+        start = torch.where(self.stay.links(batch), self.own, self.earlier)
+        score = self.score(links.tanh()).float().squeeze(1) + start - self.recency * age.squeeze(1)
+        return links, softmax_or_nothing(score, batch.link_sample, batch.batch_size + 1)
 
 
-def scatter_softmax(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """Softmax of `score` (E,) among the entries of the same `row` (E,).
+def softmax_or_nothing(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
+    """Softmax of `score` (E,) among the entries of the same `row` (E,) and a score of 0, whose weight goes to nothing.
 
-    >>> scatter_softmax(torch.tensor([0.0, 0.0, 1000.0]), torch.tensor([0, 0, 1]), 2)
-    tensor([0.5000, 0.5000, 1.0000])
+    >>> softmax_or_nothing(torch.tensor([0.0, 0.0, 1000.0, -1000.0]), torch.tensor([0, 0, 1, 2]), 3)
+    tensor([0.3333, 0.3333, 1.0000, 0.0000])
     """
-    highest = score.new_zeros(n_rows).scatter_reduce(0, row, score.detach(), "amax", include_self=False)
+    highest = score.new_zeros(n_rows).scatter_reduce(0, row, score.detach(), "amax")  # and at least 0
     weight = (score - highest[row]).exp()
-    return weight / score.new_zeros(n_rows).index_add(0, row, weight)[row]
+    return weight / (-highest).exp().index_add(0, row, weight)[row]

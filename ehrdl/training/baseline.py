@@ -6,6 +6,7 @@ for.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -62,6 +63,10 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
 
 #: Baselines that are fitted to a table.
 FITTED = (*BASELINES, *BOOSTED)
+#: Predictions (rows,) for the rows of a table.
+Predictor = Callable[[pd.DataFrame], np.ndarray]
+#: Held-out samples whose table is in memory at a time: the training one must be, the held-out one need not.
+_ROWS_A_BLOCK = 50_000
 #: Parameters of baselines by name, as `baseline_params` of a configuration has them.
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -127,21 +132,39 @@ def _fit_classical(
         return []
     prepared = _thinned(prepared, boosting.samples_per_subject, seed)
     rich = any(name in BOOSTED for name in names)
-    tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING, HELD_OUT)}
+    tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING)}
     plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
     (folder / "models").mkdir(exist_ok=True)
-    outputs = prepared.spec.outputs
-    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    parts = []
+    models: dict[str, list[Predictor]] = {}
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
-            if name in BOOSTED:
-                found = [_boosted(name, output, prepared, tables, folder, seed, boosting, params) for output in outputs]
-            else:
-                found = [_one(name, output, prepared, plain, folder, seed, params) for output in outputs]
-            prob = np.stack(found, axis=1)
-            parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
-    return parts
+            for output in prepared.spec.outputs:
+                if name in BOOSTED:
+                    model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
+                else:
+                    model = _one(name, output, prepared, plain, folder, seed, params)
+                models.setdefault(name, []).append(model)
+    found = [_predict_all(models, tables[TUNING])]
+    held_out = prepared.rows(HELD_OUT)
+    for start in range(0, len(held_out), _ROWS_A_BLOCK):
+        table = tabulate(prepared.dataset, held_out[start : start + _ROWS_A_BLOCK], rich)
+        found.append(_predict_all(models, table))
+    rows = np.concatenate([prepared.rows(TUNING), held_out])
+    return [
+        prediction_rows(
+            prepared.samples, prepared.spec.outputs, name, seed, rows, np.concatenate([block[name] for block in found])
+        )
+        for name in names
+    ]
+
+
+def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Predictions (rows, K) of every model for the rows of a table."""
+    plain = without_rich(table)
+    return {
+        name: np.stack([model(table if name in BOOSTED else plain) for model in of_outputs], axis=1)
+        for name, of_outputs in models.items()
+    }
 
 
 def _thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
@@ -164,8 +187,8 @@ def _one(
     folder: Path,
     seed: int,
     params: Params,
-) -> np.ndarray:
-    """Fit the candidates of one baseline for one output, keep the best on the tuning split, and predict.
+) -> Predictor:
+    """Fit the candidates of one baseline for one output, and keep the best on the tuning split.
 
     The best has the lowest log loss, or the lowest squared error for a regression output.
     """
@@ -181,7 +204,7 @@ def _one(
             best, best_loss = candidate, loss
     assert best is not None
     save(best, folder / "models" / f"{name}-{output.name}.skops")
-    return predict(best, pd.concat([tables[TUNING], tables[HELD_OUT]], ignore_index=True), output.kind)
+    return functools.partial(predict, best, kind=output.kind)
 
 
 def _boosted(
@@ -193,8 +216,8 @@ def _boosted(
     seed: int,
     boosting: Boosting,
     params: Params,
-) -> np.ndarray:
-    """Fit the trials of one boosted model for one output, keep the best on the tuning split, and predict."""
+) -> Predictor:
+    """Fit the trials of one boosted model for one output, and keep the best on the tuning split."""
     known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
     given = boosted_trials(name, boosting.trials, seed, params.get(name))
     train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
@@ -204,8 +227,7 @@ def _boosted(
             name, train, tuning, loss_of(output.kind), seed, given, output.kind, lambda: bar.advance(job)
         )
     save_boosted(model, folder / "models", output.name)
-    loaded = load_boosted(folder / "models", name, output.name)  # what the run says is what its files say
-    return np.concatenate([loaded.predict(tables[split]) for split in (TUNING, HELD_OUT)])
+    return load_boosted(folder / "models", name, output.name).predict  # what the run says is what its files say
 
 
 def loss_of(kind: str) -> Callable[[Any, Any], float]:

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.note import NoteTransformer
-from ehrdl.models.note_pool import LinkPool, scatter_softmax
+from ehrdl.models.note_pool import LinkPool, softmax_or_nothing
+from ehrdl.models.stay import Stay
 
 NOTES = [[([2, 7, 8, 3], -1.0), ([2, 9, 3], -30.0)], [], [([2, 5, 5, 5, 6, 3], -2.0)]]
 FACTS = [[], [], []]
@@ -19,29 +21,52 @@ def encoder(spec):
     return NoteTransformer(spec, width=16, heads=2).eval()
 
 
-def test_scatter_softmax_matches_one_worked_out_by_hand():
-    score = torch.tensor([0.0, 5.0, 0.6931472, -1.0])  # row 1 holds e^0 = 1 and e^ln 2 = 2
-    weight = scatter_softmax(score, torch.tensor([1, 0, 1, 2]), n_rows=4)
-    assert weight.tolist() == pytest.approx([1 / 3, 1.0, 2 / 3, 1.0])
+def test_softmax_or_nothing_matches_one_worked_out_by_hand():
+    score = torch.tensor([0.0, 5.0, 0.6931472, -1.0])  # row 1 holds e^0 = 1 and e^ln 2 = 2, beside 1 for nothing
+    weight = softmax_or_nothing(score, torch.tensor([1, 0, 1, 2]), n_rows=4)
+    by_hand = [1 / 4, math.exp(5) / (1 + math.exp(5)), 2 / 4, math.exp(-1) / (1 + math.exp(-1))]
+    assert weight.tolist() == pytest.approx(by_hand)
 
 
-def test_scatter_softmax_stays_finite_for_extreme_scores():
-    weight = scatter_softmax(torch.tensor([1e4, -1e4, 1e4, -1e4]), torch.tensor([0, 0, 0, 1]), n_rows=2)
-    assert weight.tolist() == [0.5, 0.0, 0.5, 1.0]
+def test_softmax_or_nothing_stays_finite_for_extreme_scores():
+    weight = softmax_or_nothing(torch.tensor([1e4, -1e4, 1e4, -1e4]), torch.tensor([0, 0, 0, 1]), n_rows=2)
+    assert weight.tolist() == [0.5, 0.0, 0.5, 0.0]
 
 
-def test_links_are_pooled_into_their_samples_and_fillers_dropped(make_batch):
+def test_links_are_pooled_into_their_samples_and_fillers_dropped(spec, make_batch):
     batch = make_batch(FACTS, NOTES)
-    pool = LinkPool(4)
-    for parameter in [*pool.score.parameters(), *pool.age.parameters()]:
-        torch.nn.init.zeros_(parameter)  # what is said is unseen: only the start, 1 / (1 + hours), weighs
+    pool = _start(spec)
     chunks = torch.randn(batch.tokens.shape[0], 4)
     pooled, present = pool(chunks, batch)
     assert present.tolist() == [True, False, True]
-    by_hand = (chunks[0] / 2 + chunks[1] / 31) / (1 / 2 + 1 / 31)  # notes of 1 and 30 hours ago
-    assert torch.allclose(pooled[0], by_hand, atol=1e-6)
+    of = math.exp(6)  # all are of this stay: no static feature says otherwise
+    first, second = of / 2, of / 31  # notes of 1 and 30 hours ago
+    assert torch.allclose(pooled[0], (chunks[0] * first + chunks[1] * second) / (1 + first + second), atol=1e-6)
     assert pooled[1].tolist() == [0.0] * 4
-    assert torch.allclose(pooled[2], chunks[2])
+    assert torch.allclose(pooled[2], chunks[2] * (of / 3) / (1 + of / 3))
+
+
+def test_notes_of_earlier_stays_alone_say_little(spec, make_batch):
+    """Admitted three days ago: a note of 50 hours ago is this stay's, as is the day's that was dated before it."""
+    spec = replace(spec, statics=("age", "log_days_since_admission"))
+    notes = [[([2, 7, 3], -50.0)], [([2, 7, 3], -95.0)], [([2, 7, 3], -97.0)], [([2, 7, 3], -50.0), ([2, 9, 3], -97.0)]]
+    batch = make_batch([[], [], [], []], notes)
+    static = torch.tensor([[60.0, math.log1p(3.0)]] * 4)
+    _, weight = _start(spec).weigh(torch.zeros(batch.tokens.shape[0], 4), replace(batch, static=static))
+    own, old = math.exp(6), math.exp(2)
+    assert weight[0].item() == pytest.approx(own / 51 / (1 + own / 51), rel=1e-4)
+    assert weight[1].item() == pytest.approx(own / 96 / (1 + own / 96), rel=1e-4)
+    assert weight[2].item() == pytest.approx(old / 98 / (1 + old / 98), rel=1e-4)
+    both = weight[batch.link_sample == 3]
+    assert sorted(both.tolist())[0] == pytest.approx(old / 98 / (1 + own / 51 + old / 98), rel=1e-4)
+
+
+def _start(spec):
+    """A pool to which what is said is unseen: only what it starts with weighs."""
+    pool = LinkPool(4, Stay(spec))
+    for parameter in [*pool.score.parameters(), *pool.age.parameters()]:
+        torch.nn.init.zeros_(parameter)
+    return pool
 
 
 def test_sample_without_note_is_zero_and_absent(encoder, make_batch):
@@ -163,14 +188,14 @@ def test_data_without_notes_are_refused(spec):
         NoteTransformer(replace(spec, vocab_size=0))
 
 
-def test_attention_over_a_samples_chunks_sums_to_one(spec, random_batch):
+def test_attention_over_a_samples_chunks_sums_to_less_than_one(spec, random_batch):
     torch.manual_seed(0)
     encoder, batch = NoteTransformer(spec, width=16, heads=2).eval(), random_batch(10)
     weight = encoder.attention(batch)
     assert weight.shape == batch.link_chunk.shape and (weight > 0).all()
     total = torch.zeros(11).index_add(0, batch.link_sample, weight)
     has_note = torch.zeros(11, dtype=torch.bool).index_fill(0, batch.link_sample, True)
-    assert torch.allclose(total, has_note.float(), atol=1e-5)
+    assert (total[has_note] < 1).all() and (total[~has_note] == 0).all()
 
 
 def test_the_kind_of_a_note_counts_from_nothing_on_and_is_learned(spec, make_batch):

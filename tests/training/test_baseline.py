@@ -16,6 +16,7 @@ from ehrdl.experiment import BASELINES as DEFAULT
 from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, predict
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.training import baseline
 from ehrdl.training.baseline import _thinned, check_baselines, fit_baselines, load, save
 
 pytestmark = pytest.mark.slow  # every baseline is fitted
@@ -61,6 +62,14 @@ def fitted(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("baselines")
     parts = fit_baselines(list(BASELINES), prepared, folder, seed=0)
     return folder, dict(zip(BASELINES, parts, strict=True))
+
+
+def test_predictions_made_in_blocks_are_those_of_one_table(prepared, fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(baseline, "_ROWS_A_BLOCK", 13)
+    (part,) = fit_baselines(["logistic_regression"], prepared, tmp_path, seed=0)
+    whole = fitted[1]["logistic_regression"]
+    assert part.sample_id.tolist() == whole.sample_id.tolist()
+    np.testing.assert_allclose(part.prob, whole.prob, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", BASELINES)
