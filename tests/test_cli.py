@@ -228,7 +228,7 @@ TASKS = ", ".join(
         "ehrdl.tasks.stay.LengthOfStay",
     ]
 )
-NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.multimodal.MultimodalModel"
+NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.ensemble.Ensemble, ehrdl.models.multimodal.MultimodalModel"
 
 
 @pytest.mark.parametrize(
