@@ -107,7 +107,7 @@ def test_no_column_of_the_outcomes_changes_what_a_sample_sees(ours, tmp_path, da
     """Other scores, stays of any length, however short on paper, and other deaths: the labels alone change."""
     theirs, views = seen(
         tmp_path / "ends",
-        outcome=lambda number: (30, 20, days + 9 * (number % 2), 5 if number % 2 else -1, number % 3 != 0),
+        outcome=lambda number: (30, 20, days + 9 * (number % 3), 5 if number % 2 else -1, number % 3 != 0),
     )
     assert (theirs.samples.label_mortality == 1 - ours[0].samples.label_mortality).all()
     assert [output.name for output in theirs.spec.outputs] == ["mortality"]

@@ -32,6 +32,8 @@ CAVEATS = (
 
 
 _LEFT, _DAY_SECONDS = "length_of_stay", 86_400
+#: A source dates an end that it does not know right behind its window (PhysioNet 2012): that is no length of a stay.
+_LEAST_DAYS = 1 / 24
 _AUXILIARY = re.compile(rf"death_[1-9]\d{{0,3}}d|death_known|{_LEFT}")
 
 
@@ -57,8 +59,8 @@ class Mortality(Task):
             first_only: only the first ICU stay of a hospital stay.
             auxiliary: what deep models learn beside the outcome and nobody predicts: `death_30d`, death within so many
                 days after the prediction time, in hospital or later; `death_known`, at any time that the data know of;
-                `length_of_stay`, log(1 + days that are left in hospital). Who has no date of death counts as a
-                survivor, so the days should not go beyond the follow-up of the data.
+                `length_of_stay`, log(1 + days that are left in hospital), unknown below an hour. Who has no date of
+                death counts as a survivor, so the days should not go beyond the follow-up of the data.
 
         Raises:
             ConfigError: a value that cannot be.
@@ -145,7 +147,7 @@ def _auxiliary(name: str, index: pd.DataFrame) -> pd.Series:
     """The label of an auxiliary output, NaN where the end of the stay is not in the data."""
     if name == _LEFT:
         days: pd.Series = (index["hospital_end"] - index["prediction_time"]).dt.total_seconds() / _DAY_SECONDS
-        return days.clip(lower=0).map(math.log1p)
+        return days.where(days > _LEAST_DAYS).map(math.log1p)
     death = index[["deathtime", "death"]].min(axis=1).fillna(index["hospital_end"].where(index["died"]))
     within = death.notna()
     if name != "death_known":

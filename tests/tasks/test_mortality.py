@@ -126,6 +126,14 @@ def test_a_death_on_the_last_moment_of_the_days_counts_as_within(hospital, days)
     assert (samples.label_death_4d.item(), samples[f"label_death_{days}d"].item()) == (0, 1)
 
 
+def test_an_end_right_behind_the_prediction_time_is_no_length_of_stay(hospital):
+    hospital.stay(ADMIT, "2150-06-03 10:01").stay("2150-07-01 10:00", "2150-07-03 12:00")
+    for encounter, admit in ((100, ADMIT), (101, "2150-07-01 10:00")):
+        hospital.event(1, admit, "ICU_IN//MICU", encounter)
+    found = deaths(hospital, auxiliary=["length_of_stay"]).samples.label_length_of_stay
+    assert found.isna().tolist() == [True, False] and found[1] == pytest.approx(math.log(1 + 2 / 24))
+
+
 @pytest.mark.parametrize("names", [["sofa"], ["death_0d"], ["death_30d", "death_30d"]])
 def test_an_auxiliary_output_that_cannot_be_is_refused(names):
     with pytest.raises(ConfigError, match=rf"task\.auxiliary: '{names[0]}' "):
