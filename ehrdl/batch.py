@@ -35,6 +35,16 @@ class ChannelSpec:
 
 
 @dataclass(frozen=True)
+class AuxiliarySpec:
+    """An output that a network learns beside those that it predicts, with its scale as `DataSpec` has them."""
+
+    output: OutputSpec
+    prevalence: float
+    label_mean: float
+    label_std: float
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """All that a model must know of the data: sizes, scalers, vocabulary, outputs. Plain values only.
 
@@ -50,6 +60,8 @@ class DataSpec:
             networks predict (label - mean) / std. May be empty where every output is binary.
         note_kinds: what `Batch.kind` counts: the types of notes, such as `discharge//AD`, with the section where notes
             are split; the first is `other`. Empty = kinds are unknown, as in runs of before there were any.
+        auxiliary: outputs that are learned and not predicted: behind `outputs` in `Batch.label`, and nowhere else.
+        weights: of each output in the loss; empty = 1 each.
     """
 
     modalities: tuple[str, ...]
@@ -66,6 +78,8 @@ class DataSpec:
     label_mean: tuple[float, ...] = ()
     label_std: tuple[float, ...] = ()
     note_kinds: tuple[str, ...] = ()
+    auxiliary: tuple[AuxiliarySpec, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a regression output without its scale."""
@@ -82,6 +96,21 @@ class DataSpec:
         """The same data, read through fewer modalities."""
         return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
 
+    def trained(self, weight: float = 1.0) -> DataSpec:
+        """What a network is built for: the auxiliary outputs are its last ones, each of this weight in the loss."""
+        if not self.auxiliary:
+            return self
+        n_outputs, more = len(self.outputs), self.auxiliary
+        return replace(
+            self,
+            outputs=self.outputs + tuple(a.output for a in more),
+            prevalence=self.prevalence + tuple(a.prevalence for a in more),
+            label_mean=(self.label_mean or (0.0,) * n_outputs) + tuple(a.label_mean for a in more),
+            label_std=(self.label_std or (1.0,) * n_outputs) + tuple(a.label_std for a in more),
+            auxiliary=(),
+            weights=(1.0,) * n_outputs + (weight,) * len(more),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
         plain: dict[str, Any] = _plain(asdict(self))
@@ -93,6 +122,9 @@ class DataSpec:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         values["channels"] = tuple(ChannelSpec(**c) for c in values["channels"])
         values["outputs"] = tuple(OutputSpec(**o) for o in values["outputs"])
+        values["auxiliary"] = tuple(
+            AuxiliarySpec(**a | {"output": OutputSpec(**a["output"])}) for a in values.get("auxiliary", ())
+        )
         return cls(**values)
 
 
@@ -121,7 +153,7 @@ class Batch:
         link_chunk: (E,) int64, which chunk …
         link_sample: (E,) int64, … is read by which sample; B for the filler chunks, so pool into B + 1 rows.
         link_hours: (E,) float32, how old that note is [h], negative = before the prediction time.
-        label: (B, K) float32, NaN = unknown.
+        label: (B, K) float32, NaN = unknown; with A auxiliary outputs (B, K + A), theirs last.
     """
 
     row: Any

@@ -226,7 +226,7 @@ def prepare(
 def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
     """Make the network once, so that a size that cannot be is said before the run folder is opened."""
     try:
-        return model(spec)
+        return model(spec.trained())
     except EhrdlError:
         raise
     except Exception as error:  # whatever torch says of an impossible size

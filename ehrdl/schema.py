@@ -151,6 +151,8 @@ class TaskResult:
         outputs: what is predicted.
         hidden_codes: prefixes of codes that define the outcome; masked when samples are loaded.
         notes: counts that the report prints beside the flow chart (JSON-able).
+        auxiliary: outputs that deep models learn beside `outputs` and that nobody predicts. Their columns `label_NAME`
+            stand behind those of `outputs`, in this order.
     """
 
     samples: pd.DataFrame
@@ -158,6 +160,7 @@ class TaskResult:
     outputs: list[OutputSpec]
     hidden_codes: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+    auxiliary: list[OutputSpec] = field(default_factory=list)
 
 
 def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:

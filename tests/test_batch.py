@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from ehrdl.batch import Batch, ChannelSpec, DataSpec
-from ehrdl.schema import OutputSpec
+from ehrdl.batch import AuxiliarySpec, Batch, ChannelSpec, DataSpec
+from ehrdl.schema import REGRESSION, OutputSpec
 
 SPEC = DataSpec(
     modalities=("note", "series"),
@@ -152,3 +152,21 @@ def test_a_regression_output_keeps_its_kind_unit_and_scale():
     assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     with pytest.raises(ValueError, match="label_mean and label_std need a value for each of the 2 outputs"):
         replace(SPEC, outputs=outputs)
+
+
+DAYS = AuxiliarySpec(OutputSpec("days", REGRESSION, "d"), 0.5, 3.0, 2.0)
+
+
+def test_a_network_is_built_for_the_outputs_and_behind_them_the_auxiliary_ones():
+    trained = replace(SPEC, auxiliary=(DAYS,)).trained(0.3)
+    assert [output.name for output in trained.outputs] == ["death", "readmission", "days"]
+    assert (trained.prevalence, trained.label_mean, trained.label_std) == ((0.05, 0.12, 0.5), (0, 0, 3), (1, 1, 2))
+    assert trained.weights == (1.0, 1.0, 0.3) and trained.auxiliary == () and trained.regression == (2,)
+    assert SPEC.trained(0.3) is SPEC
+
+
+def test_a_spec_with_auxiliary_outputs_survives_json_and_one_of_before_is_read():
+    spec = replace(SPEC, auxiliary=(DAYS,))
+    assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    old = {name: value for name, value in SPEC.to_dict().items() if name not in ("auxiliary", "weights")}
+    assert DataSpec.from_dict(old) == SPEC

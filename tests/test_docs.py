@@ -58,5 +58,5 @@ def test_every_option_of_the_pretraining_is_listed_with_its_default() -> None:
 def test_the_reading_of_physionet_2012_is_told_with_the_counts_that_the_tests_of_the_real_data_have() -> None:
     docs = (Path(__file__).parents[1] / "docs" / "open_data.md").read_text(encoding="utf-8")
     tests = Path(__file__).with_name("test_physionet2012.py").read_text(encoding="utf-8").replace("_", "")
-    for number in ("4,505", "4,003", "7,705", "308"):
+    for number in ("4,505", "4,003", "7,705", "308", "2,990"):
         assert f"| {number} |" in docs and f"== {number.replace(',', '')}" in tests

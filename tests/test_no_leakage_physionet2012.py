@@ -20,6 +20,7 @@ from ehrdl.tasks.mortality import Mortality
 RECORDS = range(1000, 1060)
 VARIABLES = {"HR": 85, "Temp": 37, "GCS": 12, "Weight": 80}
 WINDOW = Window(series_hours=48)
+AUXILIARY = ["death_30d", "death_known", "length_of_stay"]
 
 
 def measured(number):
@@ -40,7 +41,7 @@ def measured(number):
     return first + [f"{m // 60:02}:{m % 60:02},{n},{v}" for m, n, v in zip(minutes, names, values, strict=True)]
 
 
-def seen(root, added=(), outcome=lambda number: (5, 5, 9, -1, number % 3 == 0)):
+def seen(root, added=(), outcome=lambda number: (5, 5, 3 + number % 7, number % 50 - 10, number % 3 == 0)):
     """What each sample sees of the records with some lines more; outcomes are SAPS-I, SOFA, days, survival, death."""
     root.mkdir()
     with tarfile.open(root / "set-a.tar", "w") as packed:
@@ -54,7 +55,7 @@ def seen(root, added=(), outcome=lambda number: (5, 5, 9, -1, number % 3 == 0)):
     (root / "Outcomes-a.txt").write_text("\n".join([header, *rows]) + "\n")
     config = DataConfig(Physionet2012(str(root)), prepare=Prepare(cache=str(root / "cache"), n_shards=1), window=WINDOW)
     events = read_events(config)
-    prepared = prepare(config, events, find_samples(events, Mortality()))
+    prepared = prepare(config, events, find_samples(events, Mortality(auxiliary=AUXILIARY)))
     return prepared, [sight(prepared, row) for row in range(len(prepared.samples))]
 
 
@@ -104,6 +105,13 @@ def test_the_same_at_48_hours_is_seen(ours, tmp_path):
 @pytest.mark.parametrize("days", [0, 2, 3, 300, -1])
 def test_no_column_of_the_outcomes_changes_what_a_sample_sees(ours, tmp_path, days):
     """Other scores, stays of any length, however short on paper, and other deaths: the labels alone change."""
-    theirs, views = seen(tmp_path / "ends", outcome=lambda number: (30, 20, days, 1, number % 3 != 0))
+    theirs, views = seen(
+        tmp_path / "ends",
+        outcome=lambda number: (30, 20, days + 9 * (number % 3), 5 if number % 2 else -1, number % 3 != 0),
+    )
     assert (theirs.samples.label_mortality == 1 - ours[0].samples.label_mortality).all()
+    assert [output.name for output in theirs.spec.outputs] == ["mortality"]
+    assert [extra.output.name for extra in theirs.spec.auxiliary] == AUXILIARY
+    for name in AUXILIARY:
+        assert not theirs.samples[f"label_{name}"].equals(ours[0].samples[f"label_{name}"])
     assert views == ours[1]

@@ -66,6 +66,7 @@ def test_the_traps_are_counted_as_they_are_known(stays):
     assert sum(sum(table["converted"].values()) for table in both) == 13
     assert sum(sum(table["missing"].values()) for table in both) == 4505
     assert sum(table["ages_at_the_cap"] for table in both) == 308
+    assert sum(table["deaths_at_any_time"] for table in both) == 2990
 
 
 def test_the_store_leaves_out_what_the_source_counted(stays):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ehrdl.batch import DataSpec
+from ehrdl.batch import AuxiliarySpec, DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data import store, vocab
@@ -90,6 +91,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     if line := describe_split(split_facts):
         say(line)
     _require_classes(samples, result.outputs)
+    _require_classes(samples, result.auxiliary, (TRAIN,))
     series = open_series(data, events, known)
     train_subjects = np.unique(samples.subject_id[samples.split == TRAIN])
     static = static_features(samples, subject_facts(events), series)
@@ -154,9 +156,9 @@ def _may_share(base: str, prefix: str) -> bool:
     return stem.startswith(prefix) or prefix.startswith(stem)
 
 
-def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec]) -> None:
+def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: Sequence[str] = SPLITS) -> None:
     """Refuse a split in which an output has one class only, or one value only for a regression output."""
-    for split in SPLITS:
+    for split in splits:
         part = samples[samples.split == split]
         for output in outputs:
             label = part[f"label_{output.name}"].dropna()
@@ -221,6 +223,9 @@ def _spec(
         label_mean=label_mean,
         label_std=label_std,
         note_kinds=frame.kinds if frame else (),
+        auxiliary=tuple(
+            AuxiliarySpec(output, *_scale(train[f"label_{output.name}"], output.kind)) for output in result.auxiliary
+        ),
     )
 
 

@@ -41,17 +41,19 @@ def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> 
     Args:
         logits: (B, K).
         label: (B, K) float on the labels' own scale, NaN = unknown.
-        spec: kinds of the outputs, and their scale; None = all are binary.
+        spec: kinds of the outputs, their scale and their weights in the average; None = all are binary and count alike.
     """
-    if spec is None or not spec.regression:
+    if spec is None or not (spec.regression or spec.weights):
         return masked_bce(logits, label)
     logits = logits.float()
-    known = ~label.isnan()
-    target = ((label - label.new_tensor(spec.label_mean)) / label.new_tensor(spec.label_std)).nan_to_num(0.0)
+    known = (~label.isnan()) * logits.new_tensor(spec.weights or 1.0)
+    target = label.nan_to_num(0.0)
+    if spec.regression:
+        target = ((label - label.new_tensor(spec.label_mean)) / label.new_tensor(spec.label_std)).nan_to_num(0.0)
     numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
     cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
     loss = torch.where(numeric, (logits - target) ** 2 / 2, cross_entropy)
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    return (loss * known).sum() / known.sum().clamp(min=1e-6)
 
 
 def predicted(logits: Tensor, spec: DataSpec) -> Tensor:

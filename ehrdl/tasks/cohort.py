@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -59,19 +60,23 @@ def still_there(
     return flow.keep(index, alive, "alive", f"no death by {t0}")
 
 
-def to_samples(index: pd.DataFrame, outputs: str | Sequence[str]) -> pd.DataFrame:
+def to_samples(
+    index: pd.DataFrame, outputs: str | Sequence[str], auxiliary: Mapping[str, pd.Series] = MappingProxyType({})
+) -> pd.DataFrame:
     """SAMPLES of index stays, without their split.
 
     Args:
         index: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language, care_unit
             (null = no ICU), and any further group_ columns.
         outputs: what is predicted. Several of them have the columns label_NAME and status_NAME in `index`.
+        auxiliary: labels of what is learned beside that, by name; rows as in `index`.
     """
     named = (
         {outputs: ("label", "status")}
         if isinstance(outputs, str)
         else {name: (f"label_{name}", f"status_{name}") for name in outputs}
     )
+    index = index.assign(**{f"label_{name}": label for name, label in auxiliary.items()})
     index = index.sort_values(_ORDER, ignore_index=True)
     bands = pd.cut(index["age"], [*_AGE_BANDS, np.inf], right=False, labels=list(_AGE_BANDS.values()))
     samples = pd.DataFrame(
@@ -79,6 +84,7 @@ def to_samples(index: pd.DataFrame, outputs: str | Sequence[str]) -> pd.DataFram
             "sample_id": np.arange(len(index), dtype=np.int64),
             **{name: index[name] for name in ("subject_id", "encounter_id", "prediction_time")},
             **{f"label_{name}": index[label].astype(np.float32) for name, (label, _) in named.items()},
+            **{f"label_{name}": index[f"label_{name}"].astype(np.float32) for name in auxiliary},
             **{f"status_{name}": index[status] for name, (_, status) in named.items()},
             "group_sex": index["sex"],
             "group_age_band": bands.astype("str"),

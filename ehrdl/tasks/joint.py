@@ -69,12 +69,14 @@ class Joint(Task):
         steps = [replace(step, task=name) for name, part in zip(names, results, strict=True) for step in part.flow]
         steps.append(_last_step(samples))
         notes = _notes(names, results, len(samples), shared)
-        return TaskResult(samples, steps, outputs, tuple(hidden), notes)
+        auxiliary = [output for result in results for output in result.auxiliary]
+        samples = _ordered(samples, [*outputs, *auxiliary])
+        return TaskResult(samples, steps, outputs, tuple(hidden), notes, auxiliary)
 
     def _outputs(self, results: list[TaskResult]) -> list[OutputSpec]:
         owner: dict[str, Task] = {}
         for task, result in zip(self.tasks, results, strict=True):
-            for output in result.outputs:
+            for output in [*result.outputs, *result.auxiliary]:
                 if output.name in owner:
                     raise ConfigError(
                         f"task.tasks: {owner[output.name].name} and {task.name} both have an output "
@@ -113,20 +115,20 @@ def _join(names: list[str], results: list[TaskResult]) -> tuple[pd.DataFrame, in
             both[mine] = both[mine].where(both[mine].notna(), both.pop(column))
         joined = both
     shared = int(joined[[_has(name) for name in names]].notna().all(axis=1).sum())
-    return _ordered(joined.drop(columns=[_has(name) for name in names])), shared
+    return joined.drop(columns=[_has(name) for name in names]), shared
 
 
 def _has(name: str) -> str:
     return f"is of {name}"
 
 
-def _ordered(joined: pd.DataFrame) -> pd.DataFrame:
+def _ordered(joined: pd.DataFrame, outputs: list[OutputSpec]) -> pd.DataFrame:
     """Sorted and numbered, with the labels in the order of the outputs and a status for what was not asked."""
     joined = joined.sort_values(_KEY, ignore_index=True)
     joined.insert(0, "sample_id", np.arange(len(joined), dtype=np.int64))
     for column in joined.filter(like="status_"):
         joined[column] = joined[column].astype(object).where(joined[column].notna(), _NOT_ASKED)
-    labels = [column for column in joined if str(column).startswith("label_")]
+    labels = [f"label_{output.name}" for output in outputs]
     rest = [column for column in joined if column not in labels]
     return joined[[*rest[:4], *labels, *rest[4:]]]
 

@@ -1,14 +1,21 @@
-"""Mortality: does a patient in intensive care die in hospital, as seen after the first 24 or 48 hours there?"""
+"""Mortality: does a patient in intensive care die in hospital, as seen after the first 24 or 48 hours there?
+
+What else is known of the outcome can be learned beside it: one death in hospital is one bit, while the day of a later
+death and the length of the stay say how ill those were who left alive (multitask learning: Caruana, Machine Learning 28
+(1997) 41; on ICU series Harutyunyan et al., Scientific Data 6 (2019) 96).
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import DEATH, OutputSpec, TaskResult
+from ehrdl.schema import DEATH, REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, still_there, to_samples
 from ehrdl.tasks.episodes import read_icu_stays, read_stays, read_subjects
@@ -24,6 +31,12 @@ CAVEATS = (
 )
 
 
+_LEFT, _DAY_SECONDS = "length_of_stay", 86_400
+#: A source dates an end that it does not know right behind its window (PhysioNet 2012): that is no length of a stay.
+_LEAST_DAYS = 1 / 24
+_AUXILIARY = re.compile(rf"death_[1-9]\d{{0,3}}d|death_known|{_LEFT}")
+
+
 class Mortality(Task):
     """Death in hospital, from what was known `hours` after the start of an ICU stay."""
 
@@ -31,13 +44,23 @@ class Mortality(Task):
     #: The best that was found published on PhysioNet/CinC 2012 is 0.88 (MTM, 2025).
     too_good = 0.93
 
-    def __init__(self, hours: float = 48, min_age: int = 18, first_only: bool = True) -> None:
+    def __init__(
+        self,
+        hours: float = 48,
+        min_age: int = 18,
+        first_only: bool = True,
+        auxiliary: list[str] = [],  # noqa: B006 - never changed, and a list is what YAML gives
+    ) -> None:
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
             hours: prediction time after the start of the ICU stay [h], above 0, at most 720.
             min_age: youngest age at admission [years]; 0 = everyone, unknown ages too.
             first_only: only the first ICU stay of a hospital stay.
+            auxiliary: what deep models learn beside the outcome and nobody predicts: `death_30d`, death within so many
+                days after the prediction time, in hospital or later; `death_known`, at any time that the data know of;
+                `length_of_stay`, log(1 + days that are left in hospital), unknown below an hour. Who has no date of
+                death counts as a survivor, so the days should not go beyond the follow-up of the data.
 
         Raises:
             ConfigError: a value that cannot be.
@@ -45,7 +68,14 @@ class Mortality(Task):
         if not 0 < hours <= 720:
             raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
         check_age(min_age)
-        self.hours, self.min_age, self.first_only = hours, min_age, first_only
+        for name in auxiliary:
+            if not _AUXILIARY.fullmatch(name):
+                raise ConfigError(
+                    f"task.auxiliary: {name!r} is not one of death_30d (or other days), death_known, {_LEFT}"
+                )
+            if auxiliary.count(name) > 1:
+                raise ConfigError(f"task.auxiliary: {name!r} stands {auxiliary.count(name)} times; once is enough")
+        self.hours, self.min_age, self.first_only, self.auxiliary = hours, min_age, first_only, list(auxiliary)
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who is alive in the ICU at the prediction time, and whether they leave the hospital alive.
@@ -74,11 +104,14 @@ class Mortality(Task):
         if index.empty:
             raise SchemaError(f"task.mortality: no stay is left: {flow}")
         index = _with_outcome(index)
-        samples = to_samples(index, self.name)
+        samples = to_samples(index, self.name, {name: _auxiliary(name, index) for name in self.auxiliary})
         unknown = [name for name in samples.filter(like="group_") if samples[name].isna().all()]
         hidden = ("DISCHARGE//", "ICU_OUT//", DEATH)
+        auxiliary = [
+            OutputSpec(name, REGRESSION, "log(1 + d)") if name == _LEFT else OutputSpec(name) for name in self.auxiliary
+        ]
         return TaskResult(
-            samples.drop(columns=unknown), flow.steps, [OutputSpec(self.name)], hidden, self._notes(index)
+            samples.drop(columns=unknown), flow.steps, [OutputSpec(self.name)], hidden, self._notes(index), auxiliary
         )
 
     def _timed(self, stays: pd.DataFrame) -> pd.DataFrame:
@@ -108,3 +141,16 @@ def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
     known = index["died"] | index["hospital_end"].notna()
     status = np.select([~known, index["died"]], ["censored", "positive"], "negative").astype(object)
     return index.assign(status=status, label=index["died"].astype(np.float32).where(known))
+
+
+def _auxiliary(name: str, index: pd.DataFrame) -> pd.Series:
+    """The label of an auxiliary output, NaN where the end of the stay is not in the data."""
+    if name == _LEFT:
+        days: pd.Series = (index["hospital_end"] - index["prediction_time"]).dt.total_seconds() / _DAY_SECONDS
+        return days.where(days > _LEAST_DAYS).map(math.log1p)
+    death = index[["deathtime", "death"]].min(axis=1).fillna(index["hospital_end"].where(index["died"]))
+    within = death.notna()
+    if name != "death_known":
+        days_after = float(name.removeprefix("death_").removesuffix("d"))
+        within &= death <= index["prediction_time"] + pd.Timedelta(days=days_after)
+    return within.astype(np.float32).where(index["label"].notna())

@@ -30,7 +30,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     """A fitted deep model, in evaluation mode.
 
     Args:
-        path: its checkpoint; it holds the spec that the network was built for.
+        path: its checkpoint; it holds the spec of the data.
         make: makes the network, as in the run.
 
     Raises:
@@ -43,7 +43,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     except Exception as error:  # a damaged file raises whatever its bytes lead the reader to
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"{path}: is no checkpoint of this version of ehrdl ({reason})") from None
-    model = LitClassifier(make(spec), spec, optim)
+    model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

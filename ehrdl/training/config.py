@@ -43,6 +43,8 @@ class Optim:
         ema_decay: of the average, a step; shortened while the run is young.
         patience: epochs without a better tuning score before `best_tuning` stops.
         pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.
+        auxiliary_weight: weight in the loss of each output that the task names as auxiliary: learned, never predicted.
+            A predicted output has 1.
         pretrain_epochs: passes over the training subjects' notes in which the note encoder learns to guess hidden
             words, before any label is seen; 0 = none.
         pretrain_lr: peak learning rate of these passes.
@@ -58,6 +60,7 @@ class Optim:
     ema_decay: float = 0.99
     patience: int = 3
     pretrained_lr_factor: float = 0.05
+    auxiliary_weight: float = 0.3
     pretrain_epochs: int = 0
     pretrain_lr: float = 3e-3
     stages: Literal[1, 2] = 1
@@ -68,6 +71,10 @@ class Optim:
         for name in ("lr", "pretrain_lr"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"optim.{name}: {getattr(self, name)} is not above 0")
+        if self.auxiliary_weight <= 0:
+            raise ConfigError(
+                f"optim.auxiliary_weight: {self.auxiliary_weight} is not above 0; name no outputs instead"
+            )
         if self.pretrain_epochs < 0:
             raise ConfigError(f"optim.pretrain_epochs: {self.pretrain_epochs} is below 0")
         if not 0 <= self.warmup < 1:

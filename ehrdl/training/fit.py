@@ -138,7 +138,7 @@ def fit(
     final.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         pl.seed_everything(seed, workers=True, verbose=False)
-        model = LitClassifier(make(spec), spec, optim)
+        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
         if final.is_file():
             model.load_state_dict(torch.load(final, weights_only=True, map_location="cpu")["state_dict"])
             return model

@@ -40,8 +40,8 @@ class LitClassifier(pl.LightningModule):
     else `tuning/score`, the mean over outputs of the AUPRC, or of R2 for a regression output. Both are 1 at best.
 
     Args:
-        network: Batch -> logits (B, K).
-        spec: the data that the network was built for.
+        network: Batch -> logits (B, K), built for `spec.trained()`: those of auxiliary outputs come last.
+        spec: the data; K counts its `outputs` alone.
         optim: how it is optimised.
     """
 
@@ -52,7 +52,7 @@ class LitClassifier(pl.LightningModule):
         self.network: Any = network
         self.spec, self.optim = spec, optim
         if getattr(network, "spec", None) is None:
-            network.spec = spec
+            network.spec = spec.trained(optim.auxiliary_weight)
         self.monitor = "tuning/score" if spec.regression else "tuning/auprc"
         scores: dict[str, Any] = {}
         for output in spec.outputs:
@@ -68,7 +68,7 @@ class LitClassifier(pl.LightningModule):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
         logits: Tensor = self.network(batch)
-        return logits
+        return logits[:, : len(self.spec.outputs)]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Training loss of a batch."""
@@ -87,8 +87,9 @@ class LitClassifier(pl.LightningModule):
             loss: Tensor = self.network.loss(batch)
         else:
             logits = self(batch)
-            loss = masked_loss(logits, batch.label, self.spec)
-            self._update(logits, batch.label)
+            label = batch.label[:, : len(self.spec.outputs)]
+            loss = masked_loss(logits, label, self.spec)
+            self._update(logits, label)
         self.log(f"{stage}/loss", loss, batch_size=batch.batch_size, on_epoch=True, on_step=False, prog_bar=True)
         return loss
 

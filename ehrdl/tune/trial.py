@@ -106,7 +106,7 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
         watch = Watch(report, outputs, options.metric, scores, epochs)
         model = fit(objects.model, module, specs[first], objects.optim, trainer, place, first, seed, (), start, [watch])
         rows, prob = predict(model, module.val_dataloader(), trainer)
-        scores.append(score(part.dataset.label[rows], prob, outputs, options.metric))
+        scores.append(score(part.dataset.label[rows, : len(outputs)], prob, outputs, options.metric))
         _report_fit(report, scores, len(scores) * epochs - 1, len(data) * options.seeds)
     return float(np.mean(scores))
 
@@ -136,7 +136,7 @@ def baseline(
         columns = []
         for output in part.spec.outputs:
             columns.append(_fit_table(name, objects.baseline_params, part, own, output, seed))
-        label = part.dataset.label[part.rows(TUNING)]
+        label = part.dataset.label[part.rows(TUNING), : len(part.spec.outputs)]
         scores.append(score(label, np.stack(columns, axis=1), part.spec.outputs, options.metric))
         _report_fit(report, scores, len(scores) - 1, len(data) * options.seeds)
     return float(np.mean(scores))

@@ -80,6 +80,16 @@ def test_loss_of_numbers_without_any_known_label_is_zero_and_still_has_a_graph(m
     assert loss.item() == 0 and logits.grad is not None and logits.grad.abs().sum() == 0
 
 
+def test_an_output_of_less_weight_counts_less_in_the_average(spec, mixed):
+    logits = torch.tensor([[0.0, 1.5], [2.0, -1.0]])
+    numbers = torch.tensor([[1.0, 5.0], [NAN, 4.0]])
+    by_hand = (math.log(2) + 0.25 * ((1.5 - 0.5) ** 2 / 2 + (-1.0) ** 2 / 2)) / 1.5
+    assert masked_loss(logits, numbers, replace(mixed, weights=(1.0, 0.25))).item() == pytest.approx(by_hand, rel=1e-6)
+    labels = torch.tensor([[1.0, 1.0], [NAN, 0.0]])
+    by_hand = (math.log(2) + 0.25 * (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(-1.0)))) / 1.5
+    assert masked_loss(logits, labels, replace(spec, weights=(1.0, 0.25))).item() == pytest.approx(by_hand, rel=1e-6)
+
+
 def test_loss_of_binary_outputs_is_the_cross_entropy_to_the_last_bit(spec):
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(64, 2, generator=draw)

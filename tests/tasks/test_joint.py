@@ -8,6 +8,7 @@ from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import SAMPLES, check
 from ehrdl.tasks.diagnosis import HeartFailure
 from ehrdl.tasks.joint import Joint
+from ehrdl.tasks.mortality import Mortality
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.tasks.stay import LengthOfStay
 
@@ -108,3 +109,22 @@ def test_each_output_keeps_the_ceiling_of_its_task(hospital):
     with pytest.raises(ConfigError, match="no stay and prediction time in common"):  # who has left is not predicted
         hospital.labelled(task)
     assert task.ceiling("readmission") == 0.85 and task.ceiling("length_of_stay") is None
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_auxiliary_labels_stand_behind_those_of_all_outputs(two, turned):
+    two.event(1, "2150-06-01 10:00", "ICU_IN//MICU", 101)
+    tasks = [Mortality(hours=24, auxiliary=["death_30d"]), LengthOfStay(**STAY)]
+    result = two.labelled(Joint(tasks[::-1] if turned else tasks))
+    outputs = [output.name for output in result.outputs]
+    assert sorted(outputs) == ["length_of_stay", "mortality", "over_3_days"]
+    assert [output.name for output in result.auxiliary] == ["death_30d"]
+    labels = [name for name in result.samples if name.startswith("label_")]
+    assert labels == [f"label_{name}" for name in [*outputs, "death_30d"]]
+
+
+def test_an_auxiliary_output_and_an_output_of_one_name_are_refused(two):
+    two.event(1, "2150-06-01 10:00", "ICU_IN//MICU", 101)
+    task = Joint([Mortality(hours=24, auxiliary=["length_of_stay"]), LengthOfStay(**STAY)])
+    with pytest.raises(ConfigError, match=r"mortality and length_of_stay both have an output length_of_stay"):
+        two.labelled(task)

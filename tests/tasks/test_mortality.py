@@ -1,5 +1,7 @@
 """One test a rule of the mortality task, on patients made by hand."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -93,6 +95,49 @@ def test_a_group_that_the_source_does_not_know_is_no_group(hospital):
     icu(hospital, ADMIT, None, 100)
     groups = [name for name in deaths(hospital).samples if name.startswith("group_")]
     assert groups == ["group_sex", "group_age_band", "group_care_unit"]
+
+
+def test_auxiliary_labels_tell_what_came_after_the_stay(hospital):
+    for subject, dod in ((1, None), (2, "2150-06-20"), (3, None), (4, "2151-06-01")):
+        if subject > 1:
+            hospital.patient(subject, dod=dod)
+        hospital.stay(ADMIT, "2150-06-10 10:00", to="DIED" if subject == 3 else "HOME", subject=subject)
+        hospital.event(subject, ADMIT, "ICU_IN//MICU", 99 + subject)
+    hospital.event(1, "2152-06-01 10:00", "ADMISSION//ICU", 104).event(1, "2152-06-01 10:00", "ICU_IN//MICU", 104)
+    names = ["death_30d", "death_365d", "death_known", "length_of_stay"]
+    result = deaths(hospital, auxiliary=names)
+    samples = result.samples.set_index("encounter_id")
+    assert result.labels | {104: None} == {100: 0.0, 101: 0.0, 102: 1.0, 103: 0.0, 104: None}
+    assert result.outputs == [OutputSpec("mortality")]
+    assert [output.name for output in result.auxiliary] == names
+    assert [name for name in samples if name.startswith("label_")] == [f"label_{n}" for n in ("mortality", *names)]
+    assert samples.label_death_30d.drop(104).tolist() == [0, 1, 1, 0]
+    assert samples.label_death_365d.drop(104).tolist() == [0, 1, 1, 1]
+    assert samples.label_death_known.drop(104).tolist() == [0, 1, 1, 1]
+    assert samples.label_length_of_stay.drop(104).tolist() == pytest.approx([math.log(1 + 7)] * 4)
+    assert samples.loc[104].filter(like="label_").isna().all()  # its end is not in the data
+
+
+@pytest.mark.parametrize("days", [5, 6])
+def test_a_death_on_the_last_moment_of_the_days_counts_as_within(hospital, days):
+    hospital.stay(ADMIT, "2150-06-08 10:00", to="DIED", deathtime="2150-06-08 10:00")
+    hospital.event(1, ADMIT, "ICU_IN//MICU", 100)
+    samples = deaths(hospital, auxiliary=["death_4d", f"death_{days}d"]).samples
+    assert (samples.label_death_4d.item(), samples[f"label_death_{days}d"].item()) == (0, 1)
+
+
+def test_an_end_right_behind_the_prediction_time_is_no_length_of_stay(hospital):
+    hospital.stay(ADMIT, "2150-06-03 10:01").stay("2150-07-01 10:00", "2150-07-03 12:00")
+    for encounter, admit in ((100, ADMIT), (101, "2150-07-01 10:00")):
+        hospital.event(1, admit, "ICU_IN//MICU", encounter)
+    found = deaths(hospital, auxiliary=["length_of_stay"]).samples.label_length_of_stay
+    assert found.isna().tolist() == [True, False] and found[1] == pytest.approx(math.log(1 + 2 / 24))
+
+
+@pytest.mark.parametrize("names", [["sofa"], ["death_0d"], ["death_30d", "death_30d"]])
+def test_an_auxiliary_output_that_cannot_be_is_refused(names):
+    with pytest.raises(ConfigError, match=rf"task\.auxiliary: '{names[0]}' "):
+        Mortality(auxiliary=names)
 
 
 @pytest.mark.parametrize("options", [{"hours": 0}, {"hours": 721}, {"min_age": -1}])

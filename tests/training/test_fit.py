@@ -1,5 +1,6 @@
 """A network learns, a fit that was stopped goes on to the same weights, a wrong trainer is refused in one line."""
 
+import copy
 import dataclasses
 import functools
 import math
@@ -10,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import average_precision_score
 
+from ehrdl.batch import AuxiliarySpec
 from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
@@ -17,8 +19,9 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training import fit as fitting
+from ehrdl.training.apply import load_deep
 from ehrdl.training.config import Optim
 from ehrdl.training.fit import check_trainer, fit
 from ehrdl.training.predict import predict
@@ -107,6 +110,27 @@ def test_averaged_weights_leave_the_buffers_as_they_were(fit_series, prepared, t
     fresh = dict(SMALL(prepared.spec.only("series")).named_buffers(prefix="network"))
     assert {"network.series.numeric", "network.series.event"} <= fresh.keys()
     assert [name for name in fresh if not torch.equal(fitted[name], fresh[name])] == []
+
+
+def test_an_auxiliary_output_is_learned_and_never_predicted(prepared, tmp_path):
+    extra = AuxiliarySpec(OutputSpec("days", REGRESSION, "d"), 0.5, 4.0, 2.0)
+    spec = dataclasses.replace(prepared.spec.only("series"), auxiliary=(extra,))
+
+    def fitted(name, days, weight=0.3):
+        dataset = copy.copy(prepared.dataset)
+        dataset.label = np.concatenate([dataset.label, np.full((len(dataset), 1), days, np.float32)], axis=1)
+        data = ClinicalDataModule(dataclasses.replace(prepared, dataset=dataset), BatchOptions(size=200))
+        trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
+        model = fit(SMALL, data, spec, Optim(lr=0.05, auxiliary_weight=weight), trainer, tmp_path, name, 0)
+        return model, predict(model, data.predict_dataloader(), {"accelerator": "cpu"})[1]
+
+    (high, prob), (low, _) = fitted("high", 6.0), fitted("low", 2.0)
+    k = len(spec.outputs)
+    assert prob.shape[1] == k and high.network.spec.weights == (1.0,) * k + (0.3,)
+    learned = [model.network.head.logits.bias[k].item() for model in (high, low)]
+    assert learned[0] > 0 > learned[1]
+    loaded = load_deep(tmp_path / "checkpoints" / "high-seed0.ckpt", SMALL)
+    assert loaded.network.spec == high.network.spec
 
 
 def test_seeds_differ_and_one_seed_repeats_itself(prepared, tmp_path):

@@ -35,11 +35,11 @@ _COUNTED = {
     "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
     "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
 }
-#: Births and sex are of the patient, everything else of the stay.
+#: Births, deaths and sex are of the patient, everything else of the stay.
 _ROWS = """
     SELECT subject_id, make_timestamp(us) AS time, code, value AS numeric_value, NULL::VARCHAR AS text_value,
-        make_timestamp(us) AS available_time, CASE WHEN code NOT LIKE 'GENDER//%' AND code <> 'MEDS_BIRTH'
-        THEN subject_id END AS encounter_id, false AS fallback
+        make_timestamp(us) AS available_time, CASE WHEN code NOT LIKE 'GENDER//%'
+        AND code NOT IN ('MEDS_BIRTH', 'MEDS_DEATH') THEN subject_id END AS encounter_id, false AS fallback
     FROM fact JOIN code USING (code_id)
 """
 
@@ -52,7 +52,7 @@ class Physionet2012(Source):
             unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
     """
 
-    VERSION = 3
+    VERSION = 4
     concepts = "physionet2012.csv"
 
     def __init__(self, root: str) -> None:

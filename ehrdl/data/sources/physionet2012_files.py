@@ -23,7 +23,7 @@ _ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip", "")
 _HEADER = b"Time,Parameter,Value"
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)")
 _RECORDS_A_BLOCK = 1000
-_DEATH, _LENGTH = "In-hospital_death", "Length_of_stay"
+_DEATH, _LENGTH, _SURVIVAL = "In-hospital_death", "Length_of_stay", "Survival"
 
 
 @dataclass(frozen=True)
@@ -263,10 +263,11 @@ def _number(text: str) -> float:
         return np.inf
 
 
-def read_outcomes(path: Path) -> dict[int, tuple[int, float]]:
-    """Whether each record's patient died in hospital, and the days from admission to the end of that (NaN = unknown).
+def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
+    """Whether each record's patient died in hospital, and the days from admission to its end and to the death.
 
-    Nothing else of the file is read: SAPS-I, SOFA and survival are outcomes too.
+    Days are NaN where they are unknown; those to the death also where none is known, or the file has no such column.
+    Nothing else of the file is read: SAPS-I and SOFA are outcomes too.
 
     Raises:
         SchemaError: a column is missing, a record twice, or a value that cannot be; the message names the line.
@@ -281,18 +282,19 @@ def read_outcomes(path: Path) -> dict[int, tuple[int, float]]:
             raise SchemaError(
                 f"{path}: line 1: column {name} is missing; the file has {', '.join(header) or 'no line'}"
             )
-    known: dict[int, tuple[int, float]] = {}
+    known: dict[int, tuple[int, float, float]] = {}
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
         cells = dict(zip(header, line.split(","), strict=False))
         try:
-            record, died, days = int(cells["RecordID"]), int(cells[_DEATH]), float(cells[_LENGTH].strip() or "nan")
+            record, died = int(cells["RecordID"]), int(cells[_DEATH])
+            days, survived = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
         except (KeyError, ValueError):
             raise SchemaError(f"{path}: line {number}: {line[:60]!r} is no row of {', '.join(header)}") from None
         if died not in (0, 1):
             raise SchemaError(f"{path}: line {number}: {_DEATH} is {died}; expected 0 or 1")
         if record in known:
             raise SchemaError(f"{path}: line {number}: record {record} stands in it twice")
-        known[record] = died, days if days >= 0 else np.nan
+        known[record] = died, days if days >= 0 else np.nan, survived if survived >= 0 else np.nan
     return known

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.sources.physionet2012_files import Lines
 from ehrdl.errors import SchemaError
-from ehrdl.schema import BIRTH
+from ehrdl.schema import BIRTH, DEATH
 
 PREFIX = "P12"
 MISSING = -1
@@ -77,7 +77,7 @@ class Facts:
         )
 
 
-def collect(lines: Lines, outcomes: dict[int, tuple[int, float]], known: Concepts, where: str) -> Facts:
+def collect(lines: Lines, outcomes: dict[int, tuple[int, float, float]], known: Concepts, where: str) -> Facts:
     """The rows of one record set.
 
     Args:
@@ -192,17 +192,22 @@ def _plausible(value: np.ndarray, unit: Any) -> np.ndarray:
     return inside
 
 
-def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float]]) -> None:
-    """The end of the hospital stay: after as many days as the outcomes say, and never within the window.
+def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float, float]]) -> None:
+    """The end of the hospital stay, and the death: after as many days as the outcomes say, and never within the window.
 
     Days are whole, so that a stay of two may end on paper before the 48 h that all of these patients stayed.
     """
     record = np.array([number for number in every.tolist() if number in outcomes], np.int64)
-    died, days = np.array([outcomes[number] for number in record.tolist()]).reshape(-1, 2).T
-    end = _ADMITTED + np.maximum(np.nan_to_num(days) * _DAY, _WINDOW + _MINUTE).astype(np.int64)
+    died, days, survived = np.array([outcomes[number] for number in record.tolist()]).reshape(-1, 3).T
+    end, death = (
+        _ADMITTED + np.maximum(np.nan_to_num(d) * _DAY, _WINDOW + _MINUTE).astype(np.int64) for d in (days, survived)
+    )
     for code, chosen in (("DISCHARGE//DIED", died == 1), ("DISCHARGE//ALIVE", died == 0)):
         facts.add(record[chosen], end[chosen], code)
+    dated = ~np.isnan(survived)
+    facts.add(record[dated], death[dated], DEATH)
     facts.counts["deaths"] = int(died.sum())
+    facts.counts["deaths_at_any_time"] = int(dated.sum())
     facts.counts["records_without_outcome"] = len(every) - len(record)
     facts.counts["outcomes_without_record"] = len(outcomes.keys() - set(every.tolist()))
     facts.counts["unknown_length_of_stay"] = int(np.isnan(days).sum())

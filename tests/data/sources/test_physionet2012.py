@@ -66,8 +66,8 @@ class Challenge:
         return self.root / f"set-{letter}"
 
     def outcomes(self, *rows, letter="a", header=OUTCOMES):
-        """Rows are (record, length of stay [d], died)."""
-        lines = [f"{number},6,1,{days},-1,{died}" for number, days, died in rows]
+        """Rows are (record, length of stay [d], died) and, where they are known, the days until death."""
+        lines = [f"{number},6,1,{days},{(*rest, -1)[0]},{died}" for number, days, died, *rest in rows]
         (self.root / f"Outcomes-{letter}.txt").write_text("\n".join([header, *lines]) + "\n")
 
     def config(self):
@@ -304,6 +304,24 @@ def test_the_end_of_a_stay_is_never_within_the_window(challenge):
     frame = challenge.read().set_index("subject_id")
     ends = (frame[frame.code.str.startswith("DISCHARGE")].time - ADMITTED) / pd.Timedelta(hours=1)
     assert ends.round(3).to_dict() == {1: 48.017, 2: 48.017, 3: 72.0}
+
+
+def test_a_death_is_of_the_patient_at_its_day_and_never_within_the_window(challenge):
+    challenge.archive({number: record(number) for number in (1, 2, 3, 4)})
+    challenge.outcomes((1, 5, 1, 4), (2, 5, 0, 575), (3, 5, 1, 1), (4, 5, 0))
+    frame = challenge.read()
+    deaths = frame[frame.code == "MEDS_DEATH"].set_index("subject_id")
+    hours = (deaths.time - ADMITTED) / pd.Timedelta(hours=1)
+    assert hours.round(3).to_dict() == {1: 96.0, 2: 575 * 24.0, 3: 48.017}
+    assert deaths.encounter_id.isna().all() and (deaths.available_time == deaths.time).all()
+    assert (challenge.counts()["deaths"], challenge.counts()["deaths_at_any_time"]) == (2, 3)
+
+
+def test_outcomes_without_survival_are_read(challenge):
+    challenge.archive({1: record(1)})
+    (challenge.root / "Outcomes-a.txt").write_text("RecordID,Length_of_stay,In-hospital_death\n1,5,1\n")
+    assert codes(challenge.read(), 1)[:2] == ["ADMISSION//ICU", "DISCHARGE//DIED"]
+    assert challenge.counts()["deaths_at_any_time"] == 0
 
 
 def test_outcomes_of_records_that_are_not_there_are_counted(challenge):
