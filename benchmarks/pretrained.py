@@ -9,8 +9,8 @@ names; `random` has its architecture and tokenizer and random weights; `domain` 
 start of the two after `ehrdl pretrain` on the training notes. `--small` takes a BERT of 2 layers, 128 wide, with the
 run's own tokenizer, of which there is no `pretrained`. Each is fitted with every rate of `--factors`; the one with the
 best tuning AUROC, averaged over seeds, counts. Differences are of held-out AUROC, paired, by a bootstrap of subjects.
-MiniLM takes hours on two cores: fewer `--patients`, `--epochs`, `--max-notes`, `--note-hours` shrink it,
-and `--precision bf16-mixed` where the processor knows it.
+MiniLM takes hours on two cores: fewer `--patients`, `--epochs`, `--max-notes`, `--note-hours` and
+`--note-tokens` shrink it, as does `--precision bf16-mixed` where the processor knows it.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4, help="of the fine-tuning")
     parser.add_argument("--max-notes", type=int, default=8, help="latest notes of a sample that are read")
     parser.add_argument("--note-hours", type=float, default=2160, help="how far back notes are read")
+    parser.add_argument("--note-tokens", type=int, nargs=2, default=(40, 120), help="words of a summary, from and to")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.05], help="encoder's rate, as a share of 0.002")
     parser.add_argument("--variant", choices=_MODALITIES, default="notes_only")
     parser.add_argument("--pretrained", help="encoder by name or folder; default all-MiniLM-L6-v2")
@@ -94,7 +95,7 @@ def save_random(config: Any, tokenizer: str, folder: Path) -> str:
 def data_config(options: argparse.Namespace, tokenizer: str | None) -> DataConfig:
     """The hospital of configs/quickstart.yaml."""
     return DataConfig(
-        Synthetic(n_patients=options.patients, seed=options.hospital_seed, note_tokens=(40, 120)),
+        Synthetic(n_patients=options.patients, seed=options.hospital_seed, note_tokens=tuple(options.note_tokens)),
         window=Window(series_hours=240, note_hours=options.note_hours, max_notes=options.max_notes),
         notes=NoteOptions(tokenizer=tokenizer, vocab_size=2000),
         batch=BatchOptions(size=64),
