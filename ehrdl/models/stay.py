@@ -1,4 +1,4 @@
-"""What belongs to the stay that a sample is in: its own notes and measurements, told from those of earlier stays.
+"""Which notes belong to the stay that a sample is in, told from those of earlier stays.
 
 The static features say how long ago the last admission was; whatever is younger belongs to this stay.
 """

@@ -208,6 +208,12 @@ def test_a_network_that_cannot_start_from_others_is_refused_before_the_folder_is
     assert not (tmp_path / "plain").exists()
 
 
+def test_pretraining_a_network_without_an_encoder_of_notes_is_refused_before_the_folder_is_made(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"^optim\.pretrain_epochs: Plain has no one encoder of notes .*; set it to 0"):
+        run("plain", optim=Optim(pretrain_epochs=1), model=Plain)
+    assert not (tmp_path / "plain").exists()
+
+
 @pytest.mark.parametrize(("name", "value"), [("stages", 3), ("stage_lr_factor", 0.0), ("stage_lr_factor", 1.5)])
 def test_an_option_that_cannot_work_is_named(name, value):
     with pytest.raises(ConfigError, match=rf"^optim\.{name}: {value}"):
