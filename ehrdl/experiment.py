@@ -172,7 +172,7 @@ def _prepare(
     networks = [try_to_build(model, spec) for spec in variants(prepared.spec).values()]
     if optim.stages == 2:
         check_stages(networks, prepared.spec)
-    if optim.pretrain_epochs and "note" in prepared.spec.modalities and not hasattr(networks[0], "note"):
+    if optim.pretrain_epochs and "note" in prepared.spec.modalities and getattr(networks[0], "note", None) is None:
         name = type(networks[0]).__name__
         raise ConfigError(f"optim.pretrain_epochs: {name} has no one encoder of notes to pretrain; set it to 0")
     for network in networks:

@@ -30,7 +30,7 @@ class MultimodalModel(nn.Module, Network):
 
     Args:
         spec: the data.
-        note: makes the note encoder.
+        note: makes the note encoder; null = `words` alone reads the notes.
         series: makes the series encoder.
         static: makes the encoder of the static features, which is always built.
         fusion: makes the fusion, given the widths of the encoders.
@@ -38,12 +38,15 @@ class MultimodalModel(nn.Module, Network):
         auxiliary_weight: weight in the training loss of each modality's linear head by itself.
         words: makes a linear model over the words of the notes, such as `WordEvidence`, whose logits are added and
             whose penalty is part of the training loss; null = none. Not built where the notes are not read.
+
+    Raises:
+        ConfigError: notes that nothing reads, or a fusion and an encoder that do not go together.
     """
 
     def __init__(
         self,
         spec: DataSpec,
-        note: Callable[[DataSpec], Encoder] = NoteTransformer,
+        note: Callable[[DataSpec], Encoder] | None = NoteTransformer,
         series: Callable[[DataSpec], Encoder] = SeriesGRU,
         static: Callable[[DataSpec], Encoder] = StaticMlp,
         fusion: Callable[[DataSpec, list[int]], Fusion] = GatedFusion,
@@ -52,16 +55,19 @@ class MultimodalModel(nn.Module, Network):
         words: Callable[[DataSpec], WordEvidence] | None = None,
     ) -> None:
         super().__init__()
+        has_notes = "note" in spec.modalities
+        if has_notes and note is None and words is None:
+            raise ConfigError("MultimodalModel: note and words are both null, so nothing reads the notes; name one")
         self.spec = spec
-        self.note: Any = note(spec) if "note" in spec.modalities else None
+        self.note: Any = note(spec) if note is not None and has_notes else None
         self.series: Any = series(spec) if "series" in spec.modalities else None
         self.static: Any = static(spec)
         widths = [encoder.width for encoder in self.encoders]
-        self.fusion: Any = fusion(spec, widths)
+        self.fusion: Any = fusion(spec if self.note is not None else spec.only("series"), widths)
         _require_steps(self.fusion, self.encoders[:-1])
         self.head: Any = None if self.fusion.reads == "logits" else head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
-        self.words: Any = words(spec) if words is not None and "note" in spec.modalities else None
+        self.words: Any = words(spec) if words is not None and has_notes else None
         self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
         self._started: list[nn.Module] = []
 

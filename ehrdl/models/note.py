@@ -174,7 +174,9 @@ class NoteTransformer(nn.Module, Encoder):
 
     def _blank(self, token: Tensor) -> Tensor:
         """Which tokens (C, L) are not seen in this step."""
-        share = self.token_dropout if self.training and self.tune != "frozen" else 0.0
+        if self.tune == "frozen":  # nothing is drawn, or what the cache knows would decide what dropout draws next
+            return torch.zeros_like(token, dtype=torch.bool)
+        share = self.token_dropout if self.training else 0.0
         return torch.rand(token.shape, device=token.device) < share
 
     def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:

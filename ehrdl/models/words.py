@@ -1,9 +1,9 @@
 """Words of notes as evidence: tokens (C, L) and links (E,) -> logits (B, K), one weight a word or short phrase.
 
 A linear model over which words and phrases a sample's notes hold is hard to beat where labels are few: it needs no
-more than one number each. It stands beside the encoders of a network and is fitted with them (Cheng 2016,
-arXiv:1606.07792). Phrases are found by hashing, so that nothing has to be counted before (Weinberger 2009,
-arXiv:0902.2206).
+more than one number each, and most of them are 0. It stands beside the encoders of a network and is fitted with them
+(Cheng 2016, arXiv:1606.07792), or reads the notes in place of one. Phrases are found by hashing, so that nothing has
+to be counted before (Weinberger 2009, arXiv:0902.2206).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _PRIME = 2**31 - 1
 class WordEvidence(nn.Module):
     """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
 
-    Weights start at 0 and pay a ridge penalty, so that rare phrases say little. What a chunk says counts less with the
+    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that only
+    phrases that tell something say anything. What a chunk says counts less with the
     age of its note, by a curve that is learned for each kind of note, in absolute terms: where only old notes are left,
     they do not speak as loudly as a new one would.
 
@@ -32,13 +33,13 @@ class WordEvidence(nn.Module):
         spec: the data.
         phrase: most neighbouring tokens in a phrase.
         buckets: weights that phrases are hashed to.
-        penalty: half of it times the sum of the squared weights is added to the training loss.
+        penalty: it times the sum of the absolute weights is added to the training loss.
 
     Raises:
         ConfigError: an option that cannot be, or data without notes.
     """
 
-    def __init__(self, spec: DataSpec, phrase: int = 2, buckets: int = 65536, penalty: float = 0.006) -> None:
+    def __init__(self, spec: DataSpec, phrase: int = 2, buckets: int = 65536, penalty: float = 1.5e-4) -> None:
         super().__init__()
         if spec.vocab_size < 1:
             raise ConfigError("WordEvidence: the data have no notes; leave `words` out of the model")
@@ -48,7 +49,7 @@ class WordEvidence(nn.Module):
             raise ConfigError(f"WordEvidence: buckets {buckets} is below 2")
         if not penalty >= 0:
             raise ConfigError(f"WordEvidence: penalty {penalty} is below 0")
-        self.phrase, self.buckets, self.ridge = phrase, buckets, penalty
+        self.phrase, self.buckets, self.lasso = phrase, buckets, penalty
         # An embedding, so that AdamW does not decay it as well. Row 0 is for what is no phrase.
         self.weight = nn.Embedding(buckets + 1, len(spec.outputs), _weight=torch.zeros(buckets + 1, len(spec.outputs)))
         fade = torch.tensor(_FIRST_FADE).repeat(max(len(spec.note_kinds), 1), 1)
@@ -77,8 +78,8 @@ class WordEvidence(nn.Module):
         return loudness
 
     def penalty(self) -> Tensor:
-        """The ridge penalty, a scalar."""
-        penalty: Tensor = self.ridge / 2 * self.weight.weight.square().sum()
+        """The lasso penalty, a scalar."""
+        penalty: Tensor = self.lasso * self.weight.weight.abs().sum()
         return penalty
 
 

@@ -20,12 +20,13 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
+from torch import Tensor
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.module import ClinicalDataModule
@@ -215,6 +216,15 @@ def _curves(folder: Path, stem: str) -> str:
     return f"{stem}-part{n_before + 1}" if n_before else stem
 
 
+def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """An exponential average in place: torch's own makes three copies of an encoder of 100 M weights in each step."""
+
+    def average(kept: Tensor, current: Tensor, _: Tensor) -> Tensor:
+        return kept.lerp_(current, share)
+
+    return average
+
+
 def _callbacks(
     optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
 ) -> list[Callback]:
@@ -226,7 +236,7 @@ def _callbacks(
         # A decay of 0.99 looks back 100 steps; a short run would still hold its random start, so it looks back less.
         horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * (trainer["max_epochs"] or 1) / 10))
         # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
-        return [*chosen, EMAWeightAveraging(decay=1 - 1 / horizon, use_buffers=False)]
+        return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(1 / horizon))]
     best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
     return [*chosen, best, EarlyStopping(monitor, mode="max", patience=optim.patience)]
 

@@ -96,6 +96,16 @@ def test_a_frozen_encoder_drops_nothing_while_the_rest_trains(make, family):
     assert torch.equal(encoder(batch)[0], encoder.eval()(batch)[0])
 
 
+def test_what_the_cache_knows_does_not_decide_what_is_drawn_next(make, family):
+    note, batch = make().train(), family.batch(LENGTHS)
+    after = []
+    for _ in range(2):  # encoded, then read
+        torch.manual_seed(0)
+        note(batch)
+        after.append(torch.rand(3))
+    torch.testing.assert_close(*after, rtol=0, atol=0)
+
+
 def test_chunks_that_stand_twice_in_a_batch_are_encoded_once(make, family):
     encoder, batch = make(), family.batch([20] * 8)
     seen = _count(encoder)

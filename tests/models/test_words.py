@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
+from ehrdl.models.cross_attention import CrossAttentionFusion
+from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion
+from ehrdl.models.head import masked_bce
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.words import WordEvidence, hashed_phrases
 
@@ -53,10 +56,50 @@ def test_words_are_added_to_the_logits_and_fitted_with_them(spec, random_batch) 
     torch.nn.init.constant_(model.words.weight.weight, 0.1)
     torch.testing.assert_close(model(batch), before + model.words(batch))
     n_weights = model.words.weight.weight.numel()
-    torch.testing.assert_close(model.words.penalty(), torch.tensor(n_weights * 0.01))
+    torch.testing.assert_close(model.words.penalty(), torch.tensor(n_weights * 0.2))
     model.loss(batch).backward()
     assert model.words.weight.weight.grad.abs().sum() > 0
     assert model.words.fade.weight.grad.abs().sum() > 0
+
+
+def test_words_alone_may_read_the_notes(spec, random_batch) -> None:
+    batch = random_batch(10)
+    model = MultimodalModel(spec, note=None, words=WordEvidence).eval()
+    assert model.note is None
+    before = model(batch)
+    torch.testing.assert_close(before, model.logits(*model.encode(batch)))
+    torch.nn.init.constant_(model.words.weight.weight, 0.1)
+    torch.testing.assert_close(model(batch), before + model.words(batch))
+    model.loss(batch).backward()
+    assert model.words.weight.weight.grad.abs().sum() > 0
+
+
+def test_words_alone_go_with_every_fusion(spec, random_batch) -> None:
+    batch = random_batch(10)
+    for fusion in (ConcatFusion, CrossAttentionFusion, GatedFusion, LateFusion):
+        model = MultimodalModel(spec, note=None, fusion=fusion, words=WordEvidence).eval()
+        assert model(batch).isfinite().all()
+        assert MultimodalModel(spec.only("note"), note=None, fusion=fusion, words=WordEvidence)(batch).isfinite().all()
+
+
+def test_notes_that_nothing_reads_are_refused(spec) -> None:
+    with pytest.raises(ConfigError, match="nothing reads the notes"):
+        MultimodalModel(spec, note=None)
+    assert MultimodalModel(spec.only("series"), note=None).note is None
+
+
+def test_the_lasso_leaves_most_weights_at_nothing(spec, random_batch) -> None:
+    batch = random_batch(64)
+    strong, none = (WordEvidence(spec, penalty=penalty) for penalty in (1.0, 0.0))
+    for words in (strong, none):
+        optimizer = torch.optim.Adam(words.parameters(), lr=0.01)
+        for _ in range(40):
+            loss = masked_bce(words(batch), batch.label) + words.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    largest = [words.weight.weight.abs().max().item() for words in (strong, none)]
+    assert largest[0] < 0.05 < largest[1]
 
 
 def test_words_are_left_out_where_no_notes_are_read(spec) -> None:
