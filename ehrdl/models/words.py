@@ -1,7 +1,7 @@
 """Words of notes as evidence: tokens (C, L) and links (E,) -> logits (B, K), one weight a word or short phrase.
 
 A linear model over which words and phrases a sample's notes hold is hard to beat where labels are few: it needs no
-more than one number each, and most of them are 0. It stands beside the encoders of a network and is fitted with them
+more than one number each, most of them near 0. It stands beside the encoders of a network and is fitted with them
 (Cheng 2016, arXiv:1606.07792), or reads the notes in place of one. Phrases are found by hashing, so that nothing has
 to be counted before (Weinberger 2009, arXiv:0902.2206).
 """
@@ -24,10 +24,10 @@ _PRIME = 2**31 - 1
 class WordEvidence(nn.Module):
     """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
 
-    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that only
-    phrases that tell something say anything. What a chunk says counts less with the
-    age of its note, by a curve that is learned for each kind of note, in absolute terms: where only old notes are left,
-    they do not speak as loudly as a new one would.
+    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that phrases
+    that tell little say next to nothing; its gradient steps leave them near 0, not at it. What a chunk says counts less
+    with the age of its note, by a curve that is learned for each kind of note, in absolute terms: where only old notes
+    are left, they do not speak as loudly as a new one would.
 
     Args:
         spec: the data.

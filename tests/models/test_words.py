@@ -88,7 +88,7 @@ def test_notes_that_nothing_reads_are_refused(spec) -> None:
     assert MultimodalModel(spec.only("series"), note=None).note is None
 
 
-def test_the_lasso_leaves_most_weights_at_nothing(spec, random_batch) -> None:
+def test_the_lasso_keeps_weights_near_nothing(spec, random_batch) -> None:
     batch = random_batch(64)
     strong, none = (WordEvidence(spec, penalty=penalty) for penalty in (1.0, 0.0))
     for words in (strong, none):
