@@ -24,10 +24,10 @@ _PRIME = 2**31 - 1
 class WordEvidence(nn.Module):
     """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
 
-    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that phrases
-    that tell little say next to nothing; its gradient steps leave them near 0, not at it. What a chunk says counts less
-    with the age of its note, by a curve that is learned for each kind of note, in absolute terms: where only old notes
-    are left, they do not speak as loudly as a new one would.
+    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
+    phrases that tell little say next to nothing; its gradient steps leave them near 0, not at it. What a chunk says
+    counts less with the age of its note, by a curve that is learned for each kind of note, in absolute terms: where
+    only old notes are left, they do not speak as loudly as a new one would.
 
     Args:
         spec: the data.
