@@ -70,6 +70,16 @@ def run(challenge):
     return challenge / "runs" / "physionet2012_gru"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["grud", "triplets", "channels"])
+def test_the_config_of_each_encoder_runs_on_them(challenge, encoder):
+    where = [f"--run.root={challenge / 'runs'}", f"--data.prepare.cache={challenge / 'cache'}"]
+    data = [f"--data.source.root={challenge}", f"--data.split.files={challenge / 'split'}"]
+    train(["--config", str(CONFIG.with_stem(f"physionet2012_{encoder}")), *where, *data, *TINY])
+    found = json.loads((challenge / "runs" / f"physionet2012_{encoder}" / "metrics.json").read_text())
+    assert found["outputs"]["mortality"]["models"]["series_only"]["auroc"]["value"] is not None
+
+
 def test_all_records_of_the_three_sets_are_in_one_cohort_split_as_the_files_say(run):
     flow = json.loads((run / "flow.json").read_text())
     assert {step["admissions"] for step in flow["steps"]} == {300}

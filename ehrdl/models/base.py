@@ -61,6 +61,10 @@ class Fusion(ABC):
     def forward(self, features: list[Any], present: list[Any]) -> Any:
         """One vector a sample (B, D), whatever is missing."""
 
+    def keep(self, present: list[Any]) -> list[Any]:
+        """Which modalities are read (B,) of those that are present (B,): all, or in training fewer."""
+        return present
+
 
 class Head(ABC):
     """Maps fused features to logits: forward((B, D)) -> (B, K)."""

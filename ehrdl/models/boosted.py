@@ -3,8 +3,8 @@
 X (n, F) float32, NaN = missing, which goes to the side of a split that fits it best. A fit is a number of trials: the
 first is a fixed choice, the others are drawn at random (Bergstra & Bengio, JMLR 13 (2012) 281) from the ranges below,
 which bracket those of Gorishniy et al., NeurIPS 2021, for tables of a few thousand rows. Each trial adds trees until
-the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up to its lowest. The same seed gives
-the same trees, on any number of threads.
+the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up to its lowest. On one machine the
+same seed gives the same trees, on any number of threads; on another kind of processor XGBoost's differ a little.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ehrdl.batch import DataSpec
 from ehrdl.errors import ConfigError
-from ehrdl.models.base import Fusion, Steps
+from ehrdl.models.base import Steps
 from ehrdl.models.fusion import Projected, gated_sum
 
 
-class CrossAttentionFusion(Projected, Fusion):
+class CrossAttentionFusion(Projected):
     """Each bin of the series attends to the note chunks, each chunk to the bins, beside the modalities as a whole.
 
     Every pair of modalities gives a vector each way; they and the modalities' own vectors are summed through gates, as
@@ -54,7 +54,7 @@ class CrossAttentionFusion(Projected, Fusion):
 
     def forward(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
         """One vector a sample (B, D), whatever is missing; `steps` are those of notes and series, in this order."""
-        kept = self.drop(torch.stack(present, dim=1))
+        kept = torch.stack(present, dim=1)
         heard = [
             listen(steps[a], steps[b], kept[:, a] & kept[:, b])
             for listen, (a, b) in zip(self.listen, self.pairs, strict=True)

@@ -38,7 +38,17 @@ class ModalityDropout(nn.Module):
         return present & ~(chosen & (unlucky & (present.sum(dim=1) > 1)).unsqueeze(1))
 
 
-class Projected(nn.Module):
+class Dropping(Fusion):
+    """A fusion whose model loses modalities in training; what they say alone is lost with them."""
+
+    drop: ModalityDropout
+
+    def keep(self, present: list[Tensor]) -> list[Tensor]:
+        """Which modalities are read (B,) of those that are present (B,)."""
+        return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
+
+
+class Projected(nn.Module, Dropping):
     """Brings the modalities to one width; a vector that is learned stands for one that is absent or was dropped."""
 
     def __init__(self, widths: list[int], width: int, modality_dropout: float) -> None:
@@ -61,7 +71,7 @@ def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
     return summed
 
 
-class GatedFusion(Projected, Fusion):
+class GatedFusion(Projected):
     """Sums the modalities, each through a gate that sees all of them.
 
     An absent modality is replaced by a vector that is learned. In training a present modality of some samples is
@@ -84,12 +94,12 @@ class GatedFusion(Projected, Fusion):
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
         """One vector a sample (B, D), whatever is missing."""
-        vectors = self.projected(features, self.drop(torch.stack(present, dim=1)))
+        vectors = self.projected(features, torch.stack(present, dim=1))
         fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
         return fused
 
 
-class ConcatFusion(Projected, Fusion):
+class ConcatFusion(Projected):
     """Sets the modalities side by side, then one layer. What is absent or dropped is replaced as in `GatedFusion`.
 
     Args:
@@ -108,11 +118,11 @@ class ConcatFusion(Projected, Fusion):
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
         """One vector a sample (B, D), whatever is missing."""
-        fused: Tensor = self.layer(self.projected(features, self.drop(torch.stack(present, dim=1))).flatten(1))
+        fused: Tensor = self.layer(self.projected(features, torch.stack(present, dim=1)).flatten(1))
         return fused
 
 
-class LateFusion(nn.Module, Fusion):
+class LateFusion(nn.Module, Dropping):
     """Averages what the present modalities say alone, each by a linear head of its own; nothing is learned of all.
 
     The static features are a modality like the others and always there: with neither notes nor series they speak alone.
@@ -132,7 +142,7 @@ class LateFusion(nn.Module, Fusion):
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
         """Logits (B, K) from each modality's logits (B, K)."""
-        kept = self.drop(torch.stack(present, dim=1)).unsqueeze(-1)  # (B, M, 1)
+        kept = torch.stack(present, dim=1).unsqueeze(-1)  # (B, M, 1)
         logits = torch.stack(features, dim=1)
         average: Tensor = torch.where(kept, logits, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
         return average

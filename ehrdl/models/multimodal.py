@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
@@ -78,13 +79,22 @@ class MultimodalModel(nn.Module, Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self._with_words(self.logits(*self._read(batch)), batch)
+        return self._logits(batch, *self._read(batch))
 
-    def _with_words(self, logits: Tensor, batch: Batch) -> Tensor:
-        return logits if self.words is None else logits + self.words(batch)
+    def _logits(self, batch: Batch, features: list[Tensor], present: list[Tensor], steps: list[Steps]) -> Tensor:
+        """Logits (B, K) of what is kept of the modalities; what is absent or dropped in training adds nothing."""
+        if self.words is None:
+            return self.logits(features, self.fusion.keep(present), steps)
+        if self.note is not None:
+            kept = self.fusion.keep(present)
+            heard = kept[0]
+        else:  # words alone read the notes, and are dropped as an encoder would be
+            heard, *kept = self.fusion.keep([has_chunk(batch), *present])
+        logits: Tensor = self.logits(features, kept, steps) + self.words(batch) * heard.unsqueeze(1)
+        return logits
 
     def logits(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
-        """Logits (B, K) of the modalities' features; an absent modality adds nothing of its own.
+        """Logits (B, K) of the modalities' features, without those of `words`; an absent one adds nothing of its own.
 
         Args:
             features: (B, D_m) of each modality.
@@ -141,22 +151,29 @@ class MultimodalModel(nn.Module, Network):
         return [parameter for part in self._started for parameter in part.parameters()]
 
     def _parts(self) -> dict[str, nn.Module]:
-        """Each modality's encoder with its linear head."""
+        """Each modality's encoder with its linear head, and the words."""
         names = [name for name in ("note", "series", "static") if getattr(self, name) is not None]
         pairs = zip(names, self.encoders, self.alone, strict=True)
-        return {name: nn.ModuleList([encoder, head]) for name, encoder, head in pairs}
+        parts: dict[str, nn.Module] = {name: nn.ModuleList([encoder, head]) for name, encoder, head in pairs}
+        return parts if self.words is None else parts | {"words": self.words}
 
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the logits, and of each modality's linear head where it is present."""
         features, present, steps = self._read(batch)
-        logits = self._with_words(self.logits(features, present, steps), batch)
-        loss = masked_loss(logits, batch.label, self.spec)
+        loss = masked_loss(self._logits(batch, features, present, steps), batch.label, self.spec)
         if self.words is not None:
             loss = loss + self.words.penalty()
         for head, feature, has in zip(self.alone, features, present, strict=True):
             label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
             loss = loss + self.auxiliary_weight * masked_loss(head(feature), label, self.spec) / len(features)
         return loss
+
+
+def has_chunk(batch: Batch) -> Tensor:
+    """Which samples read a note at all (B,)."""
+    found = torch.zeros(batch.batch_size + 1, dtype=torch.bool, device=batch.valid.device)
+    found[batch.link_sample] = True
+    return found[:-1]
 
 
 def _require_steps(fusion: Any, encoders: list[Any]) -> None:

@@ -31,7 +31,7 @@ class TripletTransformer(nn.Module, Encoder):
         width: of the states, and D of the features.
         layers: of the transformer.
         heads: of its attention.
-        dropout: share of units dropped in training.
+        dropout: share of units dropped in training; attention weights are not dropped.
         max_triplets: the latest that are read of a sample; cost grows with their square.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
@@ -58,6 +58,8 @@ class TripletTransformer(nn.Module, Encoder):
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
+        # Dropping attention weights would keep a (T, T) matrix a head and layer in memory, at four times the time.
+        layer.self_attn.dropout = 0.0
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.start = nn.Parameter(torch.randn(width) * 0.02)
         self.pool = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))

@@ -45,12 +45,15 @@ class Optim:
         pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.
         auxiliary_weight: weight in the loss of each output that the task names as auxiliary: learned, never predicted.
             A predicted output has 1.
-        pretrain_epochs: passes over the training subjects' notes in which the note encoder learns to guess hidden
-            words, before any label is seen; 0 = none.
+        pretrain_epochs: passes over the training subjects' notes in which a note encoder from scratch learns to guess
+            hidden words, before any label is seen; 0 = none.
         pretrain_lr: peak learning rate of these passes.
         stages: 1 fits every model from the start; 2 fits `notes_only` and `series_only` first, and `fused` from their
             encoders.
         stage_lr_factor: the rate in the second stage of what `fused` took over, as a share of its rate in the first.
+        hide_observations: augmentation: share of single observations of the series that a training batch does not see.
+        value_noise: augmentation: standard deviation of what is added to values in training, in those of their channel.
+        shift_hours: augmentation: a sample's series is moved into the past by up to so much in training [h].
     """
 
     lr: float = 1e-3
@@ -65,6 +68,9 @@ class Optim:
     pretrain_lr: float = 3e-3
     stages: Literal[1, 2] = 1
     stage_lr_factor: float = 0.1
+    hide_observations: float = 0.0
+    value_noise: float = 0.0
+    shift_hours: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
@@ -89,6 +95,11 @@ class Optim:
             raise ConfigError(f"optim.stage_lr_factor: {self.stage_lr_factor} is not in (0, 1]")
         if self.patience < 1:
             raise ConfigError(f"optim.patience: {self.patience} is below 1")
+        if not 0 <= self.hide_observations < 1:
+            raise ConfigError(f"optim.hide_observations: {self.hide_observations} is not a share in [0, 1)")
+        for name in ("value_noise", "shift_hours"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"optim.{name}: {getattr(self, name)} is below 0")
 
 
 @dataclass(frozen=True)

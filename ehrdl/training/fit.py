@@ -216,6 +216,16 @@ def _curves(folder: Path, stem: str) -> str:
     return f"{stem}-part{n_before + 1}" if n_before else stem
 
 
+def _horizon(optim: Optim, steps_an_epoch: int, trainer: dict[str, Any]) -> float:
+    """How many steps the average of the weights looks back.
+
+    A decay of 0.99 looks back 100; a short run would still hold its random start, so it looks back less.
+    """
+    epochs, steps = trainer["max_epochs"] or -1, trainer.get("max_steps", -1)
+    ends = [n for n in (epochs * steps_an_epoch, steps) if n > 0]  # neither where `max_time` alone ends the run
+    return max(2.0, min([1 / (1 - optim.ema_decay), *(n / 10 for n in ends)]))
+
+
 def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """An exponential average in place: torch's own makes three copies of an encoder of 100 M weights in each step."""
 
@@ -233,10 +243,9 @@ def _callbacks(
     if os.isatty(2) and trainer.get("enable_progress_bar", True):
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
-        # A decay of 0.99 looks back 100 steps; a short run would still hold its random start, so it looks back less.
-        horizon = max(2.0, min(1 / (1 - optim.ema_decay), steps_an_epoch * (trainer["max_epochs"] or 1) / 10))
+        share = 1 / _horizon(optim, steps_an_epoch, trainer)
         # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
-        return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(1 / horizon))]
+        return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(share))]
     best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
     return [*chosen, best, EarlyStopping(monitor, mode="max", patience=optim.patience)]
 

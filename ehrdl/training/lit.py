@@ -19,6 +19,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.models.base import Network
 from ehrdl.models.head import masked_loss, predicted
 from ehrdl.schema import REGRESSION
+from ehrdl.training.augment import Augment
 from ehrdl.training.config import Optim
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
@@ -50,6 +51,7 @@ class LitClassifier(pl.LightningModule):
         # Plain values only, so that a checkpoint loads with weights_only=True.
         self.save_hyperparameters({"spec": spec.to_dict(), "optim": asdict(optim)})
         self.network: Any = network
+        self.augment = Augment(spec, optim)
         self.spec, self.optim = spec, optim
         if getattr(network, "spec", None) is None:
             network.spec = spec.trained(optim.auxiliary_weight)
@@ -84,7 +86,7 @@ class LitClassifier(pl.LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         if stage == "train":
-            loss: Tensor = self.network.loss(batch)
+            loss: Tensor = self.network.loss(self.augment(batch))
         else:
             logits = self(batch)
             label = batch.label[:, : len(self.spec.outputs)]
@@ -104,7 +106,8 @@ class LitClassifier(pl.LightningModule):
                         self.scores[f"{name}_{output.name}"].update(value[known, k], label[known, k])
                 continue
             for kind in ("auroc", "auprc"):
-                self.scores[f"{kind}_{output.name}"].update(logits[:, k].float(), target[:, k])
+                # A probability: of logits, torchmetrics takes a batch that lies within [0, 1] for probabilities.
+                self.scores[f"{kind}_{output.name}"].update(value[:, k], target[:, k])
 
     def on_validation_epoch_end(self) -> None:
         """Log the tuning metrics, their means over outputs, and the one that selects epochs."""

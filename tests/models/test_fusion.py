@@ -16,6 +16,7 @@ from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.static import StaticMlp
+from ehrdl.models.words import WordEvidence
 
 SMALL = {"width": 16}
 FUSIONS = {
@@ -30,17 +31,18 @@ FACTS = [(-40.0, 0, 139.0), (-3.0, 1, 2.0), (-2.0, 2, 1.0)]
 NOTES = [([3, 4, 5, 6], -1.0), ([9, 8, 7], -30.0), ([11, 12], -90.0)]
 
 
-def network(spec, name, seed=0, dropout=0.1, **options):
+def network(spec, name, seed=0, dropout=0.1, words=None, encoder=True, **options):
     torch.manual_seed(seed)
     if name != "late":
         options["dropout"] = dropout
     return MultimodalModel(
         spec,
-        note=partial(NoteTransformer, width=16, heads=2, dropout=dropout, token_dropout=dropout),
+        note=partial(NoteTransformer, width=16, heads=2, dropout=dropout, token_dropout=dropout) if encoder else None,
         series=partial(SeriesGRU, hidden=12, dropout=dropout),
         static=partial(StaticMlp, width=8, dropout=dropout),
         fusion=partial(FUSIONS[name], **options),
         head=partial(MlpHead, dropout=dropout),
+        words=words,
     )
 
 
@@ -199,6 +201,23 @@ def test_every_fusion_drops_modalities_in_training_and_none_in_evaluation(spec, 
     model.train()
     model.fusion.drop.probability = 0.0
     assert torch.allclose(model(batch), model.eval()(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [None, WordEvidence])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_dropped_modality_says_nothing_at_all(spec, name, random_batch, monkeypatch, words, encoder):
+    # Neither through the fusion nor by its own linear head nor by its words: the note is not read.
+    if not encoder and (words is None or name == "cross-attention"):
+        return  # nothing would read the notes, or nothing the series could listen to
+    model = network(spec, name, dropout=0.0, modality_dropout=1.0, words=words, encoder=encoder)
+    if words:
+        nn.init.normal_(model.words.weight.weight)
+    lost = torch.tensor([False] + [True] * 2)
+    monkeypatch.setattr(ModalityDropout, "forward", lambda self, present: present & lost if self.training else present)
+    batch = random_batch(6)
+    other = replace(batch, tokens=batch.tokens.flip(1) % 7 + 3)
+    assert torch.equal(model.train()(batch), model(other))
+    assert not torch.allclose(model.eval()(batch), model(other))
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.5])

@@ -97,6 +97,18 @@ def test_hidden_channels_are_as_if_never_measured_in_training_alone(spec, make_b
     assert torch.allclose(same, same[:1].expand_as(same), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
+def test_summaries_of_hidden_channels_are_left_out_in_training_alone(spec, make_batch, make):
+    torch.manual_seed(0)
+    encoder = make(spec, dropout=0.0, channel_dropout=0.5)
+    batch = make_batch([*[FACTS[0]] * 64, *FACTS])  # the others give the numbers a spread
+    batch.static[:] = batch.static[:1].clone()
+    varied = encoder(batch)[0][:64]
+    assert 1 < len(varied.round(decimals=4).unique(dim=0)) <= 8  # three channels, each read or not
+    same = encoder.eval()(batch)[0][:64]
+    assert torch.allclose(same, same[:1].expand_as(same), atol=1e-6)
+
+
 @each
 def test_an_impossible_share_and_data_without_channels_are_refused(spec, make):
     with pytest.raises(ConfigError, match="channel_dropout 1 is not a share"):

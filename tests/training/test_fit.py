@@ -24,6 +24,7 @@ from ehrdl.training import fit as fitting
 from ehrdl.training.apply import load_deep
 from ehrdl.training.config import Optim
 from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.lit import LitClassifier
 from ehrdl.training.predict import predict
 
 SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
@@ -73,6 +74,54 @@ def test_a_fit_killed_within_an_epoch_goes_on_and_ends_with_equal_weights(fit_se
     resumed = fit_series("killed", selection).state_dict()
     assert resumed.keys() == whole.keys()
     assert [name for name in whole if not torch.equal(resumed[name], whole[name])] == []
+
+
+def test_the_weights_that_are_kept_are_the_moving_average_of_those_of_the_steps(prepared, tmp_path):
+    seen = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append(copy.deepcopy(dict(module.named_parameters())))
+
+    data = ClinicalDataModule(prepared, BatchOptions(size=math.ceil(len(prepared.rows(TRAIN)) / 8)))
+    trainer = check_trainer({"max_epochs": 3, "accelerator": "cpu"})
+    spec, optim = prepared.spec.only("series"), Optim(ema_decay=0.5)
+    kept = fit(SMALL, data, spec, optim, trainer, tmp_path, "series_only", 0, watch=[Record()])
+    assert len(seen) == 24
+    average = seen[0]
+    for now in seen[1:]:
+        average = {name: torch.lerp(value, now[name], 0.5) for name, value in average.items()}
+    for name, weight in kept.named_parameters():
+        torch.testing.assert_close(weight, average[name])
+    moved = [not torch.allclose(weight, seen[-1][name]) for name, weight in kept.named_parameters()]
+    assert sum(moved) > len(moved) / 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps"),
+    [
+        ({"max_epochs": 8}, 80.0),  # a tenth of 800 steps
+        ({"max_epochs": 80}, 100.0),  # 1 / (1 - 0.99)
+        ({"max_epochs": -1, "max_steps": 500}, 50.0),
+        ({"max_epochs": 8, "max_steps": 300}, 30.0),
+        ({"max_epochs": -1, "max_time": "00:01:00:00"}, 100.0),
+        ({"max_epochs": 1, "max_steps": 3}, 2.0),
+    ],
+)
+def test_the_average_looks_back_a_tenth_of_the_run_at_most(trainer, steps):
+    assert fitting._horizon(Optim(ema_decay=0.99), 100, trainer) == pytest.approx(steps)
+
+
+def test_tuning_scores_do_not_depend_on_how_samples_fall_into_batches(prepared):
+    # All logits of the first batch lie within [0, 1], as probabilities do.
+    outputs = len(prepared.spec.outputs)
+    model = LitClassifier(SMALL(prepared.spec.only("series")), prepared.spec.only("series"), Optim())
+    label = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    logits = torch.tensor([0.2, 0.9, -3.0, 3.0])
+    for rows in (slice(0, 2), slice(2, 4)):
+        model._update(logits[rows, None].expand(-1, outputs), label[rows, None].expand(-1, outputs))
+    scores = model.scores.compute()
+    assert [float(value) for name, value in scores.items() if "auroc" in name] == [1.0] * outputs
 
 
 def test_a_fit_that_goes_on_takes_only_the_steps_that_are_left_and_keeps_its_old_curves(fit_series, tmp_path):
