@@ -24,6 +24,8 @@ END = "<!-- end of results -->"
 #: What stands in percent, as papers have it, and how a column is called.
 PERCENT = {"auroc": "AUROC, %", "auprc": "AUPRC, %"}
 OTHERS = {"brier": "Brier", "calibration_slope": "slope", "utility": "utility", "mae": "MAE", "r2": "R2"}
+#: What stands where a model has no value.
+NONE = "-"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,37 +59,39 @@ def markdown(runs: list[Finished], options: argparse.Namespace) -> str:
     if len(asked) > 1:
         raise ConfigError(f"runs: are of several data sets or tasks ({sorted(asked)}); make a table of each")
     refuse(runs)
-    models = [model for output in runs[0].metrics["outputs"].values() for model in output["models"].values()]
-    metrics = [name for name in (*PERCENT, *OTHERS) if any(name in scores for scores in models)]
-    rows = table(runs, metrics, options.reference)
+    rows = table(runs, [*PERCENT, *OTHERS], options.reference)
     if options.models:
         rows = rows[rows.model.isin(options.models)]
-    return "\n\n".join(
-        one_output(part, str(output), metrics, runs[0].data, options) for output, part in rows.groupby("output")
-    )
+    return "\n\n".join(one_output(part, str(output), runs[0].data, options) for output, part in rows.groupby("output"))
 
 
-def one_output(rows: pd.DataFrame, output: str, metrics: list[str], data: str, options: argparse.Namespace) -> str:
+def one_output(rows: pd.DataFrame, output: str, data: str, options: argparse.Namespace) -> str:
     """The table of one output, its notes and its commands."""
+    metrics = [name for name in (*PERCENT, *OTHERS) if rows[f"{name}_mean"].notna().any()]
     paired = [name for name in metrics if name in PERCENT] or metrics[:1]
     several = rows.run.nunique() > 1
     titles = ["model", *(PERCENT.get(name, OTHERS.get(name, name)) for name in metrics)]
-    titles += [f"{name.upper()} less the boosted one's" for name in paired] + ["splits x seeds"]
+    titles += [f"{name.upper()} less the boosted one's" for name in paired] + ["trials", "splits x seeds"]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for _, row in rows.iterrows():
         name = f"`{row.model}`" + (f" of {row.run}" if several else "")
         cells = [name, *(spread(row, metric) for metric in metrics), *(difference(row, metric) for metric in paired)]
+        cells.append(NONE if pd.isna(row.trials) else f"{row.trials:.0f}")
         cells.append(f"{row.n_splits} x {row.n_fits // row.n_splits}")
         lines.append(f"| {' | '.join(cells)} |")
     published = pd.read_csv(options.published)
     published = published[(published.data == data) & (published.output == output)]
     for _, row in published.iterrows():
         values = {name: figure(row, name) for name in PERCENT}
-        cells = [f"{row.model} ({row.source})", *(values.get(name, "") for name in metrics), *("" for _ in paired), ""]
+        cells = [f"{row.model} ({row.source})", *(values.get(name, NONE) for name in metrics)]
+        cells += [NONE] * (len(titles) - len(cells))
         lines.append(f"| {' | '.join(cells)} |")
-    notes = ["Mean ± standard deviation over splits and seeds, held-out samples; differences are paired by split."]
+    notes = [
+        "Mean ± standard deviation over splits and seeds, held-out samples; differences are paired by split. Trials: "
+        f"settings of the model that its study or its fit compared in one run. {NONE}: none, or not known."
+    ]
     if len(published):
-        notes.append(f"Rows with a source are published figures: {'; '.join(published.protocol.unique())}.")
+        notes.append(f"Rows with a source are not of these runs: {'; '.join(published.protocol.unique())}.")
     commands = [f"- {group}: `{part.command.iloc[0]}`" for group, part in rows.groupby("run", sort=False)]
     return "\n".join([*lines, "", *notes, "", *commands])
 
@@ -97,7 +101,7 @@ def spread(row: pd.Series, metric: str) -> str:
     mean, sd = row[f"{metric}_mean"], row[f"{metric}_sd"]
     scale, form = (100, ".1f") if metric in PERCENT else (1, ".3f")
     if pd.isna(mean):
-        return ""
+        return NONE
     return f"{scale * mean:{form}}" + ("" if pd.isna(sd) else f" ± {scale * sd:{form}}")
 
 
@@ -105,14 +109,16 @@ def difference(row: pd.Series, metric: str) -> str:
     """A paired difference to the boosted model."""
     mean, sd, n = row[f"{metric}_difference"], row[f"{metric}_difference_sd"], row[f"{metric}_n_paired"]
     if not n:
-        return ""
+        return NONE
     scale, form = (100, "+.1f") if metric in PERCENT else (1, "+.3f")
     around = "" if pd.isna(sd) else f" ± {scale * sd:{form[1:]}}, above in {row[f'{metric}_n_better']} of {n}"
     return f"{scale * mean:{form}}{around}"
 
 
 def figure(row: pd.Series, metric: str) -> str:
-    """A published figure."""
+    """A figure of `published.csv`, which has percentages."""
+    if pd.isna(row[metric]):
+        return NONE
     return f"{row[metric]:.1f}" + ("" if pd.isna(row[f"{metric}_sd"]) else f" ± {row[f'{metric}_sd']:.1f}")
 
 

@@ -41,7 +41,7 @@ class Prepare:
     """How data are prepared. None of it changes a byte of the result, but for the number of files.
 
     Attributes:
-        cache: folder of prepared data; safe to delete at any time.
+        cache: folder of prepared data, and of a frozen note encoder's vectors; safe to delete at any time.
         memory_gb: memory that DuckDB may take before it spills to disk, in all processes of this machine together, or
             in each worker of a cluster [GB].
         workers: processes that map over tables and shards; null = one a core, but one alone for a small input.
@@ -87,6 +87,20 @@ class Prepare:
     def shards(self, n_bytes: int) -> int:
         """How many shards an input of `n_bytes` is spread over: a power of two, so that growth seldom changes it."""
         return self.n_shards or min(max(_FEWEST_SHARDS, 1 << (n_bytes // _BYTES_A_SHARD).bit_length()), _MOST_SHARDS)
+
+
+_in_use = Prepare.cache
+
+
+def use_cache(prepare: Prepare) -> None:
+    """Make the cache of `prepare` that of this process, for whom it is not told: a note encoder, which sees no data."""
+    global _in_use
+    _in_use = prepare.cache
+
+
+def cache_in_use() -> str:
+    """The cache of this process; without `use_cache` it is `cache` in the working directory."""
+    return _in_use
 
 
 def n_cores() -> int:

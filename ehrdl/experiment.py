@@ -15,7 +15,7 @@ from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
-from ehrdl.engine import progress, say, write_json
+from ehrdl.engine import progress, say, use_cache, write_json
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.schema import TaskResult
@@ -96,14 +96,14 @@ def run(
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines = _prepare(
+    prepared, result, trainer, baselines, encoders = _prepare(
         folder, data, task, model, trainer, baselines, optim, combine, baseline_params
     )
     from ehrdl.training.combine import find_members, fit_combined
 
     members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
     folder.open()
-    _write_cohort(folder, prepared, result)
+    _write_cohort(folder, prepared, result, encoders)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
@@ -149,8 +149,8 @@ def _prepare(
     optim: Optim,
     combine: Combine,
     baseline_params: dict[str, dict[str, Any]],
-) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
-    """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
+) -> tuple[Any, TaskResult, dict[str, Any], list[str], dict[str, Any]]:
+    """Data, cohort, checked trainer and baselines, and pretrained encoders, before the run folder is written to.
 
     Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
     """
@@ -163,21 +163,23 @@ def _prepare(
         check_params(baseline_params)
         trainer = check_trainer(trainer)
         from ehrdl.metrics.evaluate import DEEP
+        from ehrdl.models.note_backbone import configurations
         from ehrdl.training.combine import check_members
 
         check_members(combine.members or [], [*DEEP, *baselines])
+        from ehrdl.training.pretrain import check_pretraining
         from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)
     networks = [try_to_build(model, spec) for spec in variants(prepared.spec).values()]
     if optim.stages == 2:
         check_stages(networks, prepared.spec)
-    if optim.pretrain_epochs and "note" in prepared.spec.modalities and getattr(networks[0], "note", None) is None:
-        name = type(networks[0]).__name__
-        raise ConfigError(f"optim.pretrain_epochs: {name} has no one encoder of notes to pretrain; set it to 0")
+    if optim.pretrain_epochs and "note" in prepared.spec.modalities:
+        check_pretraining(networks[0])
     for network in networks:
         check_network(network, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
-    return prepared, result, trainer, baselines
+    encoders = {name: config for network in networks for name, config in configurations(network).items()}
+    return prepared, result, trainer, baselines, encoders
 
 
 def check_stages(networks: list[Network], spec: DataSpec) -> None:
@@ -214,6 +216,7 @@ def prepare(
     from ehrdl.data.prepare import find_samples, prepare, read_events
 
     data.check()
+    use_cache(data.prepare)
     with timed("read"):
         events = read_events(data)
     with timed("task"):
@@ -239,12 +242,15 @@ def _print_flow(result: TaskResult) -> None:
         say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects")
 
 
-def _write_cohort(folder: Any, prepared: Any, result: TaskResult) -> None:
+def _write_cohort(folder: Any, prepared: Any, result: TaskResult, encoders: dict[str, Any]) -> None:
     import shutil
+
+    from ehrdl.training.apply import write_encoders
 
     flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
     write_json(folder.folder / "flow.json", flow)
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
+    write_encoders(folder.folder, encoders)
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
         shutil.copytree(prepared.tokenizer, folder.folder / "tokenizer", dirs_exist_ok=True)
 
@@ -332,7 +338,8 @@ def _report(
     from ehrdl.training import ledger
     from ehrdl.training.predict import write_calibrators, write_predictions
 
-    own = ledger.held_out(folder.folder, folder.config, prepared.events.name, task.name, prepared.samples)
+    names = [output.name for output in result.outputs]
+    own = ledger.held_out(folder.folder, folder.config, prepared.events.name, task.name, prepared.samples, names)
     ledger.enter(folder.folder.parent, own)
     predictions = write_predictions(parts, folder.folder / "predictions.parquet")
     write_calibrators(predictions, folder.folder / "calibration.json")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
-from ehrdl.engine import progress, read_json, say, write_json
+from ehrdl.engine import progress, read_json, say, use_cache, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.tasks.base import Task
@@ -52,6 +52,7 @@ def score(
     from ehrdl.data.prepare import find_samples, read_events
     from ehrdl.training.predict import write_predictions
 
+    use_cache(data.prepare)
     manifest = read_json(run / "manifest.json")
     tokenizer = run / "tokenizer"
     fitted = Fitted(

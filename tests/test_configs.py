@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.cli import train, train_parser
+from ehrdl.cli import _with_values, train, train_parser
 from ehrdl.experiment import BASELINES
+from ehrdl.models.boosted import BOOSTED
+from ehrdl.training.baseline import check_params
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "mimic-iv-demo-2.2"
@@ -61,6 +63,21 @@ def test_the_parser_takes_it_and_makes_what_it_names(path):
     assert callable(objects.model)
     if root:
         assert str(objects.data.source.root) == "/hospital"
+
+
+@pytest.mark.parametrize("name", ["physionet2012", "physionet2019", "diabetes130"])
+def test_what_it_offers_to_search_is_there_and_takes_every_bound(name):
+    parser = train_parser()
+    parser.exit_on_error = False
+    parsed = parser.parse_args(["--config", str(ROOT / "configs" / f"{name}.yaml"), "--data.source.root=/hospital"])
+    options = parser.instantiate(parsed).tune
+    config = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    boosted = [baseline for baseline in config["baselines"] if baseline in BOOSTED]
+    for baseline in (None, *boosted):
+        for key, values in options.searched(baseline).items():
+            for value in values.corners():
+                objects, _ = _with_values(parser, config, {key: value})
+                check_params(objects.baseline_params)
 
 
 def _run(path: Path, folder: Path, *argv: str) -> list[dict]:

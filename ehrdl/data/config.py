@@ -61,10 +61,11 @@ class NoteOptions:
         vocab_size: size of the fitted vocabulary.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
         mask_sections: headings, such as `Discharge Disposition`, whose section is cut from discharge summaries before
-            any model reads them; up to the next heading.
+            any model reads them, up to the next heading; of radiology reports too, such as `Impression`.
         split_sections: chunks never cross a heading, and each knows its section: headings of discharge summaries
             (`History of Present Illness:`) and of radiology reports (`FINDINGS:`).
-        keep_sections: only these sections of discharge summaries are read, by any model; empty = all.
+        keep_sections: only these sections of discharge summaries are read, by any model; empty = all. An addendum
+            without headings is read whole; in one with headings, `Addendum` names what was added.
         max_chunks: chunks a sample reads; null = all. How many samples were cut is counted.
         choose: which chunks a sample keeps that has more, of all chunks of its notes, oldest first: the `latest`, half
             from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.

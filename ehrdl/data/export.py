@@ -3,8 +3,8 @@
 Tools that follow MEDS see a fact at t if `time <= t`. Under `happened` the data are those of EVENTS, and such a tool
 sees facts before the hospital's systems could show them. Under `available` time := available_time, and it sees what
 `window.bounds` sees. What no model of ehrdl reads is left out then: deaths, year groups, the task's hidden codes, and
-what `mask_sections` and `keep_sections` of `data.notes` leave out of summaries. Births keep their time, from which
-tools tell an age.
+what `mask_sections` and `keep_sections` of `data.notes` leave out of notes. Births keep their time, from which tools
+tell an age.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from meds import schema as meds
 
 from ehrdl.data.config import DataConfig, NoteOptions
 from ehrdl.data.events import subject_ids
-from ehrdl.data.notes_build import SUMMARY, cut_summary
+from ehrdl.data.notes import NOTE
+from ehrdl.data.notes_build import cut_note
 from ehrdl.data.prepare import find_samples, read_events
 from ehrdl.data.split import Split, assign
 from ehrdl.data.temporal import describe_split, source_splits, split_samples
@@ -97,7 +98,7 @@ def _write_data(
         out: gets `data/` and `metadata/codes.parquet`.
         prepare: memory and workers.
         hidden: prefixes of the codes that are left out where time := available_time; None = the rows of EVENTS.
-        notes: which sections are cut from discharge summaries, or kept, where time := available_time.
+        notes: which sections are cut from notes, or kept, where time := available_time.
     """
     files = sorted((events / "data").glob("**/*.parquet"))
     size = sum(file.stat().st_size for file in files)
@@ -166,7 +167,7 @@ class _Shard:
             reader = con.sql(_ROWS.format(file=file, hidden=self.hidden)).to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
-                    table = _cut(pa.Table.from_batches([batch]).cast(_SCHEMA), self.notes, masked)
+                    table = _cut(pa.Table.from_batches([batch]).cast(_SCHEMA), self.notes, masked, left_out)
                     meds.DataSchema.validate(table)
                     writer.write_table(table)
                     rows += table.num_rows
@@ -174,17 +175,20 @@ class _Shard:
         return _Written(rows, codes, left_out, masked, late_births)
 
 
-def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str]) -> pa.Table:
-    """Cut discharge summaries as models read them, counted in `masked`; those of which nothing is kept are left out."""
+def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str], left_out: Counter[str]) -> pa.Table:
+    """Cut notes as models read them, counted in `masked`; those of which nothing is kept are in `left_out`."""
     mask, keep = sorted(set(notes.mask_sections)), notes.keep_sections
     if not mask and not keep:
         return table
-    is_summary = pc.and_(pc.starts_with(table["code"], SUMMARY), pc.is_valid(table["text_value"]))
+    is_note = pc.and_(pc.starts_with(table["code"], NOTE), pc.is_valid(table["text_value"]))
     texts, is_left = table["text_value"].to_pylist(), np.ones(table.num_rows, bool)
-    for row in np.flatnonzero(is_summary.to_numpy()):
-        texts[row], found, kept = cut_summary(texts[row], mask, keep)
+    codes = table["code"].to_pylist()
+    for row in np.flatnonzero(is_note.to_numpy()):
+        texts[row], found, _ = cut_note(codes[row], texts[row], mask, keep)
         masked.update(found)
-        is_left[row] = not keep or bool(kept)
+        is_left[row] = texts[row] is not None
+    if not is_left.all():
+        left_out[NOTE.rstrip("/")] += int((~is_left).sum())
     place = table.column_names.index("text_value")
     cut = table.set_column(place, _SCHEMA.field("text_value"), pa.array(texts, _TYPES["text_value"]))
     return cut.filter(pa.array(is_left))
@@ -258,7 +262,7 @@ def _say(facts: dict[str, Any], out: Path) -> None:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in facts["left_out"].items())
         say(f"left out, since no model reads them: {kinds}")
     for section, n in facts.get("masked", {}).items():
-        say(f"notes: section {section!r} cut from {n:,} discharge summaries")
+        say(f"notes: section {section!r} cut from {n:,} discharge summaries and radiology reports")
     for output, n in facts["labels"].items():
         positive = f", {n['positive']:,} positive" if "positive" in n else ""
         say(f"labels {output}: {n['n']:,}{positive}; {n['unknown']:,} unknown are left out")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ehrdl.data.notes import Notes, write_sections
-from ehrdl.data.sections import keep_sections, mask_section, split_sections
+from ehrdl.data.sections import has_sections, keep_sections, mask_section, split_sections
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.shards import map_shards
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 6
+VERSION = 7
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
@@ -41,8 +42,8 @@ _NOTES = """
     WHERE code LIKE 'NOTE//%' AND text_value IS NOT NULL AND available_time IS NOT NULL
     ORDER BY subject_id, available, time, code, text
 """
-#: What the codes of discharge summaries and their addenda begin with.
-SUMMARY = "NOTE//discharge"
+#: What the codes begin with of discharge summaries and their addenda, of the addenda alone, and of radiology reports.
+_SUMMARY, _ADDENDUM, _REPORT = "NOTE//discharge", "NOTE//discharge//AD", "NOTE//radiology"
 
 
 def collect(
@@ -54,11 +55,12 @@ def collect(
 
     Args:
         events: the EVENTS folder.
-        out: gets `text.arrow`, and `sections.json`: by section, the summaries that it was cut from or kept of.
+        out: gets `text.arrow`, and `sections.json`: by section, the notes that it was cut from or kept of; by code,
+            those that were left out.
         prepare: memory and workers.
-        mask_sections: headings of the sections whose bodies are cut from discharge summaries.
+        mask_sections: headings of the sections whose bodies are cut from discharge summaries and radiology reports.
         keep_sections: headings of the only sections that are kept of discharge summaries; none = all. A summary
-            that has none of them is left out.
+            that has none of them is left out; an addendum without any headings is kept whole.
     """
     files = sorted((events / "data").glob("**/*.parquet"))
     parts = out / ".parts"
@@ -68,15 +70,16 @@ def collect(
     jobs = [(file, parts / f"{i}.arrow") for i, file in enumerate(files)]
     found = _no_sections(mask_sections, keep_sections)
     for counts in map_shards(job, jobs, prepare, size, "notes"):
-        for what, of_section in counts.items():
-            found[what].update(of_section)
+        for what, n_notes in counts.items():
+            found[what].update(n_notes)
     _merge([part for _, part in jobs], out / "text.arrow")
     write_json(out / "sections.json", found)
     shutil.rmtree(parts)
 
 
 def _no_sections(mask: Sequence[str], keep: Sequence[str]) -> dict[str, Counter[str]]:
-    return {"masked": Counter(dict.fromkeys(mask, 0)), "kept": Counter(dict.fromkeys(keep, 0))}
+    counted = {"masked": Counter(dict.fromkeys(mask, 0)), "kept": Counter(dict.fromkeys(keep, 0))}
+    return counted | {"left_out": Counter()}
 
 
 @dataclass(frozen=True)
@@ -104,21 +107,20 @@ class _Shard:
                         few = batch.slice(start, _ROWS_MERGED)
                         writer.write_batch(self._cut(few, found) if self.mask or self.keep else few)
         write_json(done, found)
-        return {what: dict(of_section) for what, of_section in found.items()}
+        return {what: dict(n_notes) for what, n_notes in found.items()}
 
     def _cut(self, batch: pa.RecordBatch, found: dict[str, Counter[str]]) -> pa.RecordBatch:
-        """The batch with its discharge summaries cut, counted in `found`; what nothing is kept of is left out."""
+        """The batch with its notes cut, counted in `found`; what nothing is kept of is left out."""
         texts = batch["text"].to_pylist()
-        is_left = np.ones(len(texts), bool)
         for row, code in enumerate(batch["code"].to_pylist()):
-            if code.startswith(SUMMARY):
-                texts[row], masked, kept = cut_summary(texts[row], self.mask, self.keep)
-                found["masked"].update(masked)
-                found["kept"].update(kept)
-                is_left[row] = not self.keep or bool(kept)
+            texts[row], masked, kept = cut_note(code, texts[row], self.mask, self.keep)
+            found["masked"].update(masked)
+            found["kept"].update(kept)
+            if texts[row] is None:
+                found["left_out"][code] += 1
         field = batch.schema.field("text")
         cut = batch.set_column(batch.schema.get_field_index("text"), field, pa.array(texts, field.type))
-        return cut.filter(pa.array(is_left))
+        return cut.filter(pc.is_valid(cut["text"]))
 
 
 class _Cursor:
@@ -170,16 +172,23 @@ def _subjects(part: Path) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def cut_summary(text: str, mask: Sequence[str], keep: Sequence[str]) -> tuple[str, set[str], set[str]]:
-    """What models read of a discharge summary, and which sections were cut and kept."""
-    masked = set()
-    for section in mask:
-        text, is_found = mask_section(text, section)
-        masked |= {section} if is_found else set()
-    if not keep:
+def cut_note(code: str, text: str, mask: Sequence[str], keep: Sequence[str]) -> tuple[str | None, set[str], set[str]]:
+    r"""What models read of a note, None where nothing of it is kept; and which sections were cut and kept.
+
+    >>> cut_note("NOTE//discharge//DS", "Social History:\nAlone\n", [], ["Physical Exam"])
+    (None, set(), set())
+    >>> cut_note("NOTE//discharge//AD", "The culture grew.", [], ["Physical Exam"])  # an addendum has no headings
+    ('The culture grew.', set(), set())
+    """
+    is_summary, masked = code.startswith(_SUMMARY), set()
+    if is_summary or code.startswith(_REPORT):
+        for section in mask:
+            text, is_found = mask_section(text, section, is_report=not is_summary)
+            masked |= {section} if is_found else set()
+    if not keep or not is_summary or (code.startswith(_ADDENDUM) and not has_sections(text)):
         return text, masked, set()
     text, kept = keep_sections(text, keep)
-    return text, masked, kept
+    return text if kept else None, masked, kept
 
 
 def tokenize(

@@ -65,16 +65,21 @@ def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train
 
 
 def _say_sections(found: dict[str, dict[str, int]]) -> None:
-    for section, n_summaries in found["masked"].items():
-        if not n_summaries:
-            say(f"data.notes.mask_sections: no discharge summary has the section {section!r}; nothing was cut for it")
+    for section, n_notes in found["masked"].items():
+        if not n_notes:
+            say(
+                f"data.notes.mask_sections: no discharge summary or radiology report has the section {section!r}; "
+                "nothing was cut for it"
+            )
         else:
-            say(f"notes: section {section!r} cut from {n_summaries:,} discharge summaries")
+            say(f"notes: section {section!r} cut from {n_notes:,} discharge summaries and radiology reports")
     for section, n_summaries in found["kept"].items():
         if not n_summaries:
             say(f"data.notes.keep_sections: no discharge summary has the section {section!r}")
         else:
             say(f"notes: section {section!r} kept of {n_summaries:,} discharge summaries")
+    for code, n_notes in found["left_out"].items():
+        say(f"notes: {n_notes:,} {code} have none of data.notes.keep_sections and are left out")
 
 
 def collect_notes(data: DataConfig, events: Path) -> Texts:

@@ -135,24 +135,28 @@ def split_sections(text: str) -> list[Section]:
     return [Section(name, *span) for name, span in zip(names, pairwise(starts), strict=True)] if text else []
 
 
-def mask_section(text: str, section: str) -> tuple[str, bool]:
-    r"""A discharge summary without the body of a section, and whether it has that section.
+def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str, bool]:
+    r"""A discharge summary or a radiology report without the body of a section, and whether it has that section.
 
-    The body ends before the next heading of a summary, or with the text. The heading itself is kept.
+    The body ends before the next heading of such a note, or with the text. The heading itself is kept.
 
     Args:
-        text: the summary.
+        text: the note.
         section: its heading, in any case, without the colon; also one that stands on a line with text.
+        is_report: whether the note is a radiology report.
 
     >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
     ('Discharge Disposition:\nDischarge Diagnosis:\nCHF', True)
+    >>> mask_section("INDICATION:  Dyspnea\nFINDINGS:  Effusion\nIMPRESSION:  CHF", "Findings", is_report=True)
+    ('INDICATION:  Dyspnea\nFINDINGS:\nIMPRESSION:  CHF', True)
     """
-    headings = _summary_headings(_OF_SUMMARY.finditer(text))
+    headings = list(_OF_REPORT.finditer(text)) if is_report else _summary_headings(_OF_SUMMARY.finditer(text))
     wanted = normalized(section)
     bodies = {heading.end() for heading in headings if _name(heading) == wanted}
     bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of([section])})[ \t]*:", text, re.MULTILINE)}
-    # A line such as `Service: X` ends a body in front, not one that begins on a line with text.
-    starts = [heading.start() for heading in headings if wanted in _FRONT_NAMES or _stands_alone(heading)]
+    # A line such as `Service: X` ends a body in front of a summary, not one that begins on a line with text.
+    any_ends = is_report or wanted in _FRONT_NAMES
+    starts = [heading.start() for heading in headings if any_ends or _stands_alone(heading)]
     parts, at = [], 0
     for begin in sorted(bodies):
         if begin >= at:
@@ -173,6 +177,16 @@ def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
     found = [(_name(heading), *span) for heading, span in zip(headings, spans, strict=True)]
     kept = [(text[start:stop], names[name]) for name, start, stop in found if name in names]
     return "".join(part for part, _ in kept), {section for _, section in kept}
+
+
+def has_sections(addendum: str) -> bool:
+    r"""Whether an addendum to a discharge summary has headings beyond what says whose it is and that it is one.
+
+    >>> has_sections("Service: MEDICINE\n\nAddendum:\nCulture grew.\n"), has_sections("Discharge Disposition:\nHome\n")
+    (False, True)
+    """
+    found = {_name(heading) for heading in _summary_headings(_OF_SUMMARY.finditer(addendum))}
+    return bool(found - _FRONT_NAMES - {"addendum"})
 
 
 def _headings(text: str) -> list[re.Match[str]]:

@@ -105,9 +105,8 @@ def evaluate(
         o.output: _describe(o, p, d, reference, units.get(o.output, ""))
         for o, p, d in zip(outcomes, point, draws, strict=False)
     }
-    for i in binary:
-        outcome = outcomes[i]
-        results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed)
+    for outcome in outcomes:
+        results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed, outcome.kind)
         of = predictions[predictions["output"] == outcome.output]
         if found := by_utility(of, split, n_bootstrap, seed, thresholds):
             results[outcome.output]["utility"] = found

@@ -1,7 +1,8 @@
-"""How well each model ranks where notes and series are both there, one alone, or neither."""
+"""How well each model predicts where notes and series are both there, one alone, or neither."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,43 +10,52 @@ import pandas as pd
 
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
+from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.schema import BINARY, REGRESSION
 
 #: The column of SAMPLES and PREDICTIONS that says what a sample has, and its values.
 PRESENT = "group_present"
 STRATA = ("notes and series", "notes only", "series only", "neither")
-#: A stratum with fewer events, or fewer others, is counted and not scored.
+#: A stratum with fewer events, or fewer others, is counted and not scored; of a regression output, with fewer samples.
 MIN_EVENTS = 10
-_METRICS = {"auroc": auroc, "auprc": auprc}
+_METRICS: dict[str, dict[str, Callable[..., Floats]]] = {
+    BINARY: {"auroc": auroc, "auprc": auprc},
+    REGRESSION: {"mae": mae, "rmse": rmse, "r2": r2},
+}
 
 
-def by_present(rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """AUROC and AUPRC of every model in each stratum of `group_present`, with subject-clustered 95 % intervals.
+def by_present(
+    rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, seed: int, kind: str = BINARY
+) -> dict[str, Any]:
+    """AUROC and AUPRC (MAE, RMSE and R2) of every model in each stratum of `group_present`, with 95 % intervals.
 
     Args:
         rows: (n) subject_id, label, and `group_present` where the data have notes and series.
-        prob: model -> (seeds, n).
+        prob: model -> (seeds, n); the predicted values of a regression output.
         n_bootstrap: draws of subjects, which all models and strata share.
         seed: of the draws.
+        kind: of the output.
 
     Returns:
-        Stratum -> n, events, subjects, and `models`: model -> metric -> value (mean over seeds), low, high. `models`
-        is empty where there are fewer than `MIN_EVENTS` events or others; no stratum at all without the column.
+        Stratum -> n, events (None of a regression output), subjects, and `models`: model -> metric -> value (mean over
+        seeds), low, high. `models` is empty where there are fewer than `MIN_EVENTS` events or others (samples); no
+        stratum at all without the column.
     """
     if PRESENT not in rows:
         return {}
     members = {name: (rows[PRESENT] == name).to_numpy(bool) for name in STRATA}
     label = rows["label"].to_numpy(np.float64)
-    scored = {name: member for name, member in members.items() if _enough(label[member])}
-    draws = _draws(rows["subject_id"].to_numpy(), label, prob, scored, n_bootstrap, seed) if scored else {}
+    scored = {name: member for name, member in members.items() if _enough(label[member], kind)}
+    draws = _draws(rows["subject_id"].to_numpy(), label, prob, scored, n_bootstrap, seed, kind) if scored else {}
     return {
         name: {
             "n": int(member.sum()),
-            "events": int(label[member].sum()),
+            "events": int(label[member].sum()) if kind == BINARY else None,
             "subjects": int(rows["subject_id"][member].nunique()),
             "models": {
                 model: {
                     metric: _estimate(_mean(score, label, seeds, member), draws[name, model, metric])
-                    for metric, score in _METRICS.items()
+                    for metric, score in _METRICS[kind].items()
                 }
                 for model, seeds in prob.items()
                 if name in scored
@@ -56,7 +66,9 @@ def by_present(rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, se
     }
 
 
-def _enough(label: Floats) -> bool:
+def _enough(label: Floats, kind: str) -> bool:
+    if kind == REGRESSION:
+        return len(label) >= MIN_EVENTS
     events = int(label.sum())
     return min(events, len(label) - events) >= MIN_EVENTS
 
@@ -68,15 +80,16 @@ def _draws(
     members: dict[str, np.ndarray],
     n_bootstrap: int,
     seed: int,
+    kind: str,
 ) -> dict[tuple[str, str, str], Floats]:
-    """Values (R,) in every draw, by stratum, model and metric; NaN where a stratum's draw has one class."""
+    """Values (R,) in every draw, by stratum, model and metric; NaN where a stratum's draw is empty or has one class."""
     subjects, place = np.unique(subject, return_inverse=True)
     blocks: dict[tuple[str, str, str], list[Floats]] = {}
     for counts in subject_draws(len(subjects), n_bootstrap, seed, len(label)):
         for name, member in members.items():
             weight = counts[:, place[member]]
             for model, seeds in prob.items():
-                for metric, score in _METRICS.items():
+                for metric, score in _METRICS[kind].items():
                     values = _mean(score, label, seeds, member, weight)
                     blocks.setdefault((name, model, metric), []).append(values)
     return {key: np.concatenate(parts) for key, parts in blocks.items()}

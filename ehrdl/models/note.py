@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.engine import cache_in_use
 from ehrdl.errors import ConfigError
 from ehrdl.models import note_backbone as backbone
 from ehrdl.models import note_tuning as tuning
@@ -52,7 +53,8 @@ class NoteTransformer(nn.Module, Encoder):
         compile: compile the encoder with torch.compile, for all lengths at once.
         padding: `groups` encodes chunks of like length together; `packed` puts several chunks into one row, where
             they do not see each other.
-        cache: folder of the frozen encoder's vectors, safe to delete at any time; None = encode in every epoch.
+        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` is that of
+            `data.prepare.cache`, None = encode in every epoch.
 
     Raises:
         ConfigError: options that do not go together, or an encoder that does not fit the data.
@@ -74,13 +76,15 @@ class NoteTransformer(nn.Module, Encoder):
         attention: str | None = None,
         compile: bool = False,
         padding: Literal["groups", "packed"] = "groups",
-        cache: str | None = "cache",
+        cache: str | None = "auto",
     ) -> None:
         super().__init__()
         if spec.vocab_size < 1:
             raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
         self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
-        self.pad_id, self.cache, self._caches = spec.pad_id, cache, dict[str, EmbeddingCache]()
+        self.pretrained = pretrained
+        self.cache = cache_in_use() if cache == "auto" else cache
+        self.pad_id, self._caches = spec.pad_id, dict[str, EmbeddingCache]()
         if pretrained:
             _require_tuning(tune, padding, lora_rank, gradient_checkpointing)
             self.encoder = backbone.load(pretrained, spec, attention)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -28,6 +29,8 @@ _PLAIN_KERNELS = ("sdpa", "eager")
 _LEAST_VOCABULARY = 0.8
 #: Elements of a packed mask at a time (64 MB).
 _MASK_ELEMENTS = 1 << 26
+#: Configurations, by name, of encoders whose weights come later; set by `without_weights`.
+_known: ContextVar[dict[str, dict[str, Any]]] = ContextVar("known", default={})  # noqa: B039 - never changed
 
 
 def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
@@ -64,30 +67,59 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
     Raises:
         ConfigError: it is not there, is no encoder of text, or does not fit the data.
     """
+    # The weights that are tuned are in single precision; that of the computation is the trainer's.
+    options: dict[str, Any] = {"dtype": torch.float32} | ({"attn_implementation": attention} if attention else {})
+    config = _known.get().get(name)
     with _one_line(name), _silent():
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        _require_encoder(name, config)
-        options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
-        model, found = AutoModel.from_pretrained(
-            name,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,  # the weights that are tuned; precision is the trainer's
-            output_loading_info=True,
-            **options,
-        )
+        model = _from_files(name, options) if config is None else _from_config(config, options)
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None  # its parameters would never get a gradient
+    _require_fit(name, model, spec)
+    if config is None:
+        _require_mask(name, model)
+    loaded: PreTrainedModel = model.train()  # transformers hands it over in evaluation, and Lightning leaves it so
+    return loaded
+
+
+def _from_files(name: str, options: dict[str, Any]) -> Any:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    _require_encoder(name, config)
+    model, found = AutoModel.from_pretrained(
+        name, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+    )
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ConfigError(
             f"NoteTransformer: pretrained {name!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}"
         )
-    if isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None  # its parameters would never get a gradient
-    _require_fit(name, model, spec)
-    _require_mask(name, model)
-    loaded: PreTrainedModel = model.train()  # transformers hands it over in evaluation, and Lightning leaves it so
-    return loaded
+    return model
+
+
+def _from_config(config: dict[str, Any], options: dict[str, Any]) -> Any:
+    made: Any = AutoModel  # untyped
+    return made.from_config(CONFIG_MAPPING[config["model_type"]].from_dict(config), **options)
+
+
+def configurations(network: object) -> dict[str, dict[str, Any]]:
+    """The configurations (JSON-able) of the pretrained encoders in a network, by name or folder."""
+    found: dict[str, dict[str, Any]] = {}
+    for module in network.modules() if isinstance(network, nn.Module) else ():
+        if isinstance(module, PreTrainedModel) and module.name_or_path:
+            found.setdefault(module.name_or_path, module.config.to_dict())
+    return found
+
+
+@contextmanager
+def without_weights(known: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Within, `load` builds these encoders from their `configurations`, and needs no file of theirs.
+
+    Their weights are random: for a network whose checkpoint is loaded next.
+    """
+    token = _known.set(known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
 
 
 @contextmanager

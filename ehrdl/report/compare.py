@@ -20,11 +20,15 @@ import yaml
 from ehrdl.engine import digest, read_json
 from ehrdl.errors import ConfigError, LeakageError
 from ehrdl.metrics.discrimination import auprc, auroc
+from ehrdl.metrics.utility import by_utility
+from ehrdl.models.boosted import LIBRARIES
 from ehrdl.schema import HELD_OUT
-from ehrdl.training.ledger import read_ledger, settings
+from ehrdl.training.ledger import read_ledger, same_data, settings
 
 #: Who is held to be the boosted baseline, the first that is there.
 BOOSTED = ("lightgbm", "xgboost", "gradient_boosting")
+#: Metrics of which a lower value is better.
+_ERRORS = ("brier", "mae", "rmse")
 _UNSEEN = re.compile(r"none|train|tuning|\d+ folds of train and tuning")
 _WHERE = ("run", "logger", "data.prepare", "tune", "n_trials")
 
@@ -93,8 +97,7 @@ def _check_choices(run: Finished) -> None:
         where = f"{run.folder}: {study['model']} was tuned"
         if not _UNSEEN.fullmatch(str(study["scored_on"])):
             raise LeakageError(f"{where} on {study['scored_on']}; tune on train and tuning alone")
-        same_data = study["events"] == run.held_out["events"]
-        if same_data and study["held_out"] != run.held_out["subjects"]:
+        if same_data(study, run.held_out) and study["held_out"] != run.held_out["subjects"]:
             raise LeakageError(
                 f"{where} on another split of the same patients, so that some who are held out here chose its values; "
                 "tune with this data.split"
@@ -112,7 +115,7 @@ def _value(config: dict[str, Any], key: str) -> Any:
 
 
 def _check_numbers(run: Finished) -> None:
-    """AUROC and AUPRC of metrics.json are those of the predictions, and nobody both tunes and is held out."""
+    """AUROC, AUPRC and utility of metrics.json are those of the predictions; nobody both tunes and is held out."""
     if run.metrics["split"] != HELD_OUT:
         raise ConfigError(f"{run.folder}: metrics.json is of the {run.metrics['split']} split; a table shows held_out")
     table = pd.read_parquet(run.folder / "predictions.parquet")
@@ -123,11 +126,27 @@ def _check_numbers(run: Finished) -> None:
     for (output, model), rows in table[held_out & table.label.notna()].groupby(["output", "model"]):
         if rows.prob.isna().all():
             continue
-        scores = run.metrics["outputs"][output]["models"][model]
+        fits = [part for _, part in rows.groupby("seed")]
         for name, metric in (("auroc", auroc), ("auprc", auprc)):
-            found = [float(metric(part.label, part.prob)) for _, part in rows.groupby("seed")]
-            if not np.allclose(found, scores[name]["per_seed"], atol=1e-6):
-                raise LeakageError(f"{run.folder}: {name} of {model} in metrics.json is not that of its predictions")
+            _check_seeds(run, str(output), str(model), name, [float(metric(part.label, part.prob)) for part in fits])
+    for output, rows in table.groupby("output"):
+        if "utility" in run.metrics["outputs"][output]:
+            for model, scores in by_utility(rows, HELD_OUT, n_bootstrap=0, seed=0).items():
+                _check_seeds(run, str(output), model, "utility", scores["per_seed"])
+
+
+def _check_seeds(run: Finished, output: str, model: str, name: str, found: Sequence[float | None]) -> None:
+    made, shown = (np.array(values, np.float64) for values in (found, _per_seed(run, output, model, name)))
+    if made.shape != shown.shape or not np.allclose(made, shown, atol=1e-6, equal_nan=True):
+        raise LeakageError(f"{run.folder}: {name} of {model} in metrics.json is not that of its predictions")
+
+
+def _per_seed(run: Finished, output: str, model: str, metric: str) -> list[float | None]:
+    """The values of a metric, None where one is undefined; empty where the model has none."""
+    scores = run.metrics["outputs"][output]
+    # The utility stands beside the metrics that every model has: few outputs have one.
+    found = scores.get("utility", {}).get(model) if metric == "utility" else scores["models"][model].get(metric)
+    return list(found["per_seed"]) if found else []
 
 
 def _check_listed(runs: Sequence[Finished]) -> None:
@@ -136,10 +155,9 @@ def _check_listed(runs: Sequence[Finished]) -> None:
         (row["settings"], row["subjects"], seed) for run in runs for row in [run.held_out] for seed in row["seeds"]
     }
     for run in runs:
-        own = (run.held_out["events"], run.held_out["task"])
         seen = [*run.held_out["others"], *read_ledger(run.folder.parent)]
         for row in seen:
-            if (row["events"], row["task"]) != own:
+            if row["task"] != run.held_out["task"] or not same_data(row, run.held_out):
                 continue
             for seed in row["seeds"]:
                 if (row["settings"], row["subjects"], seed) not in known:
@@ -151,25 +169,29 @@ def _check_listed(runs: Sequence[Finished]) -> None:
 
 
 def table(runs: Iterable[Finished], metrics: Sequence[str], reference: str | None = None) -> pd.DataFrame:
-    """One row a model of each group of runs (same settings, other splits), best mean AUPRC first.
+    """One row a model of each group of runs (same settings, other splits), the best first.
+
+    Best is the highest mean AUROC; of an output without one, the best mean of the first of `metrics` that it has.
 
     Args:
         runs: of one data set and task.
-        metrics: of metrics.json.
+        metrics: of metrics.json, `utility` among them.
         reference: the model that the others are paired with; by default the first of `BOOSTED` that is there.
 
     Returns:
-        group (name of its first run), model, output, n_splits, n_fits, command, and for each metric its `mean` and `sd`
-        over all fits, and `difference`, `difference_sd`, `n_better` and `n_paired` over the splits that both have.
+        run (name of the group's first), model, output, n_splits, n_fits, command, trials (`n_trials`, the highest of
+        the group; NaN where none is known), and for each metric its `mean` and `sd` over all fits, and `difference`,
+        `difference_sd`, `n_better` and `n_paired` over the splits that both have.
     """
     rows = []
     for run in runs:
         for output, found in run.metrics["outputs"].items():
-            for model, scores in found["models"].items():
+            for model in found["models"]:
                 key = {"settings": run.held_out["settings"], "split": run.held_out["subjects"]}
                 named = {"run": run.folder.name, "model": model, "output": output, "command": command(run)}
+                named["trials"] = n_trials(run, model, output)
                 for metric in metrics:
-                    for value in (scores.get(metric) or {}).get("per_seed", []):
+                    for value in _per_seed(run, output, model, metric):
                         rows.append(key | named | {"metric": metric, "value": np.nan if value is None else value})
     frame = pd.DataFrame(rows)
     models = set(frame.model)
@@ -180,14 +202,37 @@ def table(runs: Iterable[Finished], metrics: Sequence[str], reference: str | Non
         _row(part, frame[frame.output == output], reference, metrics)
         for (_, model, output), part in frame.groupby(["settings", "model", "output"], sort=False)
     ]
-    first = f"{metrics[0]}_mean"
-    return pd.DataFrame(found).sort_values(["output", first], ascending=[True, False], ignore_index=True)
+    return pd.concat([_ranked(part, metrics) for _, part in pd.DataFrame(found).groupby("output")], ignore_index=True)
+
+
+def _ranked(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Rows of one output, the best first."""
+    known = [name for name in metrics if rows[f"{name}_mean"].notna().any()]
+    first = "auroc" if "auroc" in known else known[0]
+    return rows.sort_values(f"{first}_mean", ascending=first in _ERRORS, kind="stable")
+
+
+def n_trials(run: Finished, model: str, output: str) -> int | None:
+    """How many settings were compared for a model, as far as the run knows: by `ehrdl tune`, else in its own fit.
+
+    None where nothing was recorded, and of a boosted model with parameters given by hand: who gave them may have tried
+    any number.
+    """
+    studies = [study for study in run.manifest["choices"]["tuned"] if study["model"] == model]
+    if studies:
+        found: int | None = studies[-1].get("n_trials")
+        return found
+    path = run.folder / "models" / f"{model}-{output}.json"
+    if model not in LIBRARIES or model in (run.config.get("baseline_params") or {}) or not path.is_file():
+        return None
+    return len(read_json(path).get("trials") or []) or None
 
 
 def _row(part: pd.DataFrame, frame: pd.DataFrame, reference: str | None, metrics: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {name: part[name].iloc[0] for name in ("run", "model", "output")}
     one = part[part.metric == part.metric.iloc[0]]
     row |= {"n_splits": one.split.nunique(), "n_fits": len(one), "command": merged(one.command.unique().tolist())}
+    row["trials"] = part.trials.astype(float).max()
     # Each split's own reference is the first listed one; a group's own, where it has one.
     others = frame[frame.model == reference]
     own = others[others.settings == part.settings.iloc[0]]

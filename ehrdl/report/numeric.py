@@ -10,6 +10,7 @@ from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import BY_KIND, COMBINED, DEEP, Outcome
 from ehrdl.metrics.regression import binned, mae
 from ehrdl.report.outcome import KINDS, N_DRAWN, best_baseline, differences, grouped, rank, reference_of, verdict
+from ehrdl.report.present import present
 from ehrdl.schema import REGRESSION
 
 #: Points of the scatter plot: more would make the page heavy, and no clearer.
@@ -42,6 +43,7 @@ def describe_numeric(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]
         "models": [_row(name, scores["models"][name], reference) for name in ranked],
         "differences": differences(scores["differences"], reference, REGRESSION),
         "curves": _curves(outcome, ranked, reference, baseline),
+        "present": present(scores, baseline),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
     }
 

@@ -10,7 +10,7 @@ from ehrdl.metrics.evaluate import COMBINED, DEEP
 def present(scores: dict[str, Any], baseline: str | None) -> list[dict[str, Any]]:
     """Each stratum with its size and a row a model; empty where all samples are of one stratum, or nobody knows.
 
-    A stratum with too few events has no rows.
+    A stratum with too few events (samples, of a regression output) has no rows.
 
     Args:
         scores: an output's part of metrics.json.

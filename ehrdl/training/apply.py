@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ from ehrdl.batch import DataSpec
 from ehrdl.data.history import read_history
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate, without_rich
-from ehrdl.engine import say
+from ehrdl.engine import read_json, say, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.boosted import BOOSTED
+from ehrdl.models.note_backbone import without_weights
 from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.training.baseline import load
@@ -25,12 +27,26 @@ from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.score import load_score, score_points
 
+#: In a run folder, what its pretrained encoders are; their weights are in the checkpoints.
+_ENCODERS = "encoders.json"
+
+
+def write_encoders(folder: Path, encoders: dict[str, dict[str, Any]]) -> None:
+    """Keep the `configurations` of a run's pretrained encoders, so that `load_deep` needs no other folder, and no hub.
+
+    Args:
+        folder: of the run.
+        encoders: by name; with none, no file is written.
+    """
+    if encoders:
+        write_json(folder / _ENCODERS, encoders)
+
 
 def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     """A fitted deep model, in evaluation mode.
 
     Args:
-        path: its checkpoint; it holds the spec of the data.
+        path: its checkpoint in the run folder; it holds the spec of the data.
         make: makes the network, as in the run.
 
     Raises:
@@ -43,7 +59,9 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     except Exception as error:  # a damaged file raises whatever its bytes lead the reader to
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(f"{path}: is no checkpoint of this version of ehrdl ({reason})") from None
-    model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+    encoders = path.parent.parent / _ENCODERS
+    with without_weights(read_json(encoders) if encoders.is_file() else {}):
+        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -130,7 +130,7 @@ def _fit_classical(
 ) -> list[pd.DataFrame]:
     if not names:
         return []
-    prepared = _thinned(prepared, boosting.samples_per_subject, seed)
+    prepared = thinned(prepared, boosting.samples_per_subject, seed)
     rich = any(name in BOOSTED for name in names)
     tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING)}
     plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
@@ -167,7 +167,7 @@ def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> 
     }
 
 
-def _thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
+def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
     """The data with at most so many training samples a subject, drawn at random; all others are in no split."""
     if per_subject is None:
         return prepared

@@ -7,8 +7,10 @@ fits ten models, looks at ten held-out scores and shows one has chosen by them, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,31 @@ def subjects_digest(samples: pd.DataFrame, split: str) -> str:
     return digest(np.unique(samples.subject_id[samples.split == split]).tolist())
 
 
+def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
+    """A hash of what was asked of whom and when: outputs, and subject and prediction time of the samples of all splits.
+
+    It tells data apart where the EVENTS folder cannot, whose name changes with shards, copied files and their times.
+    Labels are not in it: a study, which carries it, must not depend on those of held-out samples.
+
+    Args:
+        samples: SAMPLES, in any order.
+        outputs: names of what is predicted.
+    """
+    time = samples["prediction_time"].to_numpy("datetime64[us]").astype("<i8")
+    rows = np.column_stack([samples["subject_id"].to_numpy("<i8"), time])
+    rows = rows[np.lexsort(rows.T[::-1])]
+    return digest([sorted(outputs), hashlib.sha256(rows.tobytes()).hexdigest()])
+
+
+def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same data: of one EVENTS folder, or, where both know, the same was asked.
+
+    The folder still counts: older versions recorded nothing else, and a cohort may be chosen by its score as well.
+    """
+    asked = one.get("asked")
+    return one["events"] == other["events"] or (asked is not None and asked == other.get("asked"))
+
+
 def choices(config: dict[str, Any]) -> dict[str, Any]:
     """On which samples a run's choices were made: `none` where the schedule is fixed, else the split.
 
@@ -48,29 +75,34 @@ def choices(config: dict[str, Any]) -> dict[str, Any]:
     return {"fitted": TRAIN, "epoch": epoch, "baselines": TUNING, "calibration": TUNING, "tuned": tuned}
 
 
-def held_out(folder: Path, config: dict[str, Any], events: str, task: str, samples: pd.DataFrame) -> dict[str, Any]:
+def held_out(
+    folder: Path, config: dict[str, Any], events: str, task: str, samples: pd.DataFrame, outputs: Iterable[str]
+) -> dict[str, Any]:
     """Who was held out, and what the ledger knows of them.
 
     Args:
         folder: of the run; the ledger is beside it.
         config: the resolved configuration.
-        events: name of the EVENTS folder, which tells data apart.
+        events: name of the EVENTS folder.
         task: name of the task.
         samples: SAMPLES with their split.
+        outputs: names of what is predicted.
 
     Returns:
-        `events`, `task`, `settings` (a hash) and `seeds` of this run, `subjects`: a hash of those held out, and
-        `others`: what the ledger has of other settings, seeds or splits with the same data and task.
+        `events`, `asked` (`asked_digest`), `task`, `settings` (a hash) and `seeds` of this run, `subjects`: a hash of
+        those held out, and `others`: what the ledger has of other settings, seeds or splits with the same data and
+        task.
     """
     own = {
         "run": folder.name,
         "events": events,
+        "asked": asked_digest(samples, outputs),
         "task": task,
         "settings": digest(settings(config)),
         "seeds": list(config["seeds"]),
         "subjects": subjects_digest(samples, HELD_OUT),
     }
-    same = [row for row in read_ledger(folder.parent) if (row["events"], row["task"]) == (events, task)]
+    same = [row for row in read_ledger(folder.parent) if row["task"] == task and same_data(row, own)]
     others = [row for row in same if any(row[key] != own[key] for key in ("settings", "seeds", "subjects"))]
     return own | {"others": others}
 

@@ -24,6 +24,7 @@ from ehrdl.data.notes import Notes
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
 from ehrdl.schema import TRAIN
 from ehrdl.training.config import Optim
 from ehrdl.training.schedule import warmup_cosine
@@ -48,12 +49,9 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         seed: of the masks and the order of the notes.
 
     Raises:
-        ConfigError: the encoder cannot guess tokens.
+        ConfigError: the encoder cannot guess tokens, or comes pretrained.
     """
-    if not hasattr(encoder, "states"):
-        raise ConfigError(f"optim.pretrain_epochs: {type(encoder).__name__} cannot be pretrained on notes; set it to 0")
-    if getattr(encoder, "tune", None) == "frozen":
-        raise ConfigError("optim.pretrain_epochs: a frozen note encoder learns nothing; set it to 0, or tune to full")
+    _require_scratch(encoder)
     if path.is_file():
         encoder.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         return
@@ -82,6 +80,29 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
     os.replace(part, path)
     loss = float(shell.callback_metrics["masked"])
     say(f"notes: pretrained on {len(chunks):,} chunks of training subjects, {loss:.2f} nats a hidden token")
+
+
+def check_pretraining(network: Network) -> None:
+    """Refuse a network whose note encoder `pretrain` does not take.
+
+    Raises:
+        ConfigError: it has no encoder of notes of its own, or one that `pretrain` refuses.
+    """
+    encoder = getattr(network, "note", None)
+    if encoder is None:
+        name = type(network).__name__
+        raise ConfigError(f"optim.pretrain_epochs: {name} has no one encoder of notes to pretrain; set it to 0")
+    _require_scratch(encoder)
+
+
+def _require_scratch(encoder: Any) -> None:
+    if not hasattr(encoder, "states"):
+        raise ConfigError(f"optim.pretrain_epochs: {type(encoder).__name__} cannot be pretrained on notes; set it to 0")
+    if name := getattr(encoder, "pretrained", None):  # the rate is for random weights, and would undo what it knows
+        raise ConfigError(
+            f"optim.pretrain_epochs: is for an encoder from scratch, and {name!r} is pretrained; set it to 0. "
+            f"`ehrdl pretrain --from {name}` teaches a pretrained encoder the words of your notes"
+        )
 
 
 class MaskedTokens(pl.LightningModule):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,13 +65,14 @@ class TuneOptions:
 
     Attributes:
         space: what is searched: a configuration's key, as `optim.lr`, and its `low` and `high` (with `log: true` or a
-            `step`), or its `choices`. Keys under `baseline_params.NAME` are those of `--baseline NAME`.
+            `step`), or its `choices`. A number in a key counts the members of a list, from 0. Keys under
+            `baseline_params.NAME` are those of `--baseline NAME`.
         n_trials: trials in all, those of an earlier call of the same study among them.
         timeout_minutes: no trial begins later than so long after the call; null = never too late.
         metric: by which the best trial is chosen, of the tuning samples, as a mean over outputs (R2 where an output is
             a number, for all but `log_loss`).
         pruner: stops a trial that is worse than the `median` of earlier ones at the same epoch, or by `hyperband`; none
-            lets all end.
+            lets all end. Where `trainer.max_steps` or `max_time` alone ends a fit, trials are compared fit by fit.
         folds: null scores the tuning split; k scores k folds of the training and tuning subjects together, each fitted
             on the other folds, which chooses with less noise and takes k times as long.
         seeds: fits a trial (and fold), with seeds 0, 1, …; their mean counts.
@@ -137,24 +139,41 @@ class TuneOptions:
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration with other values of some keys.
+    """A resolved configuration with other values of some keys; a whole number in a key is a place in a list.
 
     Raises:
         ConfigError: there is no such key; one below `trainer` or of a baseline's parameters need not be there yet.
     """
     found = copy.deepcopy(config)
     for key, value in values.items():
-        *above, last = key.split(".")
+        names = key.split(".")
+        open_ended = names[0] in ("trainer", *BASELINE_KEYS)
         inner: Any = found
-        open_ended = above[:1] == ["trainer"] or (above and above[0] in BASELINE_KEYS)
-        for i, name in enumerate([*above, last]):
-            if not isinstance(inner, dict) or (name not in inner and not open_ended):
+        for i, name in enumerate(names):
+            place: str | int = name
+            if isinstance(inner, list):
+                place = _place(key, names[: i + 1], len(inner))
+            elif isinstance(inner, dict) and (name in inner or open_ended):
+                inner.setdefault(name, {})
+            else:
                 beside = f"; beside it are {', '.join(map(str, inner))}" if isinstance(inner, dict) else ""
-                raise ConfigError(f"tune.space: {key}: there is no {'.'.join([*above, last][: i + 1])}{beside}")
-            if i < len(above):
-                inner = inner.setdefault(name, {})
-        inner[last] = copy.deepcopy(value)
+                raise ConfigError(f"tune.space: {key}: there is no {'.'.join(names[: i + 1])}{beside}")
+            if i + 1 == len(names):
+                inner[place] = copy.deepcopy(value)
+            else:
+                inner = inner[place]
     return found
+
+
+def _place(key: str, names: list[str], n: int) -> int:
+    """The place in a list of n that the last of a key's names says, from 0."""
+    *above, name = names
+    if not re.fullmatch(r"\d+", name, re.ASCII) or int(name) >= n:
+        places = f"from 0 to {n - 1}" if n else "but it is empty"
+        raise ConfigError(
+            f"tune.space: {key}: {'.'.join(above)} is a list, so {name!r} must be a place in it, {places}"
+        )
+    return int(name)
 
 
 def _distribution(key: str, given: Any) -> Choice | Range:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,24 @@ def line(trial: FrozenTrial, trials: Trials) -> str:
     }
     complete = trials.complete()
     best = f", best {complete[0].value or 0.0:.4f} (trial {complete[0].number})" if complete else ""
-    values = "  ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in trials.values(trial).items())
-    return f"trial {trial.number}, {len(trials.done())} of {options.n_trials}: {ends[trial.state]}{best}   {values}"
+    end = f"{ends[trial.state]}{best}   {settings(trial, trials)}"
+    return f"trial {trial.number}, {len(trials.done())} of {options.n_trials}: {end}"
+
+
+def settings(trial: FrozenTrial, trials: Trials) -> str:
+    """The values of a trial in one line, each key by as few of its last names as tell it from the others."""
+    return "  ".join(f"{_tail(key, trials.space)}={_short(value)}" for key, value in trials.values(trial).items())
+
+
+def _tail(key: str, keys: Iterable[str]) -> str:
+    """The fewest last names of a key that no other key ends with.
+
+    >>> _tail("optim.lr", ["optim.lr", "note.dropout"]), _tail("series.dropout", ["series.dropout", "note.dropout"])
+    ('lr', 'series.dropout')
+    """
+    names = key.split(".")
+    tails = (".".join(names[-n:]) for n in range(1, len(names)))
+    return next((tail for tail in tails if sum(f".{one}".endswith(f".{tail}") for one in keys) == 1), key)
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ fits go on from their checkpoints.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import warnings
@@ -28,6 +29,7 @@ _NAME, _REASON, _COUNTS = "ehrdl", "reason", "counts"
 _PLAIN = (bool, int, float, str, type(None))
 #: Trials that end whatever they show, so that there is something to compare with.
 _UNPRUNED = 5
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Trials:
@@ -80,18 +82,28 @@ class Trials:
         return space.choices[_labels(space).index(drawn)] if isinstance(space, Choice) else drawn
 
     def run(self, trial: Trial, objective: Callable[[Trial], float]) -> FrozenTrial:
-        """Run a trial to its end; a trial whose values cannot be used together fails, and the study goes on."""
+        """Run a trial to its end; one whose values cannot be used together, or crash its fit, fails.
+
+        Raises:
+            OSError: the disk is full, which no values are to blame for: the trial stays under way.
+        """
         try:
             value = objective(trial)
         except Pruned:
             return self.study.tell(trial, state=TrialState.PRUNED)
         except EhrdlError as error:
-            trial.set_user_attr(_REASON, " ".join(str(error).split()))
-            return self.study.tell(trial, state=TrialState.FAIL)
+            return self._failed(trial, " ".join(str(error).split()))
+        except Exception as error:  # such as out of memory: left under way, the trial would crash every restart
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                raise
+            return self._failed(trial, _first_line(error))
         if not np.isfinite(value):
-            trial.set_user_attr(_REASON, f"the {self.options.metric} is {value}: the fit diverged")
-            return self.study.tell(trial, state=TrialState.FAIL)
+            return self._failed(trial, f"the {self.options.metric} is {value}: the fit diverged")
         return self.study.tell(trial, value)
+
+    def _failed(self, trial: Trial, why: str) -> FrozenTrial:
+        trial.set_user_attr(_REASON, why)
+        return self.study.tell(trial, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
         """How much each key mattered among the complete trials (PED-ANOVA, Watanabe 2023); empty where few are."""
@@ -156,6 +168,12 @@ def _labels(space: Choice) -> list[Any]:
     """What stands for each choice in the database: itself, or what a mapping or a list is as JSON."""
     plain = all(isinstance(value, _PLAIN) for value in space.choices)
     return list(space.choices) if plain else [json.dumps(value, sort_keys=True) for value in space.choices]
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says in one line: its type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -16,9 +16,18 @@ from ehrdl.experiment import check_stages, prepare, try_to_build, variants
 from ehrdl.models.boosted import BOOSTED, boosted_trials, fit_boosted
 from ehrdl.models.tabular import predict as predict_table
 from ehrdl.schema import TRAIN, TUNING, OutputSpec
-from ehrdl.training.baseline import Params, check_params, fit_candidate, known_labels, loss_of, make_candidates
+from ehrdl.training.baseline import (
+    Params,
+    check_params,
+    fit_candidate,
+    known_labels,
+    loss_of,
+    make_candidates,
+    thinned,
+)
 from ehrdl.training.fit import check_trainer, fit
 from ehrdl.training.predict import predict
+from ehrdl.training.pretrain import check_pretraining
 from ehrdl.training.provenance import check_network
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune.parts import parts
@@ -39,7 +48,7 @@ class Data:
 
     def __init__(self, options: TuneOptions) -> None:
         self.options = options
-        self.tables: list[Any] = []  # the table of all that is not held out, once a baseline has needed it
+        self.tables: list[pd.DataFrame] = []  # the one table of all fits, once a baseline has needed it
         self._key: Any = None
         self._found: tuple[Prepared, list[Prepared]] | None = None
 
@@ -70,9 +79,21 @@ def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None
     networks = [try_to_build(objects.model, spec) for spec in variants(prepared.spec).values()]
     if objects.optim.stages == 2:
         check_stages(networks, prepared.spec)
+    if objects.optim.pretrain_epochs and "note" in prepared.spec.modalities:
+        check_pretraining(networks[0])
     for network in networks:
         check_network(network, objects.data.notes.tokenizer, prepared.samples, objects.data.notes.pretrained_elsewhere)
     return None
+
+
+def epochs_watched(trainer: dict[str, Any]) -> int:
+    """Epochs of a fit after each of which a trial is judged; 1, the fit's end alone, where `max_epochs` sets no end.
+
+    Args:
+        trainer: from `check_trainer`.
+    """
+    epochs = trainer["max_epochs"]
+    return 1 if epochs in (None, -1) else int(epochs)
 
 
 def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
@@ -83,13 +104,13 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
         data: blinded, for each fit.
         options: of the study.
         folder: of the trial; a fit that is done there is not done again.
-        report: told each epoch's value.
+        report: told the value after each epoch, or after each fit alone where the number of epochs is not known.
 
     Raises:
         Pruned: the trial shall end.
     """
     trainer = check_trainer(objects.trainer)
-    epochs = trainer["max_epochs"] or 1
+    epochs = epochs_watched(trainer)
     scores: list[float] = []
     for i, seed, part in _fits(data, options):
         place = folder / f"part{i}-seed{seed}"
@@ -112,9 +133,9 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
 
 
 def baseline(
-    name: str, objects: Any, data: list[Prepared], options: TuneOptions, report: Report, tables: list[Any]
+    name: str, objects: Any, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
 ) -> float:
-    """Fit a baseline and score it, as `deep` does.
+    """Fit a baseline to as many training samples a subject as a run fits it to, and score it, as `deep` does.
 
     Args:
         name: of the baseline.
@@ -122,17 +143,20 @@ def baseline(
         data: blinded, for each fit.
         options: of the study.
         report: told the value after each fit.
-        tables: empty at first; holds the table of all that is not held out from then on, for the next trials.
+        tables: empty at first; from then on holds the table of all rows that some fit reads, for the next trials.
 
     Raises:
         Pruned: the trial shall end.
     """
     scores: list[float] = []
-    kept = np.sort(np.concatenate([data[0].rows(TRAIN), data[0].rows(TUNING)]))
-    if not len(tables):
-        tables.append(tabulate(data[0].dataset, kept, name in BOOSTED))
-    for _, seed, part in _fits(data, options):
-        own = {split: tables[0].iloc[np.searchsorted(kept, part.rows(split))] for split in (TRAIN, TUNING)}
+    per_subject = objects.boosting.samples_per_subject
+    if not tables:
+        drawn = (thinned(part, per_subject, seed) for _, seed, part in _fits(data, options))
+        read = np.unique(np.concatenate([part.rows(split) for part in drawn for split in (TRAIN, TUNING)]))
+        tables.append(tabulate(data[0].dataset, read, name in BOOSTED).set_axis(read))
+    for _, seed, whole in _fits(data, options):
+        part = thinned(whole, per_subject, seed)
+        own = {split: tables[0].loc[part.rows(split)] for split in (TRAIN, TUNING)}
         columns = []
         for output in part.spec.outputs:
             columns.append(_fit_table(name, objects.baseline_params, part, own, output, seed))

@@ -18,13 +18,13 @@ from ehrdl.experiment import variants
 from ehrdl.training.baseline import FITTED
 from ehrdl.training.config import RunOptions
 from ehrdl.training.fit import check_trainer
-from ehrdl.training.ledger import subjects_digest
+from ehrdl.training.ledger import asked_digest, subjects_digest
 from ehrdl.training.run import FREE, Run
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
 from ehrdl.tune.study import Trials, opened, reason
-from ehrdl.tune.trial import Configure, Data, baseline, check_values, deep
+from ehrdl.tune.trial import Configure, Data, baseline, check_values, deep, epochs_watched
 
 #: What may differ when a study is gone on with.
 _FREE = (*[path for path in FREE if path != ("tune",)], ("tune", "n_trials"), ("tune", "timeout_minutes"))
@@ -70,7 +70,9 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     _check_data(folder, facts, objects.run.overwrite)
     study.open()
     write_json(folder / _DATA, facts)
-    epochs = 1 if name else check_trainer(objects.trainer)["max_epochs"] or 1
+    # Not among the facts that a study is gone on by: those of earlier versions lack it.
+    facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
+    epochs = 1 if name else epochs_watched(check_trainer(objects.trainer))
     model = name or next(iter(variants(prepared.spec)))
     try:
         with (
@@ -140,7 +142,7 @@ def _objective(
 
 def _say_result(folder: Path, trials: Trials, chosen: dict[str, Any]) -> None:
     if not chosen:
-        failed = [reason(trial) for trial in trials.done() if reason(trial)]
+        failed = [f"{reason(trial)} ({record.settings(trial, trials)})" for trial in trials.done() if reason(trial)]
         why = f"the last said: {failed[-1]}" if failed else "none was run"
         raise ConfigError(f"{folder}: no trial is complete, so there is no best one; {why}")
     importance = trials.importance()

@@ -209,12 +209,13 @@ def test_hidden_codes_and_masked_sections_are_no_part_of_what_can_be_seen(hospit
 
 def test_what_is_kept_of_summaries_is_all_that_can_be_seen_of_them(hospital, tmp_path):
     config = replace(hospital.config, notes=NoteOptions(keep_sections=["Transitional Issues"]))
-    export_events(config, Given(hospital.result), tmp_path / "out", "available")
+    facts = export_events(config, Given(hospital.result), tmp_path / "out", "available")
     kept, plain = rows_of(tmp_path / "out"), rows_of(hospital.events)
     summaries, reports = kept.code.str.startswith("NOTE//discharge"), kept.code.str.startswith("NOTE//radiology")
     assert kept[summaries].text_value.str.startswith("Transitional Issues:").all()
     of_all = plain[plain.code.str.startswith("NOTE//discharge")].text_value
     assert 0 < summaries.sum() == of_all.str.contains("Transitional Issues:").sum() < len(of_all)
+    assert facts["left_out"]["NOTE"] == len(of_all) - summaries.sum()
     assert reports.sum() == plain.code.str.startswith("NOTE//radiology").sum()
 
 

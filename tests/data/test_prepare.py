@@ -116,7 +116,7 @@ def test_a_section_that_no_summary_has_is_said(hospital, capsys):
     options = NoteOptions(mask_sections=["Dischrage Disposition", DISPOSITION])
     prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
     said = capsys.readouterr().err
-    assert "no discharge summary has the section 'Dischrage Disposition'; nothing was cut for it" in said
+    assert "no discharge summary or radiology report has the section 'Dischrage Disposition'; nothing was cut" in said
     assert f"notes: section '{DISPOSITION}' cut from " in said
 
 
@@ -131,6 +131,15 @@ def test_only_kept_sections_are_read_by_any_model(hospital, capsys):
     assert len(texts) > 100
     assert all(text.startswith("Chief Complaint:") and text.count(":") == 1 for text in texts)
     assert not any("Discharge Disposition" in text for text in tabulate(kept.dataset, kept.rows(TRAIN)[:50]).text)
+
+
+def test_summaries_that_have_no_kept_section_are_counted(hospital, capsys):
+    options = NoteOptions(keep_sections=["Transitional Issues"])
+    kept = prepare(replace(hospital.config, notes=options), hospital.events, hospital.result)
+    n_left_out = len(hospital.prepared.dataset.notes) - len(kept.dataset.notes)
+    assert n_left_out > 100
+    line = f"notes: {n_left_out:,} NOTE//discharge//DS have none of data.notes.keep_sections and are left out"
+    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ehrdl.data.sources.synthetic_illness import CONDITIONS
 from ehrdl.data.sources.synthetic_risk import NOTE_NAMES
 from ehrdl.data.sources.synthetic_text import summary
 from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
-from ehrdl.engine import Prepare
+from ehrdl.engine import Prepare, read_json
 from ehrdl.schema import TRAIN
 
 DISCHARGE = """ 
@@ -265,8 +265,67 @@ def test_a_section_knows_nothing_of_its_neighbours_text(opened):
 
 def test_summaries_of_which_nothing_is_kept_are_no_notes_and_reports_are_whole(opened):
     notes = opened(ROWS, keep_sections=("Discharge Disposition",), mask_sections=())
-    assert notes.texts([0, 1]) == ["DISCHARGE DISPOSITION:\nHome\n \n", RADIOLOGY]
-    assert len(notes) == 2
+    assert notes.texts([0, 1, 2]) == ["DISCHARGE DISPOSITION:\nHome\n \n", RADIOLOGY, "Addendum only."]
+    assert len(notes) == 3
+
+
+@pytest.fixture
+def collected(build, tmp_path):
+    """The texts of some notes of one subject, by code, and how many were cut, kept and left out."""
+
+    def make(notes, **sections):
+        events = build.events(tmp_path, [(1, i, code, None, text, i) for i, (code, text) in enumerate(notes)])
+        (events / "notes").mkdir()
+        collect(events, events / "notes", Prepare(), **sections)
+        found = open_notes(events / "notes")
+        codes = [found.codes[code] for code in found.code]
+        return list(zip(codes, found.texts(np.arange(len(found))), strict=True)), read_json(
+            events / "notes" / "sections.json"
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The culture grew MRSA.",
+        "Service: MEDICINE\n \nAllergies: \nPenicillins\n \nAddendum:\nThe culture grew MRSA.\n",
+        "Please note: Discharge Disposition: was discussed.\n",  # within a line
+    ],
+)
+def test_an_addendum_without_headings_of_its_own_is_kept_whole(collected, text):
+    notes, counts = collected([("NOTE//discharge//AD", text)], keep_sections=["Chief Complaint"])
+    assert notes == [("NOTE//discharge//AD", text)]
+    assert counts == {"masked": {}, "kept": {"Chief Complaint": 0}, "left_out": {}}
+
+
+def test_an_addendum_with_headings_is_cut_as_a_summary_and_what_is_left_out_is_counted(collected):
+    text = "Service: MEDICINE\n \nAddendum:\nThe culture grew.\n \nDischarge Disposition:\nHome\n"
+    rows = [("NOTE//discharge//AD", text), ("NOTE//discharge//DS", DISCHARGE), ("NOTE//discharge//DS", "No headings.")]
+    notes, counts = collected(rows, keep_sections=["Addendum"])
+    assert notes == [("NOTE//discharge//AD", "Addendum:\nThe culture grew.\n \n")]
+    assert counts == {"masked": {}, "kept": {"Addendum": 1}, "left_out": {"NOTE//discharge//DS": 2}}
+
+
+def test_sections_of_radiology_reports_are_masked_and_never_kept_alone(collected):
+    rows = [("NOTE//radiology//RR", RADIOLOGY), ("NOTE//discharge//DS", DISCHARGE), ("NOTE//other", RADIOLOGY)]
+    masks = ["Impression", "FINDINGS", "Social History"]
+    notes, counts = collected(rows, mask_sections=masks, keep_sections=["Discharge Disposition"])
+    assert [code for code, _ in notes] == [code for code, _ in rows]
+    report, summary, other = (text for _, text in notes)
+    assert report == RADIOLOGY.replace(" \n\nLUNGS: clear.\n\n", "\n").replace(" \n \nNo edema.\n", "\n")
+    assert summary == "DISCHARGE DISPOSITION:\nHome\n \n" and other == RADIOLOGY
+    # The summary holds a report that was pasted in, so it has these lines too.
+    assert counts["masked"] == {"Impression": 2, "FINDINGS": 2, "Social History": 0}
+
+
+def test_a_masked_section_of_a_report_ends_at_the_next_heading_with_text_on_its_line():
+    report = "INDICATION:  Dyspnea\nCOMPARISON:  None.\nWET READ: VERSION 1\nEdema.\nFINDINGS:  Clear."
+    assert mask_section(report, "wet read", is_report=True)[0] == report.replace(" VERSION 1\nEdema.", "")
+    assert mask_section(report, "Reason for Exam", is_report=True) == (report.replace("  Dyspnea", ""), True)
+    assert mask_section(report, "Findings", is_report=True)[0] == report.replace("  Clear.", "\n")
+    assert mask_section(report, "Impression", is_report=True) == (report, False)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.evaluate import evaluate
@@ -86,3 +92,40 @@ def test_a_stratum_that_nobody_is_in_is_left_out():
     assert found["notes only"]["models"]["fused"]["auroc"]["value"] == pytest.approx(
         roc_auc_score(rows.label, range(40))
     )
+
+
+NUMERIC = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "r2": r2_score}
+
+
+@pytest.fixture(scope="module")
+def days(table):
+    """The same patients with a regression output: PREDICTIONS, and its results by what was present."""
+    rng = np.random.default_rng(4)
+    label = dict(enumerate(rng.gamma(2.0, 2.0, 500)))
+    made = table.assign(label=table.sample_id.map(label), output="days", prob=np.nan)
+    made["value"] = made.label + rng.normal(size=len(made)) * (1 + made.seed)
+    few = made.sample_id.isin(made.sample_id[made.group_present == "neither"].unique()[9:])
+    made = made[~few]
+    return made, evaluate(made, n_bootstrap=50, seed=3)["outputs"]["days"]["present"]
+
+
+@pytest.mark.parametrize("name", ["notes and series", "notes only", "series only"])
+def test_a_regression_output_has_its_own_metrics_in_every_stratum(days, name):
+    made, present = days
+    for model in ("fused", "bag_of_words"):
+        fits = [rows.reset_index(drop=True) for _, rows in made[made.model == model].groupby("seed")]
+        subjects, place = np.unique(fits[0].subject_id, return_inverse=True)
+        member = (fits[0].group_present == name).to_numpy()
+        counts = np.concatenate(list(subject_draws(len(subjects), 50, 3, len(member))))[:, place[member]]
+        parts = [rows[member] for rows in fits]
+        assert (present[name]["n"], present[name]["events"]) == (member.sum(), None)
+        for metric, score in NUMERIC.items():
+            draws = [np.mean([score(r.label, r.value, sample_weight=w) for r in parts]) for w in counts]
+            got = present[name]["models"][model][metric]
+            assert got["value"] == pytest.approx(np.mean([score(r.label, r.value) for r in parts]))
+            assert (got["low"], got["high"]) == pytest.approx(interval(np.array(draws)))
+
+
+def test_a_stratum_of_few_numbers_is_counted_and_not_scored(days):
+    _, present = days
+    assert 0 < present["neither"]["n"] < MIN_EVENTS and present["neither"]["models"] == {}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from ehrdl import engine
+from ehrdl.engine import Prepare, use_cache
 from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.note import NoteTransformer
 
@@ -67,6 +69,26 @@ def test_the_cached_vectors_are_first_mean_and_maximum_of_the_states(make, famil
 def test_without_a_folder_the_features_are_the_same(make, family):
     batch = family.batch(LENGTHS)
     assert torch.equal(make().eval()(batch)[0], make(cache=None).eval()(batch)[0])
+
+
+def test_vectors_are_kept_where_the_data_are_unless_a_folder_is_named(families, tmp_path, monkeypatch):
+    family = families["bert"]
+    batch = family.batch(LENGTHS)
+    monkeypatch.setattr(engine, "_in_use", Prepare.cache)  # as in a process that has prepared nothing
+    monkeypatch.chdir(tmp_path)
+
+    def folder_of(**options):
+        encoder = NoteTransformer(family.spec, pretrained=family.folder, tune="frozen", **options)
+        use_cache(Prepare(cache="later"))  # what is prepared later does not move them
+        encoder.summaries(batch.tokens, batch.token_valid)
+        encoder.flush()
+        return sorted({path.parents[1].name for path in tmp_path.glob("*/embeddings-*/*.bin")})
+
+    assert folder_of() == ["cache"]
+    use_cache(Prepare(cache="prepared"))
+    assert folder_of(cache="named") == ["cache", "named"]
+    use_cache(Prepare(cache="prepared"))
+    assert folder_of() == ["cache", "named", "prepared"]
 
 
 def test_packed_and_grouped_make_the_same_vectors(families, tmp_path):

@@ -1,13 +1,17 @@
 """What trains of a pretrained encoder, and that the ways to make it cheap change no number."""
 
 import copy
+import json
+import shutil
 import sys
 
 import pytest
 import torch
 
 from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.models.embedding_cache import encoder_hash
 from ehrdl.models.note import NoteTransformer
+from ehrdl.models.note_backbone import configurations, without_weights
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 
@@ -50,6 +54,29 @@ def test_an_encoder_that_is_tuned_starts_in_training_mode_with_its_own_dropout(m
     encoder = make(tune=tune)
     assert all(module.training for module in encoder.modules())
     assert family.name == "modernbert" or not torch.equal(*(encoder(family.batch(LENGTHS))[0] for _ in range(2)))
+
+
+@pytest.mark.parametrize("tune", ["full", "lora", "frozen"])
+def test_an_encoder_is_built_again_without_its_folder_for_weights_of_a_checkpoint(family, tmp_path, tune):
+    if tune == "lora":
+        pytest.importorskip("peft")
+    folder = shutil.copytree(family.folder, tmp_path / "encoder")
+    options = {"pretrained": str(folder), "tune": tune, "width": 16, "heads": 2, "cache": None}
+    encoder, batch = NoteTransformer(family.spec, **options).eval(), family.batch(LENGTHS)
+    known = json.loads(json.dumps(configurations(torch.nn.ModuleList([encoder]))))
+    assert list(known) == [str(folder)]
+    shutil.rmtree(folder)
+    with pytest.raises(ConfigError, match=r"cannot be loaded"):
+        NoteTransformer(family.spec, **options)
+    with without_weights(known):
+        again = NoteTransformer(family.spec, **options).eval()
+    assert not torch.equal(again(batch)[0], encoder(batch)[0])
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(batch)[0], encoder(batch)[0])
+    hashes = [encoder_hash(note.encoder, note.encoder.config.to_dict(), "float32") for note in (encoder, again)]
+    assert hashes[0] == hashes[1]  # a frozen one finds its vectors again
+    with pytest.raises(ConfigError, match=r"cannot be loaded"):
+        NoteTransformer(family.spec, **options)
 
 
 def test_full_tuning_moves_the_encoder_and_ours(make, family):

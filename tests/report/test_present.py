@@ -87,3 +87,31 @@ def test_a_combined_model_is_in_every_stratum_and_never_the_best_baseline():
     assert "ensemble" in [line["name"] for line in output["curves"]["lines"]]
     assert [row["other"] for row in output["differences"]].count("ensemble") == 1
     assert best_baseline(["ensemble", "stack", "prevalence"], "fused") is None
+
+
+def test_a_regression_output_has_the_table_with_its_own_metrics():
+    rng = np.random.default_rng(2)
+    table = predictions().assign(output="days", prob=np.nan)
+    stay = pd.Series(rng.gamma(2.0, 2.0, sum(SIZES.values())))
+    table = table.assign(label=table.sample_id.map(stay)).query("sample_id < 455")  # leaves 5 of "neither"
+    noise = table.model.map(MODELS)
+    table["value"] = table.label + noise * rng.normal(size=len(table))
+    table = table[table.model != "bayes"]
+    metrics = evaluate(table, n_bootstrap=50)
+    summary = summarize(table, metrics)
+    [output] = summary["outputs"]
+    sizes = SIZES | {"neither": 5}
+    assert [(part["name"], part["n"], part["events"]) for part in output["present"]] == [
+        (name, n, None) for name, n in sizes.items()
+    ]
+    page = render(summary)
+    section = page[page.index("By what was present") : page.index("Groups of patients")]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", section))
+    assert "n Model MAE RMSE R² " in text and "AUPRC" not in text and "neither 5 fewer than 10 predictions" in text
+    *scored, _ = output["present"]
+    for part in scored:
+        assert [row["name"] for row in part["rows"]] == ["fused", "series_only", "notes_only", "bag_of_words"]
+        for row in part["rows"]:
+            own = metrics["outputs"]["days"]["present"][part["name"]]["models"][row["name"]]
+            assert {key: row[key] for key in ("mae", "rmse", "r2")} == own
+            assert f"{row['name']} {estimate(row['mae'])} {estimate(row['rmse'])} {estimate(row['r2'])}" in text

@@ -17,7 +17,7 @@ from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, predict
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training import baseline
-from ehrdl.training.baseline import _thinned, check_baselines, fit_baselines, load, save
+from ehrdl.training.baseline import check_baselines, fit_baselines, load, save, thinned
 
 pytestmark = pytest.mark.slow  # every baseline is fitted
 
@@ -154,11 +154,11 @@ def test_no_baselines_leave_no_folder(prepared, tmp_path):
 def test_classical_models_may_be_fitted_on_a_draw_of_each_subject_s_samples(prepared):
     train = prepared.samples[prepared.samples.split == "train"]
     assert train.groupby("subject_id").size().max() > 1
-    drawn = _thinned(prepared, 1, 0).samples
+    drawn = thinned(prepared, 1, 0).samples
     kept = drawn[drawn.split == "train"]
     assert set(kept.subject_id) == set(train.subject_id) and not kept.subject_id.duplicated().any()
     assert set(kept.sample_id) != set(train.drop_duplicates("subject_id").sample_id)  # drawn, not the first
     others = prepared.samples.split != "train"
     pd.testing.assert_frame_equal(drawn[others], prepared.samples[others])
-    assert _thinned(prepared, None, 0) is prepared
-    pd.testing.assert_frame_equal(_thinned(prepared, 1, 0).samples, drawn)
+    assert thinned(prepared, None, 0) is prepared
+    pd.testing.assert_frame_equal(thinned(prepared, 1, 0).samples, drawn)

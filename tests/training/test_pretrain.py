@@ -75,12 +75,13 @@ def test_an_encoder_that_cannot_guess_words_is_refused(prepared, tmp_path):
         pretrain(torch.nn.Linear(1, 1), prepared, Optim(pretrain_epochs=1), TRAINER, tmp_path / "x.pt", 0)
 
 
-def test_a_frozen_encoder_is_refused(prepared, tmp_path):
+@pytest.mark.parametrize("tune", ["full", "frozen"])
+def test_an_encoder_that_comes_pretrained_is_refused(prepared, tmp_path, tune):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    spec = replace(prepared.spec, chunk_tokens=64)
-    BertModel(BertConfig(vocab_size=spec.vocab_size, **sizes)).save_pretrained(tmp_path / "encoder")
-    encoder = NoteTransformer(spec, pretrained=str(tmp_path / "encoder"), tune="frozen", cache=None)
-    with pytest.raises(ConfigError, match=r"optim\.pretrain_epochs: a frozen note encoder learns nothing"):
+    spec, folder = replace(prepared.spec, chunk_tokens=64), tmp_path / "encoder"
+    BertModel(BertConfig(vocab_size=spec.vocab_size, **sizes)).save_pretrained(folder)
+    encoder = NoteTransformer(spec, pretrained=str(folder), tune=tune)
+    with pytest.raises(ConfigError, match=r"^optim\.pretrain_epochs: .* is pretrained; set it to 0.*pretrain --from"):
         pretrain(encoder, prepared, Optim(pretrain_epochs=1), TRAINER, tmp_path / "x.pt", 0)
 
 

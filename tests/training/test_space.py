@@ -89,6 +89,38 @@ def test_an_option_that_cannot_be_is_named(options, line):
     assert str(caught.value) == line
 
 
+def test_a_whole_number_in_a_key_is_a_place_in_a_list():
+    config = {"model": {"networks": [{"dropout": 0.1}, {"series": [{"parts": 1}, {"parts": 2}]}]}, "trainer": {}}
+    values = {"model.networks.0.dropout": 0.5, "model.networks.1.series.1.parts": 4}
+    assert with_values(config, values)["model"]["networks"] == [
+        {"dropout": 0.5},
+        {"series": [{"parts": 1}, {"parts": 4}]},
+    ]
+    assert with_values(config, {"model.networks.1": {"dropout": 0.9}})["model"]["networks"] == [
+        {"dropout": 0.1},
+        {"dropout": 0.9},
+    ]
+    assert config["model"]["networks"][0] == {"dropout": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("networks.2.dropout", "networks.2.dropout: networks is a list, so '2' must be a place in it, from 0 to 1"),
+        ("networks.-1", "networks.-1: networks is a list, so '-1' must be a place in it, from 0 to 1"),
+        ("networks.dropout", "networks.dropout: networks is a list, so 'dropout' must be a place in it, from 0 to 1"),
+        ("encoders.0", "encoders.0: encoders is a list, so '0' must be a place in it, but it is empty"),
+        ("networks.0.width", "networks.0.width: there is no networks.0.width; beside it are dropout"),
+        ("copies.0", "copies.0: there is no copies.0"),
+    ],
+)
+def test_a_place_that_is_not_in_a_list_is_named(key, line):
+    config = {"networks": [{"dropout": 0.1}, {"dropout": 0.2}], "encoders": [], "copies": 3}
+    with pytest.raises(ConfigError) as caught:
+        with_values(config, {key: 0.5})
+    assert str(caught.value) == f"tune.space: {line}"
+
+
 def test_values_are_set_in_a_copy_and_a_key_that_is_not_there_is_named_with_those_that_are():
     config = {"optim": {"lr": 1, "warmup": 2}, "trainer": {}, "baseline_params": {}}
     values = {"optim.lr": 5, "trainer.accumulate_grad_batches": 2, "baseline_params.gradient_boosting.max_iter": 7}

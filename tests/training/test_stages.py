@@ -8,6 +8,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
+from transformers import BertConfig, BertModel
 
 from ehrdl import experiment
 from ehrdl.data.config import BatchOptions
@@ -212,6 +213,15 @@ def test_pretraining_a_network_without_an_encoder_of_notes_is_refused_before_the
     with pytest.raises(ConfigError, match=r"^optim\.pretrain_epochs: Plain has no one encoder of notes"):
         run("plain", optim=Optim(pretrain_epochs=1), model=Plain)
     assert not (tmp_path / "plain").exists()
+
+
+def test_pretraining_an_encoder_that_comes_pretrained_is_refused_before_the_folder_is_made(run, prepared, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=prepared.spec.vocab_size, **sizes)).save_pretrained(tmp_path / "encoder")
+    note = partial(NoteTransformer, pretrained=str(tmp_path / "encoder"), width=8, heads=2)
+    with pytest.raises(ConfigError, match=r"^optim\.pretrain_epochs: .*/encoder' is pretrained; set it to 0"):
+        run("taught", Optim(pretrain_epochs=1), model=partial(SMALL, note=note))
+    assert not (tmp_path / "taught").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("stages", 3), ("stage_lr_factor", 0.0), ("stage_lr_factor", 1.5)])

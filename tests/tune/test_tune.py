@@ -1,6 +1,7 @@
 """`ehrdl tune` on a small hospital: what it leaves, that it goes on, what it refuses, and whom it never reads."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -11,15 +12,19 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from sklearn.metrics import average_precision_score
 
 from ehrdl.cli import main, train_parser
 from ehrdl.errors import ConfigError
+from ehrdl.training.baseline import fit_baselines
+from ehrdl.training.config import Boosting
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import trial as trial_module
 from ehrdl.tune.parts import parts
-from ehrdl.tune.study import opened
+from ehrdl.tune.study import opened, reason
 
 LEARNING_RATE = "baseline_params.gradient_boosting.learning_rate"
+MAX_ITER = "baseline_params.gradient_boosting.max_iter"
 
 
 def read(folder, name="study.json"):
@@ -56,7 +61,6 @@ def test_a_deep_study_leaves_the_best_config_which_trains_and_carries_where_its_
     assert read(run, "manifest.json")["choices"]["tuned"] == [chosen]
     # The run of the best values scores on the tuning split what the study said.
     import pandas as pd
-    from sklearn.metrics import average_precision_score
 
     table = pd.read_parquet(run / "predictions.parquet")
     own = table[(table.model == "fused") & (table.split == "tuning") & table.label.notna()]
@@ -161,6 +165,79 @@ def test_a_trial_that_was_stopped_between_two_values_is_drawn_anew_and_counts_fo
         assert [done.number for done in study.done()] == [1]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_trial_that_was_interrupted_or_met_a_full_disk_is_gone_on_with(tmp_path, stop):
+    def objective(trial):
+        raise stop
+
+    options = TuneOptions(space={"optim.lr": {"low": 0.1, "high": 1.0}})
+    with opened(tmp_path, options.searched(None), options, 4) as study:
+        stopped = study.next()
+        with pytest.raises(type(stop)):
+            study.run(stopped, objective)
+    with opened(tmp_path, options.searched(None), options, 4) as study:
+        again = study.next()
+        assert (again.number, again.params) == (stopped.number, stopped.params) and not study.done()
+
+
+# ------------------------------------------------------------------------------------------------ crashes
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"), "RuntimeError: CUDA out of memory."),
+        (MemoryError(), "MemoryError"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "vocab"),
+            "FileNotFoundError: [Errno 2] No such file: 'vocab'",
+        ),
+    ],
+)
+def test_a_trial_that_crashes_has_failed_and_its_values_are_not_tried_again(tmp_path, error, line):
+    def objective(trial):
+        raise error
+
+    options = TuneOptions(space={"optim.lr": {"low": 0.1, "high": 1.0}})
+    with opened(tmp_path, options.searched(None), options, 4) as study:
+        ended = study.run(study.next(), objective)
+        assert (ended.state, reason(ended)) == (optuna.trial.TrialState.FAIL, line)
+    with opened(tmp_path, options.searched(None), options, 4) as study:
+        following = study.next()
+        assert following.number == 1 and following.params != ended.params
+
+
+def test_a_study_goes_on_after_a_trial_that_crashed_and_says_with_which_values(
+    boosted, trials, config, monkeypatch, capsys
+):
+    original, fits = trial_module.fit_candidate, []
+
+    def crash_once(*given):
+        fits.append(1)
+        if len(fits) == 2:
+            raise RuntimeError("out of memory\nin a kernel")
+        original(*given)
+
+    monkeypatch.setattr(trial_module, "fit_candidate", crash_once)
+    rows = trials(boosted(config))
+    assert [row["state"] for row in rows] == ["complete", "fail", "complete", "complete"]
+    assert rows[1]["reason"] == "RuntimeError: out of memory"
+    values = f"learning_rate={float(rows[1][LEARNING_RATE]):.4g}  max_iter={rows[1][MAX_ITER]}"
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial 1, ")]
+    assert "2 of 4: failed (RuntimeError: out of memory), best " in said and said.endswith(values)
+
+
+def test_a_study_whose_every_trial_crashes_ends_in_one_line(refusal, config, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(trial_module, "fit_candidate", crash)
+    said = refusal(config, "--baseline", "gradient_boosting", "--n-trials", "2")
+    assert (
+        "no trial is complete, so there is no best one; the last said: RuntimeError: out of memory (learning_r" in said
+    )
+
+
 def _killed(argv, line):
     """Start a study in another process, and kill it as soon as it has printed a line."""
     code = "import sys; from ehrdl.cli import main; main(sys.argv[1:])"
@@ -182,18 +259,17 @@ def test_a_study_that_is_killed_ends_as_if_undisturbed(tune, trials, config, tmp
     file = tmp_path / "config.yaml"
     _killed(["tune", "--config", str(file), "--tune.name=killed"], after)
     folder = tmp_path / "runs" / "killed"
-    with optuna_states(folder) as states:
-        assert len(states) < 4 or optuna.trial.TrialState.RUNNING in states
+    with optuna_trials(folder) as found:
+        assert len(found) < 4 or optuna.trial.TrialState.RUNNING in [trial.state for trial in found]
     assert trials(tune(config, "--tune.name=killed", name="killed")) == undisturbed
 
 
-class optuna_states:
+class optuna_trials:
     def __init__(self, folder):
         self.storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
 
     def __enter__(self):
-        study = optuna.load_study(study_name="ehrdl", storage=self.storage)
-        return [trial.state for trial in study.get_trials()]
+        return optuna.load_study(study_name="ehrdl", storage=self.storage).get_trials()
 
     def __exit__(self, *_):
         self.storage.remove_session()
@@ -250,6 +326,48 @@ def _objects(config, tmp_path):
     file.write_text(yaml.safe_dump(config))
     parser = train_parser()
     return parser.instantiate(parser.parse_args(["--config", str(file)]))
+
+
+@pytest.mark.parametrize(("epochs", "pruner"), [(-1, "median"), (None, "hyperband")])
+def test_where_steps_end_a_fit_a_trial_is_judged_after_each_fit(tune, trials, config, epochs, pruner):
+    config["trainer"] |= {"max_epochs": epochs, "max_steps": 2}
+    config["tune"] |= {"folds": 2, "pruner": pruner, "n_trials": 1}
+    folder = tune(config)
+    assert [row["state"] for row in trials(folder)] == ["complete"]
+    with optuna_trials(folder) as found:
+        assert list(found[0].intermediate_values) == [0]  # the end of fold 1; that of fold 2 is the trial's
+
+
+# ------------------------------------------------------------------------------------------------ thinned samples
+
+
+@pytest.mark.parametrize("name", ["gradient_boosting", "lightgbm"])
+def test_a_trial_of_thinned_samples_fits_the_model_of_a_run_and_tabulates_no_others(
+    tune, config, prepared, tmp_path, monkeypatch, name
+):
+    original, tabulated = trial_module.tabulate, []
+
+    def tabulate(dataset, rows, rich):
+        tabulated.append(rows)
+        return original(dataset, rows, rich)
+
+    monkeypatch.setattr(trial_module, "tabulate", tabulate)
+    config["boosting"] = {"samples_per_subject": 1}
+    config["tune"]["space"] = {f"baseline_params.{name}.learning_rate": {"low": 0.05, "high": 0.3}}
+    folder = tune(config, "--baseline", name, "--n-trials", "1", name=f"small-tune-{name}")
+    params = best(folder)["baseline_params"]
+    [run] = fit_baselines([name], prepared, tmp_path, 0, Boosting(samples_per_subject=1), params)
+    own = run[(run.split == "tuning") & run.label.notna()]
+    assert read(folder)["chosen"]["value"] == pytest.approx(average_precision_score(own.label, own.prob), abs=1e-12)
+    tuning, train = prepared.rows("tuning"), prepared.rows("train")
+    n_subjects = prepared.samples.subject_id.iloc[train].nunique()
+    assert [len(rows) for rows in tabulated] == [len(tuning) + n_subjects] and n_subjects < len(train)
+
+
+def test_thinned_folds_and_seeds_are_drawn_from_one_table(boosted, trials, config):
+    config["boosting"] = {"samples_per_subject": 1}
+    config["tune"] |= {"folds": 2, "seeds": 2, "n_trials": 2}
+    assert [row["state"] for row in trials(boosted(config))] == ["complete", "complete"]
 
 
 # ------------------------------------------------------------------------------------------------ held-out patients
