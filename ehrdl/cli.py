@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.engine import say
-from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError
+from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
@@ -283,10 +282,6 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"{name!r} is not a command; the commands are {', '.join(_COMMANDS)}")
 
 
-#: However a library says it: the operating system's words, DuckDB's, Arrow's, torch's.
-_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded|errno 28\b|StreamWriter failed writing", re.I)
-
-
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Errors that ehrdl raises on purpose become one line; anything else is a bug and keeps its traceback."""
@@ -295,7 +290,7 @@ def _one_line_errors() -> Iterator[None]:
     except EhrdlError as error:
         fail(" ".join(str(error).split()))
     except Exception as error:
-        if _DISK_FULL.search(str(error)):
+        if is_disk_full(error):
             reason = " ".join(str(error).split())[:200]
             fail(f"the disk is full ({reason}); free some space, or move data.prepare.cache and run.root")
         raise

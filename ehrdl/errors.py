@@ -1,5 +1,14 @@
 """The errors that ehrdl raises on purpose. Each message is one line: what, where, the value, and what to do next."""
 
+import errno
+import re
+
+#: However a library says that the disk is full: the operating system's words, DuckDB's, Arrow's, torch's.
+_DISK_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|errno 28\b|StreamWriter failed writing|unexpected pos \d+ vs \d+",
+    re.I,
+)
+
 
 class EhrdlError(Exception):
     """Base of every error that the command line prints as one line, with exit status 2."""
@@ -23,3 +32,8 @@ class WorkerError(EhrdlError):
 
 class MissingExtraError(EhrdlError):
     """An optional dependency is not installed; the message gives the command that installs it."""
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error, of whatever library, means that the disk is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_DISK_FULL.search(str(error)))

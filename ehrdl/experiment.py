@@ -96,14 +96,14 @@ def run(
     if folder.finished:
         say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
         return folder.folder
-    prepared, result, trainer, baselines, encoders = _prepare(
+    prepared, result, trainer, baselines = _prepare(
         folder, data, task, model, trainer, baselines, optim, combine, baseline_params
     )
     from ehrdl.training.combine import find_members, fit_combined
 
     members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
     folder.open()
-    _write_cohort(folder, prepared, result, encoders)
+    _write_cohort(folder, prepared, result)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
@@ -149,8 +149,8 @@ def _prepare(
     optim: Optim,
     combine: Combine,
     baseline_params: dict[str, dict[str, Any]],
-) -> tuple[Any, TaskResult, dict[str, Any], list[str], dict[str, Any]]:
-    """Data, cohort, checked trainer and baselines, and pretrained encoders, before the run folder is written to.
+) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
+    """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
     Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
     """
@@ -163,7 +163,6 @@ def _prepare(
         check_params(baseline_params)
         trainer = check_trainer(trainer)
         from ehrdl.metrics.evaluate import DEEP
-        from ehrdl.models.note_backbone import configurations
         from ehrdl.training.combine import check_members
 
         check_members(combine.members or [], [*DEEP, *baselines])
@@ -178,8 +177,7 @@ def _prepare(
         check_pretraining(networks[0])
     for network in networks:
         check_network(network, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
-    encoders = {name: config for network in networks for name, config in configurations(network).items()}
-    return prepared, result, trainer, baselines, encoders
+    return prepared, result, trainer, baselines
 
 
 def check_stages(networks: list[Network], spec: DataSpec) -> None:
@@ -242,15 +240,12 @@ def _print_flow(result: TaskResult) -> None:
         say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects")
 
 
-def _write_cohort(folder: Any, prepared: Any, result: TaskResult, encoders: dict[str, Any]) -> None:
+def _write_cohort(folder: Any, prepared: Any, result: TaskResult) -> None:
     import shutil
-
-    from ehrdl.training.apply import write_encoders
 
     flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
     write_json(folder.folder / "flow.json", flow)
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
-    write_encoders(folder.folder, encoders)
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
         shutil.copytree(prepared.tokenizer, folder.folder / "tokenizer", dirs_exist_ok=True)
 
@@ -274,6 +269,7 @@ def _fit(
 
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.schema import HELD_OUT, TUNING
+    from ehrdl.training.apply import write_encoders
     from ehrdl.training.baseline import fit_baselines
     from ehrdl.training.fit import fit, pretrained_notes
     from ehrdl.training.predict import predict, prediction_rows, true_risk
@@ -290,6 +286,7 @@ def _fit(
                 curves = tracker.curves(f"{name}-seed{seed}")
                 begin = start if name == "fused" else None
                 fitted = fit(model, module, specs[name], optim, trainer, folder.folder, name, seed, curves, begin)
+                write_encoders(folder.folder, fitted.network)
                 rows, prob = predict(fitted, module.predict_dataloader(), trainer)
             parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob))
             if optim.stages == 2:

@@ -8,7 +8,7 @@ line (`INDICATION:  ___ year old woman`). Any heading of the first form is found
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,7 +81,7 @@ _REPORT_WORDS = (*REPORT, *(alias for alias, name in _ALIASES.items() if name in
 _SUMMARY_WORDS = (*SUMMARY, *(alias for alias, name in _ALIASES.items() if name in SUMMARY))
 
 
-def _any_of(words: Sequence[str]) -> str:
+def _any_of(words: Collection[str]) -> str:
     ordered = sorted(words, key=len, reverse=True)
     return "|".join(r"[ \t]+".join(re.escape(part) for part in word.split()) for word in ordered)
 
@@ -153,7 +153,8 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
     headings = list(_OF_REPORT.finditer(text)) if is_report else _summary_headings(_OF_SUMMARY.finditer(text))
     wanted = normalized(section)
     bodies = {heading.end() for heading in headings if _name(heading) == wanted}
-    bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of([section])})[ \t]*:", text, re.MULTILINE)}
+    names = {section, wanted, *(alias for alias, name in _ALIASES.items() if name == wanted)}
+    bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of(names)})[ \t]*:", text, re.MULTILINE)}
     # A line such as `Service: X` ends a body in front of a summary, not one that begins on a line with text.
     any_ends = is_report or wanted in _FRONT_NAMES
     starts = [heading.start() for heading in headings if any_ends or _stands_alone(heading)]
@@ -180,13 +181,13 @@ def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
 
 
 def has_sections(addendum: str) -> bool:
-    r"""Whether an addendum to a discharge summary has headings beyond what says whose it is and that it is one.
+    r"""Whether an addendum to a discharge summary has a summary's headings, beyond what says whose it is.
 
-    >>> has_sections("Service: MEDICINE\n\nAddendum:\nCulture grew.\n"), has_sections("Discharge Disposition:\nHome\n")
+    >>> has_sections("Service: MEDICINE\n\nPlease Note:\nCulture grew.\n"), has_sections("Social History:\nAlone\n")
     (False, True)
     """
     found = {_name(heading) for heading in _summary_headings(_OF_SUMMARY.finditer(addendum))}
-    return bool(found - _FRONT_NAMES - {"addendum"})
+    return bool(found & set(SUMMARY) - _FRONT_NAMES - {"addendum"})
 
 
 def _headings(text: str) -> list[re.Match[str]]:

@@ -38,7 +38,7 @@ class ModalityDropout(nn.Module):
         return present & ~(chosen & (unlucky & (present.sum(dim=1) > 1)).unsqueeze(1))
 
 
-class Dropping(Fusion):
+class DroppingFusion(Fusion):
     """A fusion whose model loses modalities in training; what they say alone is lost with them."""
 
     drop: ModalityDropout
@@ -48,7 +48,7 @@ class Dropping(Fusion):
         return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
 
 
-class Projected(nn.Module, Dropping):
+class Projected(nn.Module, DroppingFusion):
     """Brings the modalities to one width; a vector that is learned stands for one that is absent or was dropped."""
 
     def __init__(self, widths: list[int], width: int, modality_dropout: float) -> None:
@@ -122,7 +122,7 @@ class ConcatFusion(Projected):
         return fused
 
 
-class LateFusion(nn.Module, Dropping):
+class LateFusion(nn.Module, DroppingFusion):
     """Averages what the present modalities say alone, each by a linear head of its own; nothing is learned of all.
 
     The static features are a modality like the others and always there: with neither notes nor series they speak alone.

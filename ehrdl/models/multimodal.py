@@ -129,13 +129,13 @@ class MultimodalModel(nn.Module, Network):
         return [parameter for maker in makers for parameter in maker()]
 
     def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
-        """Take the encoders of other models, each with its linear head; of those with the same one, the first's.
+        """Take the encoders of other models, each with its linear head, and words; of what several have, the first's.
 
         Args:
             others: fitted models, `notes_only` and `series_only`.
 
         Returns:
-            The modalities that were taken of each; none where the shapes differ.
+            What was taken of each: modalities, and `words`; none where the shapes differ.
         """
         mine, taken = self._parts(), []
         for other in others:

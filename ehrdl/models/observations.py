@@ -53,7 +53,8 @@ class ChannelDropout(nn.Module):
         if not self.training or self.share == 0:
             return batch
         kept = torch.rand(batch.batch_size, self.n_channels, device=batch.valid.device) >= self.share
-        return replace(batch, valid=batch.valid & kept.gather(1, batch.channel))
+        valid = batch.valid & kept.gather(1, batch.channel)
+        return replace(batch, value=batch.value.masked_fill(~valid, 0.0), valid=valid)
 
 
 class Observations(nn.Module):

@@ -20,6 +20,7 @@ import yaml
 from ehrdl.engine import digest, read_json
 from ehrdl.errors import ConfigError, LeakageError
 from ehrdl.metrics.discrimination import auprc, auroc
+from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.metrics.utility import by_utility
 from ehrdl.models.boosted import LIBRARIES
 from ehrdl.schema import HELD_OUT
@@ -124,9 +125,12 @@ def _check_numbers(run: Finished) -> None:
     if len(both):
         raise LeakageError(f"{run.folder}: {len(both)} subjects tune and are held out, such as {both[0]}")
     for (output, model), rows in table[held_out & table.label.notna()].groupby(["output", "model"]):
-        if rows.prob.isna().all():
-            continue
         fits = [part for _, part in rows.groupby("seed")]
+        if rows.prob.isna().all():  # a regression output
+            for name, error in (("mae", mae), ("rmse", rmse), ("r2", r2)):
+                values = [float(error(part.label, part.value)) for part in fits]
+                _check_seeds(run, str(output), str(model), name, values)
+            continue
         for name, metric in (("auroc", auroc), ("auprc", auprc)):
             _check_seeds(run, str(output), str(model), name, [float(metric(part.label, part.prob)) for part in fits])
     for output, rows in table.groupby("output"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from ehrdl.engine import read_json, say, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.boosted import BOOSTED
-from ehrdl.models.note_backbone import without_weights
+from ehrdl.models.note_backbone import configurations, without_weights
 from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.training.baseline import load
@@ -31,14 +30,14 @@ from ehrdl.training.score import load_score, score_points
 _ENCODERS = "encoders.json"
 
 
-def write_encoders(folder: Path, encoders: dict[str, dict[str, Any]]) -> None:
-    """Keep the `configurations` of a run's pretrained encoders, so that `load_deep` needs no other folder, and no hub.
+def write_encoders(folder: Path, network: object) -> None:
+    """Keep what a network's pretrained encoders are, so that `load_deep` needs no folder but the run's, and no hub.
 
     Args:
         folder: of the run.
-        encoders: by name; with none, no file is written.
+        network: one that reads notes; of one without a pretrained encoder, no file is written.
     """
-    if encoders:
+    if encoders := configurations(network):
         write_json(folder / _ENCODERS, encoders)
 
 

@@ -44,4 +44,4 @@ class Augment(nn.Module):
         if self.shift_hours:
             hours = hours - self.shift_hours * torch.rand(len(hours), 1, device=hours.device)
             valid = valid & (hours > -self.window_hours)
-        return replace(batch, value=value, hours=hours, valid=valid)
+        return replace(batch, value=value.masked_fill(~valid, 0.0), hours=hours, valid=valid)

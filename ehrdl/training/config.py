@@ -49,7 +49,7 @@ class Optim:
             hidden words, before any label is seen; 0 = none.
         pretrain_lr: peak learning rate of these passes.
         stages: 1 fits every model from the start; 2 fits `notes_only` and `series_only` first, and `fused` from their
-            encoders.
+            encoders and words.
         stage_lr_factor: the rate in the second stage of what `fused` took over, as a share of its rate in the first.
         hide_observations: augmentation: share of single observations of the series that a training batch does not see.
         value_noise: augmentation: standard deviation of what is added to values in training, in those of their channel.

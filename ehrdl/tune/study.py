@@ -6,7 +6,6 @@ fits go on from their checkpoints.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import warnings
@@ -20,7 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ehrdl.errors import EhrdlError
+from ehrdl.errors import EhrdlError, is_disk_full
 from ehrdl.training.space import Choice, Range, TuneOptions
 from ehrdl.tune.score import Pruned, rises
 
@@ -29,7 +28,6 @@ _NAME, _REASON, _COUNTS = "ehrdl", "reason", "counts"
 _PLAIN = (bool, int, float, str, type(None))
 #: Trials that end whatever they show, so that there is something to compare with.
 _UNPRUNED = 5
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Trials:
@@ -85,7 +83,7 @@ class Trials:
         """Run a trial to its end; one whose values cannot be used together, or crash its fit, fails.
 
         Raises:
-            OSError: the disk is full, which no values are to blame for: the trial stays under way.
+            Exception: the disk is full, which no values are to blame for: the trial stays under way.
         """
         try:
             value = objective(trial)
@@ -94,7 +92,7 @@ class Trials:
         except EhrdlError as error:
             return self._failed(trial, " ".join(str(error).split()))
         except Exception as error:  # such as out of memory: left under way, the trial would crash every restart
-            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            if is_disk_full(error):
                 raise
             return self._failed(trial, _first_line(error))
         if not np.isfinite(value):

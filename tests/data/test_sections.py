@@ -320,6 +320,15 @@ def test_sections_of_radiology_reports_are_masked_and_never_kept_alone(collected
     assert counts["masked"] == {"Impression": 2, "FINDINGS": 2, "Social History": 0}
 
 
+@pytest.mark.parametrize("heading", ["IMPRESSION", "CONCLUSION", "Conclusion", "Impression"])
+def test_a_section_of_a_report_is_masked_by_whatever_name_and_case_it_has(heading):
+    report = f"INDICATION: Dyspnea.\n{heading}: Heart failure.\nCOMPARISON: None."
+    assert mask_section(report, "Impression", is_report=True) == (
+        f"INDICATION: Dyspnea.\n{heading}:\nCOMPARISON: None.",
+        True,
+    )
+
+
 def test_a_masked_section_of_a_report_ends_at_the_next_heading_with_text_on_its_line():
     report = "INDICATION:  Dyspnea\nCOMPARISON:  None.\nWET READ: VERSION 1\nEdema.\nFINDINGS:  Clear."
     assert mask_section(report, "wet read", is_report=True)[0] == report.replace(" VERSION 1\nEdema.", "")

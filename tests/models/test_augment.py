@@ -20,6 +20,8 @@ def test_about_the_share_of_observations_is_hidden_and_none_appears(spec, random
     batch = random_batch(400)
     seen = Augment(spec, Optim(hide_observations=0.3)).train()(batch).valid
     assert not (seen & ~batch.valid).any()
+    hidden = Augment(spec, Optim(hide_observations=0.3, value_noise=1.0)).train()(batch)
+    assert (hidden.value[~hidden.valid] == 0).all()
     assert (seen.sum() / batch.valid.sum()).item() == pytest.approx(0.7, abs=0.04)
 
 

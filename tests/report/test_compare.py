@@ -237,6 +237,19 @@ def test_a_utility_that_is_not_of_the_predictions_is_refused(tmp_path):
         refuse([read_run(folder)])
 
 
+@pytest.mark.parametrize("metric", ["mae", "rmse", "r2"])
+def test_an_error_of_a_regression_output_that_is_not_of_the_predictions_is_refused(tmp_path, metric):
+    folder = finished(tmp_path / "r", rows_of(0, output="days", value=True))
+    refuse([read_run(folder)])
+    edit(
+        folder,
+        "metrics.json",
+        lambda m: m["outputs"]["days"]["models"]["lightgbm"][metric].update(per_seed=[0.1, 0.1]),
+    )
+    with pytest.raises(LeakageError, match=rf"{metric} of lightgbm in metrics\.json is not that of its predictions"):
+        refuse([read_run(folder)])
+
+
 def test_each_output_has_its_own_columns_and_its_best_model_first(tmp_path, capsys):
     names = ("series_only", "lightgbm", "ridge")  # from the best to the worst
     both = pd.concat([rows_of(0, names), rows_of(1, names[::-1], "days", value=True)], ignore_index=True)

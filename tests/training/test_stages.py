@@ -20,6 +20,7 @@ from ehrdl.models.fusion import LateFusion
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
+from ehrdl.models.words import WordEvidence
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training import fit as fitting
 from ehrdl.training.config import Optim, RunOptions
@@ -144,6 +145,22 @@ def test_late_fusion_takes_the_heads_too_and_starts_as_the_average_of_the_single
         spoken = sum(logit * has.unsqueeze(1) for logit, has in zip(said, present, strict=True))
         assert torch.allclose(fused(batch), spoken / torch.stack(present).sum(dim=0).unsqueeze(1), atol=1e-5)
         assert len(features) == 3
+
+
+def test_words_that_read_the_notes_are_taken_over_and_learn_at_the_lower_rate(prepared):
+    torch.manual_seed(0)
+    spec = prepared.spec
+    fused, notes = (SMALL(which, note=None, words=WordEvidence) for which in (spec, spec.only("note")))
+    torch.nn.init.normal_(notes.words.weight.weight)
+    assert fused.start_from([notes]) == [["static", "words"]]
+    assert torch.equal(fused.words.weight.weight, notes.words.weight.weight)
+    rates = {
+        id(parameter): group["lr"]
+        for group in LitClassifier(fused, spec, Optim(lr=1.0, stage_lr_factor=0.1))._groups()
+        for parameter in group["params"]
+    }
+    assert rates[id(fused.words.weight.weight)] == pytest.approx(0.1)
+    assert rates[id(fused.fusion.absence)] == 1.0
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import duckdb
 import numpy as np
 import optuna
 import pytest
@@ -165,7 +166,16 @@ def test_a_trial_that_was_stopped_between_two_values_is_drawn_anew_and_counts_fo
         assert [done.number for done in study.done()] == [1]
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        KeyboardInterrupt(),
+        SystemExit(1),
+        OSError(errno.ENOSPC, "No space left on device"),
+        duckdb.IOException('IO Error: Could not write file "a.tmp": No space left on device'),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),  # torch.save
+    ],
+)
 def test_a_trial_that_was_interrupted_or_met_a_full_disk_is_gone_on_with(tmp_path, stop):
     def objective(trial):
         raise stop
