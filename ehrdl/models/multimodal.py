@@ -70,6 +70,10 @@ class MultimodalModel(nn.Module, Network):
         self.auxiliary_weight = auxiliary_weight
         self.words: Any = words(spec) if words is not None and has_notes else None
         self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
+        self.meet: Any = None  # what the other modalities make of the words' interactions
+        if self.words is not None and self.words.interactions:
+            n_readings = self.words.interactions * len(spec.outputs)
+            self.meet = nn.Linear(sum(widths[self.note is not None :]), n_readings)
         self._started: list[nn.Module] = []
 
     @property
@@ -90,8 +94,17 @@ class MultimodalModel(nn.Module, Network):
             heard = kept[0]
         else:  # words alone read the notes, and are dropped as an encoder would be
             heard, *kept = self.fusion.keep([has_chunk(batch), *present])
-        logits: Tensor = self.logits(features, kept, steps) + self.words(batch) * heard.unsqueeze(1)
+        said = self.words(batch, self._readings(features, kept)) * heard.unsqueeze(1)
+        logits: Tensor = self.logits(features, kept, steps) + said
         return logits
+
+    def _readings(self, features: list[Tensor], kept: list[Tensor]) -> Tensor | None:
+        """What series and static features make of the words' interactions (B, T, K); nothing of what is absent."""
+        if self.meet is None:
+            return None
+        others = [x * has.unsqueeze(1) for x, has in zip(features, kept, strict=True)][self.note is not None :]
+        readings: Tensor = self.meet(torch.cat(others, dim=1)).unflatten(1, (self.words.interactions, -1))
+        return readings
 
     def logits(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
         """Logits (B, K) of the modalities' features, without those of `words`; an absent one adds nothing of its own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ehrdl.models.cross_attention import CrossAttentionFusion
 from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion
 from ehrdl.models.head import masked_bce
 from ehrdl.models.multimodal import MultimodalModel
+from ehrdl.models.note import NoteTransformer
 from ehrdl.models.words import WordEvidence, hashed_phrases
 
 
@@ -74,6 +76,56 @@ def test_words_alone_may_read_the_notes(spec, random_batch) -> None:
     assert model.words.weight.weight.grad.abs().sum() > 0
 
 
+def test_words_that_interact_say_something_else_where_the_series_is_another(spec, random_batch) -> None:
+    torch.manual_seed(0)
+    batch = random_batch(10)
+    other = dataclasses.replace(batch, value=batch.value * 1.1)
+    makers = (None, NoteTransformer)
+    for note, interactions in itertools.product(makers, (0, 3)):
+        words = functools.partial(WordEvidence, interactions=interactions)
+        model = MultimodalModel(spec, note=note, words=words).eval()
+        silent = [model(x) for x in (batch, other)]
+        torch.nn.init.normal_(model.words.weight.weight)
+        if interactions:
+            torch.nn.init.normal_(model.words.vector.weight)
+        said = [model(x) - before for x, before in zip((batch, other), silent, strict=True)]
+        assert torch.allclose(*said, atol=1e-4) == (interactions == 0)
+        model.loss(batch).backward()
+        assert interactions == 0 or model.words.vector.weight.grad.abs().sum() > 0
+
+
+def test_an_absent_series_is_not_read_by_the_words_and_an_absent_note_says_nothing(spec, make_batch) -> None:
+    torch.manual_seed(0)
+    notes = [[([3, 4, 5], -1.0)], []]
+    batch = make_batch([[], [(-3.0, 0, 139.0)]], notes)
+    model = MultimodalModel(spec, note=None, words=functools.partial(WordEvidence, interactions=2)).eval()
+    before = model(batch)
+    torch.nn.init.normal_(model.words.vector.weight)
+    with torch.no_grad():
+        model.meet.weight[:, model.series.width :] = 0.0
+        model.meet.bias[:] = 0.0
+    assert torch.equal(model(batch), before)  # the first has no series to be read, the second no words to read it
+    torch.nn.init.ones_(model.meet.bias)
+    assert ((model(batch) != before).any(dim=1)).tolist() == [True, False]
+
+
+def test_vectors_start_at_nothing_and_a_strong_group_lasso_keeps_them_there(spec, random_batch) -> None:
+    batch = random_batch(64)
+    lengths = []
+    for penalty in (10.0, 0.0):
+        torch.manual_seed(0)
+        words = functools.partial(WordEvidence, interactions=2, interaction_penalty=penalty)
+        model = MultimodalModel(spec, note=None, words=words)
+        assert model.words.vector.weight.abs().sum() == 0
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(20):
+            optimizer.zero_grad()
+            model.loss(batch).backward()
+            optimizer.step()
+        lengths.append(model.words.vector.weight.norm(dim=1).max().item())
+    assert lengths[0] < 0.05 < lengths[1]
+
+
 def test_words_alone_go_with_every_fusion(spec, random_batch) -> None:
     batch = random_batch(10)
     for fusion in (ConcatFusion, CrossAttentionFusion, GatedFusion, LateFusion):
@@ -107,7 +159,10 @@ def test_words_are_left_out_where_no_notes_are_read(spec) -> None:
     assert MultimodalModel(spec).words is None
 
 
-@pytest.mark.parametrize(("option", "value"), [("phrase", 0), ("buckets", 1), ("penalty", -1.0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("phrase", 0), ("buckets", 1), ("penalty", -1.0), ("interactions", -1), ("interaction_penalty", -0.1)],
+)
 def test_an_option_that_cannot_be_is_named(spec, option, value) -> None:
     with pytest.raises(ConfigError, match=f"WordEvidence: {option} {value}"):
         WordEvidence(spec, **{option: value})
