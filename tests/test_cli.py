@@ -105,7 +105,10 @@ SERIES = "model.init_args.series"
             "seed: there is no such key; did you mean seeds? Allowed: baseline_params, baselines, boosting, combine, ",
         ),
         ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baseline_params, baselines, "),
-        ("optim.lrr", "optim.lrr: there is no such key; did you mean lr? Allowed: auxiliary_weight, ema_decay, lr, "),
+        (
+            "optim.lrr",
+            "optim.lrr: there is no such key; did you mean lr? Allowed: auxiliary_weight, ema_decay, hide_observations, ",
+        ),
         ("data.sorce", "data.sorce: there is no such key; did you mean source? Allowed: batch, concepts, notes, "),
         (
             "data.split.tunning",
@@ -185,7 +188,7 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
         ("baselines", "prevalence", "baselines: expected list, got 'prevalence'"),
         ("baselines", ["magic"], "baselines: 'magic' is not one of prevalence, "),
         ("run", "nothing.yaml", "run: expected the keys name, overwrite, root, or a config file, got 'nothing.yaml'"),
-        ("optim", [1], "config.yaml: optim: expected the keys auxiliary_weight, ema_decay, lr, "),
+        ("optim", [1], "config.yaml: optim: expected the keys auxiliary_weight, ema_decay, hide_observations, "),
         (
             "data.split",
             None,
