@@ -107,7 +107,7 @@ SERIES = "model.init_args.series"
         ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baseline_params, baselines, "),
         (
             "optim.lrr",
-            "optim.lrr: there is no such key; did you mean lr? Allowed: auxiliary_weight, ema_decay, hide_observations, ",
+            "optim.lrr: there is no such key; did you mean lr? Allowed: auxiliary_weight, ema_decay, hide_",
         ),
         ("data.sorce", "data.sorce: there is no such key; did you mean source? Allowed: batch, concepts, notes, "),
         (
