@@ -65,6 +65,7 @@ def test_the_parser_takes_it_and_makes_what_it_names(path):
         assert str(objects.data.source.root) == "/hospital"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["physionet2012", "physionet2019", "diabetes130"])
 def test_what_it_offers_to_search_is_there_and_takes_every_bound(name):
     parser = train_parser()

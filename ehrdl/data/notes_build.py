@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 7
+VERSION = 8
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
