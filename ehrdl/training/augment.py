@@ -34,7 +34,8 @@ class Augment(nn.Module):
 
     def forward(self, batch: Batch) -> Batch:
         """The batch with other value, hours and valid (B, N)."""
-        if not self.training or not len(self.std):  # of evaluation, or of a network that reads no series
+        asked = self.hide or self.noise or self.shift_hours
+        if not (self.training and asked and len(self.std)):  # a network of notes alone has no channels
             return batch
         value, hours, valid = batch.value, batch.hours, batch.valid
         if self.hide:

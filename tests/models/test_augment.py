@@ -11,8 +11,7 @@ from ehrdl.training.config import Optim
 def test_nothing_changes_in_evaluation_or_where_nothing_is_asked_for(spec, random_batch):
     batch = random_batch(6)
     assert Augment(spec, Optim(hide_observations=0.5, value_noise=1.0, shift_hours=9.0)).eval()(batch) is batch
-    same = Augment(spec, Optim()).train()(batch)
-    assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in ("value", "hours", "valid"))
+    assert Augment(spec, Optim()).train()(batch) is batch
 
 
 def test_about_the_share_of_observations_is_hidden_and_none_appears(spec, random_batch):
