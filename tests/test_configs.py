@@ -117,6 +117,7 @@ def test_the_demo_config_runs_as_shipped_in_under_two_minutes(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}; set EHRDL_DATA")
 def test_records_make_the_models_of_text_possible_where_there_are_no_notes(tmp_path):
     start = time.perf_counter()

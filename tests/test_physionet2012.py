@@ -163,6 +163,7 @@ def test_published_files_of_record_ids_split_the_real_data(stays, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_one_gru_goes_from_the_archives_to_a_report_in_under_four_minutes(tmp_path):
     start = time.perf_counter()
     where = [f"--run.root={tmp_path}", f"--data.prepare.cache={tmp_path / 'cache'}", f"--data.source.root={DATA}"]

@@ -56,6 +56,7 @@ def test_a_run_with_a_pretrained_encoder_is_fitted_and_applied_without_the_encod
     if tune == "lora":
         pytest.importorskip("peft")
         config["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1}
+        config["data"]["source"]["init_args"]["n_patients"] = 120
     config["model"]["init_args"]["note"]["init_args"]["tune"] = tune
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     train(["--config", str(tmp_path / "config.yaml")])
