@@ -122,5 +122,5 @@ def test_the_demo_config_runs_as_shipped_in_under_two_minutes(tmp_path, capsys):
 def test_records_make_the_models_of_text_possible_where_there_are_no_notes(tmp_path):
     start = time.perf_counter()
     [outcome] = _run(ROOT / "configs" / "mimic4_demo_record.yaml", tmp_path, f"--data.source.root={DEMO}")
-    assert time.perf_counter() - start < 300  # three minutes is our aim on two quiet cores, and those of CI may not be
+    assert time.perf_counter() - start < 180
     assert set(outcome["models"]) == {"fused", "notes_only", "series_only", *BASELINES}
