@@ -13,6 +13,7 @@ from ehrdl.data.blanks import with_blanks
 from ehrdl.data.notes import OTHER, Notes, bodies, kind_name
 from ehrdl.data.store import Store
 from ehrdl.errors import ConfigError
+from ehrdl.foreign import reason, report_code
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -87,16 +88,19 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """A Hugging Face fast tokenizer by hub name or local folder, which reads the blank `___` as one token.
 
+    Code that the folder brings is never run.
+
     Raises:
-        ConfigError: it is not there, has no fast form, or lacks the tokens that frame a chunk.
+        ConfigError: it is not there, works by code of its own, has no fast form, or lacks the tokens that frame a
+            chunk.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} cannot be loaded ({reason})") from None
+        raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} cannot be loaded ({reason(error)})") from None
+    report_code("data.notes.tokenizer", name_or_path, tokenizer.init_kwargs.get("auto_map"))
     if not tokenizer.is_fast:
         raise ConfigError(f"data.notes.tokenizer: {name_or_path!r} has no fast tokenizer; choose one that has")
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, PreTrainedModel
 from transformers.utils import logging
 
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
+from ehrdl.foreign import reason, report_code
 
 
 def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
@@ -25,14 +26,23 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
     Raises:
         ConfigError: it cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
     """
-    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-    options["dtype"] = torch.float32  # not that of the file: small steps would be lost in half precision
     try:
         with quiet_transformers():
-            model, info = AutoModelForMaskedLM.from_pretrained(name, **options)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if "/" in (config._attn_implementation or ""):
+                raise ValueError(f"its attention {config._attn_implementation!r} is code of a repository")
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                name,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,  # not that of the file: small steps would be lost in half precision
+            )
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise ConfigError(f"--from {name}: cannot be loaded as an encoder that guesses words ({reason})") from None
+        why = reason(error)[:300]
+        raise ConfigError(f"--from {name}: cannot be loaded as an encoder that guesses words ({why})") from None
+    report_code("--from", name, getattr(config, "auto_map", None))
     inside = f"{model.base_model_prefix}."
     absent = sorted(key for key in info["missing_keys"] if key.startswith(inside) and "pooler" not in key)
     if absent:

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from ehrdl.batch import DataSpec
 from ehrdl.errors import ConfigError
+from ehrdl.foreign import reason, report_code
 from ehrdl.models.packing import Packed, same_document, within
 
 #: Families whose attention takes a mask (R, 1, P, P) as it is, and positions of ours: their code was read and tried.
@@ -69,6 +70,7 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
     """
     # The weights that are tuned are in single precision; that of the computation is the trainer's.
     options: dict[str, Any] = {"dtype": torch.float32} | ({"attn_implementation": attention} if attention else {})
+    _refuse_kernel(name, attention)
     config = _known.get().get(name)
     with _one_line(name), _silent():
         model = _from_files(name, options) if config is None else _from_config(config, options)
@@ -84,6 +86,8 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
 def _from_files(name: str, options: dict[str, Any]) -> Any:
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     _require_encoder(name, config)
+    _refuse_kernel(name, config._attn_implementation)
+    report_code("NoteTransformer: pretrained", name, getattr(config, "auto_map", None))
     model, found = AutoModel.from_pretrained(
         name, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
@@ -97,7 +101,9 @@ def _from_files(name: str, options: dict[str, Any]) -> Any:
 
 def _from_config(config: dict[str, Any], options: dict[str, Any]) -> Any:
     made: Any = AutoModel  # untyped
-    return made.from_config(CONFIG_MAPPING[config["model_type"]].from_dict(config), **options)
+    known = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+    _refuse_kernel(str(config.get("_name_or_path")), known._attn_implementation)
+    return made.from_config(known, trust_remote_code=False, **options)
 
 
 def configurations(network: object) -> dict[str, dict[str, Any]]:
@@ -127,8 +133,7 @@ def _one_line(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {lines[0]}") from None
+        raise ConfigError(f"NoteTransformer: pretrained {name!r} cannot be loaded: {reason(error)}") from None
 
 
 @contextmanager
@@ -144,6 +149,15 @@ def _silent() -> Iterator[None]:
         noise.set_verbosity(level)
         if bars:
             noise.enable_progress_bar()
+
+
+def _refuse_kernel(name: str, attention: str | None) -> None:
+    """Refuse an attention by the name of a repository, which transformers would fetch and run."""
+    if "/" in (attention or ""):
+        raise ConfigError(
+            f"NoteTransformer: pretrained {name!r}: attention {attention!r} is code of a repository, which ehrdl never "
+            "runs; choose sdpa, eager or flash_attention_2"
+        )
 
 
 def _require_encoder(name: str, config: PreTrainedConfig) -> None:
