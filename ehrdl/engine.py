@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ehrdl.errors import ConfigError, WorkerError
+from ehrdl.paths import plain
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,7 +127,7 @@ def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iter
     with tempfile.TemporaryDirectory(prefix=_SPILL, dir=spill) as folder:
         config: dict[str, Any] = {
             "memory_limit": f"{round(memory_gb * 1000)}MB",
-            "temp_directory": folder,
+            "temp_directory": plain(Path(folder)),
             "preserve_insertion_order": False,
         }
         if on_cluster or share > 1:

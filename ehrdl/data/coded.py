@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from meds import schema as meds
 
+from ehrdl.data.listing import shard_files
 from ehrdl.engine import Prepare, connect, read_json, write_json
+from ehrdl.paths import scan
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 1
+VERSION = 2
 
 #: What a code begins with, by the section that it belongs to: MIMIC-IV's own tables, and MEDS datasets made of them.
 FAMILIES = {
@@ -32,12 +34,12 @@ _ARRAYS = {"available": np.int64, "time": np.int64, "code": np.int32}
 _ROWS_A_BATCH = 100_000
 _FACTS = """
     CREATE TEMP TABLE known AS SELECT code, CAST(row_number() OVER (ORDER BY code) - 1 AS INTEGER) AS id
-        FROM (SELECT DISTINCT code FROM read_parquet('{events}/data/**/*.parquet')
+        FROM (SELECT DISTINCT code FROM {rows}
             WHERE split_part(code, '//', 1) IN ({heads}));
     CREATE TEMP TABLE fact AS
         SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, id AS code,
             split_part(code, '//', 1) AS head, coalesce(numeric_value, 0) AS place
-        FROM read_parquet('{events}/data/**/*.parquet') JOIN known USING (code) WHERE time IS NOT NULL
+        FROM {rows} JOIN known USING (code) WHERE time IS NOT NULL
 """
 _SECTION = """
     SELECT subject_id, available, time, code FROM fact WHERE head IN ({heads})
@@ -68,7 +70,7 @@ def build(events: Path, out: Path, prepare: Prepare) -> None:
     with connect(prepare, out) as con:
         con.execute("SET preserve_insertion_order = true")
         every = [head for heads in FAMILIES.values() for head in heads]
-        con.execute(_FACTS.format(events=events, heads=_quoted(every)))
+        con.execute(_FACTS.format(rows=scan(shard_files(events)), heads=_quoted(every)))
         codes = [code for (code,) in con.execute("SELECT code FROM known ORDER BY id").fetchall()]
         for section, heads in FAMILIES.items():
             (out / section).mkdir()

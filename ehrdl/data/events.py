@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl import __version__
+from ehrdl.data.listing import shard_files
 from ehrdl.data.split import Split, assign
 from ehrdl.data.staging import stage, staged
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
+from ehrdl.paths import scan
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 5
+VERSION = 6
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
@@ -87,16 +89,16 @@ class _Shard:
         if done.is_file():
             codes: list[str] = read_json(done)
             return codes
-        files = [str(file) for folder in self.tables if (file := staged(folder, shard)).is_file()]
+        files = [file for folder in self.tables if (file := staged(folder, shard)).is_file()]
         codes = self._write(files, target) if files else []
         write_json(done, codes)
         return codes
 
-    def _write(self, files: list[str], target: Path) -> list[str]:
+    def _write(self, files: list[Path], target: Path) -> list[str]:
         codes: set[str] = set()
         with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
-            rows = f"read_parquet({files}, hive_partitioning = false)"
+            rows = scan(files)
             # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
             reader = con.sql(f"SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER}").to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(part, _SCHEMA, compression="zstd") as writer:
@@ -136,7 +138,7 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
 def subject_ids(root: Path) -> np.ndarray:
     """All subjects of an EVENTS folder, sorted."""
     with duckdb.connect() as con:
-        sql = f"SELECT DISTINCT subject_id FROM '{root}/data/*.parquet' ORDER BY 1"
+        sql = f"SELECT DISTINCT subject_id FROM {scan(shard_files(root))} ORDER BY 1"
         return np.asarray(con.execute(sql).fetchnumpy()["subject_id"], dtype=np.int64)
 
 
@@ -154,7 +156,7 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
         SchemaError: wrong types, wrong order, a subject in two shards, a code without metadata.
         LeakageError: a fact is available before it happened.
     """
-    files = sorted((root / "data").glob("**/*.parquet"))
+    files = shard_files(root)
     if not files:
         raise SchemaError(f"{root}: no data/**/*.parquet; this is not an EVENTS folder")
     known = set(pq.read_table(root / meds.code_metadata_filepath)["code"].to_pylist())

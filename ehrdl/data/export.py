@@ -24,6 +24,7 @@ from meds import schema as meds
 
 from ehrdl.data.config import DataConfig, NoteOptions
 from ehrdl.data.events import subject_ids
+from ehrdl.data.listing import shard_files
 from ehrdl.data.notes import NOTE
 from ehrdl.data.notes_build import cut_note
 from ehrdl.data.prepare import find_samples, read_events
@@ -31,6 +32,7 @@ from ehrdl.data.split import Split, assign
 from ehrdl.data.temporal import describe_split, source_splits, split_samples
 from ehrdl.engine import Prepare, building, connect, free_folder, read_json, say, write_json
 from ehrdl.errors import SchemaError
+from ehrdl.paths import scan
 from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, REGRESSION, SAMPLES, SPLITS, OutputSpec, check
 from ehrdl.shards import map_shards
 
@@ -46,12 +48,12 @@ _ORDER = ("subject_id", "time", _HAPPENED, "code", "encounter_id", "numeric_valu
 _ROWS = f"""
     SELECT {", ".join(_NAMES)} FROM (
         SELECT * REPLACE (CASE WHEN code = '{BIRTH}' THEN time ELSE available_time END AS time), time AS {_HAPPENED}
-        FROM '{{file}}' WHERE NOT ({{hidden}}))
+        FROM {{rows}} WHERE NOT ({{hidden}}))
     ORDER BY {", ".join(f"{name} ASC NULLS FIRST" for name in _ORDER)}
 """
 _SAID = {"happened": "happened", "available": "could be seen"}
-_LEFT_OUT = "SELECT split_part(code, '//', 1) AS kind, count(*) FROM '{file}' WHERE {hidden} GROUP BY kind"
-_LATE_BIRTHS = f"SELECT count(*) FROM '{{file}}' WHERE code = '{BIRTH}' AND available_time > time"
+_LEFT_OUT = "SELECT split_part(code, '//', 1) AS kind, count(*) FROM {rows} WHERE {hidden} GROUP BY kind"
+_LATE_BIRTHS = f"SELECT count(*) FROM {{rows}} WHERE code = '{BIRTH}' AND available_time > time"
 
 
 def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happened") -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _write_data(
         hidden: prefixes of the codes that are left out where time := available_time; None = the rows of EVENTS.
         notes: which sections are cut from notes, or kept, where time := available_time.
     """
-    files = sorted((events / "data").glob("**/*.parquet"))
+    files = shard_files(events)
     size = sum(file.stat().st_size for file in files)
     jobs = [(file, out / file.relative_to(events)) for file in files]
     for folder in {target.parent for _, target in jobs}:
@@ -157,14 +159,15 @@ class _Shard:
 
     def __call__(self, job: tuple[Path, Path]) -> _Written:
         file, target = job
+        rows_of_file = scan(file)
         rows = 0
         codes: set[str] = set()
         masked: Counter[str] = Counter()
         with connect(self.prepare, target.parent, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
-            left_out = Counter(dict(con.execute(_LEFT_OUT.format(file=file, hidden=self.hidden)).fetchall()))
-            [(late_births,)] = con.execute(_LATE_BIRTHS.format(file=file)).fetchall()
-            reader = con.sql(_ROWS.format(file=file, hidden=self.hidden)).to_arrow_reader(_ROWS_A_GROUP)
+            left_out = Counter(dict(con.execute(_LEFT_OUT.format(rows=rows_of_file, hidden=self.hidden)).fetchall()))
+            [(late_births,)] = con.execute(_LATE_BIRTHS.format(rows=rows_of_file)).fetchall()
+            reader = con.sql(_ROWS.format(rows=rows_of_file, hidden=self.hidden)).to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
                     table = _cut(pa.Table.from_batches([batch]).cast(_SCHEMA), self.notes, masked, left_out)

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.charlson import mask_sql
+from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
 from ehrdl.data.window import bounds
+from ehrdl.paths import scan
 
 #: Codes that are read by what stands before `//`; the others have rules of their own.
 _KINDS = ("ADMISSION", "DISCHARGE", "ADMISSION_TYPE", "SERVICE_IN", "ED_IN")
@@ -34,7 +36,7 @@ def read_history(events: Path) -> pd.DataFrame:
     where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"
     when = "epoch_us(time) AS time, epoch_us(available_time) AS available"
     sql = f"""
-        WITH fact AS (SELECT *, split_part(code, '//', 1) AS head FROM read_parquet('{events}/data/**/*.parquet')
+        WITH fact AS (SELECT *, split_part(code, '//', 1) AS head FROM {scan(shard_files(events))}
             WHERE time IS NOT NULL)
         SELECT {where}, head AS kind, substr(code, length(head) + 3) AS text, 0 AS comorbidity, {when}
         FROM fact WHERE head IN ({kinds}) OR code LIKE 'PROCEDURE//ICD%'

@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ehrdl.data.listing import shard_files
 from ehrdl.data.notes import Notes, write_sections
 from ehrdl.data.sections import has_sections, keep_sections, mask_section, split_sections
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
+from ehrdl.paths import scan
 from ehrdl.shards import map_shards
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
-VERSION = 8
+VERSION = 9
 
 _ROWS_A_BATCH = 1000
 _ROWS_MERGED = 100
@@ -38,7 +40,7 @@ _TOKENS = pa.schema([("tokens", pa.list_(pa.int32()))])
 _SPLIT = pa.schema([*_TOKENS, ("section", pa.list_(pa.string())), ("section_tokens", pa.list_(pa.int32()))])
 _NOTES = """
     SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, code, text_value AS text
-    FROM '{file}'
+    FROM {rows}
     WHERE code LIKE 'NOTE//%' AND text_value IS NOT NULL AND available_time IS NOT NULL
     ORDER BY subject_id, available, time, code, text
 """
@@ -62,7 +64,7 @@ def collect(
         keep_sections: headings of the only sections that are kept of discharge summaries; none = all. A summary
             that has none of them is left out; an addendum without any headings is kept whole.
     """
-    files = sorted((events / "data").glob("**/*.parquet"))
+    files = shard_files(events)
     parts = out / ".parts"
     parts.mkdir(exist_ok=True)
     size = sum(file.stat().st_size for file in files)
@@ -100,7 +102,7 @@ class _Shard:
         found = _no_sections(self.mask, self.keep)
         with whole(part) as beside, connect(self.prepare, part.parent, self.share) as con:
             con.execute("SET preserve_insertion_order = true")
-            reader = con.sql(_NOTES.format(file=file)).to_arrow_reader(_ROWS_A_BATCH)
+            reader = con.sql(_NOTES.format(rows=scan(file))).to_arrow_reader(_ROWS_A_BATCH)
             with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
                 for batch in reader:
                     for start in range(0, batch.num_rows, _ROWS_MERGED):  # what the merge holds of every shard

@@ -20,12 +20,14 @@ from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
+from ehrdl.data.listing import shard_files
 from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.data.timing import describe_timing, timed_at_prediction
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
+from ehrdl.paths import scan
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
 #: Seen by the static features, so no series of its own.
@@ -74,7 +76,7 @@ def read_events(data: DataConfig) -> Path:
 def find_samples(events: Path, task: Any) -> TaskResult:
     """The task's cohort over EVENTS."""
     with duckdb.connect() as con:
-        result: TaskResult = task.label(con.sql(f"SELECT * FROM read_parquet('{events}/data/**/*.parquet')"))
+        result: TaskResult = task.label(con.sql(f"SELECT * FROM {scan(shard_files(events))}"))
     return result
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 #: Raised whenever `stage` would write other bytes for the same rows.
-VERSION = 1
+VERSION = 2
 
 #: Few, since a note can have ten thousand characters.
 _ROWS_A_BATCH = 2_048
@@ -57,6 +57,11 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
 def staged(folder: Path, shard: int) -> Path:
     """The file of a shard in a folder that `stage` wrote."""
     return folder / f"{shard}.parquet"
+
+
+def staged_files(folder: Path) -> list[Path]:
+    """The files of all shards in a folder that `stage` wrote."""
+    return sorted(folder.glob("*.parquet"))
 
 
 @contextmanager

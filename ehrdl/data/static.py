@@ -12,8 +12,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
 from ehrdl.data.window import HOUR, bounds
+from ehrdl.paths import scan
 from ehrdl.schema import BIRTH
 
 _YEAR = 365.25 * 24 * HOUR
@@ -40,7 +42,7 @@ def subject_facts(events: Path) -> pd.DataFrame:
     sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
         arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
         min(substr(code, 9)) FILTER (code LIKE 'GENDER//%') AS sex
-        FROM read_parquet('{events}/data/**/*.parquet')
+        FROM {scan(shard_files(events))}
         WHERE code = '{BIRTH}' OR (time IS NULL AND code LIKE 'GENDER//%') GROUP BY subject_id ORDER BY subject_id"""
     with duckdb.connect() as con:
         return con.execute(sql).df().set_index("subject_id")

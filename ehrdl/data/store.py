@@ -18,13 +18,15 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.concepts import Channel, Concepts
+from ehrdl.data.listing import shard_files
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import SchemaError
+from ehrdl.paths import scan
 from ehrdl.schema import NEVER_INPUT
 from ehrdl.shards import map_shards
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 4
+VERSION = 5
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 
@@ -57,7 +59,7 @@ def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None
 
     Shards that a killed process finished are not extracted again.
     """
-    files = sorted((events / "data").glob("**/*.parquet"))
+    files = shard_files(events)
     parts = out / ".parts"
     parts.mkdir(parents=True, exist_ok=True)
     jobs = [(file, parts / f"{i}.npz") for i, file in enumerate(files)]
@@ -91,14 +93,15 @@ class _Shard:
         file, part = job
         if part.is_file():
             return
+        rows = scan(file)
         with connect(self.prepare, part.parent, self.share) as con:
-            codes = [row[0] for row in con.execute(f"SELECT DISTINCT code FROM '{file}'").fetchall()]
+            codes = [row[0] for row in con.execute(f"SELECT DISTINCT code FROM {rows}").fetchall()]
             con.register("concept", self.concepts.match(codes))
             bases = self.concepts.base_codes()
             con.register("base", pd.DataFrame({"code": bases}))
             _refuse_never_input(self.concepts)
-            con.execute(f"CREATE TEMP TABLE fact AS {_FACTS.format(file=file)}")
-            counts = con.execute(_COUNTS.format(file=file)).df().set_index("channel")
+            con.execute(f"CREATE TEMP TABLE fact AS {_FACTS.format(rows=rows)}")
+            counts = con.execute(_COUNTS.format(rows=rows)).df().set_index("channel")
             found = con.execute(_KEPT).fetchnumpy()
         arrays: dict[str, Any] = {name: np.ma.getdata(column) for name, column in found.items()}
         write_json(_counts(part), counts.to_dict(orient="index"))
@@ -117,7 +120,7 @@ _FACTS = """
         c.channel AS name,
         CASE WHEN kind = 'event' THEN 1 ELSE CAST(numeric_value * factor + "offset" AS FLOAT) END AS value,
         kind = 'event' OR (value BETWEEN CAST(low AS FLOAT) AND CAST(high AS FLOAT)) AS plausible
-    FROM '{file}' AS e JOIN concept AS c USING (code)
+    FROM {rows} AS e JOIN concept AS c USING (code)
     WHERE time IS NOT NULL AND (kind = 'event' OR numeric_value IS NOT NULL)
 """
 _KEPT = """
@@ -128,7 +131,7 @@ _COUNTS = """
     SELECT name AS channel, count(*) FILTER (plausible) AS kept, count(*) FILTER (NOT plausible) AS implausible,
         0::BIGINT AS unknown_unit FROM fact GROUP BY 1
     UNION ALL
-    SELECT code, 0, 0, count(*) FROM '{file}' WHERE code NOT IN (SELECT code FROM concept)
+    SELECT code, 0, 0, count(*) FROM {rows} WHERE code NOT IN (SELECT code FROM concept)
         AND split_part(code, '//', 1) || '//' || split_part(code, '//', 2) IN (SELECT code FROM base) GROUP BY 1
 """
 

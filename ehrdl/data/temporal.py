@@ -18,9 +18,11 @@ from meds.schema import subject_splits_filepath
 
 from ehrdl.clinical.years import approximate_years
 from ehrdl.data.events import subject_ids
+from ehrdl.data.listing import shard_files
 from ehrdl.data.split import Split, assign, uniform
 from ehrdl.data.split_files import describe_split_files, read_split_files, split_by_files
 from ehrdl.errors import SchemaError
+from ehrdl.paths import scan
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
 
 #: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV stands beside it.
@@ -121,7 +123,7 @@ def describe_notes(facts: dict[str, Any]) -> str | None:
 def _years(samples: pd.DataFrame, split: Split, events: Path) -> pd.DataFrame:
     """Earliest and latest year of each sample's stay, by the admission of its encounter_id."""
     query = f"""
-        WITH events AS (FROM read_parquet('{events}/data/**/*.parquet')),
+        WITH events AS (FROM {scan(shard_files(events))}),
         groups AS (
             SELECT subject_id, max(substr(code, 20)) AS year_group, max(numeric_value) AS anchor_year
             FROM events WHERE starts_with(code, 'ANCHOR_YEAR_GROUP//') GROUP BY subject_id),

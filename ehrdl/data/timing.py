@@ -9,11 +9,14 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
+from ehrdl.data.listing import shard_files
+from ehrdl.paths import scan
+
 #: Families shown in a line; the rest is counted.
 _SHOWN = 12
 _AT = """
     SELECT code, count(*) AS n, count(*) FILTER (available_time <= time) AS visible
-    FROM read_parquet('{events}/data/**/*.parquet') AS e JOIN samples
+    FROM {rows} AS e JOIN samples
         ON e.subject_id = samples.subject_id AND e.time = samples.prediction_time
     GROUP BY code
 """
@@ -31,7 +34,7 @@ def timed_at_prediction(events: Path, samples: pd.DataFrame) -> dict[str, dict[s
     """
     with duckdb.connect() as con:
         con.register("samples", samples[["subject_id", "prediction_time"]].drop_duplicates())
-        found = con.execute(_AT.format(events=events)).df()
+        found = con.execute(_AT.format(rows=scan(shard_files(events)))).df()
     counts = found.groupby(found.code.map(family))[["n", "visible"]].sum()
     ranked = counts.sort_values("n", ascending=False, kind="stable")
     return {str(name): {"rows": int(row.n), "visible": int(row.visible)} for name, row in ranked.iterrows()}

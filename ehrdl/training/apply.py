@@ -104,4 +104,5 @@ def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, 
 def _names(folder: Path, outputs: list[str]) -> list[str]:
     """The baselines of a run: each has a file for every output."""
     known = (*BASELINES, *BOOSTED, *SCORES)
-    return [name for name in known if all(list(folder.glob(f"{name}-{output}.*")) for output in outputs)]
+    present = {path.stem for path in folder.glob("*")}
+    return [name for name in known if all(f"{name}-{output}" in present for output in outputs)]

@@ -212,7 +212,7 @@ class Resume(ModelCheckpoint):
 
 def _curves(folder: Path, stem: str) -> str:
     """A folder for the learning curves that is not there yet: a fit that goes on would empty its old one."""
-    n_before = len(list((folder / "curves").glob(f"{stem}*")))
+    n_before = sum(path.name.startswith(stem) for path in (folder / "curves").glob("*"))
     return f"{stem}-part{n_before + 1}" if n_before else stem
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl.data import events, staging
+from ehrdl.data.listing import shard_files
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.meds_check import check_columns, damaged
 from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, CodeRules
@@ -53,7 +54,7 @@ class Meds(Source):
         default_delay_hours: the same for codes that no pattern matches [h]; their rows are counted.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class Meds(Source):
     def _files(self) -> list[Path]:
         if not self.root.is_dir():
             raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds data/")
-        files = sorted((self.root / meds.data_subdirectory).glob("**/*.parquet"))
+        files = shard_files(self.root)
         if not files:
             raise SchemaError(f"{self.root}: no data/**/*.parquet; this is not a MEDS dataset")
         return files

@@ -17,9 +17,10 @@ from ehrdl.data.sources.meds_codes import CodeRules
 from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.data.sources.mimic4_rows import finite
 from ehrdl.data.sources.raw import is_full
-from ehrdl.data.staging import stage
+from ehrdl.data.staging import stage, staged_files
 from ehrdl.data.timing import family
 from ehrdl.engine import Prepare, cache_folder, cached, connect, read_json, write_json
+from ehrdl.paths import scan
 from ehrdl.shards import Tally
 
 #: What a damaged file or a full disk raises, and no fault of ours does.
@@ -136,7 +137,7 @@ class StageFile:
 
 def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
     """Staged rows on the default delay, by family of codes."""
-    sql = f"SELECT code, count(*) FROM read_parquet('{rows}/*.parquet') WHERE fallback GROUP BY code ORDER BY code"
+    sql = f"SELECT code, count(*) FROM {scan(staged_files(rows))} WHERE fallback GROUP BY code ORDER BY code"
     families: Counter[str] = Counter()
     for code, n in con.execute(sql).fetchall():
         families[family(code)] += n
@@ -144,8 +145,7 @@ def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
 
 
 def _rows(file: Path) -> str:
-    name = str(file).replace("'", "''")
-    return f"read_parquet('{name}', hive_partitioning = false)"
+    return scan(file)
 
 
 _EVENTS = """

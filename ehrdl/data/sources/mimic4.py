@@ -46,7 +46,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 7
+    VERSION = 8
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from ehrdl.data.sources.raw import RawTable, explain, is_full
 from ehrdl.data.staging import stage, staged
 from ehrdl.engine import Prepare, cache_folder, cached, connect, digest, read_json, write_json
 from ehrdl.errors import SchemaError
+from ehrdl.paths import scan
 from ehrdl.shards import Tally
 
 _ADMISSIONS = "hosp/admissions"
@@ -62,7 +63,7 @@ class StageTable:
                 con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
                 if table.name == _ADMISSIONS:
-                    con.execute(stays.WRITE_STAYS.format(folder=folder))
+                    con.execute(stays.write_stays(folder))
 
         folder = cached(self.prepare, *self._key(table), build)
         counts: dict[str, int] = read_json(folder / "counts.json")
@@ -90,7 +91,7 @@ class StageTable:
 
     def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
         if self.stays and _needs_stays(sql):
-            con.execute(stays.READ_STAYS.format(folder=self.stays))
+            con.execute(stays.read_stays(self.stays))
         if table.name in STREAMED:
             return self._run(con, table, sql, rows)
         if table.name in SHARDED:
@@ -179,8 +180,8 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
 def _rows_of(part: Path, shard: int, or_of_nobody: bool) -> str:
     """SQL of the rows of a shard, and of those that `_OF_ANYONE` left without a subject; empty where there is none."""
     numbers = sorted({shard, 0}) if or_of_nobody else [shard]
-    files = [str(file) for number in numbers if (file := staged(part, number)).is_file()]
-    return f"read_parquet({files})" if files else ""
+    files = [file for number in numbers if (file := staged(part, number)).is_file()]
+    return scan(files) if files else ""
 
 
 def _shard_of(name: str, found: Mapping[str, str]) -> str:

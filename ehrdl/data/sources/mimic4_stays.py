@@ -1,6 +1,9 @@
 """The rules of MIMIC-IV's patients, stays and the codes that are given to a stay after its end."""
 
+from pathlib import Path
+
 from ehrdl.data.sources.mimic4_rows import end_of_day, pair, row, static, union
+from ehrdl.paths import scan, target
 
 #: What the tables after admissions need of the stays.
 STAYS = """
@@ -9,15 +12,18 @@ STAYS = """
     FROM stays WHERE deathtime IS NOT NULL ORDER BY subject_id, deathtime, hadm_id
 """
 
-#: For the processes that read those tables.
-WRITE_STAYS = """
-    COPY (FROM stays ORDER BY ALL) TO '{folder}/stays.parquet';
-    COPY (FROM deaths ORDER BY ALL) TO '{folder}/deaths.parquet'
-"""
-READ_STAYS = """
-    CREATE TEMP VIEW stays AS FROM read_parquet('{folder}/stays.parquet');
-    CREATE TEMP VIEW deaths AS FROM read_parquet('{folder}/deaths.parquet')
-"""
+_FOR_OTHERS = ("stays", "deaths")
+
+
+def write_stays(folder: Path) -> str:
+    """SQL that writes the tables of `STAYS` into a folder, for the processes that read those tables."""
+    return ";".join(f"COPY (FROM {name} ORDER BY ALL) TO {target(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
+
+
+def read_stays(folder: Path) -> str:
+    """SQL that makes views of what `write_stays` left."""
+    return ";".join(f"CREATE TEMP VIEW {name} AS FROM {scan(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
+
 
 # Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group serves splits and
 # censoring alone. Death is a stay's deathtime; outside the hospital it is known to the day: its end.

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from ehrdl.errors import SchemaError
+from ehrdl.paths import scan
 
 _SUFFIXES = (".csv.gz", ".csv", ".parquet")
 _MEANING = {
@@ -103,7 +104,7 @@ class RawTable:
                 reader, typed = self._stream(header, found, typed=False), False
             con.register(cells, self._watched(reader, found, typed, on_rows))
         else:
-            cells = f"read_parquet({_quoted(str(self.path), chr(39))})"
+            cells = scan(self.path)
         wanted = []
         for column, name in found.items():
             kind, cell = self.columns[column], _quoted(name, '"')

@@ -1,0 +1,178 @@
+"""DuckDB reads exactly the files that it is handed, whatever their names; and there is one way to hand them over."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from ehrdl import paths
+from ehrdl.cli import main
+from ehrdl.data.config import DataConfig
+from ehrdl.data.prepare import read_events
+from ehrdl.data.sources.synthetic import Synthetic
+from ehrdl.engine import Prepare, connect
+
+PACKAGE = Path(__file__).parents[1] / "ehrdl"
+NAMES = (
+    "O'Brien", "a[1]", "a?b", "a*b", "**", "{a,b}", "a\\b", "a\\[b", "[\\", "$HOME", "year=2020", "~", "~root", "a%20b",
+    "a b", "Zoë", "-x", "a;b", 'a"b', "s3:", "file:x", "[!a]", "[a", "a]b", "a#b", "x\ny", " lead", "trail ", "{uuid}",
+)  # fmt: skip
+#: What some of the names match as patterns.
+DECOYS = ("a1", "axb", "ab", "a", "b", "!", "b1")
+
+
+def rows(con, files):
+    return con.execute(f"SELECT * FROM {paths.scan(files)} ORDER BY ALL").fetchall()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder of each name, with a file that has the same name, all side by side with what the names match."""
+    root = tmp_path_factory.mktemp("names")
+    for number, name in enumerate((*NAMES, *DECOYS)):
+        (root / name).mkdir()
+        pq.write_table(pa.table({"v": [number]}), root / name / "0.parquet")
+        shutil.copy(root / name / "0.parquet", root / name / f"{name}.parquet")
+    return root
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_read_whatever_it_and_its_folder_are_called(folders, name):
+    number = NAMES.index(name)
+    with duckdb.connect() as con:
+        for file in (folders / name / "0.parquet", folders / name / f"{name}.parquet"):
+            assert rows(con, file) == [(number,)]
+            assert rows(con, [file, folders / "axb" / "0.parquet"]) == [(number,), (len(NAMES) + 1,)]
+
+
+def test_a_relative_path_is_one_of_the_working_directory(folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    with duckdb.connect() as con:
+        assert rows(con, Path("s3:") / "0.parquet") == [(NAMES.index("s3:"),)]
+        assert rows(con, Path("~") / "0.parquet") == [(NAMES.index("~"),)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_duckdb_writes_and_spills_under_any_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with connect(Prepare(memory_gb=0.02, workers=1), tmp_path / name) as con:
+        con.execute("SET threads = 1; CREATE TABLE t AS SELECT range AS v, hash(range) AS h FROM range(2_000_000)")
+        con.execute(f"COPY (FROM t LIMIT 1) TO {paths.target(tmp_path / name / 't.parquet')}")
+        spilled = [file for file in (tmp_path / name).rglob("*") if "duckdb_temp" in file.name]
+    assert spilled and os.listdir(tmp_path) == [name]
+    assert pq.read_table(tmp_path / name / "t.parquet").num_rows == 1
+
+
+def test_links_end_with_the_process_and_not_with_its_forks(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from ehrdl.paths import plain\n"
+        "file = Path(sys.argv[1])\n"
+        "link = plain(file)\n"
+        "assert os.readlink(link) == str(file) and link == plain(file)\n"
+        "pid = os.fork()\n"
+        "if not pid: assert plain(file) != link; sys.exit()\n"
+        "assert os.waitpid(pid, 0)[1] == 0 and os.path.islink(link)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a[1]" / "0.parquet")],
+        check=True,
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert os.listdir(tmp_path) == []
+
+
+#: SQL that names a file by itself, and calls that hand one over.
+_SQL = re.compile(r"\b(read_(parquet|csv|json|blob|text)\w*|parquet_scan|glob)\s*\(|\b(FROM|JOIN|TO|ATTACH)\s+'", re.I)
+_CALLS = {"read_parquet", "from_parquet", "read_csv", "from_csv_auto", "read_csv_auto", "parquet_metadata", "read_json"}
+_NOT_DUCKDB = {"pd", "csv", "arrow_csv"}
+
+
+def handed_over(source):
+    """Lines of a source file in which a path reaches DuckDB, or a pattern the file system, without `ehrdl.paths`."""
+    tree = ast.parse(source)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            if _SQL.search(node.value):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            of = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            pasted = any(isinstance(part, ast.FormattedValue) for arg in node.args for part in ast.walk(arg))
+            is_glob = node.func.attr in ("glob", "rglob", "iglob")
+            if (node.func.attr in _CALLS and of not in _NOT_DUCKDB) or (is_glob and (of == "glob" or pasted)):
+                yield node.lineno
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sql = f\"FROM read_parquet('{file}')\"",
+        "sql = f\"SELECT * FROM '{file}'\"",
+        "sql = f\"COPY rows TO '{file}'\"",
+        "sql = 'SELECT * FROM ' + f'read_csv({name})'",
+        "con.read_parquet(str(file))",
+        "duckdb.read_csv(str(file))",
+        "glob.glob(str(folder / '*.csv'))",
+        "folder.glob(f'{name}-*.json')",
+    ],
+)
+def test_what_hands_over_a_path_by_itself_is_found(line):
+    assert list(handed_over(line)) == [1]
+
+
+def test_no_other_way_to_hand_over_a_path_is_left():
+    files = set(PACKAGE.rglob("*.py")) - {PACKAGE / "paths.py"}
+    found = {str(file): list(handed_over(file.read_text(encoding="utf-8"))) for file in files}
+    assert {file: lines for file, lines in found.items() if lines} == {}
+
+
+#: All that a run reads from and writes to lies under such a name.
+ODD = "O'Brien [new] a*b?"
+
+
+@pytest.mark.slow  # one whole run, and what is made of it
+def test_a_whole_run_under_odd_names(tmp_path, monkeypatch):
+    odd, cache = tmp_path / ODD, Prepare(cache=str(tmp_path / "plain"), workers=1)
+    events = read_events(DataConfig(Synthetic(n_patients=150, seed=1, note_tokens=(40, 60)), prepare=cache))
+    shutil.copytree(events, odd / "meds [1]")
+    for decoy in ("O'Brien n aXbX", "O'Brien e a1b2"):  # matched by the pattern
+        shutil.copytree(events, tmp_path / decoy / "meds 1")
+    odd_config = odd / "config?.yaml"
+    note = {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16}}
+    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    meds = {"class_path": "ehrdl.data.sources.meds.Meds", "init_args": {"root": str(odd / "meds [1]")}}
+    model = {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": {"note": note, "series": series}}
+    config = {
+        "run": {"name": "a [run]'s *name?", "root": str(odd / "runs")},
+        "data": {"source": meds, "prepare": {"cache": str(odd / "cache")}},
+        "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
+        "model": model,
+        "trainer": {"max_epochs": 1, "limit_train_batches": 2, "accelerator": "cpu"},
+        "baselines": ["prevalence", "hospital"],
+    }
+    odd_config.write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(odd)
+    main(["train", "--config", str(odd_config)])
+    run = odd / "runs" / config["run"]["name"]
+    made = pd.read_parquet(run / "predictions.parquet")
+    assert made.subject_id.is_unique is False and set(made.model) >= {"fused", "hospital"}
+    main(["predict", "--run", str(run), "--out", str(odd / "again"), "--data.source.root", str(odd / "meds [1]")])
+    main(["report", str(run / "predictions.parquet"), "--out", str(odd / "report [2]")])
+    main(["export", "--config", str(odd_config), "--out", str(odd / "export*"), "--time", "available"])
+    read = pq.read_table([str(file) for file in sorted((odd / "export*" / "data").iterdir())])
+    assert len(set(read["subject_id"].to_pylist())) == 150
+    assert {path.name for path in tmp_path.iterdir()} == {ODD, "plain", "O'Brien n aXbX", "O'Brien e a1b2"}
