@@ -160,7 +160,9 @@ def written(facts, bodies, births):
 def read(build, tmp_path_factory):
     """What a sample sees of a hospital that goes the whole way through files, and back."""
     root, known, prepare = tmp_path_factory.mktemp("real"), concepts.load(), Prepare()
-    fit_tokenizer(build.notes([(1, 0, 0, "abc cab bca aa bb cc")]), np.array([1]), 100, root / "tokenizer")
+    fit_tokenizer(
+        build.notes([(1, 0, 0, "abc cab bca aa bb cc")]), np.array([1]), 100, root / "tokenizer", min_patients=1
+    )
     tokenizer = load_tokenizer(str(root / "tokenizer"))
     frame = NoteFrame(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, 8)
     shown = [channel for channel in known.channels if channel.category != "encounter"]

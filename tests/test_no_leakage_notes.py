@@ -113,7 +113,9 @@ NOTES = st.lists(note(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join
 def read(build, tmp_path_factory):
     """What a sample reads of a hospital that goes the whole way through files, split, masked and capped."""
     root = tmp_path_factory.mktemp("notes")
-    fit_tokenizer(build.notes([(1, 0, 0, "\n".join(LINES))] * 3), np.array([1]), 100, root / "tokenizer")
+    fit_tokenizer(
+        build.notes([(1, 0, 0, "\n".join(LINES))] * 3), np.array([1]), 100, root / "tokenizer", min_patients=1
+    )
     tokenizer = load_tokenizer(str(root / "tokenizer"))
     ids = tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id
     frame = replace(FRAME, pad_id=ids[0], cls_id=ids[1], sep_id=ids[2], choose="even")

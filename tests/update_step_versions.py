@@ -29,7 +29,7 @@ STEPS = {
     },
     "coded": {"ehrdl/data/coded.py": ["build"]},
     "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
-    "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"]},
+    "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"], "ehrdl/data/shared_words.py": []},
     "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
     **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},

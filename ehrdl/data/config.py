@@ -59,6 +59,9 @@ class NoteOptions:
         record: what that text holds.
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
+        min_patients: a word, a pair of words or a kind of note goes into a fitted vocabulary only if so many training
+            patients have it, since one that a single patient has may be a name; 1 keeps all, and is unsafe where the
+            run's folder leaves the place of the notes.
         chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
         mask_sections: headings, such as `Discharge Disposition`, whose section is cut from discharge summaries before
             any model reads them, up to the next heading; of radiology reports too, such as `Impression`.
@@ -79,6 +82,7 @@ class NoteOptions:
     record: RecordOptions = field(default_factory=RecordOptions)
     tokenizer: str | None = None
     vocab_size: int = 4000
+    min_patients: int = 10
     chunk_tokens: int = 256
     mask_sections: list[str] = field(default_factory=list)
     split_sections: bool = False
@@ -95,6 +99,8 @@ class NoteOptions:
             raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
         if self.vocab_size < 100:
             raise ConfigError(f"data.notes.vocab_size: {self.vocab_size} is below 100")
+        if self.min_patients < 1:
+            raise ConfigError(f"data.notes.min_patients: {self.min_patients} is below 1, which keeps every word")
         if self.max_chunks is not None and self.max_chunks < 1:
             raise ConfigError(f"data.notes.max_chunks: {self.max_chunks} is below 1; null keeps all chunks")
         if self.choose not in get_args(Choice):

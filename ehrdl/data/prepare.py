@@ -46,6 +46,7 @@ class Prepared:
         tokenizer: folder or name of the tokenizer; None without notes.
         events: the EVENTS folder.
         facts: numbers for the manifest.
+        min_patients: so many training patients must have a word that a model keeps.
     """
 
     samples: pd.DataFrame
@@ -55,6 +56,7 @@ class Prepared:
     tokenizer: str | None
     events: Path
     facts: dict[str, Any]
+    min_patients: int = vocab.MIN_PATIENTS
 
     def rows(self, split: str) -> np.ndarray:
         """The SAMPLES rows of a split."""
@@ -115,7 +117,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
         facts["data"]["timed_at_a_prediction"] = timed
         if line := describe_timing(timed):
             say(line)
-    return Prepared(samples, dataset, spec, frame, tokenizer, events, facts)
+    return Prepared(samples, dataset, spec, frame, tokenizer, events, facts, data.notes.min_patients)
 
 
 def load_concepts(data: DataConfig) -> Concepts:

@@ -47,7 +47,7 @@ def training_notes(
     name = str(_tokenizer(data, opened, key, train_subjects))
     words, frame = tokenized(data, events, name, own)
     assert words is not None
-    return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects)), name
+    return words, replace(frame, kinds=vocab.fit_kinds(words, train_subjects, data.notes.min_patients)), name
 
 
 def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
@@ -59,9 +59,17 @@ def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train
             given.save_pretrained(str(out))
 
         return cached(data.prepare, "tokenizer", {"given": digest(given.backend_tokenizer.to_str())}, save)
-    size = data.notes.vocab_size
-    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "fit": vocab.VERSION}
-    return cached(data.prepare, "tokenizer", key, lambda out: vocab.fit_tokenizer(opened, train_subjects, size, out))
+    size, least = data.notes.vocab_size, data.notes.min_patients
+    key = key | {"subjects": digest(train_subjects.tolist()), "vocab_size": size, "min_patients": least}
+    key |= {"fit": vocab.VERSION}
+    build = functools.partial(vocab.fit_tokenizer, opened, train_subjects, size, min_patients=least)
+    folder = cached(data.prepare, "tokenizer", key, build)
+    found = read_json(folder / vocab.VOCABULARY)
+    say(
+        f"notes: the vocabulary is learned from the {found['words']:,} words that at least {least} training patients "
+        f"have; {found['words_left_out']:,} words of fewer are left out (data.notes.min_patients)"
+    )
+    return folder
 
 
 def _say_sections(found: dict[str, dict[str, int]]) -> None:

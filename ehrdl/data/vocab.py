@@ -10,8 +10,10 @@ import numpy as np
 
 from ehrdl.batch import ChannelSpec
 from ehrdl.data.blanks import with_blanks
-from ehrdl.data.notes import OTHER, Notes, bodies, kind_name
+from ehrdl.data.notes import OTHER, Notes, kind_name
+from ehrdl.data.shared_words import shared_words
 from ehrdl.data.store import Store
+from ehrdl.engine import write_json
 from ehrdl.errors import ConfigError
 from ehrdl.foreign import reason, report_code
 
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 #: Raised whenever `fit_tokenizer` would write another tokenizer for the same notes.
-VERSION = 4
+VERSION = 5
+
+#: How many training patients must have a word, unless a configuration says otherwise.
+MIN_PATIENTS = 10
+#: In a fitted tokenizer's folder, how many words it was learned from.
+VOCABULARY = "vocabulary.json"
 
 #: What the de-identification of MIMIC leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
@@ -32,24 +39,40 @@ _COMMON = 20
 _CONSTANT = 1e-6
 
 
-def fit_tokenizer(notes: Notes, train_subjects: np.ndarray, vocab_size: int, out: Path) -> None:
+def fit_tokenizer(
+    notes: Notes, train_subjects: np.ndarray, vocab_size: int, out: Path, min_patients: int = MIN_PATIENTS
+) -> None:
     """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
+
+    It is learned from the words that enough of them have; every other word is read in pieces of those. Their number
+    goes into `vocabulary.json` of the folder.
 
     The trainer numbers the inner letters (`##a`) in the order of a hash map that differs from run to run, and breaks
     ties between merges by those numbers. Handed over as special tokens they have fixed numbers, so equal notes give
     equal files.
+
+    Raises:
+        ConfigError: there is no such word.
     """
     from tokenizers import Tokenizer, models, trainers
 
-    keep = np.isin(notes.owners(), train_subjects)
     draft = _wordpiece(Tokenizer(models.WordPiece(unk_token="[UNK]")))
+    words = shared_words(notes, train_subjects, draft, min_patients)
+    if not words.counts:
+        raise ConfigError(
+            f"data.notes.min_patients: no word stands in the notes of {min_patients} training patients, of whom "
+            f"{words.n_patients} have notes; use more patients, or a lower number: 1 puts words that one patient alone "
+            "has into the run's folder"
+        )
     first = [*_SPECIAL.values(), DEIDENTIFIED]
-    inner = [f"##{letter}" for letter in _inner_letters(draft, bodies(notes, keep))]
+    inner = [f"##{letter}" for letter in _inner_letters(draft, words.characters())]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=first + inner
     )
-    draft.train_from_iterator(bodies(notes, keep), trainer=trainer)
+    draft.train_from_iterator(words.texts(), trainer=trainer)
     _save(draft.get_vocab(), out)
+    found = {"min_patients": min_patients, "patients": words.n_patients, "words": len(words.counts)}
+    write_json(out / VOCABULARY, found | {"words_left_out": words.n_left_out})
 
 
 def _wordpiece(tokenizer: Tokenizer) -> Tokenizer:
@@ -61,13 +84,9 @@ def _wordpiece(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _inner_letters(tokenizer: Tokenizer, texts: Iterator[list[str]]) -> list[str]:
-    """Characters that can stand inside a word of the texts, sorted: no blanks, no punctuation."""
-    raw: set[str] = set()
-    for batch in texts:
-        raw.update(*batch)
-    letters = set(tokenizer.normalizer.normalize_str("".join(sorted(raw))))
-    return sorted(c for c in letters if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{c}a")) == 1)
+def _inner_letters(tokenizer: Tokenizer, characters: list[str]) -> list[str]:
+    """Of some characters those that can stand inside a word: no blanks, no punctuation."""
+    return [c for c in characters if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{c}a")) == 1]
 
 
 def _save(vocabulary: dict[str, int], out: Path) -> None:
@@ -109,24 +128,29 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     return with_blanks(tokenizer)
 
 
-def fit_kinds(notes: Notes, train_subjects: np.ndarray) -> tuple[str, ...]:
+def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_PATIENTS) -> tuple[str, ...]:
     """The kinds of text that a model can learn to tell apart: `other`, then those that enough training notes have.
 
     Args:
         notes: tokenised; where they were split, a kind is a section of a type of note.
         train_subjects: subject_id of those who train.
+        min_patients: so many of them must have a kind: a heading can be a name.
     """
     if notes.code is None:
         return (OTHER,)
-    keep = np.isin(notes.owners(), train_subjects)
+    owner = notes.owners()
+    keep = np.isin(owner, train_subjects)
     code, name = notes.code, np.zeros(len(notes), np.int64)
     names: tuple[str, ...] = ("",)
     if notes.sections is not None:
         n_sections = np.diff(notes.sections.offsets)
-        code, keep = np.repeat(code, n_sections), np.repeat(keep, n_sections)
+        code, keep, owner = (np.repeat(column, n_sections) for column in (code, keep, owner))
         name, names = notes.sections.name, notes.sections.names
-    count = np.bincount(code[keep] * np.int64(len(names)) + name[keep], minlength=len(notes.codes) * len(names))
-    common = [divmod(int(i), len(names)) for i in np.flatnonzero(count >= _COMMON)]
+    kind, n_kinds = code[keep] * np.int64(len(names)) + name[keep], len(notes.codes) * len(names)
+    count = np.bincount(kind, minlength=n_kinds)
+    _, who = np.unique(owner[keep], return_inverse=True)
+    patients = np.bincount(np.unique(who * np.int64(n_kinds) + kind) % n_kinds, minlength=n_kinds)
+    common = [divmod(int(i), len(names)) for i in np.flatnonzero((count >= _COMMON) & (patients >= min_patients))]
     return (OTHER, *sorted(kind_name(notes.codes[i], names[j]) for i, j in common))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -23,7 +24,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
@@ -36,6 +37,11 @@ TEXT = "text"
 
 #: Baselines that need a note in the training data.
 READS_TEXT = ("bag_of_words", "tabular_and_words")
+#: Training samples that must have a phrase, and how many are kept, the most frequent.
+_MIN_SAMPLES, _MAX_PHRASES = 3, 50_000
+#: Fewest and most words of a phrase.
+_PHRASES = (1, 2)
+_VOCABULARY = "columns__words__vocabulary"
 #: What a stored baseline may hold beside the types that skops trusts by itself. None of them runs code when loaded.
 TRUSTED = (
     "ehrdl.models.tabular.number_columns",
@@ -86,6 +92,56 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
     except ValueError as error:
         raise ConfigError(f"baseline_params.{name}: {' '.join(str(error).split())}") from None
     return pipeline
+
+
+def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: int) -> list[str]:
+    """The words and pairs of words that the texts of enough patients hold, sorted: the most frequent 50,000.
+
+    A model keeps its vocabulary in its file, and a word that one patient alone has may be a name.
+
+    Args:
+        text: the visible notes of training samples.
+        subjects: (n,) the patient of each.
+        min_patients: so many of them must have it, and at least three samples.
+    """
+    counter = CountVectorizer(ngram_range=_PHRASES)
+    try:
+        counts = counter.fit_transform(text)
+    except ValueError:  # there is no word at all
+        return []
+    found = counts.copy()
+    found.data[:] = 1
+    _, who = np.unique(subjects, return_inverse=True)
+    of_patient = csr_array((np.ones(len(who), np.int64), (who, np.arange(len(who)))))
+    patients = np.bincount((of_patient @ found).tocoo().coords[1], minlength=counts.shape[1])
+    samples = np.asarray(found.sum(axis=0)).ravel()
+    kept = np.flatnonzero((patients >= min_patients) & (samples >= _MIN_SAMPLES))
+    often = np.asarray(counts.sum(axis=0)).ravel()[kept]
+    kept = kept[np.argsort(-often, kind="stable")[:_MAX_PHRASES]]
+    phrases: list[str] = counter.get_feature_names_out()[np.sort(kept)].tolist()
+    return phrases
+
+
+def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrases: list[str]) -> None:
+    """Fit a candidate; one that reads text learns these phrases and no others.
+
+    Args:
+        model: the candidate.
+        table: X.
+        label: (n,).
+        phrases: from `shared_phrases`.
+
+    Raises:
+        ConfigError: there is no phrase to learn.
+    """
+    if _VOCABULARY not in model.get_params():
+        model.fit(table, label)
+        return
+    if not phrases:
+        raise ConfigError("data.notes.min_patients: no word is in the notes of so many training patients; lower it")
+    model.set_params(**{_VOCABULARY: phrases}).fit(table, label)
+    model.set_params(**{_VOCABULARY: None})  # the fitted transformer has learned it: once is enough in a file
+    model.named_steps["columns"].named_transformers_["words"].set_params(vocabulary=None)
 
 
 def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
@@ -153,8 +209,7 @@ def _numbers() -> tuple[str, object, object]:
 
 
 def _words() -> tuple[str, object, object]:
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=3, max_features=50_000, sublinear_tf=True)
-    return "words", words, TEXT
+    return "words", TfidfVectorizer(ngram_range=_PHRASES, sublinear_tf=True), TEXT
 
 
 def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ehrdl.engine import progress, say
 from ehrdl.errors import ConfigError
 from ehrdl.models.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.models.score import SCORED_TASK, SCORES
-from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, predict, with_params
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, fit, predict, shared_phrases, with_params
 from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.boosted import load_boosted, save_boosted
 from ehrdl.training.config import Boosting
@@ -93,10 +93,24 @@ def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any
     return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
 
 
-def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray) -> None:
+def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
     """Fit a candidate; a forest's trees grow on all cores, and nothing else in a candidate is spread by joblib."""
     with joblib.parallel_config(backend="threading", n_jobs=-1):
-        candidate.fit(table, label)
+        fit(candidate, table, label, phrases)
+
+
+def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
+    """The phrases that baselines of text may learn, those of enough patients; none where no baseline reads text.
+
+    Args:
+        names: of the baselines.
+        prepared: the data.
+        table: of its training rows.
+    """
+    if not set(names) & set(READS_TEXT):
+        return []
+    subjects = prepared.samples.subject_id.to_numpy()[prepared.rows(TRAIN)]
+    return shared_phrases(table.text, subjects, prepared.min_patients)
 
 
 def fit_baselines(
@@ -134,6 +148,10 @@ def _fit_classical(
     rich = any(name in BOOSTED for name in names)
     tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING)}
     plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
+    phrases = training_phrases(names, prepared, plain[TRAIN])
+    for name in [name for name in names if name in READS_TEXT and not phrases]:
+        say(f"{name}: left out, since no word is in the notes of {prepared.min_patients} training patients")
+        names = [other for other in names if other != name]
     (folder / "models").mkdir(exist_ok=True)
     models: dict[str, list[Predictor]] = {}
     with progress() as bar:
@@ -142,7 +160,9 @@ def _fit_classical(
                 if name in BOOSTED:
                     model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
                 else:
-                    model = _one(name, output, prepared, plain, folder, seed, params)
+                    made = make_candidates(name, seed, output.kind, params)
+                    path = folder / "models" / f"{name}-{output.name}.skops"
+                    model = _one(made, output, prepared, plain, phrases, path)
                 models.setdefault(name, []).append(model)
     found = [_predict_all(models, tables[TUNING])]
     held_out = prepared.rows(HELD_OUT)
@@ -180,30 +200,29 @@ def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
 
 
 def _one(
-    name: str,
+    made: list[Any],
     output: OutputSpec,
     prepared: Prepared,
     tables: dict[str, pd.DataFrame],
-    folder: Path,
-    seed: int,
-    params: Params,
+    phrases: list[str],
+    path: Path,
 ) -> Predictor:
-    """Fit the candidates of one baseline for one output, and keep the best on the tuning split.
+    """Fit the candidates of one baseline for one output, keep the best on the tuning split, and write it to `path`.
 
     The best has the lowest log loss, or the lowest squared error for a regression output.
     """
     known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
     best, best_loss = None, np.inf
-    for candidate in make_candidates(name, seed, output.kind, params):
+    for candidate in made:
         keep, label = known[TRAIN]
-        fit_candidate(candidate, tables[TRAIN][keep], label[keep])
+        fit_candidate(candidate, tables[TRAIN][keep], label[keep], phrases)
         keep, label = known[TUNING]
         found = predict(candidate, tables[TUNING][keep], output.kind)
         loss = loss_of(output.kind)(label[keep], found)
         if loss < best_loss:
             best, best_loss = candidate, loss
     assert best is not None
-    save(best, folder / "models" / f"{name}-{output.name}.skops")
+    save(best, path)
     return functools.partial(predict, best, kind=output.kind)
 
 

@@ -24,6 +24,7 @@ from ehrdl.training.baseline import (
     loss_of,
     make_candidates,
     thinned,
+    training_phrases,
 )
 from ehrdl.training.fit import check_trainer, fit
 from ehrdl.training.predict import predict
@@ -174,7 +175,7 @@ def _fit_table(
     train = own[TRAIN][keep], label[keep]
     if name not in BOOSTED:
         [model] = make_candidates(name, seed, output.kind, params)
-        fit_candidate(model, *train)
+        fit_candidate(model, *train, training_phrases([name], part, own[TRAIN]))
         return predict_table(model, own[TUNING], output.kind)
     keep, label = known_labels(part, TUNING, output.name)
     trials = boosted_trials(name, 1, seed, params.get(name))

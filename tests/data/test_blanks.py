@@ -133,7 +133,7 @@ def test_a_vocabulary_without_an_underscore_reads_an_unknown_word(tmp_path):
 
 
 def test_the_tokenizer_that_is_fitted_here_has_a_token_for_it_and_is_left_alone(build, tmp_path):
-    fit_tokenizer(build.notes([(1, 0, 0, TEXT)]), np.array([1]), 300, tmp_path)
+    fit_tokenizer(build.notes([(1, 0, 0, TEXT)]), np.array([1]), 300, tmp_path, min_patients=1)
     plain, reads = AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(str(tmp_path))
     assert reads.backend_tokenizer.to_str() == plain.backend_tokenizer.to_str()
 

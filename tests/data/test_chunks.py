@@ -193,13 +193,22 @@ def test_kinds_are_those_that_enough_training_notes_have(build):
     bodies = [(s, i, i, "x") for s in (1, 2) for i in range(45)]
     codes = ([DS] * 20 + [RR] * 25) + ([AD] * 45)
     notes = typed(build.notes(bodies), codes)
-    assert fit_kinds(notes, np.array([1])) == ("other", "discharge//DS", "radiology//RR")
-    assert fit_kinds(notes, np.array([2])) == ("other", "discharge//AD")
+    assert fit_kinds(notes, np.array([1]), 1) == ("other", "discharge//DS", "radiology//RR")
+    assert fit_kinds(notes, np.array([2]), 1) == ("other", "discharge//AD")
     parts = [[("", 1), ("findings", 0)] if i % 2 else [("exam", 1)] for i in range(90)]
-    assert fit_kinds(split(notes, parts), np.array([1, 2])) == (
+    assert fit_kinds(split(notes, parts), np.array([1, 2]), 1) == (
         "other", "discharge//AD", "discharge//AD//exam", "discharge//AD//findings"
     )  # fmt: skip
     assert fit_kinds(build.notes(bodies), np.array([1])) == ("other",)
+
+
+def test_a_heading_that_too_few_patients_have_is_no_kind_however_often_it_stands(build):
+    notes = typed(build.notes([(s, i, i, "x") for s in range(12) for i in range(30)]), [DS] * 360)
+    parts = [[("mr jones" if i // 30 < 9 else "plan", 1), ("exam", 0)] for i in range(360)]
+    train = np.arange(12)
+    assert fit_kinds(split(notes, parts), train) == ("other", "discharge//DS//exam")
+    assert fit_kinds(split(notes, parts), train, 9) == ("other", "discharge//DS//exam", "discharge//DS//mr jones")
+    assert fit_kinds(split(notes, parts), train[1:], 9) == ("other", "discharge//DS//exam")
 
 
 def test_the_spec_names_the_kinds_and_batches_count_them(prepared):

@@ -214,7 +214,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def tokenizer(build, tmp_path_factory):
     out = tmp_path_factory.mktemp("tokenizer")
-    fit_tokenizer(build.notes([(1, 0, 0, DISCHARGE + RADIOLOGY)] * 3), np.array([1]), 300, out)
+    fit_tokenizer(build.notes([(1, 0, 0, DISCHARGE + RADIOLOGY)] * 3), np.array([1]), 300, out, min_patients=1)
     return load_tokenizer(str(out))
 
 

@@ -16,7 +16,7 @@ BODIES = [
 @pytest.fixture(scope="module")
 def tokenizer(build, tmp_path_factory):
     out = tmp_path_factory.mktemp("tokenizer")
-    fit_tokenizer(build.notes(BODIES), np.array([1, 2]), 200, out)
+    fit_tokenizer(build.notes(BODIES), np.array([1, 2]), 200, out, min_patients=1)
     return load_tokenizer(str(out))
 
 
@@ -41,7 +41,7 @@ def test_the_same_notes_give_the_same_files(build, tmp_path):
     words = ["".join(rng.choice(list("abcdefghijkl"), rng.integers(2, 9))) for _ in range(300)]
     notes = build.notes([(1, i, i, " ".join(rng.choice(words, 40))) for i in range(30)])
     for i in range(5):
-        fit_tokenizer(notes, np.array([1]), 300, tmp_path / str(i))
+        fit_tokenizer(notes, np.array([1]), 300, tmp_path / str(i), min_patients=1)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert len({(tmp_path / str(i) / name).read_bytes() for i in range(5)}) == 1
 
@@ -52,7 +52,7 @@ def test_inner_letters_are_no_special_tokens(tokenizer):
 
 
 def test_the_vocabulary_keeps_to_its_size(build, tmp_path):
-    fit_tokenizer(build.notes(BODIES), np.array([1, 2]), 50, tmp_path)
+    fit_tokenizer(build.notes(BODIES), np.array([1, 2]), 50, tmp_path, min_patients=1)
     assert len(load_tokenizer(str(tmp_path))) == 50
 
 

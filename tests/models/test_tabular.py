@@ -1,11 +1,15 @@
+from io import BytesIO
+from zipfile import ZipFile
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 from skops import io
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates
+from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, fit, shared_phrases
 
 N_TRAIN, N = 600, 1000
 
@@ -97,3 +101,50 @@ def test_same_seed_gives_the_same_trees_and_another_seed_gives_others(name, hosp
 def test_unknown_baseline_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'xgboost' is not one of prevalence, "):
         candidates("xgboost", seed=0)
+
+
+TEXT = pd.Series(
+    ["lives alone", "lives alone, Zorblatt", "Zorblatt 5550123", "", "lives with Ann", "lives with Ann"] * 4
+)
+PATIENTS = np.tile([1, 2, 2, 3, 4, 5], 4)
+
+
+def test_a_phrase_needs_patients_and_not_samples():
+    assert shared_phrases(TEXT, PATIENTS, 4) == ["lives"]
+    of_two = ["alone", "ann", "lives", "lives alone", "lives with", "with", "with ann"]
+    assert shared_phrases(TEXT, PATIENTS, 2) == of_two
+    assert shared_phrases(pd.Series(["", ""]), np.array([1, 2]), 1) == []
+
+
+def test_where_one_patient_is_enough_the_phrases_are_those_that_tfidf_would_learn():
+    draw = np.random.default_rng(1)
+    words = ["".join(draw.choice(list("abcde"), 3)) for _ in range(80)]
+    text = pd.Series([" ".join(draw.choice(words, 12)) for _ in range(60)])
+    theirs = TfidfVectorizer(ngram_range=(1, 2), min_df=3, max_features=50_000, sublinear_tf=True).fit(text)
+    assert shared_phrases(text, np.arange(60), 1) == theirs.get_feature_names_out().tolist()
+
+
+def test_of_too_many_phrases_the_most_frequent_are_kept(monkeypatch):
+    monkeypatch.setattr("ehrdl.models.tabular._MAX_PHRASES", 2)
+    assert shared_phrases(TEXT, PATIENTS, 1) == ["alone", "lives"]
+
+
+@pytest.mark.parametrize("name", READS_TEXT)
+def test_a_model_learns_the_shared_phrases_alone_and_its_file_names_them_once(name, hospital):
+    table, label = hospital
+    table = table.assign(text=table.text + np.where(np.arange(N) % 100 == 7, " Zorblatt", ""))
+    subjects = np.where(np.arange(N) % 100 == 7, 7, np.arange(N))[:N_TRAIN]
+    model = candidates(name, seed=0)[-1]
+    fit(model, table[:N_TRAIN], label[:N_TRAIN], shared_phrases(table.text[:N_TRAIN], subjects, 10))
+    with ZipFile(BytesIO(io.dumps(model))) as archive:
+        stored = b"".join(archive.read(member) for member in archive.namelist())
+    assert stored.count(b'"lives with"') == 1
+    assert b"zorblatt" not in stored.lower()
+    again = io.loads(io.dumps(model), trusted=list(TRUSTED))
+    assert np.array_equal(again.predict_proba(table[N_TRAIN:]), model.predict_proba(table[N_TRAIN:]))
+    assert roc_auc_score(label[N_TRAIN:], model.predict_proba(table[N_TRAIN:])[:, 1]) > 0.65
+
+
+def test_a_model_of_words_without_a_word_is_one_line(hospital):
+    with pytest.raises(ConfigError, match=r"^data\.notes\.min_patients: no word is in the notes"):
+        fit(candidates("bag_of_words", seed=0)[0], hospital[0], hospital[1], [])
