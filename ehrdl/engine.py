@@ -53,6 +53,7 @@ class Prepare:
         engine: what maps over tables and shards: `local` processes, or through joblib a cluster: `dask`, `ray`,
             `spark`. Every machine must see the same `cache`.
         scheduler: address of the Dask scheduler, such as tcp://node1:8786, or of the Ray head.
+        strict: refuse data with a finding of the data-quality block above its limit, instead of a warning.
     """
 
     cache: str = "cache"
@@ -63,6 +64,7 @@ class Prepare:
     keep: bool = True
     engine: str = "local"
     scheduler: str | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""

@@ -18,6 +18,7 @@ from ehrdl.data.config import DataConfig
 from ehrdl.engine import progress, say, use_cache, write_json
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
+from ehrdl.quality import tell
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
@@ -211,17 +212,21 @@ def prepare(
     Raises:
         EhrdlError: one line that says what is wrong with the data.
     """
-    from ehrdl.data.prepare import find_samples, prepare, read_events
+    from ehrdl.data.prepare import find_quality, find_samples, prepare, read_events
 
     data.check()
     use_cache(data.prepare)
     with timed("read"):
         events = read_events(data)
+    with timed("quality"):
+        findings = tell(find_quality(data, events), data.prepare.strict)
     with timed("task"):
         result = find_samples(events, task)
     _print_flow(result)
     with timed("prepare"):
-        return prepare(data, events, result), result
+        prepared = prepare(data, events, result)
+    prepared.facts["quality"] = findings
+    return prepared, result
 
 
 def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:

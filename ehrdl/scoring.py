@@ -16,6 +16,7 @@ from ehrdl.data.config import DataConfig
 from ehrdl.engine import progress, read_json, say, use_cache, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.quality import tell
 from ehrdl.tasks.base import Task
 
 #: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
@@ -49,7 +50,7 @@ def score(
     check_run(run)
     data.source.fingerprint(data.prepare.verify)
     from ehrdl.data.apply import Fitted, apply
-    from ehrdl.data.prepare import find_samples, read_events
+    from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.training.predict import write_predictions
 
     use_cache(data.prepare)
@@ -61,6 +62,7 @@ def score(
         events=manifest.get("events"),
     )
     events = read_events(data)
+    quality = tell(find_quality(data, events), data.prepare.strict)
     result = find_samples(events, task)
     prepared, gaps = apply(data, events, result, fitted)
     _say_gaps(gaps)
@@ -73,6 +75,7 @@ def score(
     facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
     facts["thresholds"] = _thresholds(run)
     facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
+    facts["quality"] = quality
     write_json(target / "manifest.json", facts)
     _say_result(table, target)
     return target

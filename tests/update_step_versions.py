@@ -22,6 +22,7 @@ STEPS = {
     "events": {"ehrdl/data/events.py": ["EventsWriter"]},
     "staging": {"ehrdl/data/staging.py": []},
     "series": {"ehrdl/data/store.py": ["build"]},
+    "quality": {"ehrdl/data/findings.py": ["find_in_events"]},
     "notes": {
         "ehrdl/data/notes_build.py": ["collect", "tokenize"],
         "ehrdl/data/notes.py": ["write_sections"],

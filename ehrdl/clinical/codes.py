@@ -4,6 +4,7 @@ A code means something only together with its version: V271 is a stillbirth in I
 every set holds patterns per version, and EVENTS codes carry theirs: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
 """
 
+import re
 from dataclasses import dataclass
 
 from ehrdl.errors import SchemaError
@@ -76,6 +77,31 @@ SURGICAL_SERVICES = (
 # Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay and is no observation.
 PLANNED_ADMISSIONS = ("ELECTIVE", "SURGICAL SAME DAY ADMISSION")
 OBSERVATION_ADMISSIONS = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")
+#: All of them, and those of the field "type of admission" of the uniform bill (UB-04): none else is told apart.
+ADMISSION_TYPES = frozenset(
+    {
+        *PLANNED_ADMISSIONS, *OBSERVATION_ADMISSIONS, "DIRECT EMER.", "EW EMER.", "OBSERVATION ADMIT", "URGENT",
+        "EMERGENCY", "NEWBORN", "TRAUMA", "UNKNOWN",
+    }
+)  # fmt: skip
+#: Values of admissions.discharge_location in MIMIC-IV, with those that sources write: no rule knows any other.
+DISCHARGE_LOCATIONS = frozenset(
+    {
+        "ACUTE HOSPITAL", "AGAINST ADVICE", "ASSISTED LIVING", "CHRONIC/LONG TERM ACUTE CARE", "DIED",
+        "HEALTHCARE FACILITY", "HOME", "HOME HEALTH CARE", "HOSPICE", "OTHER FACILITY", "PSYCH FACILITY", "REHAB",
+        "SKILLED NURSING FACILITY", "ALIVE", "UNKNOWN",
+    }
+)  # fmt: skip
+_BLANKS = re.compile(r"[\s\u200b\ufeff]+")
+
+
+def folded(word: str) -> str:
+    """An administrative word as rules compare it: upper case, one blank between its parts and none around them.
+
+    >>> folded("  Against\u00a0 advice ")
+    'AGAINST ADVICE'
+    """
+    return _BLANKS.sub(" ", word).strip().upper()
 
 
 def matches(codes: CodeSet, version: int, code: str) -> bool:

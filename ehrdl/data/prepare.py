@@ -20,6 +20,7 @@ from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
+from ehrdl.data.findings import find_in_events, find_in_series
 from ehrdl.data.listing import shard_files
 from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.static import STATICS, static_features, subject_facts
@@ -28,6 +29,7 @@ from ehrdl.data.timing import describe_timing, timed_at_prediction
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.paths import scan
+from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
 #: Seen by the static features, so no series of its own.
@@ -73,6 +75,14 @@ def read_events(data: DataConfig) -> Path:
         write_json(out / "source.json", facts | {"events": validate(out, options)})
 
     return cached(options, "events", key | {"n_shards": options.n_shards}, build, resume=True)
+
+
+def find_quality(data: DataConfig, events: Path) -> list[Finding]:
+    """What the source, the checks of EVENTS and the concepts found; all of it is counted before, or in the cache."""
+    known = load_concepts(data)
+    of_source = from_dicts(read_json(events / "source.json").get("quality", []))
+    series = open_series(data, events, known)
+    return [*of_source, *find_in_events(events, data.prepare), *find_in_series(series, known)]
 
 
 def find_samples(events: Path, task: Any) -> TaskResult:

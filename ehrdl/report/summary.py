@@ -80,6 +80,7 @@ def summarize(
         "notes": [{"name": _words(key), "rows": _flat(value)} for key, value in notes.items()],
         "missing": [str(line) for line in manifest.get("missing") or []],
         "warnings": [str(line) for line in manifest.get("warnings") or []],
+        "quality": _quality(manifest),
         "data": _flat(manifest.get("data") or {}),
         "run": _run(manifest),
         "config": json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
@@ -140,6 +141,12 @@ def _steps(steps: list[Json]) -> list[dict[str, Any]]:
             row[f"dropped_{key}"] = before - now if before is not None and now is not None else None
         result.append(row)
     return result
+
+
+def _quality(manifest: Json) -> list[dict[str, Any]]:
+    """The findings of the data-quality block, the loud ones first; empty where the manifest knows of none."""
+    columns = ("table", "column", "what", "n", "of", "share", "level")
+    return [{name: finding.get(name) for name in columns} for finding in manifest.get("quality") or []]
 
 
 def _run(manifest: Json) -> list[dict[str, Any]]:

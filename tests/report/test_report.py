@@ -13,6 +13,7 @@ import pytest
 
 from ehrdl.metrics.calibration import sigmoid
 from ehrdl.metrics.evaluate import evaluate
+from ehrdl.quality import Finding
 from ehrdl.report.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.outcome import verdict
 from ehrdl.report.summary import summarize
@@ -87,6 +88,10 @@ MANIFEST = {
     "missing": ["note/radiology: not in this source; radiology reports are not used"],
     "warnings": ["AUROC above 0.85 on MIMIC: probable leak <script>alert(1)</script>"],
     "data": {"n_samples": {"train": 2500, "tuning": 350, "held_out": 750}, "n_channels": 41, "truncated_samples": 3},
+    "quality": [
+        Finding("EVENTS", "ADMISSION_TYPE", "stays have an unknown word ('<b>')", 500, 1000, 0.05).to_dict(),
+        Finding("series", "glucose", "values are left out", 3, 5000, 0.1).to_dict(),
+    ],
 }
 CONFIG = {
     "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"horizon_days": 30}},
@@ -104,6 +109,13 @@ def summary():
 @pytest.fixture(scope="module")
 def page(summary):
     return render(summary)
+
+
+def test_findings_stand_in_the_page_and_the_loud_ones_are_warnings(page):
+    _, _, section = page.partition("<h2>Quality of the data</h2>")
+    _, loud, quiet = section.split("</tbody>")[0].split("<tbody>")[1].split("<tr>")
+    assert "<strong>Warning:</strong> stays have an unknown word" in loud and "&lt;b&gt;" in loud and "50.0 %" in loud
+    assert "Warning" not in quiet and "5,000" in quiet
 
 
 class _Page(HTMLParser):

@@ -26,7 +26,8 @@ class Source(ABC):
 
         Returns:
             What was read, for the manifest: `tables` (a table each: its numbers of `rows`, and of rows `on_fallback`),
-            and `missing` (a line on each thing that is not there).
+            `missing` (a line on each thing that is not there), and where the source itself finds what its tables cannot
+            mean, `quality` (`ehrdl.quality.Finding.to_dict` of each).
         """
 
     @abstractmethod

@@ -1,0 +1,202 @@
+"""What EVENTS of any source cannot mean, found once for all of them: stays, ages, deaths, dates, codes and units.
+
+Each limit is far above what MIMIC-IV's demo and the shipped open data show, and far below a column that is broken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ehrdl.clinical.codes import ADMISSION_TYPES, DISCHARGE_LOCATIONS, folded
+from ehrdl.clinical.concepts import Concepts
+from ehrdl.data.listing import shard_files
+from ehrdl.data.store import Store
+from ehrdl.engine import Prepare, cached, connect, read_json, write_json
+from ehrdl.paths import scan
+from ehrdl.quality import Finding, from_dicts
+from ehrdl.schema import BIRTH, DEATH
+from ehrdl.shards import map_shards
+
+#: Raised whenever `find_in_events` would find other things in the same EVENTS.
+VERSION = 1
+
+#: MIMIC-IV's shifted dates reach into the 23rd century.
+_FIRST_YEAR, _LAST_YEAR = 1900, 2250
+_OLDEST_YEARS, _LONGEST_DAYS = 120, 366
+#: Above such a share a finding is loud. An error of entry is rare; what some hospitals do not record is not.
+_ENTRY, _UNRECORDED, _WORDS, _VALUES = 0.01, 0.1, 0.05, 0.1
+#: A word that fewer rows have might name someone, and is only counted.
+_FEWEST_ROWS, _WORDS_NAMED = 10, 3
+#: Words after `ADMISSION_TYPE//` and `DISCHARGE//` that the rules of cohorts tell apart, or know as neither.
+_KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS}
+
+
+def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
+    """What an EVENTS folder cannot mean; counted at most once."""
+
+    def build(folder: Path) -> None:
+        files = shard_files(events)
+        size = sum(file.stat().st_size for file in files)
+        job = _Shard(prepare, folder, min(prepare.processes(size), len(files)))
+        counts: Counter[str] = Counter()
+        words: dict[str, Counter[str]] = {name: Counter() for name in _KNOWN}
+        for found, named in map_shards(job, files, prepare, size, "data quality"):
+            counts.update(found)
+            for name, more in named.items():
+                words[name].update(more)
+        write_json(folder / "findings.json", [one.to_dict() for one in _findings(counts, words)])
+
+    folder = cached(prepare, "quality", {"events": events.name, "version": VERSION}, build)
+    return from_dicts(read_json(folder / "findings.json"))
+
+
+def find_in_series(series: Store, known: Concepts) -> list[Finding]:
+    """Values out of their plausible range, and in units that the concepts do not know, a channel each."""
+    channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))
+    kept = {name: counts["kept"] for name, counts in series.counts.items()}
+    unknown: Counter[str] = Counter()
+    for code, counts in series.counts.items():
+        if counts["unknown_unit"]:
+            unknown[channel_of["//".join(code.split("//")[:2])]] += counts["unknown_unit"]
+    found = []
+    for name, counts in series.counts.items():
+        of = counts["kept"] + counts["implausible"]
+        found.append(
+            Finding(
+                "series",
+                name,
+                "values are outside their plausible range, and left out",
+                counts["implausible"],
+                of,
+                _VALUES,
+            )
+        )
+    for name, n in unknown.items():
+        found.append(
+            Finding(
+                "series",
+                name,
+                "values are in a unit without a row in the concepts, and left out",
+                n,
+                n + kept.get(name, 0),
+                _VALUES,
+            )
+        )
+    return [one for one in found if one.n]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Counts in one shard; a class so that joblib can send it to a process."""
+
+    prepare: Prepare
+    spill: Path
+    share: int
+
+    def __call__(self, file: Path) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        with connect(self.prepare, self.spill, self.share) as con:
+            con.execute(_FACTS.format(rows=scan(file)))
+            con.execute(_STAYS)
+            counts: dict[str, int] = {}
+            for sql in (_OF_EVENTS.format(rows=scan(file)), _OF_FACTS, _OF_SUBJECTS, _OF_STAYS):
+                row = con.execute(sql).fetchdf().iloc[0]
+                counts |= {str(name): int(n) for name, n in row.items()}
+            words = {name: dict(con.execute(_WORDS_SQL.format(column=name.lower())).fetchall()) for name in _KNOWN}
+        return counts, words
+
+
+_FACTS = f"""
+    CREATE TEMP TABLE fact AS SELECT subject_id, time, code, encounter_id FROM {{rows}}
+    WHERE code IN ('{BIRTH}', '{DEATH}') OR starts_with(code, 'GENDER//') OR starts_with(code, 'ADMISSION//')
+        OR starts_with(code, 'DISCHARGE//') OR starts_with(code, 'ADMISSION_TYPE//') OR starts_with(code, 'DIAGNOSIS//')
+"""
+_STAYS = f"""
+    CREATE TEMP TABLE subject AS SELECT subject_id, min(time) FILTER (code = '{BIRTH}') AS birth,
+        min(time) FILTER (code = '{DEATH}') AS death,
+        max(upper(trim(substr(code, 9)))) FILTER (starts_with(code, 'GENDER//')) AS sex
+    FROM fact GROUP BY subject_id;
+    CREATE TEMP TABLE stay AS SELECT subject_id, encounter_id,
+        min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
+        max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
+        max(substr(code, 17)) FILTER (starts_with(code, 'ADMISSION_TYPE//')) AS admission_type,
+        max(substr(code, 12)) FILTER (starts_with(code, 'DISCHARGE//')) AS discharge
+    FROM fact WHERE encounter_id IS NOT NULL GROUP BY subject_id, encounter_id HAVING admittime IS NOT NULL
+"""
+_OF_EVENTS = f"""
+    SELECT count(*) AS timed,
+        count(*) FILTER (time < '{_FIRST_YEAR}-01-01' OR time >= '{_LAST_YEAR + 1}-01-01') AS misdated
+    FROM {{rows}} WHERE time IS NOT NULL AND code <> '{BIRTH}'
+"""
+_OF_FACTS = """
+    SELECT count(*) FILTER (is_end) AS ends, count(*) FILTER (is_end AND encounter_id IS NULL) AS without_id,
+        count(*) FILTER (is_code) AS codes,
+        count(*) FILTER (is_code AND NOT regexp_matches(code, '^DIAGNOSIS//ICD(9|10)//.')) AS unversioned,
+        count(*) FILTER (is_code AND regexp_matches(code, '^DIAGNOSIS//ICD(9//[0-9]{0,2}|10//.{0,2})$')) AS cut
+    FROM (SELECT *, starts_with(code, 'DIAGNOSIS//') AS is_code,
+        starts_with(code, 'ADMISSION//') OR starts_with(code, 'DISCHARGE//') AS is_end FROM fact)
+"""
+_OF_SUBJECTS = """
+    SELECT count(*) AS subjects, count(*) FILTER (sex IS NULL) AS without_sex, count(sex) AS sexed,
+        count(*) FILTER (sex NOT IN ('F', 'M')) AS other_sex
+    FROM subject
+"""
+_OF_STAYS = f"""
+    SELECT count(*) AS stays, count(dischtime) AS closed, count(*) FILTER (dischtime < admittime) AS backwards,
+        count(*) FILTER (dischtime > admittime + INTERVAL {_LONGEST_DAYS} DAY) AS endless,
+        count(birth) AS aged, count(*) FILTER (birth IS NULL) AS ageless,
+        count(*) FILTER (year(admittime) < year(birth)) AS unborn,
+        count(*) FILTER (year(admittime) - year(birth) > {_OLDEST_YEARS}) AS ancient, count(death) AS mortal,
+        count(*) FILTER (CAST(death AS DATE) < CAST(admittime AS DATE)) AS dead
+    FROM stay JOIN subject USING (subject_id)
+"""
+_WORDS_SQL = "SELECT {column}, count(*) FROM stay WHERE {column} IS NOT NULL GROUP BY 1"
+
+
+def _findings(counts: Counter[str], words: dict[str, Counter[str]]) -> list[Finding]:
+    years = f"{_FIRST_YEAR} to {_LAST_YEAR}"
+    rows = (
+        ("time", f"events are dated outside the years {years}", "misdated", "timed", _ENTRY),
+        (BIRTH, "stays are of patients without a date of birth: the age is unknown", "ageless", "stays", _UNRECORDED),
+        (BIRTH, f"stays begin at an age above {_OLDEST_YEARS} years", "ancient", "aged", _ENTRY),
+        (BIRTH, "stays begin before the patient's birth", "unborn", "aged", _ENTRY),
+        ("GENDER", "patients have no sex", "without_sex", "subjects", _UNRECORDED),
+        (
+            "GENDER",
+            "patients have a sex other than F and M: a model reads it as unknown",
+            "other_sex",
+            "sexed",
+            _UNRECORDED,
+        ),
+        (DEATH, "stays of patients with a date of death begin after that day", "dead", "mortal", _ENTRY),
+        ("DISCHARGE", "discharges stand before their admission", "backwards", "closed", _ENTRY),
+        ("DISCHARGE", f"stays last longer than {_LONGEST_DAYS} days", "endless", "closed", _ENTRY),
+        (
+            "encounter_id",
+            "admissions and discharges have no encounter_id: they belong to no stay",
+            "without_id",
+            "ends",
+            _ENTRY,
+        ),
+        (
+            "DIAGNOSIS",
+            "codes are neither ICD9 nor ICD10: no rule of a cohort reads them",
+            "unversioned",
+            "codes",
+            _ENTRY,
+        ),
+        ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
+    )
+    found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in rows]
+    found += [_unknown_words(name, words[name]) for name in _KNOWN]
+    return [one for one in found if one.n]
+
+
+def _unknown_words(name: str, words: Counter[str]) -> Finding:
+    """The words that no rule knows, the commonest of them by name."""
+    unknown = Counter({word: n for word, n in words.items() if folded(word) not in _KNOWN[name]})
+    named = [repr(word[:40]) for word, n in unknown.most_common(_WORDS_NAMED) if n >= _FEWEST_ROWS]
+    such = f" ({', '.join(named)})" if named else ""
+    what = f"stays have a word that no rule of a cohort knows{such}"
+    return Finding("EVENTS", name, what, sum(unknown.values()), sum(words.values()), _WORDS)

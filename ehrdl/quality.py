@@ -1,0 +1,142 @@
+"""Findings: what a hospital's data cannot mean, or was not understood; reported, and never a feature.
+
+A source finds them while it reads, and every later step adds its own. `ehrdl prepare` and `ehrdl train` print them as
+one block, the manifest holds them, and the report shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ehrdl.engine import say
+from ehrdl.errors import SchemaError
+
+#: Quiet findings that are printed; further ones are counted.
+_QUIET_SHOWN = 5
+#: Fewer are never loud: one odd row of a small hospital is no broken column.
+_FEWEST = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be, in one column of one table.
+
+    Attributes:
+        table: of the source, such as `hosp/admissions`, or `EVENTS`.
+        column: of the table; of EVENTS rather the code that it is about.
+        what: what is found, and what is done with it, as it follows the numbers: `are after the discharge`.
+        n: rows, values or stays that it is found in.
+        of: how many there are.
+        limit: the finding is loud where `share` is above it, and 10 or more are found; 1 = never.
+    """
+
+    table: str
+    column: str
+    what: str
+    n: int
+    of: int
+    limit: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """`n` of `of`, from 0 to 1."""
+        return self.n / self.of if self.of else 0.0
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether there is more of it than chance and usual errors of entry explain."""
+        return self.n >= _FEWEST and self.share > self.limit
+
+    @property
+    def level(self) -> str:
+        """`warning` where the finding is loud, else `note`."""
+        return "warning" if self.is_loud else "note"
+
+    def line(self) -> str:
+        """The finding in one line, without its level.
+
+        >>> Finding("EVENTS", "DISCHARGE", "discharges stand before their admission", 3, 1200, 0.01).line()
+        'EVENTS, DISCHARGE: 3 of 1,200 (0.25 %) discharges stand before their admission'
+        """
+        return f"{self.table}, {self.column}: {self.n:,} of {self.of:,} ({_percent(self.share)}) {self.what}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest, with `share` and `level`."""
+        return asdict(self) | {"share": round(self.share, 6), "level": self.level}
+
+
+def from_dicts(values: Iterable[dict[str, Any]]) -> list[Finding]:
+    """What `Finding.to_dict` made, as findings again."""
+    names = tuple(Finding.__dataclass_fields__)
+    return [Finding(**{name: value[name] for name in names}) for value in values]
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings that found something: the loud ones first, then by falling share."""
+    found = [finding for finding in findings if finding.n]
+    return sorted(found, key=lambda one: (not one.is_loud, -one.share, one.table, one.column, one.what))
+
+
+def block(findings: Sequence[Finding]) -> list[str]:
+    """The findings as lines for the screen: all loud ones, and of the others as many as can be read.
+
+    >>> block([])
+    ['data quality: nothing found']
+    """
+    found = ordered(findings)
+    loud = [finding for finding in found if finding.is_loud]
+    quiet = found[len(loud) :]
+    if not found:
+        return ["data quality: nothing found"]
+    lines = [f"data quality: {len(loud)} above their limit, {len(quiet)} below"]
+    lines += [f"  warning: {finding.line()}" for finding in loud]
+    lines += [f"  {finding.line()}" for finding in quiet[:_QUIET_SHOWN]]
+    if more := len(quiet) - _QUIET_SHOWN:
+        lines += [f"  and {more} more, in the manifest and the report"] if more > 0 else []
+    return lines
+
+
+def refuse_loud(findings: Iterable[Finding]) -> None:
+    """Refuse data with a finding above its limit, as `data.prepare.strict` asks.
+
+    Raises:
+        SchemaError: naming the worst, and how many there are.
+    """
+    loud = [finding for finding in ordered(findings) if finding.is_loud]
+    if loud:
+        more = f" (and {len(loud) - 1} more findings above their limit)" if len(loud) > 1 else ""
+        raise SchemaError(
+            f"data.prepare.strict: {loud[0].line()}{more}; correct the data, or set data.prepare.strict to false"
+        )
+
+
+def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
+    """Print the block, and give back what a manifest holds of it.
+
+    Args:
+        findings: of the source, of EVENTS and of the series.
+        strict: refuse those above their limit.
+
+    Raises:
+        SchemaError: strict, and something is above its limit.
+    """
+    found = ordered(findings)
+    for line in block(found):
+        say(line)
+    if strict:
+        refuse_loud(found)
+    return [finding.to_dict() for finding in found]
+
+
+def _percent(share: float) -> str:
+    """A share that is never rounded to none or to all.
+
+    >>> _percent(0.00001), _percent(0.0042), _percent(0.123), _percent(0.99999), _percent(1.0)
+    ('under 0.01 %', '0.42 %', '12 %', '99.99 %', '100 %')
+    """
+    if 0 < share < 0.0001:
+        return "under 0.01 %"
+    fine = share < 0.01 or 0.99 < share < 1
+    return f"{min(100 * share, 99.99):.2f} %" if fine else f"{100 * share:.0f} %"
