@@ -15,6 +15,7 @@ from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
+from ehrdl.data.sources.base import Source
 from ehrdl.engine import progress, say, use_cache, write_json
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
@@ -104,7 +105,7 @@ def run(
 
     members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
     folder.open()
-    _write_cohort(folder, prepared, result)
+    _write_cohort(folder, prepared, result, data.source)
     from ehrdl.training.logger import tracking
 
     with tracking(logger, run.name, folder.folder, folder.config) as tracker:
@@ -213,6 +214,7 @@ def prepare(
         EhrdlError: one line that says what is wrong with the data.
     """
     from ehrdl.data.prepare import find_quality, find_samples, prepare, read_events
+    from ehrdl.report.screen import print_flow
 
     data.check()
     use_cache(data.prepare)
@@ -222,7 +224,7 @@ def prepare(
         findings = tell(find_quality(data, events), data.prepare.strict)
     with timed("task"):
         result = find_samples(events, task)
-    _print_flow(result)
+    print_flow(result.flow)
     with timed("prepare"):
         prepared = prepare(data, events, result)
     prepared.facts["quality"] = findings
@@ -240,16 +242,10 @@ def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Networ
         raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
 
 
-def _print_flow(result: TaskResult) -> None:
-    for step in result.flow:
-        say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects")
-
-
-def _write_cohort(folder: Any, prepared: Any, result: TaskResult) -> None:
+def _write_cohort(folder: Any, prepared: Any, result: TaskResult, source: Source) -> None:
     import shutil
 
-    flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
-    write_json(folder.folder / "flow.json", flow)
+    write_json(folder.folder / "flow.json", result.cohort(source.caveats))
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
         shutil.copytree(prepared.tokenizer, folder.folder / "tokenizer", dirs_exist_ok=True)
@@ -360,8 +356,7 @@ def _report(
         "held_out": own,
     }
     manifest = folder.manifest(facts)
-    flow = {"steps": [asdict(step) for step in result.flow], "notes": result.notes}
-    summary = summarize(predictions, metrics, flow, manifest, folder.config)
+    summary = summarize(predictions, metrics, result.cohort(data.source.caveats), manifest, folder.config)
     write_report(summary, folder.folder / "report.html")
     folder.finish(manifest)
     print_metrics(metrics, folder.folder)

@@ -6,6 +6,7 @@ a prediction made. What a task hands over (`TaskResult`) and what a model predic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -132,13 +133,23 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One step of the cohort's flow chart, with what is left after it; `task`: whose chart, where there are several."""
+    """One step of the cohort's flow chart, with what is left after it.
+
+    Attributes:
+        step: its name.
+        rule: what is kept.
+        admissions: how many are left.
+        subjects: of how many patients.
+        task: whose chart, where there are several.
+        caveat: why the rule could not be applied, or to how many it could not; empty = it judged all.
+    """
 
     step: str
     rule: str
     admissions: int
     subjects: int
     task: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,10 @@ class TaskResult:
     hidden_codes: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     auxiliary: list[OutputSpec] = field(default_factory=list)
+
+    def cohort(self, caveats: Sequence[str] = ()) -> dict[str, Any]:
+        """The content of `flow.json`: the flow chart, the task's notes, and the `caveats` of the source."""
+        return {"steps": [asdict(step) for step in self.flow], "notes": self.notes, "caveats": list(caveats)}
 
 
 def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ def score(
     data.source.fingerprint(data.prepare.verify)
     from ehrdl.data.apply import Fitted, apply
     from ehrdl.data.prepare import find_quality, find_samples, read_events
+    from ehrdl.report.screen import print_flow
     from ehrdl.training.predict import write_predictions
 
     use_cache(data.prepare)
@@ -64,13 +64,14 @@ def score(
     events = read_events(data)
     quality = tell(find_quality(data, events), data.prepare.strict)
     result = find_samples(events, task)
+    print_flow(result.flow)
     prepared, gaps = apply(data, events, result, fitted)
     _say_gaps(gaps)
     parts = _predictions(run, prepared, data, model, trainer, manifest["seeds"][0], task.simulated)
     target = out or run / "predict" / events.name
     target.mkdir(parents=True, exist_ok=True)
     table = write_predictions(parts, target / "predictions.parquet")
-    write_json(target / "flow.json", {"steps": [asdict(step) for step in result.flow], "notes": result.notes})
+    write_json(target / "flow.json", result.cohort(data.source.caveats))
     write_json(target / "gaps.json", gaps)
     facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
     facts["thresholds"] = _thresholds(run)

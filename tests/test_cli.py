@@ -174,7 +174,7 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
             "data.source.init_args.coding_lag_days: expected float, got 'x'",
         ),
         ("data.source.init_args.tables", "x", "data.source.init_args.tables: expected list[str] or null, got 'x'"),
-        ("task.init_args.min_age", "old", "task.init_args.min_age: expected int, got 'old'"),
+        ("task.init_args.min_age", "old", "task.init_args.min_age: expected int or null, got 'old'"),
         (
             "task.init_args.death",
             "x",

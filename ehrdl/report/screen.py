@@ -1,12 +1,21 @@
-"""What a run says on the screen at its end."""
+"""What a run says on the screen: its cohort, and its scores at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ehrdl.engine import say
 from ehrdl.models.score import NOT_DEPLOYABLE
+from ehrdl.schema import FlowStep
+
+
+def print_flow(steps: Iterable[FlowStep]) -> None:
+    """The flow chart, a line per step, with what its rules could not judge."""
+    for step in steps:
+        caveat = f"   {step.caveat}" if step.caveat else ""
+        say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects{caveat}")
 
 
 def print_metrics(metrics: dict[str, Any], folder: Path) -> None:

@@ -19,11 +19,11 @@ Json = Mapping[str, Any]
 _TASKS = {
     "readmission": (
         "Unplanned readmission within {horizon} days",
-        "For adults who left hospital alive, each model gives the risk of unplanned readmission within {horizon} days",
+        "For {whom} who left hospital alive, each model gives the risk of unplanned readmission within {horizon} days",
     ),
     "heart_failure": (
         "Early diagnosis of heart failure",
-        "For adults in hospital, each model gives the chance that the stay ends with a code of heart failure",
+        "For {whom} in hospital, each model gives the chance that the stay ends with a code of heart failure",
     ),
 }
 _WHEN = {"at_discharge": "at the moment of discharge", "note_complete": "24 hours after discharge"}
@@ -52,7 +52,7 @@ def summarize(
     Args:
         predictions: PREDICTIONS table.
         metrics: what `evaluate` returned for it.
-        flow: the cohort's `steps` and `notes` (flow.json), if known.
+        flow: the cohort's `steps`, `notes` and `caveats` (flow.json), if known.
         manifest: what was run (manifest.json), if known.
         config: the resolved config, if known.
 
@@ -66,7 +66,7 @@ def summarize(
         for outcome in outcomes
     ]
     notes = dict(flow.get("notes") or {})
-    caveats = [str(line) for line in notes.pop("caveats", [])]
+    caveats = [str(line) for line in (*(flow.get("caveats") or ()), *notes.pop("caveats", []))]
     title, sentence = _what(outputs, notes, manifest, config)
     return {
         "title": title,
@@ -100,7 +100,8 @@ def _what(outputs: list[Any], notes: dict[str, Any], manifest: Json, config: Jso
     when = _WHEN.get(options.get("variant", "at_discharge"), "") if task == "readmission" else ""
     names = [row["name"] for row in outputs[0]["models"]]
     inputs = next((text for name, text in _INPUTS.items() if name in names), "the patient's record")
-    made = f"{what.format(horizon=horizon)}, {when + ', ' if when else ''}from {inputs} known by then."
+    whom = "adults" if (options.get("min_age", 18) or 0) >= 18 else "patients"
+    made = f"{what.format(horizon=horizon, whom=whom)}, {when + ', ' if when else ''}from {inputs} known by then."
     return title.format(horizon=horizon), str(notes.pop("what", made))
 
 
@@ -132,7 +133,8 @@ def _steps(steps: list[Json]) -> list[dict[str, Any]]:
     """Steps of the flow chart, each with what it dropped."""
     result: list[dict[str, Any]] = []
     for step in steps:
-        row: dict[str, Any] = {"step": _words(str(step.get("step", ""))), "rule": str(step.get("rule", ""))}
+        row: dict[str, Any] = {"step": _words(str(step.get("step", "")))}
+        row |= {key: str(step.get(key) or "") for key in ("rule", "caveat")}
         row |= {key: step.get(key) for key in ("admissions", "subjects")}
         row["task"] = _words(str(step.get("task") or ""))
         same = bool(result) and result[-1]["task"] == row["task"]  # each task has a chart of its own

@@ -11,7 +11,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import prevalence, to_samples
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Dispositions of IDs_mapping.csv after which nobody comes back: expired, and hospice.
 DEAD = ("11", "19", "20", "21")
 HOSPICE = ("13", "14")
+#: Those that say nothing: NULL, not mapped, unknown or invalid, and none in the table.
+UNKNOWN = ("18", "25", "26", "unknown", "")
 
 #: Printed with every result.
 CAVEATS = (
@@ -73,11 +75,11 @@ class DiabetesReadmission(Task):
         sex = _frame(events, _SEX).set_index("subject_id")
         flow = Flow()
         flow.count(stays, "stays", "every stay in the table")
-        index = flow.keep(
-            stays, ~stays.disposition.isin(DEAD), "alive", f"disposition none of {', '.join(DEAD)} (died)"
-        )
+        known = Facts("dispositions", ~stays.disposition.isin(UNKNOWN))
+        rule = f"disposition none of {', '.join(DEAD)} (died)"
+        index = flow.keep(stays, ~stays.disposition.isin(DEAD), "alive", rule, known)
         rule = f"disposition none of {', '.join(HOSPICE)}: who dies there cannot come back"
-        index = flow.keep(index, ~index.disposition.isin(HOSPICE), "no hospice", rule)
+        index = flow.keep(index, ~index.disposition.isin(HOSPICE), "no hospice", rule, known)
         if index.empty:
             raise SchemaError(f"task.{self.name}: no stay is left: {flow}")
         index = index.rename(columns={"left_at": "prediction_time"}).join(sex, on="subject_id")
@@ -102,12 +104,13 @@ def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
     """Labels, and the age bands of the table: its bands of ten years are not those of other tasks."""
     known, positive = index["readmitted"].notna(), index["readmitted"] == "<30"
     band = (index["age"] // 10 * 10).map(lambda low: f"{low:.0f}-{low + 9:.0f}", na_action="ignore")
+    band = band.astype(object).where(index["age"].notna(), "unknown")
     return index.assign(
         status=np.select([~known, positive], ["censored", "positive"], "negative").astype(object),
         label=positive.astype(np.float32).where(known),
         language=None,
         care_unit=None,
-        group_decade=band.astype(object),
+        group_decade=band,
     )
 
 

@@ -14,10 +14,18 @@ from ehrdl.clinical.codes import HEART_FAILURE
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, still_there, to_samples
-from ehrdl.tasks.episodes import read_stays, read_subjects
+from ehrdl.tasks.cohort import (
+    age_at_admission,
+    check_age,
+    prevalence,
+    read_admissions,
+    still_there,
+    to_samples,
+    whom,
+    with_patients,
+)
 from ehrdl.tasks.evidence import KINDS, first_evidence
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,7 +60,7 @@ class HeartFailure(Task):
     def __init__(
         self,
         hours: float = 24,
-        min_age: int = 18,
+        min_age: int | None = 18,
         cohort: Cohort = "incident",
         position: Position = "any",
         exclude_evidence: bool = False,
@@ -61,7 +69,7 @@ class HeartFailure(Task):
 
         Args:
             hours: prediction time after admission [h], above 0, at most 720.
-            min_age: youngest age at admission [years].
+            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
             cohort: `incident` has an earlier stay and a heart failure code in none of them; `first_stay` has no earlier
                 stay (prevalent cases hide in it); `all` is both, told apart by group_stratum.
             position: heart failure coded in any position, or as the principal diagnosis alone. Earlier stays count in
@@ -77,9 +85,8 @@ class HeartFailure(Task):
                 raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
         if not 0 < hours <= 720:
             raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
-        check_age(min_age)
+        self.min_age = check_age(min_age)
         self.hours = hours
-        self.min_age = min_age
         self.cohort = cohort
         self.position = position
         self.exclude_evidence = exclude_evidence
@@ -97,12 +104,11 @@ class HeartFailure(Task):
             SchemaError: no stay is left (the message is the flow chart), or there is no diagnosis code at all.
         """
         flow = Flow()
-        stays = read_stays(events, principal=[HEART_FAILURE], coded=[HEART_FAILURE])
-        if len(stays) and not stays["n_codes"].any():
-            raise SchemaError("task.heart_failure: no stay has a DIAGNOSIS code; add the table of diagnoses")
-        flow.count(stays, "admissions", "every stay in the data")
-        index = self._history(stays.join(read_subjects(events), on="subject_id"))
+        stays = read_admissions(events, flow, principal=[HEART_FAILURE], coded=[HEART_FAILURE])
+        self._check_codes(stays)
+        index = self._history(with_patients(stays, events))
         index = self._stratum(self._in_hospital(index, flow), flow)
+        flow.check(index, "outcome", "a stay that was never coded counts as 0", _coded(index))
         if self.exclude_evidence:
             index = _without_evidence(index, first_evidence(events), flow)
         if index.empty:
@@ -113,6 +119,15 @@ class HeartFailure(Task):
         )
         samples = to_samples(index, self.name)
         return TaskResult(samples, flow.steps, [OutputSpec(self.name)], hidden_codes=_BILLED, notes=self._notes(index))
+
+    def _check_codes(self, stays: pd.DataFrame) -> None:
+        """Refuse data that can give no label."""
+        needs = {"n_codes": "DIAGNOSIS code", "n_icd": "DIAGNOSIS code of ICD-9 or ICD-10"}
+        if self.position == "principal":
+            needs["n_principal"] = "principal diagnosis (a DIAGNOSIS code with sequence number 1)"
+        for column, name in needs.items():
+            if len(stays) and not stays[column].any():
+                raise SchemaError(f"task.heart_failure: no stay has a {name}; add the table of diagnoses")
 
     def _history(self, stays: pd.DataFrame) -> pd.DataFrame:
         """Add the prediction time, the end of each stay, and what earlier stays say.
@@ -150,8 +165,9 @@ class HeartFailure(Task):
             "first stays (prevalent cases hide in them)": prevalence(index[~index["has_earlier"]]),
         }
         return {
-            "what": f"For adults in hospital {self.hours:g} hours after admission, none of whose earlier stays was "
-            "coded as heart failure, each model gives the chance that this stay will be, from what was known by then.",
+            "what": f"For {whom(self.min_age)} in hospital {self.hours:g} hours after admission, none of whose earlier "
+            "stays was coded as heart failure, each model gives the chance that this stay will be, from what was known "
+            "by then.",
             "prevalence": {name: value for name, value in strata.items() if value is not None},
             "coded_in_any_position": int(index[_CODED].sum()),
             "coded_as_principal": int(index[_PRINCIPAL].sum()),
@@ -159,6 +175,10 @@ class HeartFailure(Task):
             "died_in_the_stay": int(index["died"].sum()),
             "caveats": list(CAVEATS),
         }
+
+
+def _coded(index: pd.DataFrame) -> Facts:
+    return Facts("diagnosis codes of ICD-9 or ICD-10", index["n_icd"] > 0)
 
 
 def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> pd.DataFrame:

@@ -29,7 +29,10 @@ _PREFIXES = (
 
 
 def read_stays(
-    events: duckdb.DuckDBPyRelation, principal: Sequence[CodeSet] = (), coded: Sequence[CodeSet] = ()
+    events: duckdb.DuckDBPyRelation,
+    principal: Sequence[CodeSet] = (),
+    coded: Sequence[CodeSet] = (),
+    unadmitted: bool = False,
 ) -> pd.DataFrame:
     """One row a stay that has an `ADMISSION//` event, in order of subject and admission.
 
@@ -37,18 +40,20 @@ def read_stays(
         events: EVENTS.
         principal: sets to look for in the principal position of the stay's diagnoses.
         coded: sets to look for in any position.
+        unadmitted: also the stays that have a discharge alone; their admittime is NaT.
 
     Returns:
         subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), deathtime (NaT = did not die in the
-        stay, or no time is known), admission_type, disposition, insurance, race, language, care_unit (first ICU unit,
-        null = none), n_codes (diagnoses of the stay); true or false: surgical (a surgical service), died, and a column
-        for each set, `principal_NAME` or `coded_NAME`; summary_time (the discharge summary's earliest `available_time`:
-        it says which notes a sample can have, and enters no rule).
+        stay, or no time is known), admission_type, disposition, insurance, race, language (null = not known), care_unit
+        (first ICU unit, null = none), n_codes (diagnoses of the stay), n_icd (those in ICD-9 or ICD-10), n_principal
+        (of these, in the principal position), n_services; true or false: surgical (a surgical service), died, and a
+        column for each set, `principal_NAME` or `coded_NAME`; summary_time (the discharge summary's earliest
+        `available_time`: it says which notes a sample can have, and enters no rule).
     """
-    stays = _frame(events, _stays_sql(principal, coded))
-    for name in ("insurance", "race", "language"):
+    stays = _frame(events, _stays_sql(principal, coded, unadmitted))
+    for name in ("admission_type", "disposition", "insurance", "race", "language"):
         stays[name] = stays[name].where(~stays[name].isin(_MISSING))
-    return stays
+    return stays.assign(care_unit=_named(stays["care_unit"]))
 
 
 def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
@@ -83,7 +88,8 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
         events: EVENTS.
 
     Returns:
-        subject_id, encounter_id, intime, outtime (NaT = no end before the next begins), care_unit (the first one).
+        subject_id, encounter_id, intime, outtime (NaT = no end before the next begins), care_unit (the first one, or
+        `unknown`).
     """
     query = """
         WITH starts AS (
@@ -98,7 +104,8 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
         FROM starts ASOF LEFT JOIN ends ON starts.subject_id = ends.subject_id
             AND starts.encounter_id = ends.encounter_id AND starts.intime < ends.outtime
         ORDER BY starts.subject_id, intime"""
-    return _frame(events, query)
+    stays = _frame(events, query)
+    return stays.assign(care_unit=_named(stays["care_unit"]))
 
 
 def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
@@ -156,18 +163,25 @@ def _episode_number(stays: pd.DataFrame) -> pd.Series:
     return pd.Series(np.cumsum(starts), index=stays.index)
 
 
+def _named(unit: pd.Series) -> pd.Series:
+    """Care units, `unknown` where a patient was in one that has no name."""
+    return unit.where(~unit.isin(_MISSING), "unknown")
+
+
 def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
     rows: Any = events.query("events", query)
     frame: pd.DataFrame = rows.df()
     return frame
 
 
-def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet]) -> str:
+def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitted: bool) -> str:
     services = ", ".join(f"'SERVICE_IN//{service}'" for service in SURGICAL_SERVICES)
     # A diagnosis carries its seq_num as its number.
     found = {f"principal_{codes.name}": f"{sql(codes)} AND numeric_value = 1" for codes in principal}
     found |= {f"coded_{codes.name}": sql(codes) for codes in coded}
     flags = " ".join(f"coalesce(bool_or({condition}), false) AS {name}," for name, condition in found.items())
+    icd = "(starts_with(code, 'DIAGNOSIS//ICD9//') OR starts_with(code, 'DIAGNOSIS//ICD10//'))"
+    has_discharge = "OR count(*) FILTER (starts_with(code, 'DISCHARGE//')) > 0" if unadmitted else ""
     return f"""
         SELECT subject_id, encounter_id,
             min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
@@ -180,6 +194,9 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet]) -> str:
             {_value("LANGUAGE//", "language")},
             substr(min({{'time': time, 'code': code}}) FILTER (starts_with(code, 'ICU_IN//')).code, 9) AS care_unit,
             count(*) FILTER (starts_with(code, 'DIAGNOSIS//')) AS n_codes,
+            count(*) FILTER {icd} AS n_icd,
+            count(*) FILTER ({icd} AND numeric_value = 1) AS n_principal,
+            count(*) FILTER (starts_with(code, 'SERVICE_IN//')) AS n_services,
             {flags}
             bool_or(code IN ({services})) AS surgical,
             bool_or(code IN ('DISCHARGE//DIED', '{DEATH}')) AS died,
@@ -188,7 +205,7 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet]) -> str:
         WHERE encounter_id IS NOT NULL
             AND (code = '{DEATH}' OR {" OR ".join(f"starts_with(code, '{prefix}')" for prefix in _PREFIXES)})
         GROUP BY subject_id, encounter_id
-        HAVING count(*) FILTER (starts_with(code, 'ADMISSION//')) > 0
+        HAVING count(*) FILTER (starts_with(code, 'ADMISSION//')) > 0 {has_discharge}
         ORDER BY subject_id, admittime, dischtime, encounter_id"""
 
 

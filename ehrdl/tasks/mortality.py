@@ -17,8 +17,17 @@ import pandas as pd
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import DEATH, REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, still_there, to_samples
-from ehrdl.tasks.episodes import read_icu_stays, read_stays, read_subjects
+from ehrdl.tasks.cohort import (
+    age_at_admission,
+    check_age,
+    deaths,
+    prevalence,
+    read_admissions,
+    still_there,
+    to_samples,
+    with_icu_stays,
+    with_patients,
+)
 from ehrdl.tasks.flow import Flow
 
 if TYPE_CHECKING:
@@ -47,7 +56,7 @@ class Mortality(Task):
     def __init__(
         self,
         hours: float = 48,
-        min_age: int = 18,
+        min_age: int | None = 18,
         first_only: bool = True,
         auxiliary: list[str] = [],  # noqa: B006 - never changed, and a list is what YAML gives
     ) -> None:
@@ -55,7 +64,7 @@ class Mortality(Task):
 
         Args:
             hours: prediction time after the start of the ICU stay [h], above 0, at most 720.
-            min_age: youngest age at admission [years]; 0 = everyone, unknown ages too.
+            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
             first_only: only the first ICU stay of a hospital stay.
             auxiliary: what deep models learn beside the outcome and nobody predicts: `death_30d`, death within so many
                 days after the prediction time, in hospital or later; `death_known`, at any time that the data know of;
@@ -67,7 +76,6 @@ class Mortality(Task):
         """
         if not 0 < hours <= 720:
             raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
-        check_age(min_age)
         for name in auxiliary:
             if not _AUXILIARY.fullmatch(name):
                 raise ConfigError(
@@ -75,7 +83,8 @@ class Mortality(Task):
                 )
             if auxiliary.count(name) > 1:
                 raise ConfigError(f"task.auxiliary: {name!r} stands {auxiliary.count(name)} times; once is enough")
-        self.hours, self.min_age, self.first_only, self.auxiliary = hours, min_age, first_only, list(auxiliary)
+        self.hours, self.min_age, self.first_only = hours, check_age(min_age), first_only
+        self.auxiliary = list(auxiliary)
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who is alive in the ICU at the prediction time, and whether they leave the hospital alive.
@@ -91,18 +100,17 @@ class Mortality(Task):
             SchemaError: no stay is left (the message is the flow chart).
         """
         flow = Flow()
-        stays = flow.count(read_stays(events), "admissions", "every stay in the data")
-        index = stays.drop(columns="care_unit").merge(read_icu_stays(events), on=["subject_id", "encounter_id"])
-        flow.count(index, "ICU stays", "a stay in an intensive care unit, counted as often as there are any")
+        index = with_icu_stays(read_admissions(events, flow), events, flow)
         if self.first_only:
             index = index.sort_values(["subject_id", "encounter_id", "intime"], ignore_index=True)
             first = ~index.duplicated(["subject_id", "encounter_id"])
             index = flow.keep(index, first, "first ICU stay", "the first ICU stay of a hospital stay")
-        index = self._timed(index.join(read_subjects(events), on="subject_id"))
+        index = self._timed(with_patients(index, events))
         t0 = f"{self.hours:g} h after ICU admission (t0)"
         index = still_there(index, flow, self.min_age, t0, "in the ICU", ongoing=True)
         if index.empty:
             raise SchemaError(f"task.mortality: no stay is left: {flow}")
+        flow.check(index, "outcome", "death before the hospital stay ends", deaths(index))
         index = _with_outcome(index)
         samples = to_samples(index, self.name, {name: _auxiliary(name, index) for name in self.auxiliary})
         unknown = [name for name in samples.filter(like="group_") if samples[name].isna().all()]

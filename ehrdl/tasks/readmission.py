@@ -15,9 +15,18 @@ from ehrdl.clinical.years import approximate_years
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import age_at_admission, check_age, prevalence, to_samples
-from ehrdl.tasks.episodes import build_episodes, read_emergency_visits, read_stays, read_subjects
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.cohort import (
+    age_at_admission,
+    check_age,
+    deaths,
+    old_enough,
+    prevalence,
+    read_admissions,
+    to_samples,
+    with_patients,
+)
+from ehrdl.tasks.episodes import build_episodes, read_emergency_visits
+from ehrdl.tasks.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,8 +42,7 @@ _NOTE_LAG = pd.Timedelta(hours=24)
 
 #: Printed with every result.
 CAVEATS = (
-    "MIMIC-IV holds emergency and intensive care patients of one centre; readmissions elsewhere are invisible and "
-    "count as none.",
+    "Only returns to the hospitals in these data are seen; a readmission elsewhere counts as none.",
     "Planned is a fallback without CCS tables: the next admission is ELECTIVE or SURGICAL SAME DAY ADMISSION. The CMS "
     "planned readmission algorithm, version 2.1, had sensitivity 45 %, specificity 96 % and PPV 52 % (Horwitz 2015).",
     "An emergency-only return is an episode of observation stays, or an emergency visit without a stay where the "
@@ -54,7 +62,7 @@ class Readmission(Task):
         self,
         variant: Variant = "at_discharge",
         horizon_days: float = 30,
-        min_age: int = 18,
+        min_age: int | None = 18,
         keep_hospice: bool = False,
         death: Death = "negative",
         emergency_return: EmergencyReturn = "negative",
@@ -67,7 +75,7 @@ class Readmission(Task):
                 (`note_complete`): who is readmitted by then, or died by the end of that day, is left out. The horizon
                 runs from the discharge in both.
             horizon_days: length of the outcome window from discharge [days], above 0, at most 365 (dod ends there).
-            min_age: youngest age at admission [years].
+            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
             keep_hospice: keep index stays that were discharged to a hospice.
             death: death in the horizon without an unplanned readmission is 0 (`negative`, as CMS), leaves the cohort
                 (`exclude`), or is 1 (`composite`).
@@ -88,14 +96,13 @@ class Readmission(Task):
                 raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
         if not 0 < horizon_days <= 365:
             raise ConfigError(f"task.horizon_days: {horizon_days} is not above 0 and at most 365 days")
-        check_age(min_age)
+        self.min_age = check_age(min_age)
         if variant == "note_complete" and horizon_days <= 1:
             raise ConfigError(f"task.horizon_days: {horizon_days} is over by task.variant note_complete, 1 day after")
         if censor_last_year is not None and not 1900 <= censor_last_year <= 2100:
             raise ConfigError(f"task.censor_last_year: {censor_last_year} is not a calendar year, such as 2019")
         self.variant = variant
         self.horizon_days = horizon_days
-        self.min_age = min_age
         self.keep_hospice = keep_hospice
         self.death = death
         self.emergency_return = emergency_return
@@ -116,11 +123,11 @@ class Readmission(Task):
             SchemaError: no index stay is left (the message is the flow chart), or a year group is missing.
         """
         flow = Flow()
-        stays = read_stays(events, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))
-        episodes = _episodes(stays, flow).join(read_subjects(events), on="subject_id")
-        inpatient = self._inpatient(episodes, flow)
+        stays = read_admissions(events, flow, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))
+        inpatient = self._inpatient(with_patients(_episodes(stays, flow), events), flow)
         index = self._exclude(self._adult_and_alive(inpatient, flow), flow)
         index = self._at_risk(_with_emergency(index, read_emergency_visits(events)), flow)
+        self._check_outcome(index, flow)
         index = self._outcomes(index)
         notes = self._notes(index)
         if self.death == "exclude":
@@ -139,36 +146,55 @@ class Readmission(Task):
         """
         return episodes["admission_type"].isin(PLANNED_ADMISSIONS)
 
+    def planned_needs(self, episodes: pd.DataFrame) -> list[Facts]:
+        """What `planned` must know; a subclass that replaces the one replaces the other."""
+        return [Facts("admission types", episodes["admission_type"].notna())]
+
     def _inpatient(self, episodes: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         """Episodes with more than observation, each with the next of them: readmissions are found among these alone."""
         rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
-        inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule)
+        types = Facts("admission types", episodes["admission_type"].notna())
+        inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule, types)
         inpatient = inpatient.assign(planned=self.planned(inpatient))
+        flow.check(inpatient, "outcome: planned", "a planned return is no outcome", *self.planned_needs(inpatient))
         after = inpatient.groupby("subject_id")[["admittime", "planned"]].shift(-1)
         return inpatient.assign(next_admittime=after["admittime"], next_planned=after["planned"].eq(True))
 
     def _adult_and_alive(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        index = index.assign(age=age_at_admission(index))
-        index = flow.keep(index, index["age"] >= self.min_age, "age", f"age at admission >= {self.min_age} years")
+        index = old_enough(index.assign(age=age_at_admission(index)), flow, self.min_age)
         # A date of death stands at the end of its day, so this is also `dod before date(dischtime)`.
         dead = index["died"] | (index["death"] <= index["dischtime"])
-        return flow.keep(index, ~dead, "alive", "not died in the stay; death not dated before the discharge day")
+        rule = "not died in the stay; death not dated before the discharge day"
+        return flow.keep(index, ~dead, "alive", rule, deaths(index))
 
     def _exclude(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         left = _TRANSFERRED_OR_LEFT if self.keep_hospice else (*_TRANSFERRED_OR_LEFT, _HOSPICE)
-        for reason, excluded, rule in (
-            ("disposition", index["disposition"].isin(left), f"not discharged to {', '.join(left)}"),
-            ("psychiatric", index["principal_psychiatric"], "principal diagnosis not psychiatric"),
-            ("rehabilitation", index["principal_rehabilitation"], "principal diagnosis not rehabilitation"),
+        locations = Facts("discharge locations", index["disposition"].notna())
+        coded = [Facts("diagnosis codes", index["n_codes"] > 0), Facts("codes of ICD-9 or ICD-10", index["n_icd"] > 0)]
+        principal = [*coded, Facts("principal diagnoses (sequence number 1)", index["n_principal"] > 0)]
+        services = Facts("services", index["n_services"] > 0, exception=True)
+        for reason, excluded, rule, needs in (
+            ("disposition", index["disposition"].isin(left), f"not discharged to {', '.join(left)}", [locations]),
+            ("psychiatric", index["principal_psychiatric"], "principal diagnosis not psychiatric", principal),
+            ("rehabilitation", index["principal_rehabilitation"], "principal diagnosis not rehabilitation", principal),
             (
                 "cancer",
                 index["principal_cancer_treatment"] & ~index["surgical"],
                 "principal diagnosis not cancer, unless under a surgical service",
+                [*principal, services],
             ),
-            ("delivery", index["coded_delivery"], "no delivery in any position"),
+            ("delivery", index["coded_delivery"], "no delivery in any position", coded),
         ):
-            index = flow.keep(index, ~excluded[index.index], f"excluded: {reason}", rule)
+            index = flow.keep(index, ~excluded[index.index], f"excluded: {reason}", rule, *needs)
         return index
+
+    def _check_outcome(self, index: pd.DataFrame, flow: Flow) -> None:
+        """Say which options of the outcome these data cannot fill."""
+        if self.death != "negative":
+            flow.check(index, "outcome: death", f"death in the horizon: {self.death}", deaths(index))
+        if self.emergency_return == "composite":
+            seen = Facts("emergency visits or observation stays", bool(index["emergency_recorded"].any()))
+            flow.check(index, "outcome: emergency return", "counts as a readmission", seen)
 
     def _at_risk(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         """Index stays with their prediction time, at which the outcome is still open."""
@@ -191,7 +217,7 @@ class Readmission(Task):
             emergency_only=self._follows(index, "emergency_time"),
             died_after=self._follows(index, "death"),
             censored=self._reaches_last_year(index),
-            group_observation_admit=np.where(index["admission_type"] == _OBSERVATION_ADMIT, "yes", "no"),
+            group_observation_admit=_observation_admit(index["admission_type"]),
         )
         positive = index["readmitted"].copy()
         if self.emergency_return == "composite":
@@ -236,7 +262,10 @@ class Readmission(Task):
 
 def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Episodes, each with the admission that its next one is if that is for observation alone (else NaT)."""
-    flow.count(stays, "admissions", "every stay in the data")
+    ended = stays["dischtime"].notna()
+    if not ended.all():
+        ends = Facts("discharge in the data", ended)
+        stays = flow.keep(stays, ended, "still there", "stays without a discharge are left out", ends)
     in_order = stays["dischtime"] > stays["admittime"]
     stays = flow.keep(stays, in_order, "dated", "discharge after admission")
     episodes = build_episodes(stays)
@@ -260,7 +289,16 @@ def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
     )["visit"]
     visit = visit.set_axis(ordered.index).reindex(index.index)
     visit = visit.where(index["next_admittime"].isna() | (visit < index["next_admittime"]))
-    return index.assign(emergency_time=pd.concat([index["next_observation"], visit], axis=1).min(axis=1))
+    return index.assign(
+        emergency_time=pd.concat([index["next_observation"], visit], axis=1).min(axis=1),
+        emergency_recorded=bool(len(visits) or index["next_observation"].notna().any()),
+    )
+
+
+def _observation_admit(kind: pd.Series) -> pd.Series:
+    """Whether the stay began as an observation; null where its type of admission is not known."""
+    named = kind.eq(_OBSERVATION_ADMIT).map({True: "yes", False: "no"}).astype(object)
+    return named.where(kind.notna())
 
 
 def _summary_stored(index: pd.DataFrame) -> dict[str, float]:

@@ -10,9 +10,17 @@ import pandas as pd
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import age_at_admission, check_age, still_there, to_samples
-from ehrdl.tasks.episodes import read_icu_stays, read_stays, read_subjects
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.cohort import (
+    age_at_admission,
+    check_age,
+    read_admissions,
+    still_there,
+    to_samples,
+    whom,
+    with_icu_stays,
+    with_patients,
+)
+from ehrdl.tasks.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb
@@ -46,7 +54,7 @@ class LengthOfStay(Task):
         until: Until = "unit",
         over_days: list[float] = [3, 7],  # noqa: B006 - never changed, and a list is what YAML gives
         days: bool = True,
-        min_age: int = 18,
+        min_age: int | None = 18,
         death: Death = "keep",
         first_only: bool = True,
         drop_stepdown: bool = False,
@@ -59,7 +67,7 @@ class LengthOfStay(Task):
             until: the stay ends when the patient leaves the `unit`, or the hospital (`discharge`).
             over_days: binary outputs: more than so many days are left [d].
             days: the days that are left, as a regression output.
-            min_age: youngest age at admission [years].
+            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
             death: a stay that ends in death keeps its length (`keep`), or has an `unknown` label.
             first_only: icu: only the first ICU stay of a hospital stay.
             drop_stepdown: icu: leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU stays.
@@ -79,9 +87,9 @@ class LengthOfStay(Task):
             raise ConfigError("task.days: false leaves no output where task.over_days is empty")
         if unit == "hospital" and (drop_stepdown or not first_only):
             raise ConfigError(f"task.{'drop_stepdown' if drop_stepdown else 'first_only'}: belongs to task.unit icu")
-        check_age(min_age)
+        self.min_age = check_age(min_age)
         self.unit, self.hours, self.until, self.over_days, self.days = unit, hours, until, tuple(over_days), days
-        self.min_age, self.death, self.first_only, self.drop_stepdown = min_age, death, first_only, drop_stepdown
+        self.death, self.first_only, self.drop_stepdown = death, first_only, drop_stepdown
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who is still there at the prediction time, and how long they stay from then on.
@@ -97,10 +105,10 @@ class LengthOfStay(Task):
             SchemaError: no stay is left (the message is the flow chart).
         """
         flow = Flow()
-        stays = flow.count(read_stays(events), "admissions", "every stay in the data")
+        stays = read_admissions(events, flow)
         if self.unit == "icu":
-            stays = self._icu(stays, read_icu_stays(events), flow)
-        index = self._timed(stays.join(read_subjects(events), on="subject_id"))
+            stays = self._icu(with_icu_stays(stays, events, flow), flow)
+        index = self._timed(with_patients(stays, events))
         start, place = _PLACES[self.unit]
         t0 = f"{self.hours:g} h after {start} (t0)"
         index = still_there(index, flow, self.min_age, t0, place, ongoing=True)
@@ -110,13 +118,11 @@ class LengthOfStay(Task):
         samples = to_samples(index, [output.name for output in outputs])
         return TaskResult(samples, flow.steps, outputs, ("DISCHARGE//", "ICU_OUT//"), self._notes(index))
 
-    def _icu(self, stays: pd.DataFrame, icu: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """The ICU stays of the hospital stays, one row each."""
-        joined = stays.drop(columns="care_unit").merge(icu, on=["subject_id", "encounter_id"])
-        flow.count(joined, "ICU stays", "a stay in an intensive care unit, counted as often as there are any")
+    def _icu(self, joined: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        """The ICU stays that are asked for."""
         if self.drop_stepdown:
-            rule = f"not in {' or '.join(_STEPDOWN)}"
-            joined = flow.keep(joined, ~joined["care_unit"].isin(_STEPDOWN), "no step-down unit", rule)
+            rule, units = f"not in {' or '.join(_STEPDOWN)}", Facts("names of units", joined["care_unit"] != "unknown")
+            joined = flow.keep(joined, ~joined["care_unit"].isin(_STEPDOWN), "no step-down unit", rule, units)
         if self.first_only:
             joined = joined.sort_values(["subject_id", "encounter_id", "intime"], ignore_index=True)
             first = ~joined.duplicated(["subject_id", "encounter_id"])
@@ -161,8 +167,8 @@ class LengthOfStay(Task):
         days = index["days_left"]
         by_end = {f"mean, {how}": _number(part.mean()) for how, part in days.groupby(index["group_discharge"])}
         return {
-            "what": f"For adults {place} {self.hours:g} hours after {start}, each model gives how long they will stay "
-            f"in the {what} from then on, from what was known by then.",
+            "what": f"For {whom(self.min_age)} {place} {self.hours:g} hours after {start}, each model gives how long "
+            f"they will stay in the {what} from then on, from what was known by then.",
             "days_left": {"mean": _number(days.mean()), "median": _number(days.median())} | by_end,
             "died_in_the_stay": int((index["group_discharge"] == "died").sum()),
             "end_not_in_the_data": int(days.isna().sum()),

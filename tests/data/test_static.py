@@ -72,6 +72,13 @@ def test_an_admission_counts_from_when_it_could_be_seen(build):
     assert np.expm1(got.log_admissions_before).round().tolist() == [0, 1]
 
 
+def test_without_any_birth_or_sex_every_age_and_sex_is_marked_as_missing(build, tmp_path):
+    facts = subject_facts(build.events(tmp_path / "events", [(1, 3, "LAB//50912//mg/dL", 1.0, None, 3)]))
+    static = features(build, [(1, 0, 0, ADMISSION, 1)], [(1, DAY), (1, 2 * DAY)], facts)
+    assert static.age_years.tolist() == static.sex_female.tolist() == [0, 0]
+    assert static.age_missing.tolist() == static.sex_missing.tolist() == [1, 1]
+
+
 def test_birth_and_sex_come_from_events(build, tmp_path):
     rows = [
         (1, None, "GENDER//F", None, None, None),

@@ -16,7 +16,7 @@ from ehrdl.metrics.evaluate import evaluate
 from ehrdl.quality import Finding
 from ehrdl.report.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.outcome import verdict
-from ehrdl.report.summary import summarize
+from ehrdl.report.summary import LIMITS, summarize
 from ehrdl.schema import PREDICTIONS, check
 
 NOISE = {"fused": 0.35, "notes_only": 0.9, "series_only": 0.7, "gradient_boosting": 0.8, "logistic_regression": 0.9}
@@ -65,7 +65,13 @@ FLOW = {
             "admissions": 3890,
             "subjects": 2000,
         },
-        {"step": "age", "rule": "at least 18 years old", "admissions": 3850, "subjects": 1990},
+        {
+            "step": "age",
+            "rule": "at least 18 years old",
+            "admissions": 3850,
+            "subjects": 1990,
+            "caveat": "12 % have no birth",
+        },
         {"step": "alive", "rule": "left hospital alive", "admissions": 3600, "subjects": 1900},
     ],
     "notes": {
@@ -73,6 +79,7 @@ FLOW = {
         "summary stored": {"by discharge": 900, "within 24 h": 2000, "later": 500, "never": 200},
         "caveats": ["Readmissions elsewhere <are invisible> & not counted."],
     },
+    "caveats": ["This hospital has no emergency department."],
 }
 MANIFEST = {
     "ehrdl": "0.1.0",
@@ -184,7 +191,7 @@ def test_page_names_every_model_and_every_number(summary, parsed):
         for row in group["rows"]:
             assert f"{number(row['n'])} {number(row['events'])} {percent(row['observed'])}" in text
     for step in summary["flow"]:
-        assert step["rule"] in text and number(step["admissions"]) in text
+        assert step["rule"] in text and step["caveat"] in text and number(step["admissions"]) in text
     for part in [*summary["notes"], *summary["run"]]:
         for row in part["rows"]:
             assert row["name"] in text and fact(row["value"], part["name"] + row["name"]) in text
@@ -195,6 +202,12 @@ def test_page_names_every_model_and_every_number(summary, parsed):
 def test_text_from_outside_is_escaped(page):
     assert "<script>alert" not in page and html.escape("<script>alert(1)</script>") in page
     assert "&lt;are invisible&gt; &amp; not counted" in page
+
+
+def test_limits_are_those_of_the_source_of_the_task_and_of_all(summary):
+    assert summary["limits"][:2] == [*FLOW["caveats"], *FLOW["notes"]["caveats"]]
+    assert summary["limits"][2:] == list(LIMITS)
+    assert [step["caveat"] for step in summary["flow"]] == ["", "", "12 % have no birth", ""]
 
 
 def test_flow_chart_gives_what_each_step_dropped(summary):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ class Source(ABC):
     #: The CSV in `ehrdl/clinical/` that says which of this layout's codes is which channel; None = `concepts.csv`, the
     #: one for MIMIC-IV. Read where `data.concepts` is null. It is the class's own: an option may have the same name.
     concepts: str | None = None
+    #: What these data cannot tell, whatever the task: sentences that every report prints under its limits.
+    caveats: Sequence[str] = ()
 
     @abstractmethod
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:

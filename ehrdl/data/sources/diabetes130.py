@@ -40,6 +40,7 @@ class Diabetes130(Source):
 
     VERSION = 1
     concepts = "diabetes130.csv"
+    caveats = ("The stays are of 130 hospitals in the US from 1999 to 2008; care and coding have changed since.",)
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)

@@ -55,6 +55,7 @@ class Meds(Source):
     """
 
     VERSION = 2
+    caveats = ("Whom a MEDS dataset holds, and how they were chosen, only those who made it can tell.",)
 
     def __init__(
         self,

@@ -47,6 +47,10 @@ class Mimic4(Source):
     """
 
     VERSION = 8
+    caveats = (
+        "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
+        "its layout are a selection of their own.",
+    )
 
     def __init__(
         self,

@@ -54,6 +54,10 @@ class Physionet2012(Source):
 
     VERSION = 4
     concepts = "physionet2012.csv"
+    caveats = (
+        "The challenge's stays lasted at least 48 hours in intensive care of one centre: who left or died before is "
+        "not in the data, nor anything after the first 48 hours.",
+    )
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)

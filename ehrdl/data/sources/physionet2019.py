@@ -46,6 +46,7 @@ class Physionet2019(Source):
 
     VERSION = 3
     concepts = "physionet2019.csv"
+    caveats = ("Sets A and B come from the intensive care units of one hospital system each.",)
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
