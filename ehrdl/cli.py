@@ -19,6 +19,7 @@ from ehrdl import __version__
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
+from ehrdl.training.signals import stoppable
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
 _PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
@@ -286,7 +287,8 @@ def main(argv: list[str] | None = None) -> None:
 def _one_line_errors() -> Iterator[None]:
     """Errors that ehrdl raises on purpose become one line; anything else is a bug and keeps its traceback."""
     try:
-        yield
+        with stoppable():
+            yield
     except EhrdlError as error:
         fail(" ".join(str(error).split()))
     except Exception as error:
@@ -295,7 +297,7 @@ def _one_line_errors() -> Iterator[None]:
             fail(f"the disk is full ({reason}); free some space, or move data.prepare.cache and run.root")
         raise
     except KeyboardInterrupt:
-        print("ehrdl: stopped; the same command goes on from here", file=sys.stderr)
+        print("ehrdl: stopped; the same command resumes", file=sys.stderr)
         raise SystemExit(130) from None
 
 

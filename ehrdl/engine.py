@@ -293,10 +293,15 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write, which gets the name `path` when it is whole. Two processes may do the same at the same time."""
+    """A file to write, which gets the name `path` when it is whole and on the disk, not only in the system's memory.
+
+    Two processes may do the same at the same time.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
         yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -417,5 +417,5 @@ def test_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
         train([])
     assert (caught.value.code, capsys.readouterr().err) == (
         130,
-        "ehrdl: stopped; the same command goes on from here\n",
+        "ehrdl: stopped; the same command resumes\n",
     )

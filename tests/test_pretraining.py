@@ -26,8 +26,7 @@ from ehrdl.models.note import NoteTransformer
 from ehrdl.pretraining import pretrain
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.training import domain
-from ehrdl.training import fit as fitting
+from ehrdl.training import checkpoint, domain
 from ehrdl.training.config import Pretraining
 from ehrdl.training.provenance import check_network, read_subjects
 
@@ -150,7 +149,7 @@ class Killed(BaseException):
 @pytest.fixture
 def stopped(hospital, tmp_path, monkeypatch):
     """Pretrain into one folder, up to a step."""
-    monkeypatch.setattr(fitting, "_CHECKPOINT_STEPS", 3)
+    monkeypatch.setattr(checkpoint, "_CHECKPOINT_STEPS", 3)
     plain = domain._bar
 
     def run(step, **changed):

@@ -7,7 +7,6 @@ for.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from sklearn.metrics import log_loss, mean_squared_error
 
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate, without_rich
-from ehrdl.engine import progress, say
+from ehrdl.engine import progress, say, whole
 from ehrdl.errors import ConfigError
 from ehrdl.models.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.models.score import SCORED_TASK, SCORES
@@ -266,9 +265,8 @@ def save(model: Any, path: Path) -> None:
     """Write a fitted classical model in the skops format, whole or not at all."""
     from skops import io
 
-    part = path.with_name(f".{path.name}.part")
-    io.dump(model, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        io.dump(model, part)
 
 
 def load(path: Path) -> Any:

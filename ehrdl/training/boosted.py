@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-from ehrdl.engine import read_json, write_json
+from ehrdl.engine import read_json, whole, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.boosted import LIBRARIES, BoostedModel, require
 
@@ -15,10 +14,9 @@ def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
     """Write `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), whole or not at all, and its `.json`."""
     library = LIBRARIES[model.library]
     path = folder / f"{model.library}-{output}.{library.suffix}"
-    part = path.with_name(f".{path.name}.part")
     content = library.to_bytes(model.booster)
-    part.write_bytes(content)
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_bytes(content)
     facts = {
         "library": model.library,
         "version": require(model.library).__version__,

@@ -21,10 +21,12 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedModel, PreTr
 from ehrdl.data.sampler import LengthBuckets, Loader
 from ehrdl.engine import say
 from ehrdl.models.masked import guess
+from ehrdl.training.checkpoint import NOWHERE, AtomicCheckpoints, Resume, resumable
 from ehrdl.training.config import Pretraining
-from ehrdl.training.fit import Resume, interruptible, quiet
+from ehrdl.training.fit import quiet
 from ehrdl.training.pretrain import Chunks
 from ehrdl.training.schedule import n_steps, warmup_cosine
+from ehrdl.training.signals import interruptible
 
 _ONE_DEVICE = ("accelerator", "precision")
 #: A batch is padded to a multiple of so many tokens.
@@ -178,17 +180,17 @@ def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], sc
     Returns:
         Whether this process is the one that writes results: the first of those that trained together.
     """
-    resume = Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
-    callbacks: list[Callback] = [resume, *_bar(trainer)]
+    callbacks: list[Callback] = [Resume(scratch), *_bar(trainer)]
     with quiet(), interruptible():
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
             logger=False,
             callbacks=callbacks,
             default_root_dir=scratch,
+            plugins=[AtomicCheckpoints()],
         )
-        last = scratch / "last.ckpt"
-        shell.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        last = resumable(scratch, module.state_dict(), "pretraining")
+        shell.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     return shell.is_global_zero
 
 
@@ -203,6 +205,7 @@ def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -
             enable_model_summary=False,
             enable_progress_bar=os.isatty(2) and trainer.get("enable_progress_bar", True),
             callbacks=_bar(trainer),
+            default_root_dir=NOWHERE,
             **options,
         )
         [found] = shell.validate(module, datamodule=data, verbose=False)

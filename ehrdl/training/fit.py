@@ -1,11 +1,11 @@
-"""Fits one network: trainer, callbacks, checkpoints. A run that was killed goes on where it stopped."""
+"""Fits one network: trainer, callbacks, checkpoints. A run that was killed resumes where it stopped."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import signal
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,9 +33,11 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.training.checkpoint import AtomicCheckpoints, Resume, read, remove_strays, resumable
 from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.pretrain import pretrain
+from ehrdl.training.signals import interruptible
 
 #: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
 DEFAULTS: dict[str, Any] = {
@@ -50,8 +52,6 @@ _OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
 #: Lightning turns checkpoints off with these, and a run is nothing without them.
 _NO_RUN = ("fast_dev_run", "barebones")
 _HALF = ("16", "16-mixed", "16-true")
-#: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
-_CHECKPOINT_STEPS = 200
 
 
 def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -140,8 +140,7 @@ def fit(
     with quiet():
         pl.seed_everything(seed, workers=True, verbose=False)
         model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
-        if final.is_file():
-            model.load_state_dict(torch.load(final, weights_only=True, map_location="cpu")["state_dict"])
+        if _finished(final, model):
             return model
         encoder = getattr(model.network, "note", None)
         if start:
@@ -152,25 +151,38 @@ def fit(
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
         data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
+        remove_strays(folder)
+        last = resumable(scratch, model.state_dict(), stem)
         callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer, model.monitor)
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
             logger=[CSVLogger(folder, name="curves", version=_curves(folder, stem)), *loggers],
             callbacks=[*callbacks, *watch],
-            default_root_dir=folder,
+            default_root_dir=scratch,
+            plugins=[AtomicCheckpoints()],
         )
-        last = scratch / "last.ckpt"
         with interruptible():
-            shell.fit(model, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+            shell.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
         _select(model, callbacks)
-        part = final.with_name(f".{final.name}.part")
-        shell.save_checkpoint(part, weights_only=True)
-        os.replace(part, final)
-        _remove(scratch)
+        shell.save_checkpoint(final, weights_only=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     n_numbers = len(spec.regression)
     named = "R2" if n_numbers == len(spec.outputs) else "score (mean of AUPRC and R2)" if n_numbers else "AUPRC"
     say(f"{stem}: {shell.current_epoch} epochs, tuning {named} {_kept_score(shell, callbacks, model.monitor):.3f}")
     return model
+
+
+def _finished(final: Path, model: LitClassifier) -> bool:
+    """Whether an earlier process finished this fit: then the model has its weights."""
+    if not final.is_file():
+        return False
+    content = read(final)
+    if content is None:
+        say(f"{final}: is damaged; this fit starts again")
+        final.unlink()
+        return False
+    model.load_state_dict(content["state_dict"])
+    return True
 
 
 def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: str) -> None:
@@ -191,23 +203,6 @@ def _kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> f
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             return float(callback.best_model_score)
     return float(shell.callback_metrics.get(monitor, torch.tensor(math.nan)))
-
-
-class Resume(ModelCheckpoint):
-    """Saves after the first step of an epoch and every so many more, never after its last batch.
-
-    Between an epoch's last batch and the next epoch stand validation and the choice of the best epoch: a fit that went
-    on from there would leave them out.
-    """
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save where a fit can go on exactly."""
-        steps, accumulated = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
-        is_due = accumulated == 0 and (steps - 1) % _CHECKPOINT_STEPS == 0
-        if is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def _curves(folder: Path, stem: str) -> str:
@@ -238,8 +233,7 @@ def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def _callbacks(
     optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
 ) -> list[Callback]:
-    resume = Resume(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
-    chosen: list[Callback] = [resume, LearningRateMonitor("step")]
+    chosen: list[Callback] = [Resume(scratch), LearningRateMonitor("step")]
     if os.isatty(2) and trainer.get("enable_progress_bar", True):
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
@@ -256,25 +250,6 @@ def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
             state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
             model.load_state_dict(state["state_dict"])
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl+C as Python means it: Lightning would exit by itself, and leave the signal ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from None
-        raise
 
 
 @contextmanager

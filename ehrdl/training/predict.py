@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pytorch_lightning as pl
 
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.sampler import Loader
-from ehrdl.engine import read_json, write_json
+from ehrdl.engine import read_json, whole, write_json
 from ehrdl.metrics.calibration import Platt, fit_calibrator
 from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
+from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
 
@@ -27,7 +27,14 @@ def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tu
     """SAMPLES rows (n,) and predictions (n, K), on one device over exactly the samples of the loader."""
     options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     with quiet():
-        shell = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **options)
+        shell = pl.Trainer(
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=NOWHERE,
+            **options,
+        )
         parts = shell.predict(model, loader) or []
     rows = np.concatenate([row.cpu().numpy() for row, _ in parts])
     return rows, np.concatenate([prob.cpu().numpy() for _, prob in parts]).astype(np.float64)
@@ -117,7 +124,6 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:
     """All models' PREDICTIONS as one checked table, written whole or not at all."""
     table = pd.concat(parts, ignore_index=True)
-    part = path.with_name(f".{path.name}.part")
-    pq.write_table(check(table, PREDICTIONS), part)
-    os.replace(part, path)
+    with whole(path) as part:
+        pq.write_table(check(table, PREDICTIONS), part)
     return table

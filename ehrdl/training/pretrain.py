@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ehrdl.data.chunks import Cutter, NoteFrame
 from ehrdl.data.notes import Notes
 from ehrdl.data.prepare import Prepared
-from ehrdl.engine import say
+from ehrdl.engine import say, whole
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.schema import TRAIN
+from ehrdl.training.checkpoint import NOWHERE, read
 from ehrdl.training.config import Optim
 from ehrdl.training.schedule import warmup_cosine
 
@@ -52,8 +53,8 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         ConfigError: the encoder cannot guess tokens, or comes pretrained.
     """
     _require_scratch(encoder)
-    if path.is_file():
-        encoder.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    if (weights := read(path)) is not None:
+        encoder.load_state_dict(weights)
         return
     notes, frame = prepared.dataset.notes, prepared.frame
     assert notes is not None and frame is not None
@@ -71,13 +72,13 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         enable_model_summary=False,
         enable_progress_bar=visible,
         callbacks=[TQDMProgressBar(refresh_rate=10)] if visible else [],
+        default_root_dir=NOWHERE,
         **options,
     )
     shell.fit(module, loader)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, part)
     loss = float(shell.callback_metrics["masked"])
     say(f"notes: pretrained on {len(chunks):,} chunks of training subjects, {loss:.2f} nats a hidden token")
 

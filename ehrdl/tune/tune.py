@@ -106,7 +106,7 @@ def _search(
         say(f"{folder}: already finished, with {n} trials; --n-trials {n + 10} adds ten")
     while len(trials.done()) < options.n_trials:
         if options.timeout_minutes and time.monotonic() - start > 60 * options.timeout_minutes:
-            say(f"tune.timeout_minutes: {options.timeout_minutes:g} are over; the same command goes on from here")
+            say(f"tune.timeout_minutes: {options.timeout_minutes:g} are over; the same command resumes")
             break
         trial = trials.next()
         place = folder / "trials" / str(trial.number)

@@ -20,6 +20,7 @@ from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.training import checkpoint
 from ehrdl.training import fit as fitting
 from ehrdl.training.apply import load_deep
 from ehrdl.training.config import Optim
@@ -48,7 +49,7 @@ class Killed(BaseException):
 @pytest.fixture
 def fit_series(prepared, tmp_path, monkeypatch):
     """Fits a small network of the series, two epochs of eight steps; with `stop_at`, only up to that step."""
-    monkeypatch.setattr(fitting, "_CHECKPOINT_STEPS", 3)
+    monkeypatch.setattr(checkpoint, "_CHECKPOINT_STEPS", 3)
     plain = fitting._callbacks
 
     def run(folder, selection="averaged", stop_at=-1, error=Killed, epochs=2):

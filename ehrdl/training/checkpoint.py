@@ -1,0 +1,162 @@
+"""Checkpoints of a fit: written whole or not at all, the one before kept, and read only where they are sound.
+
+Each fit has a scratch folder of its own, which no other fit looks into; a fit that is stopped or killed resumes there.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from ehrdl.engine import say, whole
+from ehrdl.training import signals
+
+#: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
+_CHECKPOINT_STEPS = 200
+_LAST, _BEFORE = "last.ckpt", "before.ckpt"
+#: As `default_root_dir`: no folder, so that Lightning finds no checkpoint of a SLURM job in it.
+NOWHERE = os.devnull
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its name, syncs it and renames it; the `last.ckpt` before is kept as `before.ckpt`.
+
+    Lightning's own writes to the temporary folder and moves the file: to another file system, that is a copy, which a
+    kill or a full disk cuts short.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole(target) as part:
+            torch.save(checkpoint, part)
+            if target.name == _LAST and target.is_file():
+                os.replace(target, target.with_name(_BEFORE))
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read it; the paths of its callbacks are those of the folder where it lies now."""
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        here = os.path.realpath(Path(path).parent)
+        for key, state in checkpoint.get("callbacks", {}).items():
+            if "dirpath" in state:
+                checkpoint["callbacks"][key] = _moved(state, state["dirpath"], here)
+        return checkpoint
+
+
+def _moved(value: Any, there: str, here: str) -> Any:
+    """A callback's state with the paths of another folder."""
+    if isinstance(value, dict):
+        return {_moved(key, there, here): _moved(inner, there, here) for key, inner in value.items()}
+    return here + value[len(there) :] if isinstance(value, str) and value.startswith(there) else value
+
+
+class Resume(ModelCheckpoint):
+    """Saves after the first step of an epoch and every so many more, and when a signal stops the fit.
+
+    It never saves after an epoch's last batch: between that and the next epoch stand validation and the choice of the
+    best epoch, which a fit that resumed there would leave out.
+
+    Args:
+        scratch: folder of the fit.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take signals back from Lightning."""
+        super().setup(trainer, pl_module, stage)
+        signals.take_back()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Let signals wait until the step is done."""
+        signals.hold()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where a fit can resume exactly, and stop there if a signal came to one of the processes."""
+        stop = bool(signals.pending())
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        steps, accumulated = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if not accumulated and not is_last and (stop or (steps - 1) % _CHECKPOINT_STEPS == 0):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if stop and (is_last or not accumulated):
+            signals.release(stop=True)
+        elif trainer.world_size == 1 and not stop:  # of several processes, one alone must not leave the others waiting
+            signals.release(stop=False)
+
+
+def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | None:
+    """The checkpoint that a fit resumes from: the last one that is sound; None = it starts at the beginning.
+
+    What is passed over is reported, and removed.
+
+    Args:
+        scratch: folder of the fit.
+        weights: of the network as it was made, by name; a checkpoint with other ones is not of this fit.
+        stem: name of the fit.
+    """
+    found = [path for path in (scratch / _LAST, scratch / _BEFORE) if path.is_file()]
+    for i, path in enumerate(found):
+        fault = _fault(read(path), weights, scratch)
+        if not fault:
+            return path
+        then = "the checkpoint before it is used" if i + 1 < len(found) else "this fit starts again"
+        say(f"{stem}: {path} {fault}; {then}")
+        path.unlink()
+    return None
+
+
+def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scratch: Path) -> str:
+    """Why a fit cannot resume from a checkpoint; empty where it can."""
+    if checkpoint is None or "state_dict" not in checkpoint:
+        return "is damaged"
+    there = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    if there != {name: tuple(value.shape) for name, value in weights.items()}:
+        return "is of another network"
+    states = [state for state in checkpoint.get("callbacks", {}).values() if state.get("monitor")]
+    for best in [Path(state["best_model_path"]) for state in states if state.get("best_model_path")]:
+        if read(scratch / best.name) is None:
+            return f"needs {best.name}, which is damaged or missing"
+    return ""
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The content of a file that `torch.save` wrote, tensors on the CPU; None where it is missing or damaged.
+
+    Raises:
+        OSError: it cannot be read at all.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:  # torch.load looks at no checksum: a changed weight would pass
+            if file.testzip() is not None:
+                return None
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception:  # a damaged file raises whatever its bytes lead the reader to
+        return None
+    return content
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove checkpoints that Lightning wrote for SLURM into the run's folder: any fit of the run would load them."""
+    for path in sorted(folder.glob("hpc_ckpt_*.ckpt")):
+        path.unlink(missing_ok=True)
+        say(f"{path}: removed; an earlier version left it there, and each fit resumes from its own checkpoint")
