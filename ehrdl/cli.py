@@ -17,7 +17,7 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.engine import say
-from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full
+from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 from ehrdl.training.signals import stoppable
 
@@ -295,6 +295,8 @@ def _one_line_errors() -> Iterator[None]:
         if is_disk_full(error):
             reason = " ".join(str(error).split())[:200]
             fail(f"the disk is full ({reason}); free some space, or move data.prepare.cache and run.root")
+        if refused := refused_path(error):
+            fail(f"{refused}; see who may read and write there, or name another place")
         raise
     except KeyboardInterrupt:
         print("ehrdl: stopped; the same command resumes", file=sys.stderr)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ehrdl.errors import ConfigError, WorkerError
+from ehrdl.folders import check_writable
 from ehrdl.paths import plain
 
 if TYPE_CHECKING:
@@ -215,10 +216,11 @@ def cached(
     from filelock import FileLock, Timeout
 
     folder = cache_folder(prepare, step, key)
+    if folder.is_dir():  # so that a cache that is complete may be read-only
+        return folder
+    check_writable(folder.parent, "data.prepare.cache")
     locks = folder.parent / _LOCKS
     locks.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir():
-        return folder
     lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that dies
     try:
         lock.acquire(blocking=False)
@@ -251,6 +253,7 @@ def check_disk(prepare: Prepare, needed: int) -> None:
         ConfigError: so much is not free.
     """
     root = Path(prepare.cache)
+    check_writable(root, "data.prepare.cache")
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     sizes = f"about {needed / 1e9:.1f} GB of disk are needed under {root}, {free / 1e9:.1f} GB are free"
@@ -343,6 +346,28 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, kind: type | None = None) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        kind: `dict` or `list`, where the content must be one.
+
+    Raises:
+        ConfigError: it is missing or damaged, holds NaN, or something of another kind.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, NaN, or thousands of brackets
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"{path}: is damaged, no JSON ({reason}); copy it again, or make it anew") from None
+    if kind is not None and not isinstance(content, kind):
+        expected = "an object" if kind is dict else "a list"
+        raise ConfigError(f"{path}: holds {type(content).__name__}, not {expected}; copy it again, or make it anew")
+    return content
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")

@@ -37,3 +37,14 @@ class MissingExtraError(EhrdlError):
 def is_disk_full(error: Exception) -> bool:
     """Whether an error, of whatever library, means that the disk is full."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_DISK_FULL.search(str(error)))
+
+
+#: What the file system refuses whoever asks: no permission, a read-only disk, too long a name, links in a circle.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def refused_path(error: Exception) -> str | None:
+    """`PATH: reason` where the file system did not allow something with a file; None for any other error."""
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None

@@ -243,12 +243,12 @@ def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Networ
 
 
 def _write_cohort(folder: Any, prepared: Any, result: TaskResult, source: Source) -> None:
-    import shutil
+    from ehrdl.training.files import copy_folder
 
     write_json(folder.folder / "flow.json", result.cohort(source.caveats))
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
-        shutil.copytree(prepared.tokenizer, folder.folder / "tokenizer", dirs_exist_ok=True)
+        copy_folder(Path(prepared.tokenizer), folder.folder / "tokenizer")
 
 
 def _fit(

@@ -6,7 +6,7 @@ The run folder is all that is needed: no cache of the run, and nothing of the da
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
 from ehrdl.engine import progress, read_json, say, use_cache, write_json
 from ehrdl.errors import ConfigError
+from ehrdl.folders import check_writable, filling
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
 from ehrdl.tasks.base import Task
+from ehrdl.training.files import check_files, read_manifest, reading
 
 #: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
 _NAMES_SHOWN = 12
@@ -46,57 +48,79 @@ def score(
     Raises:
         EhrdlError: no finished run, a model of another architecture, or data that the run cannot read.
     """
-    check_run(run)
+    check_writable(out or run / "predict", "--out")
+    manifest, files = check_run(run)
+    thresholds = _thresholds(run)
     data.source.fingerprint(data.prepare.verify)
-    from ehrdl.data.apply import Fitted, apply
+    from ehrdl.data.apply import apply
     from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.report.screen import print_flow
-    from ehrdl.training.predict import write_predictions
 
     use_cache(data.prepare)
-    manifest = read_json(run / "manifest.json")
-    tokenizer = run / "tokenizer"
-    fitted = Fitted(
-        spec=DataSpec.from_dict(read_json(run / "spec.json")),
-        tokenizer=str(tokenizer) if tokenizer.is_dir() else data.notes.tokenizer,
-        events=manifest.get("events"),
-    )
+    fitted = _fitted(run, manifest, files, data)
     events = read_events(data)
     quality = tell(find_quality(data, events), data.prepare.strict)
     result = find_samples(events, task)
     print_flow(result.flow)
     prepared, gaps = apply(data, events, result, fitted)
     _say_gaps(gaps)
-    parts = _predictions(run, prepared, data, model, trainer, manifest["seeds"][0], task.simulated)
+    parts = _predictions(run, files, prepared, data, model, trainer, manifest["seeds"][0], task.simulated)
     target = out or run / "predict" / events.name
-    target.mkdir(parents=True, exist_ok=True)
-    table = write_predictions(parts, target / "predictions.parquet")
-    write_json(target / "flow.json", result.cohort(data.source.caveats))
-    write_json(target / "gaps.json", gaps)
     facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
-    facts["thresholds"] = _thresholds(run)
+    facts["thresholds"] = thresholds
     facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
     facts["quality"] = quality
-    write_json(target / "manifest.json", facts)
-    _say_result(table, target)
+    cohort = result.cohort(data.source.caveats)
+    _write(target, parts, {"flow.json": cohort, "gaps.json": gaps, "manifest.json": facts})
     return target
 
 
-def check_run(run: Path) -> None:
-    """Refuse a folder that is no finished run, or has lost a part.
+def _write(target: Path, parts: list[Any], facts: dict[str, Any]) -> None:
+    """Write all files of a result, or none."""
+    from ehrdl.training.predict import write_predictions
+
+    with filling(target) as folder:
+        table = write_predictions(parts, folder / "predictions.parquet")
+        for name, content in facts.items():
+            write_json(folder / name, content)
+    _say_result(table, target)
+
+
+def _fitted(run: Path, manifest: dict[str, Any], files: Collection[str], data: DataConfig) -> Any:
+    """What the run learned of its data."""
+    from ehrdl.data.apply import Fitted
+
+    path = run / "spec.json"
+    with reading(path, "description of the data"):
+        spec = DataSpec.from_dict(read_json(path, dict))
+    own = any(name.startswith("tokenizer/") for name in files)
+    tokenizer = str(run / "tokenizer") if own else data.notes.tokenizer
+    if "note" in spec.modalities and tokenizer is None:
+        raise ConfigError(f"{run / 'tokenizer'}: is missing, and the run reads notes; copy it from where it was made")
+    return Fitted(spec=spec, tokenizer=tokenizer, events=manifest.get("events"))
+
+
+def check_run(run: Path) -> tuple[dict[str, Any], frozenset[str]]:
+    """Refuse a folder that is no finished run, has lost a part, or holds other files than the run wrote.
+
+    Returns:
+        Its manifest, and the paths in it of the files that its models are read from.
 
     Raises:
-        ConfigError: naming the file that is not there.
+        ConfigError: naming the file.
     """
     if not run.is_dir():
         raise ConfigError(f"--run {run}: there is no such folder; give a finished run, such as runs/quickstart")
     for name in ("config.yaml", "manifest.json", "spec.json"):
         if not (run / name).is_file():
             raise ConfigError(f"--run {run}: is no finished run ({name} is missing); its config finishes it")
+    manifest = read_manifest(run)
+    return manifest, check_files(run, manifest)
 
 
 def _predictions(
     run: Path,
+    files: Collection[str],
     prepared: Any,
     data: DataConfig,
     model: Callable[[DataSpec], Network],
@@ -116,11 +140,12 @@ def _predictions(
     outputs = prepared.spec.outputs
     every = np.arange(len(prepared.samples))
     jobs: list[tuple[str, int, Any, Any]] = []
-    for name, prob in baseline_probs(run / "models", prepared):
+    models = {Path(name).name for name in files if name.startswith("models/")}
+    for name, prob in baseline_probs(run / "models", prepared, models):
         jobs.append((name, seed0, every, prob))
     module = ClinicalDataModule(prepared, data.batch)
     with progress() as bar:
-        for name, seed, path in bar.track(list(_checkpoints(run)), description="deep models"):
+        for name, seed, path in bar.track(list(_checkpoints(run, files)), description="deep models"):
             rows, prob = predict(load_deep(path, model), module.every_dataloader(), trainer)
             jobs.append((name, seed, rows, prob))
     parts = [
@@ -129,23 +154,24 @@ def _predictions(
     ]
     if not parts:
         raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
-    parts += combined(run / "models", prepared, parts, seed0, calibrators)
+    parts += combined(run / "models", prepared, parts, seed0, calibrators, models)
     return parts + (true_risk(prepared, every, seed0) if simulated else [])
 
 
 def _thresholds(run: Path) -> dict[str, list[float | None]]:
     """Where each model of the run gives an alarm, by seed, as its tuning split decided; empty without a utility."""
     path = run / "metrics.json"
-    outputs = read_json(path)["outputs"].values() if path.is_file() else []
-    found = [models["utility"] for models in outputs if "utility" in models]
-    return {name: values["thresholds"] for models in found for name, values in models.items()}
+    with reading(path, "table of metrics"):
+        outputs = read_json(path, dict)["outputs"].values() if path.is_file() else []
+        found = [models["utility"] for models in outputs if "utility" in models]
+        return {name: values["thresholds"] for models in found for name, values in models.items()}
 
 
-def _checkpoints(run: Path) -> Iterator[tuple[str, int, Path]]:
+def _checkpoints(run: Path, files: Collection[str]) -> Iterator[tuple[str, int, Path]]:
     """Name, seed and file of every deep model of a run."""
-    for path in sorted((run / "checkpoints").glob("*.ckpt")):
-        if match := re.fullmatch(r"(\w+)-seed(\d+)", path.stem):
-            yield match[1], int(match[2]), path
+    for name in sorted(files):
+        if match := re.fullmatch(r"checkpoints/(\w+)-seed(\d+)\.ckpt", name):
+            yield match[1], int(match[2]), run / name
 
 
 def describe_gaps(gaps: dict[str, Any]) -> list[str]:

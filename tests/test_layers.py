@@ -7,7 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
 FLOOR = {
-    **dict.fromkeys(("schema", "batch", "errors", "paths", "engine", "shards", "foreign", "quality", "clinical"), 0),
+    **dict.fromkeys(
+        ("schema", "batch", "errors", "paths", "folders", "engine", "shards", "foreign", "quality", "clinical"), 0
+    ),
     **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
     **dict.fromkeys(("training", "explain"), 2),
     "report": 3,
@@ -16,7 +18,7 @@ FLOOR = {
     "cli": 6,
 }
 #: On the ground floor modules stand on each other, in this order.
-GROUND = ("errors", "schema", "paths", "engine", "shards", "foreign", "quality", "clinical", "batch")
+GROUND = ("errors", "schema", "paths", "folders", "engine", "shards", "foreign", "quality", "clinical", "batch")
 
 
 def imported(source: str, module: str, is_package: bool) -> set[str]:

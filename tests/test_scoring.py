@@ -12,7 +12,7 @@ import yaml
 
 from ehrdl.cli import _source, main
 from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import read_json
+from ehrdl.engine import read_json, write_json
 from ehrdl.schema import HELD_OUT
 
 CONFIG = """
@@ -152,6 +152,13 @@ def copied(run: Path, to: Path) -> Path:
     return to
 
 
+def older(run: Path) -> None:
+    """Make a run folder what a version without a list of files would have left."""
+    manifest = read_json(run / "manifest.json")
+    del manifest["files"], manifest["digest"]
+    write_json(run / "manifest.json", manifest)
+
+
 def test_a_folder_that_is_no_finished_run_is_refused(run, tmp_path, capsys):
     assert "there is no such folder" in refusal(capsys, "predict", "--run", str(tmp_path / "nowhere"))
     half = copied(run, tmp_path / "half")
@@ -165,6 +172,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path, capsys):
     config["model"]["init_args"]["series"]["init_args"]["hidden"] = 16
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     line = refusal(capsys, "predict", "--run", str(other), f"--data.prepare.cache={tmp_path / 'cache'}")
+    assert f"{other}: config.yaml has" in line and "that the run wrote" in line
+    older(other)
+    line = refusal(capsys, "predict", "--run", str(other), f"--data.prepare.cache={tmp_path / 'cache'}")
     assert "fused-seed3.ckpt: is of another architecture" in line and "size mismatch" in line
 
 
@@ -172,6 +182,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path, capsys):
 def test_a_checkpoint_that_is_junk_is_refused(run, tmp_path, capsys, content):
     other = copied(run, tmp_path / "other")
     (other / "checkpoints" / "fused-seed3.ckpt").write_bytes(content)
+    line = refusal(capsys, "predict", "--run", str(other), f"--data.prepare.cache={tmp_path / 'cache'}")
+    assert "checkpoints/fused-seed3.ckpt has" in line
+    older(other)
     line = refusal(capsys, "predict", "--run", str(other), f"--data.prepare.cache={tmp_path / 'cache'}")
     assert "fused-seed3.ckpt: is no checkpoint" in line
 

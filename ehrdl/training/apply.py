@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,21 @@ from ehrdl.data.table import tabulate, without_rich
 from ehrdl.engine import read_json, say, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
-from ehrdl.models.boosted import BOOSTED
+from ehrdl.models.boosted import BOOSTED, LIBRARIES
 from ehrdl.models.note_backbone import configurations, without_weights
 from ehrdl.models.score import SCORES
 from ehrdl.models.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.training.baseline import load
 from ehrdl.training.boosted import load_boosted
 from ehrdl.training.config import Optim
+from ehrdl.training.files import reading
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.score import load_score, score_points
 
 #: In a run folder, what its pretrained encoders are; their weights are in the checkpoints.
 _ENCODERS = "encoders.json"
+#: Of a baseline's model.
+_SUFFIXES = ("skops", "json", *(library.suffix for library in LIBRARIES.values()))
 
 
 def write_encoders(folder: Path, network: object) -> None:
@@ -51,15 +54,13 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     Raises:
         ConfigError: no checkpoint of ehrdl, or one of another architecture.
     """
-    try:
+    with reading(path, "checkpoint"):
         content = torch.load(path, weights_only=True, map_location="cpu")
         spec = DataSpec.from_dict(content["hyper_parameters"]["spec"])
         optim = Optim(**content["hyper_parameters"]["optim"])
-    except Exception as error:  # a damaged file raises whatever its bytes lead the reader to
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"{path}: is no checkpoint of this version of ehrdl ({reason})") from None
+        _check_finite(content["state_dict"])
     encoders = path.parent.parent / _ENCODERS
-    with without_weights(read_json(encoders) if encoders.is_file() else {}):
+    with without_weights(read_json(encoders, dict) if encoders.is_file() else {}):
         model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
     try:
         model.load_state_dict(content["state_dict"])
@@ -69,10 +70,28 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
     return model.eval()
 
 
-def baseline_probs(folder: Path, prepared: Prepared) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and predictions (n_samples, K) of every baseline in the folder `models` of a run, on all samples."""
+def _check_finite(weights: dict[str, torch.Tensor]) -> None:
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"the weight {name} is not finite")
+
+
+def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Predictions of the baselines of a run on all samples.
+
+    Args:
+        folder: `models` of the run.
+        prepared: the data.
+        files: names of the files in `folder` that are the run's.
+
+    Yields:
+        Name and predictions (n_samples, K) of each.
+
+    Raises:
+        ConfigError: a file is damaged, or a baseline has none for one of the outputs.
+    """
     outputs = [output.name for output in prepared.spec.outputs]
-    names = _names(folder, outputs)
+    names = _names(folder, outputs, files)
     rich, table = _tables(names, prepared)
     history = read_history(prepared.events) if set(names) & set(SCORES) else None
     for name in names:
@@ -101,8 +120,13 @@ def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, 
     return (table, without_rich(table)) if rich else (None, table)
 
 
-def _names(folder: Path, outputs: list[str]) -> list[str]:
+def _names(folder: Path, outputs: list[str], files: Collection[str]) -> list[str]:
     """The baselines of a run: each has a file for every output."""
-    known = (*BASELINES, *BOOSTED, *SCORES)
-    present = {path.stem for path in folder.glob("*")}
-    return [name for name in known if all(f"{name}-{output}" in present for output in outputs)]
+    found = []
+    for name in (*BASELINES, *BOOSTED, *SCORES):
+        absent = [o for o in outputs if not any(f"{name}-{o}.{suffix}" in files for suffix in _SUFFIXES)]
+        if not absent:
+            found.append(name)
+        elif len(absent) < len(outputs):
+            raise ConfigError(f"{folder}: {name} has no file for the output {absent[0]}; copy the run's folder again")
+    return found

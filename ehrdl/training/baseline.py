@@ -27,6 +27,7 @@ from ehrdl.models.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, fit
 from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.boosted import load_boosted, save_boosted
 from ehrdl.training.config import Boosting
+from ehrdl.training.files import reading
 from ehrdl.training.predict import prediction_rows
 from ehrdl.training.score import fit_scores
 
@@ -270,10 +271,15 @@ def save(model: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read a fitted classical model; a file that holds a type no baseline needs is refused."""
+    """Read a fitted classical model.
+
+    Raises:
+        ConfigError: the file is damaged, or holds a type that no baseline needs.
+    """
     from skops import io
 
-    unknown = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
-    if unknown:
-        raise ConfigError(f"{path}: holds the type {min(unknown)}, which no model of ehrdl has; it is not loaded")
-    return io.load(path, trusted=list(TRUSTED))
+    with reading(path, "baseline"):
+        unknown = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
+        if unknown:
+            raise ConfigError(f"{path}: holds the type {min(unknown)}, which no model of ehrdl has; it is not loaded")
+        return io.load(path, trusted=list(TRUSTED))

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from ehrdl.engine import read_json, whole, write_json
-from ehrdl.errors import ConfigError
 from ehrdl.models.boosted import LIBRARIES, BoostedModel, require
+from ehrdl.training.files import reading
 
 
 def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
@@ -38,13 +38,10 @@ def load_boosted(folder: Path, library: str, output: str) -> BoostedModel:
     """
     require(library)
     path = folder / f"{library}-{output}.{LIBRARIES[library].suffix}"
-    try:
-        facts = read_json(path.with_suffix(".json"))
+    with reading(path, f"model of {library}"):
+        facts = read_json(path.with_suffix(".json"), dict)
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:  # damaged bytes make XGBoost abort the process
-            raise ConfigError(f"its bytes are not those that {path.stem}.json names")
+            raise ValueError(f"its bytes are not those that {path.stem}.json names")
         booster = LIBRARIES[library].from_bytes(content)
         return BoostedModel(library, facts["kind"], facts["columns"], booster, facts["n_trees"], facts["trials"])
-    except Exception as error:  # a damaged file raises whatever its bytes lead the library to
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"{path}: is no model of {library} ({type(error).__name__}: {reason})") from None

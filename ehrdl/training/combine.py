@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ehrdl.models.tabular import READS_TEXT
 from ehrdl.schema import REGRESSION, TUNING, OutputSpec
 from ehrdl.training.blend import N_FOLDS, Blend, Combination, equal, fit_blend, fold_of
 from ehrdl.training.config import Combine
+from ehrdl.training.files import reading
 from ehrdl.training.predict import prediction_rows
 
 
@@ -93,17 +94,23 @@ def fit_combined(
 
 
 def combined(
-    folder: Path, prepared: Prepared, parts: list[pd.DataFrame], seed: int, calibrators: Mapping[Any, dict[str, Platt]]
+    folder: Path,
+    prepared: Prepared,
+    parts: list[pd.DataFrame],
+    seed: int,
+    calibrators: Mapping[Any, dict[str, Platt]],
+    known: Collection[str],
 ) -> list[pd.DataFrame]:
     """PREDICTIONS of the combined models in the folder `models` of a run, from those of their members in `parts`.
 
-    One whose member is not there, since these data lack what it reads, is left out with a line.
+    One whose member is not there, since these data lack what it reads, is left out with a line. `known` are the names
+    of the files in `folder` that are the run's.
     """
     there = {part["model"].iloc[0] for part in parts if len(part)}
     found = []
     for name in COMBINED:
         files = [folder / f"{name}-{output.name}.json" for output in prepared.spec.outputs]
-        if not all(file.is_file() for file in files):
+        if not all(file.name in known for file in files):
             continue
         absent = [member for member in load_combination(files[0]).members if member not in there]
         if absent:
@@ -119,12 +126,13 @@ def load_combination(path: Path) -> Combination:
     Raises:
         ConfigError: the file is none.
     """
-    try:
-        content = read_json(path)
-        blend, folds = Blend(**content["blend"]), [Blend(**fold) for fold in content["folds"]]
-        return Combination(content["kind"], content["members"], blend, folds)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is no combined model ({type(error).__name__}: {str(error)[:120]})") from None
+    with reading(path, "combined model"):
+        content = read_json(path, dict)
+        members, blends = content["members"], [Blend(**part) for part in (content["blend"], *content["folds"])]
+        for blend in blends:
+            if not np.isfinite([blend.intercept, *blend.weights]).all() or len(blend.weights) != len(members):
+                raise ValueError(f"the weights {blend.weights} are not those of {len(members)} members")
+        return Combination(content["kind"], members, blends[0], blends[1:])
 
 
 def _predictions(

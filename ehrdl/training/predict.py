@@ -17,6 +17,7 @@ from ehrdl.engine import read_json, whole, write_json
 from ehrdl.metrics.calibration import Platt, fit_calibrator
 from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
 from ehrdl.training.checkpoint import NOWHERE
+from ehrdl.training.files import reading
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
 
@@ -101,10 +102,16 @@ def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
 
 
 def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
-    """By model and seed, then by output; empty where there is no file."""
+    """By model and seed, then by output.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
     found: dict[tuple[str, int], dict[str, Platt]] = {}
-    for row in read_json(path) if path.is_file() else []:
-        found.setdefault((row["model"], row["seed"]), {})[row["output"]] = Platt(row["a"], row["b"])
+    with reading(path, "recalibration"):
+        for row in read_json(path, list):
+            platt = Platt(float(row["a"]), float(row["b"]))
+            found.setdefault((str(row["model"]), int(row["seed"])), {})[str(row["output"])] = platt
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -17,12 +18,16 @@ from typing import Any
 
 import yaml
 
-from ehrdl.engine import write_json, write_text
+from ehrdl.engine import say, write_json, write_text
 from ehrdl.errors import ConfigError
+from ehrdl.folders import check_writable
 from ehrdl.training.config import RunOptions
+from ehrdl.training.files import check_files, read_manifest, record, sealed
 
 #: Changing these changes no number, so a run may be continued or repeated under others.
 FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",))
+#: One of these lies in every folder of a run, one that was stopped too.
+_OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
 
@@ -46,19 +51,46 @@ class Run:
         return (self.folder / "manifest.json").is_file() and not self.options.overwrite
 
     def check(self) -> None:
-        """Refuse a folder that holds a run of another config, or something that is no run.
+        """Refuse a folder that cannot be written to, or holds a damaged run, one of another config, or no run at all.
 
         Raises:
-            ConfigError: naming the first key that differs.
+            ConfigError: naming the first key that differs, or the files of a finished run that do.
         """
-        if self.options.overwrite or not self.folder.exists():
+        if not self.finished:
+            check_writable(self.folder, "run.root")
+        if self.options.overwrite:
+            self._check_removable()
+            return
+        if not self.folder.exists():
             return
         path = self.folder / "config.yaml"
         if not path.is_file():
             if any(self.folder.iterdir()):
                 raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
             return
-        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self._check_config(path)
+        if self.finished:
+            check_files(self.folder, read_manifest(self.folder))
+
+    def _check_removable(self) -> None:
+        """Refuse to begin where the old run's folder could not be removed at the end of the preparation."""
+        if not self.folder.exists():
+            return
+        check_writable(self.folder.parent, "run.root")
+        if any(self.folder.iterdir()) and not any((self.folder / name).exists() for name in _OF_A_RUN):
+            raise ConfigError(f"run.overwrite: {self.folder} is no run of ehrdl; choose another run.name")
+        for place in (self.folder, *self.folder.rglob("*")):
+            if place.is_dir() and not place.is_symlink() and not os.access(place, os.W_OK | os.X_OK):
+                raise ConfigError(f"run.overwrite: {place} cannot be removed (no permission); choose another run.name")
+
+    def _check_config(self, path: Path) -> None:
+        try:
+            there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ConfigError(
+                f"{path}: is damaged, no YAML ({reason}); choose another run.name, or --run.overwrite true"
+            ) from None
         if not isinstance(there, dict):
             raise ConfigError(f"{path}: holds no config; choose another run.name, or --run.overwrite true")
         different = _first_difference(numbers_only(there, self.free), numbers_only(self.config, self.free))
@@ -71,10 +103,19 @@ class Run:
     def open(self) -> None:
         """Make the folder, emptied where it is to be replaced, and write the resolved config."""
         if self.options.overwrite and self.folder.exists():
-            shutil.rmtree(self.folder)
+            self._remove()
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.folder / "config.yaml", text)
+
+    def _remove(self) -> None:
+        """Remove the old run at once for whoever looks on, so that a failure leaves no half of it under its name."""
+        aside = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.replaced")
+        os.replace(self.folder, aside)
+        try:
+            shutil.rmtree(aside)
+        except OSError as error:
+            say(f"note: the run that is replaced is still at {aside}, and cannot be removed ({error.strerror})")
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -98,8 +139,8 @@ class Run:
         }
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, the last file: with it the run is finished."""
-        write_json(self.folder / "manifest.json", manifest)
+        """Write the manifest with the list of the run's files, as the last one: with it the run is finished."""
+        write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
 
 
 def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ehrdl.engine import read_json, write_json
 from ehrdl.models.score import NOT_DEPLOYABLE, ScoreModel
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.tasks.episodes import build_episodes
+from ehrdl.training.files import reading
 from ehrdl.training.predict import prediction_rows
 
 _DAY = 86_400_000_000  # [µs]
@@ -59,8 +60,14 @@ def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) ->
 
 
 def load_score(path: Path) -> ScoreModel:
-    """Read a fitted score."""
-    return ScoreModel(**read_json(path))
+    """Read a fitted score.
+
+    Raises:
+        ConfigError: the file is none.
+    """
+    with reading(path, "clinical score"):
+        found = read_json(path, dict)
+        return ScoreModel(str(found["score"]), float(found["intercept"]), float(found["slope"]))
 
 
 def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store: Store) -> np.ndarray:

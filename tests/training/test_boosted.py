@@ -70,7 +70,8 @@ def test_its_files_say_what_was_tried_and_that_the_rich_columns_are_read(fitted,
 
 def test_stored_models_predict_what_the_fitted_ones_did(fitted):
     prepared, folder, parts = fitted
-    found = dict(baseline_probs(folder / "models", prepared))
+    models = folder / "models"
+    found = dict(baseline_probs(models, prepared, [path.name for path in models.iterdir()]))
     assert list(found) == NAMES
     for name in BOOSTED:
         part = parts[name]
