@@ -19,6 +19,7 @@ from ehrdl import __version__
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
+from ehrdl.training.ranks import first_alone
 from ehrdl.training.signals import stoppable
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
@@ -273,6 +274,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
     if name in _COMMANDS:
+        if name != "train":
+            first_alone(f"ehrdl {name}")
         _COMMANDS[name][0](argv[1:], f"ehrdl {name}")
     elif name == "--version":
         print(f"ehrdl {__version__}")

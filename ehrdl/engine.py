@@ -165,18 +165,28 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
     else:
         columns += [rich_progress.MofNCompleteColumn(), rich_progress.TimeRemainingColumn()]
     console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal or console.is_jupyter
+    hidden = quiet or _muted or not console.is_terminal or console.is_jupyter
     with rich_progress.Progress(
         *columns, rich_progress.TimeElapsedColumn(), console=console, transient=True, disable=hidden
     ) as bar:
         yield bar
 
 
+_muted = False
+
+
+def mute() -> None:
+    """Say nothing from here on: this process is not the first of its run."""
+    global _muted
+    _muted = True
+
+
 def say(line: str) -> None:
     """One line for the user, on standard error."""
     import sys
 
-    print(line, file=sys.stderr, flush=True)
+    if not _muted:
+        print(line, file=sys.stderr, flush=True)
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:

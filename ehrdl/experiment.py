@@ -16,7 +16,7 @@ from typing import Any
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
 from ehrdl.data.sources.base import Source
-from ehrdl.engine import progress, say, use_cache, write_json
+from ehrdl.engine import digest, progress, say, use_cache, write_json
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
@@ -83,6 +83,7 @@ def run(
         EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
     """
     from ehrdl.training.run import Run
+    from ehrdl.training.team import Follower, together
 
     _check_seeds(seeds)
     config = config or {
@@ -94,41 +95,53 @@ def run(
         "tune": asdict(tune),
     }
     folder = Run(run, config)
-    folder.check()
-    if folder.finished:
-        say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
-        return folder.folder
-    prepared, result, trainer, baselines = _prepare(
-        folder, data, task, model, trainer, baselines, optim, combine, baseline_params
-    )
-    from ehrdl.training.combine import find_members, fit_combined
+    with together(trainer, str(folder.folder), digest(config)) as team:
+        if isinstance(team, Follower):
+            from ehrdl.training.follow import follow
 
-    members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
-    folder.open()
-    _write_cohort(folder, prepared, result, data.source)
-    from ehrdl.training.logger import tracking
-
-    with tracking(logger, run.name, folder.folder, folder.config) as tracker:
-        parts = _fit(
-            folder,
-            prepared,
-            data,
-            model,
-            seeds,
-            optim,
-            trainer,
-            baselines,
-            boosting,
-            tracker,
-            task.simulated,
-            baseline_params,
+            follow(team, lambda: _prepare_to_follow(data, task), model, data.batch, optim, trainer)
+            return folder.folder
+        folder.check()
+        if folder.finished:
+            say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
+            return folder.folder
+        prepared, result, trainer, baselines = _prepare(
+            folder, data, task, model, trainer, baselines, optim, combine, baseline_params
         )
-        parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
-        metrics = _report(folder, prepared, result, task, data, parts)
-        tracker.metrics(metrics)
-        tracker.file("report", "report", folder.folder / "report.html")
-        tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
+        from ehrdl.training.combine import find_members, fit_combined
+
+        members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
+        folder.open()
+        _write_cohort(folder, prepared, result, data.source)
+        from ehrdl.training.logger import tracking
+
+        with tracking(logger, run.name, folder.folder, folder.config) as tracker:
+            parts = _fit(
+                folder,
+                prepared,
+                data,
+                model,
+                seeds,
+                optim,
+                trainer,
+                baselines,
+                boosting,
+                tracker,
+                task.simulated,
+                baseline_params,
+            )
+            parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
+            metrics = _report(folder, prepared, result, task, data, parts)
+            tracker.metrics(metrics)
+            tracker.file("report", "report", folder.folder / "report.html")
+            tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
     return folder.folder
+
+
+def _prepare_to_follow(data: DataConfig, task: Task) -> tuple[Any, dict[str, DataSpec]]:
+    """What another process than the first needs of data that the first has prepared."""
+    prepared, _ = prepare(data, task)
+    return prepared, variants(prepared.spec)
 
 
 def _check_seeds(seeds: list[int]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ehrdl.errors import ConfigError
+from ehrdl.training.ranks import hold_back
 
 #: Actions of the parser that are no key of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
@@ -38,7 +39,7 @@ class Parser(ArgumentParser):
 
 def fail(line: str) -> NoReturn:
     """One line on standard error, exit status 2."""
-    print(f"ehrdl: {line}", file=sys.stderr)
+    print(f"ehrdl: {hold_back()}{line}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 

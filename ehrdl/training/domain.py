@@ -25,10 +25,10 @@ from ehrdl.training.checkpoint import NOWHERE, AtomicCheckpoints, Resume, resuma
 from ehrdl.training.config import Pretraining
 from ehrdl.training.fit import quiet
 from ehrdl.training.pretrain import Chunks
+from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import n_steps, warmup_cosine
 from ehrdl.training.signals import interruptible
 
-_ONE_DEVICE = ("accelerator", "precision")
 #: A batch is padded to a multiple of so many tokens.
 _STEP = 8
 #: What random numbers are drawn for; each has its own.
@@ -196,17 +196,15 @@ def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], sc
 
 def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -> float:
     """Cross-entropy of the hidden tokens of all tuning notes, by one device [nats a token]."""
-    options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     with quiet(), interruptible():
         shell = pl.Trainer(
-            devices=1,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=os.isatty(2) and trainer.get("enable_progress_bar", True),
             callbacks=_bar(trainer),
             default_root_dir=NOWHERE,
-            **options,
+            **one_device(trainer),
         )
         [found] = shell.validate(module, datamodule=data, verbose=False)
     return float(found["tuning/loss"])

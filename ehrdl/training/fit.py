@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.training.checkpoint import AtomicCheckpoints, Resume, read, remove_strays, resumable
 from ehrdl.training.config import Optim
+from ehrdl.training.digests import weights_digest
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.pretrain import pretrain
+from ehrdl.training.ranks import check_strategy, n_processes
 from ehrdl.training.signals import interruptible
+from ehrdl.training.team import common
 
 #: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
 DEFAULTS: dict[str, Any] = {
@@ -90,6 +94,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     if isinstance(shell.accelerator, CPUAccelerator) and str(merged.get("precision")) in _HALF:
         precision = merged["precision"]
         raise ConfigError(f"trainer.precision: {precision} needs a GPU, and this runs on the CPU; use bf16-mixed or 32")
+    check_strategy(shell.strategy)
     return merged
 
 
@@ -149,22 +154,18 @@ def fit(
             with interruptible():
                 pretrain(encoder, data.prepared, optim, trainer, pretrained_notes(folder, seed), seed)
             pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
-        data.seed = seed
         scratch = folder / "checkpoints" / f".{stem}"
         remove_strays(folder)
         last = resumable(scratch, model.state_dict(), stem)
-        callbacks = _callbacks(optim, scratch, len(data.train_dataloader()), trainer, model.monitor)
-        shell = pl.Trainer(
-            **{"enable_progress_bar": os.isatty(2)} | trainer,
-            logger=[CSVLogger(folder, name="curves", version=_curves(folder, stem)), *loggers],
-            callbacks=[*callbacks, *watch],
-            default_root_dir=scratch,
-            plugins=[AtomicCheckpoints()],
-        )
-        with interruptible():
-            shell.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
-        _select(model, callbacks)
-        shell.save_checkpoint(final, weights_only=True)
+        n = n_processes(trainer)
+        joined = Joined(name, seed, str(scratch.resolve()), str(last.resolve()) if last else None, list(start or ()))
+        callbacks = _callbacks(optim, scratch, _steps_an_epoch(data, seed, n, trainer), trainer, model.monitor)
+        curves = CSVLogger(folder, name="curves", version=_curves(folder, stem))
+        with common(n, trainer, data.prepared, joined) as fitted:
+            shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
+            fitted.weights = weights_digest(model) if n > 1 else ""
+            _select(model, callbacks)
+            shell.save_checkpoint(final, weights_only=True)
         shutil.rmtree(scratch, ignore_errors=True)
     n_numbers = len(spec.regression)
     named = "R2" if n_numbers == len(spec.outputs) else "score (mean of AUPRC and R2)" if n_numbers else "AUPRC"
@@ -183,6 +184,103 @@ def _finished(final: Path, model: LitClassifier) -> bool:
         return False
     model.load_state_dict(content["state_dict"])
     return True
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What the first process of a run decides of a fit, and the others are told.
+
+    Attributes:
+        name: of the model.
+        seed: of its weights.
+        scratch: folder of its checkpoints.
+        resume: checkpoint that it resumes from; None = it starts at the beginning.
+        start: names of the models whose encoders it starts from.
+    """
+
+    name: str
+    seed: int
+    scratch: str
+    resume: str | None
+    start: list[str]
+
+
+def join_fit(
+    joined: Joined,
+    make: Callable[[DataSpec], Network],
+    data: ClinicalDataModule,
+    specs: Mapping[str, DataSpec],
+    optim: Optim,
+    trainer: dict[str, Any],
+    ready: Callable[[], None],
+) -> str:
+    """Take part in a fit as another process than the first; nothing is written.
+
+    Args:
+        joined: what the first process has decided.
+        make: makes the network for a spec.
+        data: its loaders.
+        specs: what each model may read, by its name.
+        optim: how it is optimised.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        ready: called when the fit can begin.
+
+    Returns:
+        The hash of the weights.
+
+    Raises:
+        ConfigError: the checkpoint that the first process resumes from is not seen here.
+    """
+    if joined.resume and not Path(joined.resume).is_file():
+        raise ConfigError(f"run.root: {joined.resume} is not there; all machines must see the same folder")
+    with quiet():
+        pl.seed_everything(joined.seed, workers=True, verbose=False)
+        spec = specs[joined.name]
+        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+        if joined.start:  # of the same shapes; their weights come from the first process, with all others
+            network: Any = model.network
+            network.start_from([make(specs[name].trained(optim.auxiliary_weight)) for name in joined.start])
+        steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
+        callbacks = _callbacks(optim, Path(joined.scratch), steps, trainer, model.monitor)
+        shown = (LearningRateMonitor, TQDMProgressBar)
+        callbacks = [callback for callback in callbacks if not isinstance(callback, shown)]
+        ready()
+        shell = _train(model, data, joined, trainer | {"enable_progress_bar": False}, callbacks, [])
+        weights = weights_digest(model)
+        shell.save_checkpoint(joined.scratch, weights_only=True)  # the first process alone writes
+    return weights
+
+
+def _train(
+    model: LitClassifier,
+    data: ClinicalDataModule,
+    joined: Joined,
+    trainer: dict[str, Any],
+    callbacks: list[Callback],
+    loggers: list[Logger],
+) -> pl.Trainer:
+    """Fit, in all processes alike."""
+    shell = pl.Trainer(
+        **{"enable_progress_bar": os.isatty(2)} | trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=joined.scratch,
+        plugins=[AtomicCheckpoints()],
+    )
+    with interruptible():
+        shell.fit(model, datamodule=data, ckpt_path=joined.resume, weights_only=True)
+    return shell
+
+
+def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[str, Any]) -> int:
+    """Optimiser steps an epoch of `n` processes, which share its batches out; the data are set to a fit's seed."""
+    data.seed, data.trainer = seed, None
+    n_batches = len(data.train_dataloader())
+    if n_batches < n:
+        raise ConfigError(
+            f"trainer.devices: {n} processes share {n_batches} training batches; use fewer, or lower data.batch.size"
+        )
+    return max(1, n_batches // n // (trainer.get("accumulate_grad_batches") or 1))
 
 
 def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: str) -> None:
@@ -255,7 +353,10 @@ def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Lightning without its advice on hardware and loaders, which our defaults have weighed."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -16,6 +16,7 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.head import masked_loss, predicted
 from ehrdl.schema import REGRESSION
@@ -24,6 +25,8 @@ from ehrdl.training.config import Optim
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
 _UNKNOWN = -1  # how torchmetrics is told that a label is unknown
+#: Of several processes each reads all tuning samples, so each has the whole metric, as one alone would.
+_OWN: dict[str, Any] = {"sync_on_compute": False}
 
 
 class _R2(R2Score):
@@ -59,11 +62,11 @@ class LitClassifier(pl.LightningModule):
         scores: dict[str, Any] = {}
         for output in spec.outputs:
             if output.kind == REGRESSION:
-                scores[f"mae_{output.name}"] = MeanAbsoluteError()
-                scores[f"r2_{output.name}"] = _R2()
+                scores[f"mae_{output.name}"] = MeanAbsoluteError(**_OWN)
+                scores[f"r2_{output.name}"] = _R2(**_OWN)
             else:
-                scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN)
-                scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN)
+                scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN, **_OWN)
+                scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN, **_OWN)
         self.scores = MetricCollection(scores, prefix="tuning/", compute_groups=False)
         self._rng: dict[str, Any] | None = None
 
@@ -92,7 +95,8 @@ class LitClassifier(pl.LightningModule):
             label = batch.label[:, : len(self.spec.outputs)]
             loss = masked_loss(logits, label, self.spec)
             self._update(logits, label)
-        self.log(f"{stage}/loss", loss, batch_size=batch.batch_size, on_epoch=True, on_step=False, prog_bar=True)
+        shown: dict[str, Any] = {"on_epoch": True, "on_step": False, "prog_bar": True, "sync_dist": True}
+        self.log(f"{stage}/loss", loss, batch_size=batch.batch_size, **shown)
         return loss
 
     def _update(self, logits: Tensor, label: Tensor) -> None:
@@ -113,7 +117,7 @@ class LitClassifier(pl.LightningModule):
         """Log the tuning metrics, their means over outputs, and the one that selects epochs."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
-            self.log_dict(values)
+            self.log_dict(values, sync_dist=True)
             means = {
                 f"tuning/{kind}": [value for name, value in values.items() if name.startswith(f"tuning/{kind}_")]
                 for kind in ("auprc", "r2")
@@ -122,7 +126,7 @@ class LitClassifier(pl.LightningModule):
                 means["tuning/score"] = [value for part in means.values() for value in part]
             for name, parts in means.items():
                 if parts:
-                    self.log(name, torch.stack(parts).mean(), prog_bar=name == self.monitor)
+                    self.log(name, torch.stack(parts).mean(), prog_bar=name == self.monitor, sync_dist=True)
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
@@ -156,31 +160,58 @@ class LitClassifier(pl.LightningModule):
             for (decays, factor), members in groups.items()
         ]
 
+    def on_train_start(self) -> None:
+        """Let each process draw its own dropout: all began with the same seed, for the same weights."""
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the states of all random generators, so that a killed run goes on as if it had not been."""
-        numbers: Any = np.random.get_state(legacy=True)
-        name, keys, position, has_gauss, cached = numbers
-        version, internal, gauss = random.getstate()
-        checkpoint["rng"] = {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
-            "python": [version, list(internal), gauss],
-        }
+        """Keep the states of all random generators, so that a killed run resumes as if it had not been."""
+        checkpoint["rng"] = _generators()
+        if self.trainer.world_size > 1:
+            states: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, checkpoint["rng"])
+            checkpoint["rng_of_each"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the generators' states until the first batch."""
-        self._rng = checkpoint.get("rng")
+        """Remember this process's states until the first batch.
+
+        Raises:
+            ConfigError: the fit was begun by more processes, or by fewer: its place in the data means another one.
+        """
+        states = checkpoint.get("rng_of_each") or [checkpoint.get("rng")]
+        if len(states) != self.trainer.world_size:
+            raise ConfigError(
+                f"trainer.devices: this fit was begun by {len(states)} processes and cannot be resumed by "
+                f"{self.trainer.world_size}; use as many, or --run.overwrite true"
+            )
+        self._rng = states[self.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Put the generators back where the checkpoint left them; opening the loader has drawn from them since."""
-        if self._rng is None:
-            return
-        state, self._rng = self._rng, None
-        torch.set_rng_state(state["torch"].cpu())
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
-        name, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
+        if self._rng is not None:
+            state, self._rng = self._rng, None
+            _put_back(state)
+
+
+def _generators() -> dict[str, Any]:
+    """The states of all random generators of this process, as plain values."""
+    numbers: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = numbers
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the device in use
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def _put_back(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

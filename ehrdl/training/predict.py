@@ -20,21 +20,18 @@ from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.files import reading
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
-
-_ONE_DEVICE = ("accelerator", "precision")
+from ehrdl.training.ranks import one_device
 
 
 def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """SAMPLES rows (n,) and predictions (n, K), on one device over exactly the samples of the loader."""
-    options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     with quiet():
         shell = pl.Trainer(
-            devices=1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             default_root_dir=NOWHERE,
-            **options,
+            **one_device(trainer),
         )
         parts = shell.predict(model, loader) or []
     rows = np.concatenate([row.cpu().numpy() for row, _ in parts])

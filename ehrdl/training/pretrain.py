@@ -28,6 +28,7 @@ from ehrdl.models.base import Network
 from ehrdl.schema import TRAIN
 from ehrdl.training.checkpoint import NOWHERE, read
 from ehrdl.training.config import Optim
+from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import warmup_cosine
 
 #: Share of tokens that are hidden and guessed (Devlin 2019).
@@ -35,7 +36,6 @@ _MASKED = 0.15
 _CHUNKS_A_BATCH = 128
 #: Chunks are sorted by length among so many batches, so that little is padding.
 _BATCHES_A_POOL = 20
-_ONE_DEVICE = ("accelerator", "precision")
 
 
 def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, Any], path: Path, seed: int) -> None:
@@ -45,7 +45,7 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         encoder: has `states(tokens, valid, blank)` and `embeddings()`, as `NoteTransformer` has.
         prepared: its training subjects' notes are read, all of them, whatever sample sees them.
         optim: `pretrain_epochs` and `pretrain_lr`.
-        trainer: arguments of the Lightning trainer; accelerator and precision are taken from it.
+        trainer: arguments of the Lightning trainer; accelerator, precision and the first device are taken from it.
         path: file of the pretrained weights.
         seed: of the masks and the order of the notes.
 
@@ -61,10 +61,8 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
     chunks = Chunks(notes, frame, np.unique(prepared.samples.subject_id[prepared.samples.split == TRAIN]))
     module = MaskedTokens(encoder, optim, -(-len(chunks) // _CHUNKS_A_BATCH) * optim.pretrain_epochs)
     loader = DataLoader(chunks, batch_sampler=_Pools(chunks.lengths, seed), collate_fn=chunks.collate)
-    options = {key: trainer[key] for key in _ONE_DEVICE if key in trainer}
     visible = os.isatty(2) and trainer.get("enable_progress_bar", True)
     shell = pl.Trainer(
-        devices=1,
         max_epochs=optim.pretrain_epochs,
         gradient_clip_val=1.0,
         logger=False,
@@ -73,7 +71,7 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         enable_progress_bar=visible,
         callbacks=[TQDMProgressBar(refresh_rate=10)] if visible else [],
         default_root_dir=NOWHERE,
-        **options,
+        **one_device(trainer),
     )
     shell.fit(module, loader)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ from ehrdl.training.fit import check_trainer, fit
 from ehrdl.training.predict import predict
 from ehrdl.training.pretrain import check_pretraining
 from ehrdl.training.provenance import check_network
+from ehrdl.training.ranks import n_processes, one_device
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score
@@ -76,7 +77,7 @@ def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None
     """
     if baseline is not None:
         return check_params(objects.baseline_params)
-    check_trainer(objects.trainer)
+    alone(objects.trainer)
     networks = [try_to_build(objects.model, spec) for spec in variants(prepared.spec).values()]
     if objects.optim.stages == 2:
         check_stages(networks, prepared.spec)
@@ -85,6 +86,16 @@ def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None
     for network in networks:
         check_network(network, objects.data.notes.tokenizer, prepared.samples, objects.data.notes.pretrained_elsewhere)
     return None
+
+
+def alone(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The checked arguments of a trainer that fits a trial on one device, whatever a run has.
+
+    Args:
+        trainer: of the configuration.
+    """
+    checked = check_trainer(trainer)
+    return checked | one_device(checked) | {"num_nodes": 1, "strategy": "auto"} if n_processes(checked) > 1 else checked
 
 
 def epochs_watched(trainer: dict[str, Any]) -> int:
@@ -110,7 +121,7 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
     Raises:
         Pruned: the trial shall end.
     """
-    trainer = check_trainer(objects.trainer)
+    trainer = alone(objects.trainer)
     epochs = epochs_watched(trainer)
     scores: list[float] = []
     for i, seed, part in _fits(data, options):

@@ -19,12 +19,13 @@ from ehrdl.training.baseline import FITTED
 from ehrdl.training.config import RunOptions
 from ehrdl.training.fit import check_trainer
 from ehrdl.training.ledger import asked_digest, subjects_digest
+from ehrdl.training.ranks import n_processes
 from ehrdl.training.run import FREE, Run
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
 from ehrdl.tune.study import Trials, opened, reason
-from ehrdl.tune.trial import Configure, Data, baseline, check_values, deep, epochs_watched
+from ehrdl.tune.trial import Configure, Data, alone, baseline, check_values, deep, epochs_watched
 
 #: What may differ when a study is gone on with.
 _FREE = (*[path for path in FREE if path != ("tune",)], ("tune", "n_trials"), ("tune", "timeout_minutes"))
@@ -72,7 +73,7 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     write_json(folder / _DATA, facts)
     # Not among the facts that a study is gone on by: those of earlier versions lack it.
     facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
-    epochs = 1 if name else epochs_watched(check_trainer(objects.trainer))
+    epochs = 1 if name else epochs_watched(_one_device(objects.trainer))
     model = name or next(iter(variants(prepared.spec)))
     try:
         with (
@@ -83,6 +84,17 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     except Timeout:
         raise ConfigError(f"{folder}: another process is tuning this study") from None
     return folder
+
+
+def _one_device(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The checked arguments of the trainer of a trial; that a run has more devices is reported."""
+    n = n_processes(check_trainer(trainer))
+    if n > 1:
+        say(
+            f"trainer.devices: trials are fitted on one device; the run on {n} takes {n} times as many samples a step "
+            f"(data.batch.size)"
+        )
+    return alone(trainer)
 
 
 def _check_data(folder: Path, facts: dict[str, Any], overwrite: bool) -> None:

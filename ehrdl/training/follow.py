@@ -1,0 +1,57 @@
+"""What another process than the first does in a run: it takes part in each fit, and writes nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ehrdl.batch import DataSpec
+from ehrdl.data.config import BatchOptions
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.data.prepare import Prepared
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
+from ehrdl.training.config import Optim
+from ehrdl.training.digests import data_digest
+from ehrdl.training.fit import Joined, check_trainer, join_fit
+from ehrdl.training.team import Follower
+
+
+def follow(
+    team: Follower,
+    prepare: Callable[[], tuple[Prepared, dict[str, DataSpec]]],
+    make: Callable[[DataSpec], Network],
+    batch: BatchOptions,
+    optim: Optim,
+    trainer: dict[str, Any],
+) -> None:
+    """Take part in the fits of a run until it ends.
+
+    Args:
+        team: this process, connected to the first.
+        prepare: the data, which the first process has prepared, and what each model may read of them, by its name.
+        make: makes the network for a spec.
+        batch: how samples become batches.
+        optim: how it is optimised.
+        trainer: arguments of the Lightning trainer.
+
+    Raises:
+        SystemExit: the first process has ended, or this one has failed and has told it why.
+    """
+    warnings.simplefilter("ignore")  # the first process shows them
+    data: ClinicalDataModule | None = None
+    with team.reporting():
+        for order in team.orders():
+            if data is None:
+                trainer = check_trainer(trainer)
+                prepared, specs = prepare()
+                data = ClinicalDataModule(prepared, batch)
+                if data_digest(prepared) != order["data"]:
+                    raise ConfigError(
+                        "data.prepare.cache: its data are not those of the first process; share one cache"
+                    )
+            joined = Joined(**{name: order[name] for name in Joined.__annotations__})
+            weights = join_fit(joined, make, data, specs, optim, trainer, lambda: team.reply(ready=True))
+            team.reply(done=weights)
+    team.leave()
