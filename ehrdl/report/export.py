@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ehrdl.engine import building, free_folder, say
 from ehrdl.errors import SchemaError
-from ehrdl.report.remake import read_predictions
+from ehrdl.report.predictions import read_predictions
 from ehrdl.schema import HELD_OUT
 
 #: That of `meds_evaluation.schema.PredictionSchema`, which allows no other column.
@@ -50,7 +50,7 @@ def export_predictions(predictions: Path, out: Path) -> list[Path]:
     """
     out = free_folder(out)
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
-    table = read_predictions(path)
+    table = read_predictions(path).table
     numbers = table.loc[table["value"].notna(), "output"].unique()
     if len(numbers):
         say(f"{', '.join(numbers)}: left out, since meds-evaluation has no schema for predicted numbers")
@@ -76,9 +76,6 @@ def _check(known: pd.DataFrame, path: Path) -> None:
         for value in known[name].unique():
             if not re.fullmatch(r"\w[\w .+-]*", value):
                 raise SchemaError(f"{path}: column {name}: {value!r} cannot be the name of a file; rename it")
-    other = known[~known["label"].isin((0, 1))]
-    if len(other):
-        raise SchemaError(f"{path}: column label, row {other.index[0]}: {other['label'].iloc[0]:g} is neither 0 nor 1")
 
 
 def _to_meds(rows: pd.DataFrame) -> pa.Table:

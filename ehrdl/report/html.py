@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ehrdl.engine import write_text
 from ehrdl.report.plots import draw
 
 #: Metric -> its heading, and what is good.
@@ -48,15 +48,7 @@ def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     text = render(summary)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes it unreadable for colleagues
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(target, text)  # with the mode that the umask gives
     return target
 
 
@@ -71,6 +63,7 @@ def render(summary: dict[str, Any]) -> str:
         "percent": percent,
         "number": number,
         "fact": fact,
+        "capitalize_first": lambda line: line[:1].upper() + line[1:],
         "verdict": _verdict,
         "verdict_numeric": _verdict_numeric,
     }

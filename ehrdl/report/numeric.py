@@ -23,24 +23,26 @@ _NAMED = {
 }
 
 
-def describe_numeric(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
+def describe_numeric(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dict[str, Any]:
     """Everything that the page shows of a regression output.
 
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
+        ours: the models are those of a run, so that their names say what they are.
     """
     ranked = rank(scores["models"], REGRESSION)
-    reference = reference_of(scores["differences"], ranked)
-    baseline = best_baseline(ranked, reference)
+    reference = reference_of(scores["differences"], ranked, ours)
+    baseline = best_baseline(ranked, reference, ours)
     facts = ("kind", "unit", "n", "subjects", "unknown", "draws", "label_mean", "label_sd")
     return {
         "name": outcome.output,
         **{key: scores[key] for key in facts},
+        "ours": ours,
         "metrics": list(BY_KIND[REGRESSION]),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
-        "models": [_row(name, scores["models"][name], reference) for name in ranked],
+        "models": [_row(name, scores["models"][name], reference, ours) for name in ranked],
         "differences": differences(scores["differences"], reference, REGRESSION),
         "curves": _curves(outcome, ranked, reference, baseline),
         "present": present(scores, baseline),
@@ -62,11 +64,11 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
     }
 
 
-def _row(name: str, metrics: dict[str, Any], reference: str) -> dict[str, Any]:
+def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict[str, Any]:
     per_seed = metrics["mae"]["per_seed"]
     return {
         "name": name,
-        "kind": _NAMED.get(name, KINDS.get(name, "")),
+        "kind": _NAMED.get(name, KINDS.get(name, "")) if ours else "",
         "role": "reference" if name == reference else "",
         "seeds": len(per_seed),
         "mae_over_seeds": [min(per_seed), max(per_seed)] if len(per_seed) > 1 else None,

@@ -42,29 +42,33 @@ KINDS = {
 }
 
 
-def describe(outcome: Outcome, scores: dict[str, Any]) -> dict[str, Any]:
+def describe(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dict[str, Any]:
     """Everything that the page shows of one binary output.
 
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
+        ours: the models are those of a run, so that their names say what they are.
     """
+    if not ours:
+        scores = scores | {"bayes_auroc": None}
     ranked = rank(scores["models"])
-    reference = reference_of(scores["differences"], ranked)
-    rows = [_row(name, scores["models"][name], reference) for name in ranked]
-    baseline = best_baseline(ranked, reference)
+    reference = reference_of(scores["differences"], ranked, ours)
+    rows = [_row(name, scores["models"][name], reference, ours) for name in ranked]
+    baseline = best_baseline(ranked, reference, ours)
     facts = ("n", "events", "subjects", "unknown", "draws", "prevalence", "bayes_auroc")
     return {
         "name": outcome.output,
         **{key: scores.get(key) for key in facts},
         "kind": BINARY,
+        "ours": ours,
         "metrics": list(METRICS),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
         "models": rows,
-        "not_deployable": [name for name in ranked if name in NOT_DEPLOYABLE],
+        "not_deployable": [name for name in ranked if ours and name in NOT_DEPLOYABLE],
         "differences": differences(scores["differences"], reference),
-        "curves": _curves(outcome, _drawn(ranked, reference, baseline), reference, baseline),
+        "curves": _curves(outcome, _drawn(ranked, reference, baseline, ours), reference, baseline, ours),
         "present": present(scores, baseline),
         "utility": utility_rows(scores, ranked),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
@@ -79,15 +83,20 @@ def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
     return sorted(models, key=lambda name: -(models[name]["auroc"]["value"] or 0.0))
 
 
-def reference_of(differences: dict[str, Any], ranked: list[str]) -> str:
+def reference_of(differences: dict[str, Any], ranked: list[str], ours: bool = True) -> str:
     """The model that the differences are taken from; the best one where there are none."""
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
-    return next((name for name in ranked if name not in (BAYES, *NOT_DEPLOYABLE)), ranked[0])
+    return next((name for name in ranked if not (ours and name in (BAYES, *NOT_DEPLOYABLE))), ranked[0])
 
 
-def best_baseline(ranked: list[str], reference: str) -> str | None:
-    """The first in rank among the models with no deep part that are not the simulator's, and that could be used."""
+def best_baseline(ranked: list[str], reference: str, ours: bool = True) -> str | None:
+    """The first in rank among the models with no deep part that are not the simulator's, and that could be used.
+
+    Of other people's models: the first beside the reference.
+    """
+    if not ours:
+        return next((name for name in ranked if name != reference), None)
     left_out = (*DEEP, *COMBINED, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
     return next((name for name in ranked if name not in left_out), None)
 
@@ -115,12 +124,13 @@ def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
     return "worse" if high < 0 else "not told apart"
 
 
-def _row(name: str, metrics: dict[str, Any], reference: str) -> dict[str, Any]:
-    role = "reference" if name == reference else "ceiling" if name in (BAYES, *NOT_DEPLOYABLE) else ""
+def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict[str, Any]:
+    ceiling = ours and name in (BAYES, *NOT_DEPLOYABLE)
+    role = "reference" if name == reference else "ceiling" if ceiling else ""
     per_seed = [value for value in metrics["auroc"]["per_seed"] if value is not None]
     return {
         "name": name,
-        "kind": KINDS.get(name, ""),
+        "kind": KINDS.get(name, "") if ours else "",
         "role": role,
         "seeds": len(metrics["auroc"]["per_seed"]),
         "auroc_over_seeds": [min(per_seed), max(per_seed)] if len(per_seed) > 1 else None,
@@ -145,15 +155,17 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
     }
 
 
-def _drawn(ranked: list[str], reference: str, baseline: str | None) -> list[str]:
+def _drawn(ranked: list[str], reference: str, baseline: str | None, ours: bool) -> list[str]:
     """At most `N_DRAWN` models, the ones a reader asks for first; a constant prediction has no curve."""
+    if not ours:
+        return list(dict.fromkeys([reference, *ranked]))[:N_DRAWN]
     wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
     names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, *NOT_DEPLOYABLE, "prevalence")]
     room = N_DRAWN - (BAYES in ranked)
     return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])
 
 
-def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None) -> dict[str, Any]:
+def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, ours: bool) -> dict[str, Any]:
     """Points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
     label, calibrated = outcome.label, outcome.prob_calibrated[reference]
     lines = [
@@ -163,7 +175,7 @@ def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | 
     shown = {name: outcome.prob[name] for name in (reference, baseline) if name}
     if not np.isnan(calibrated).any() and not np.allclose(calibrated, outcome.prob[reference], atol=1e-3):
         shown[f"{reference}, recalibrated"] = calibrated
-    if BAYES in outcome.prob:
+    if ours and BAYES in outcome.prob:
         shown[BAYES] = outcome.prob[BAYES]
     calibration = [{"name": name, **_calibration(label, prob)} for name, prob in shown.items()]
     return {

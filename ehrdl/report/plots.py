@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from ehrdl.schema import REGRESSION
 #: Okabe & Ito's palette, told apart by colour-blind readers: the reference first, then the others in turn.
 _REFERENCE, _OTHERS, _CEILING = "#0072B2", ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "#222222"
 _MUTED = "#777777"
+#: Letters of a name in a plot.
+_LONGEST = 32
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
     "svg.hashsalt": "ehrdl",  # the same numbers give the same bytes
@@ -27,6 +30,7 @@ _STYLE: Any = {
     "axes.titlesize": 10.0,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
+    "text.parse_math": False,  # a name may hold any number of $
 }
 
 
@@ -60,11 +64,21 @@ def _svg(figure: Figure, prefix: str) -> str:
     """The figure as an `<svg>` element whose ids start with `prefix`."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is text, and browsers have more fonts
+        figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     return re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{prefix}-", text)
+
+
+def _label(name: str) -> str:
+    """A model's name as a legend can hold it: one line, not too long; matplotlib leaves out what begins with `_`."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    if len(plain) > _LONGEST:
+        plain = f"{plain[: _LONGEST - 11]}…{plain[-10:]}"
+    return f"\N{NO-BREAK SPACE}{plain}" if plain.startswith("_") else plain
 
 
 def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
@@ -113,7 +127,7 @@ def _pr(curves: dict[str, Any]) -> Figure:
 def _lines(axes: Axes, curves: dict[str, Any], kind: str) -> None:
     styles = _styles((line["name"] for line in curves["lines"]), curves["reference"])
     for line in curves["lines"]:
-        axes.plot(line[kind]["x"], line[kind]["y"], label=line["name"], **styles[line["name"]])
+        axes.plot(line[kind]["x"], line[kind]["y"], label=_label(line["name"]), **styles[line["name"]])
 
 
 def _calibration(curves: dict[str, Any]) -> Figure:
@@ -123,7 +137,7 @@ def _calibration(curves: dict[str, Any]) -> Figure:
     for part in curves["calibration"]:
         bold = part["name"] == curves["reference"]
         style = styles[part["name"]]
-        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=part["name"], **style)
+        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=_label(part["name"]), **style)
         if bold:
             axes.vlines(part["predicted"], part["low"], part["high"], color=style["color"], linewidth=1)
         top = max(top, *part["predicted"], *(part["high"] if bold else part["observed"]))
@@ -140,7 +154,11 @@ def _risk(curves: dict[str, Any]) -> Figure:
     risk = curves["risk"]
     axes.stairs(risk["without"], risk["edges"], fill=True, color=_MUTED, alpha=0.35, label="without the outcome")
     axes.stairs(risk["with"], risk["edges"], color=_REFERENCE, linewidth=2, label="with the outcome")
-    axes.set(xlabel=f"Predicted risk ({curves['reference']})", ylabel="Share of the group", xlim=(0, risk["edges"][-1]))
+    axes.set(
+        xlabel=f"Predicted risk ({_label(curves['reference'])})",
+        ylabel="Share of the group",
+        xlim=(0, risk["edges"][-1]),
+    )
     axes.legend(loc="upper right")
     return figure
 
@@ -154,10 +172,10 @@ def _forest(rows: list[dict[str, Any]], reference: str, metric: str, unit: str) 
         axes.plot([value["low"], value["high"]], [height, height], color=colour, linewidth=1.8)
         axes.plot(value["value"], height, marker="s", markersize=6, color=colour)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [f"{reference} - {row['other']}" for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [f"{_label(reference)} - {_label(row['other'])}" for row in reversed(rows)])
     side = "left" if metric == "mae" else "right"
     axes.set(ylim=(-0.6, len(rows) - 0.4))
-    axes.set(xlabel=f"{_with('Difference in ' + metric.upper(), unit)}; {side} of 0 favours {reference}")
+    axes.set(xlabel=f"{_with('Difference in ' + metric.upper(), unit)}; {side} of 0 favours {_label(reference)}")
     return figure
 
 
@@ -192,7 +210,7 @@ def _bins(curves: dict[str, Any], unit: str) -> Figure:
     ends: list[float] = []
     for part in curves["bins"]:
         style = styles[part["name"]]
-        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=part["name"], **style)
+        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=_label(part["name"]), **style)
         if part["name"] == curves["reference"]:
             for x, y, margin in zip(part["predicted"], part["observed"], part["margin"], strict=True):
                 axes.vlines(x, y - (margin or 0), y + (margin or 0), color=style["color"], linewidth=1)
@@ -210,7 +228,7 @@ def _within(curves: dict[str, Any], unit: str) -> Figure:
     figure, axes = _axes()
     styles = _styles((line["name"] for line in curves["within"]), curves["reference"])
     for line in curves["within"]:
-        axes.plot(line["x"], line["y"], label=line["name"], **styles[line["name"]])
+        axes.plot(line["x"], line["y"], label=_label(line["name"]), **styles[line["name"]])
     axes.set(xlabel=_with("Off by at most", unit), ylabel="Share of the predictions", ylim=(0, 1.005))
     axes.set(xlim=(0, curves["within"][0]["x"][-1]))
     axes.legend(loc="lower right")

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from ehrdl.engine import read_json, write_json
 from ehrdl.errors import SchemaError
+from ehrdl.folders import check_writable
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import write_report
-from ehrdl.report.summary import summarize
-from ehrdl.schema import PREDICTIONS, check
+from ehrdl.report.predictions import read_predictions
+from ehrdl.report.summary import summarize, summarize_foreign
+from ehrdl.training.files import reading
 
 
 def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int], object] = lambda _: None) -> Path:
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
-        predictions: the Parquet file, or the folder that holds `predictions.parquet`. `flow.json`, `manifest.json` and
-            `config.yaml` beside it enter the report.
+        predictions: the file, or the folder that holds `predictions.parquet`. Beside a `manifest.json` it is a run's,
+            and `flow.json` and `config.yaml` enter the report; else the report says what the file alone knows.
         out: folder for the results; by default the file's own.
         on_draws: called with the number of bootstrap draws that were made.
 
@@ -33,47 +33,50 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
 
     Raises:
         SchemaError: no such file, not PREDICTIONS, or no label to compare with.
+        ConfigError: the folder cannot be written to, or what a run wrote beside the file is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
-    table = read_predictions(path)
-    if not table.label.notna().any():
-        raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
-    beside = {name: _read(path.parent / name) for name in ("flow.json", "manifest.json", "config.yaml")}
-    outputs = (beside["manifest.json"] or {}).get("outputs") or []
-    metrics = evaluate(
-        table,
-        on_draws=on_draws,
-        units={output["name"]: output["unit"] for output in outputs},
-        thresholds=(beside["manifest.json"] or {}).get("thresholds"),
-    )
     folder = out or path.parent
+    check_writable(folder, "--out")
+    read = read_predictions(path)
+    if not read.table.label.notna().any():
+        raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
+    beside = _beside(path.parent)
+    metrics = evaluate(read.table, on_draws=on_draws, units=beside.units, thresholds=beside.thresholds)
+    summary = (
+        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config)
+        if beside.manifest
+        else summarize_foreign(read, metrics, path.name)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
-    summary = summarize(table, metrics, beside["flow.json"], beside["manifest.json"], beside["config.yaml"])
     return write_report(summary, folder / "report.html")
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """A checked PREDICTIONS table.
+@dataclass(frozen=True)
+class _Beside:
+    """What lies beside the predictions of a run, or of `ehrdl predict`; empty where they are anybody's."""
 
-    Raises:
-        SchemaError: the file is not there, is no Parquet, or breaks a rule of the table.
-    """
-    if not path.is_file():
-        raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS ({reason})") from None
-    frame: pd.DataFrame = check(table, PREDICTIONS).to_pandas()
-    return frame
+    manifest: dict[str, Any] = field(default_factory=dict)
+    flow: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    thresholds: dict[str, Any] | None = None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = (
-        yaml.safe_load(path.read_text(encoding="utf-8")) if path.suffix == ".yaml" else read_json(path)
-    )
-    return content
+def _beside(folder: Path) -> _Beside:
+    """Read what the run wrote; a config or flow chart alone says nothing of who made the predictions."""
+    if not (folder / "manifest.json").is_file():
+        return _Beside()
+    manifest: dict[str, Any] = read_json(folder / "manifest.json", dict)
+    with reading(folder / "manifest.json", "manifest"):
+        units = {str(output["name"]): str(output["unit"]) for output in manifest.get("outputs") or []}
+    flow = read_json(folder / "flow.json", dict) if (folder / "flow.json").is_file() else {}
+    with reading(folder / "flow.json", "flow chart"):
+        for step in flow.get("steps") or []:
+            _ = step["step"], int(step["admissions"]), int(step["subjects"])
+    config: Any = {}
+    if (folder / "config.yaml").is_file():
+        with reading(folder / "config.yaml", "config"):
+            config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    return _Beside(manifest, flow, config, units, manifest.get("thresholds"))

@@ -11,7 +11,8 @@ import pandas as pd
 from ehrdl.metrics.evaluate import BAYES, BY_KIND, METRICS, line_up
 from ehrdl.report.numeric import describe_numeric
 from ehrdl.report.outcome import describe, differences, rank, reference_of
-from ehrdl.schema import BINARY, REGRESSION
+from ehrdl.report.predictions import Predictions
+from ehrdl.schema import BINARY, HELD_OUT, REGRESSION
 
 Json = Mapping[str, Any]
 
@@ -37,6 +38,12 @@ LIMITS = (
     "Performance in another hospital, another period or another population is unknown until it is measured there.",
     "The best baseline was picked on the same patients that it is scored on, which flatters it slightly.",
     "A difference between groups may come from their size, their case mix or how they were recorded.",
+)
+_LIMITS_FOREIGN = (
+    *LIMITS[:2],
+    "Whether a model was fitted or chosen on these very rows is unknown; if it was, it is flattered.",
+    "The models are sorted by the score that is shown, which flatters the first.",
+    LIMITS[-1],
 )
 
 
@@ -71,6 +78,10 @@ def summarize(
     return {
         "title": title,
         "sentence": sentence,
+        "scored": f"Scored on the {metrics['split']} patients"
+        + (", whom no model was trained on." if metrics["split"] == HELD_OUT else "."),
+        "assumed": [],
+        "independent": False,
         "simulated": BAYES in outcomes[0].prob,
         "split": metrics["split"],
         "metrics": list(METRICS),
@@ -85,6 +96,36 @@ def summarize(
         "run": _run(manifest),
         "config": json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
         "limits": [*caveats, *LIMITS],
+    }
+
+
+def summarize_foreign(read: Predictions, metrics: Json, name: str) -> dict[str, Any]:
+    """What the page shows of a file that no run of ehrdl wrote: what the file itself says, and no more.
+
+    Args:
+        read: the file's content.
+        metrics: what `evaluate` returned for it.
+        name: of the file.
+    """
+    summary = summarize(read.table, metrics)
+    outcomes = line_up(read.table, metrics["split"])
+    outputs = [
+        (describe_numeric if outcome.kind == REGRESSION else describe)(
+            outcome, metrics["outputs"][outcome.output], ours=False
+        )
+        for outcome in outcomes
+    ]
+    names = [output["name"] for output in outputs]
+    return summary | {
+        "title": f"Predictions of {names[0]}" if len(names) == 1 else f"Predictions of {len(names)} outputs",
+        "sentence": f"Made from {name}. The file does not say who was predicted, when, from what data, and on whom the "
+        "models were fitted, so neither does this page.",
+        "scored": f"Scored on the rows whose split is {metrics['split']}.",
+        "assumed": read.assumed,
+        "independent": read.independent,
+        "simulated": False,
+        "outputs": outputs,
+        "limits": list(_LIMITS_FOREIGN),
     }
 
 

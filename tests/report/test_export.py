@@ -81,8 +81,12 @@ def test_the_plain_probability_decides_where_none_is_calibrated(exported):
         ({"split": "tuning"}, "column label: no held-out row has a label, so there is nothing to evaluate"),
         ({"label": np.float32("nan")}, "column label: no held-out row has a label, so there is nothing to evaluate"),
         ({"model": "../fused"}, "column model: '../fused' cannot be the name of a file; rename it"),
-        ({"output": ""}, "column output: '' cannot be the name of a file; rename it"),
-        ({"label": np.float32(0.25)}, "column label, row 414: 0.25 is neither 0 nor 1"),
+        ({"output": "a/b"}, "column output: 'a/b' cannot be the name of a file; rename it"),
+        (
+            {"label": np.float32(0.25)},
+            "column label, row 1: 0.25 is neither 0, 1 nor empty; a number that was predicted stands in column value; "
+            "so are 1,599 more rows",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_and_nothing_is_left(predictions, tmp_path, change, line):

@@ -1,0 +1,259 @@
+"""PREDICTIONS as a file has them: Parquet or CSV, of a run or of anybody, with what a file leaves out filled in."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ehrdl.errors import SchemaError
+from ehrdl.schema import HELD_OUT, HOURLY_SEPSIS, PREDICTIONS, SPLITS, check
+
+#: What others call a column.
+_OTHER_NAMES = {
+    "label": ("y_true", "y", "target", "truth", "outcome", "boolean_value", "true_label", "ground_truth", "class"),
+    "prob": ("y_score", "y_prob", "y_pred", "y_hat", "pred", "prediction", "probability", "proba", "score", "risk"),
+    "subject_id": ("patient_id", "patient", "subject", "pid", "id"),
+    "sample_id": ("row_id", "index", "visit_id"),
+}
+_OTHER_NAMES["prob"] += ("predicted_boolean_probability",)
+_WORDS = {"true": "1", "false": "0"}
+_OUTPUT = "outcome"
+_HEAD = 4
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A checked PREDICTIONS table.
+
+    Attributes:
+        table: with every column.
+        assumed: what was filled in where the file has no such column, a line each.
+        independent: the file names no patients, so that each row counts as one.
+    """
+
+    table: pd.DataFrame
+    assumed: list[str]
+    independent: bool = False
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read PREDICTIONS.
+
+    Only `label` and `prob` (`value` of a regression output) must be there. Without `model` it is named after the file,
+    without `output` there is one, without `split` all rows are held out, without `seed` it is 0; without `subject_id`
+    each sample is a patient of its own.
+
+    Args:
+        path: a Parquet file, or CSV or TSV with a header, also gzipped.
+
+    Raises:
+        SchemaError: the file is not there or is neither, lacks columns, or has a value that breaks a rule of the table,
+            naming its column and row.
+    """
+    if not path.is_file():
+        raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
+    raw = _read(path)
+    frame = raw.rename(columns={name: name.strip() for name in raw.columns})
+    _check_columns(path, list(frame.columns))
+    frame, unread = _known(frame)
+    assumed = [f"columns that mean nothing here are not read: {', '.join(unread)}"] if unread else []
+    for name in ("sample_id", "subject_id"):
+        if name in frame:
+            frame[name] = _ids(path, frame[name])
+    for name in ("label", "prob", "prob_calibrated", "value"):
+        if name in frame:
+            frame[name] = _numbers(path, frame[name])
+    independent = "subject_id" not in frame
+    frame = _filled(path, frame, assumed)
+    _check_values(path, frame)
+    table: pd.DataFrame = check(pa.Table.from_pandas(frame, preserve_index=False), PREDICTIONS).to_pandas()
+    return Predictions(table, assumed, independent)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The columns as the file has them; those of a text file as text."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head == b"PAR1":
+        try:
+            found: pd.DataFrame = pq.read_table(path).to_pandas()
+            return found
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS ({reason})") from None
+    name = path.name.lower().removesuffix(".gz")
+    if not name.endswith((".csv", ".tsv", ".txt")):
+        raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS, and its name is not that of a .csv or .tsv file")
+    try:
+        content = gzip.decompress(path.read_bytes()) if head[:2] == b"\x1f\x8b" else path.read_bytes()
+        return _read_text(content.removeprefix(b"\xef\xbb\xbf"), "\t" if name.endswith(".tsv") else None)
+    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
+        raise SchemaError(f"{path}: cannot be read as a table ({' '.join(str(error).split())[:160]})") from None
+
+
+def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
+    header = content.split(b"\n", 1)[0].decode("utf-8")
+    delimiter = delimiter or max(",;\t", key=header.count)
+    names = [name.strip().strip('"') for name in header.rstrip("\r").split(delimiter)]
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    table = pa.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
+    frame: pd.DataFrame = table.to_pandas().astype(object)
+    return frame
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    """Refuse a file that lacks a column or has one twice, naming all and what they may be called there."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SchemaError(f"{path}: column {', '.join(twice)} is there twice; keep one")
+    missing = [name for name in ("label", "prob") if name not in names and not (name == "prob" and "value" in names)]
+    if not missing:
+        return
+    hints = [f"{found} may be {name}" for name in missing if (found := _near(name, names))]
+    hint = f" ({', '.join(hints)}: rename)" if hints else ""
+    has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    columns = "columns" if len(missing) > 1 else "column"
+    are = "are" if len(missing) > 1 else "is"
+    raise SchemaError(f"{path}: {columns} {' and '.join(missing)} {are} missing{hint}; the file has {has}")
+
+
+def _near(name: str, names: Iterable[str]) -> str | None:
+    """The column of a file that is likely the wanted one under another name."""
+    folded = {other.lower().replace(" ", "_").replace("-", "_"): other for other in names}
+    for other in (name, *_OTHER_NAMES.get(name, ())):
+        if other in folded:
+            return folded[other]
+    close = get_close_matches(name, list(folded), 1, cutoff=0.75)
+    return folded[close[0]] if close else None
+
+
+def _known(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The columns of PREDICTIONS, and the names of the others."""
+    known = [name for name in frame.columns if name in PREDICTIONS.names() or name.startswith("group_")]
+    unread = [f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in frame.columns]
+    return frame[known].copy(), [text for text, name in zip(unread, frame.columns, strict=True) if name not in known]
+
+
+def _wanted(name: str, known: list[str]) -> str | None:
+    """The optional column that an unknown one may be."""
+    absent = [wanted for wanted in PREDICTIONS.names() if wanted not in known]
+    return next((wanted for wanted in absent if _near(wanted, [name])), None)
+
+
+def _ids(path: Path, column: pd.Series) -> pd.Series:
+    """Numbers that tell ids apart; ids that are integers stay as they are."""
+    empty = column.isna() | (column.astype(str).str.strip() == "")
+    _refuse(path, column, empty, "is empty")
+    if pd.api.types.is_integer_dtype(column):
+        return column.astype(np.int64)
+    try:
+        return column.astype(str).astype(np.int64)
+    except (ValueError, OverflowError):
+        return pd.Series(pd.factorize(column.astype(str))[0], column.index)
+
+
+def _numbers(path: Path, column: pd.Series) -> pd.Series:
+    """Numbers, with NaN where a cell is empty; true and false are 1 and 0."""
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return column.astype(np.float64)
+    text = column.where(column.notna(), "").astype(str).str.strip()
+    found: pd.Series = pd.to_numeric(text.str.lower().replace(_WORDS), errors="coerce").astype(np.float64)
+    empty = text.str.lower().isin(["", "nan", "na", "null", "none"])
+    _refuse(path, column, found.isna() & ~empty, "is no number")
+    return found
+
+
+def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame:
+    """The table with every column, and a line in `assumed` for what a reader should know was not in the file."""
+    n, model = len(frame), path.name.split(".")[0] or "model"
+    defaults: dict[str, Any] = {"model": model, "seed": 0, "split": HELD_OUT, "output": _OUTPUT}
+    lines = {
+        "split": "no column split: all rows count as held out; whether a model was fitted on them is unknown",
+        "model": f"no column model: it is named after the file, {model}",
+    }
+    for name, value in defaults.items():
+        if name not in frame:
+            frame[name] = value
+            assumed += [lines[name]] if name in lines else []
+    for name in ("model", "split", "output"):
+        _refuse(path, frame[name], frame[name].isna() | (frame[name].astype(str) == ""), "is empty")
+        frame[name] = frame[name].astype(str)
+    frame["seed"] = _numbers(path, frame["seed"])
+    _refuse(path, frame["seed"], ~(frame["seed"] % 1 == 0), "is no whole number")
+    frame["seed"] = frame["seed"].astype(np.int64)
+    _fill_ids(path, frame, assumed)
+    if "prediction_time" not in frame:
+        if (frame["output"] == HOURLY_SEPSIS).any():
+            raise SchemaError(f"{path}: column prediction_time is missing, and the utility of {HOURLY_SEPSIS} needs it")
+        frame["prediction_time"] = pd.Timestamp(0)
+    frame["prediction_time"] = _times(path, frame["prediction_time"])
+    for name in ("prob", "prob_calibrated", "value"):
+        if name not in frame:
+            frame[name] = np.full(n, np.nan)
+    for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
+        text = frame[name].astype(object)
+        frame[name] = text.where(text.notna() & (text.astype(str) != ""), None).map(str, na_action="ignore")
+    return frame
+
+
+def _fill_ids(path: Path, frame: pd.DataFrame, assumed: list[str]) -> None:
+    fits = ["model", "seed", "output"]
+    if "sample_id" not in frame:
+        key = [name for name in ("subject_id", "prediction_time") if name in frame]
+        if len(frame[fits].drop_duplicates()) == 1:
+            frame["sample_id"] = np.arange(len(frame))
+        elif key and not frame.duplicated([*fits, *key]).any():
+            frame["sample_id"] = frame.groupby(key, sort=True).ngroup()
+        else:
+            raise SchemaError(
+                f"{path}: column sample_id is missing; several models or outputs are compared sample by sample, and it "
+                "says which rows are of the same one"
+            )
+    if "subject_id" not in frame:
+        frame["subject_id"] = frame["sample_id"]
+        assumed.append("no column subject_id: intervals take the rows as independent, too narrow if patients repeat")
+
+
+def _times(path: Path, column: pd.Series) -> pd.Series:
+    found: Any = column
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        found = pd.to_datetime(column.astype(str), errors="coerce", format="ISO8601")
+    _refuse(path, column, found.isna(), "is no time, such as 2150-01-31T08:00:00")
+    times: pd.Series = found.dt.tz_localize(None).astype("datetime64[us]")
+    return times
+
+
+def _check_values(path: Path, frame: pd.DataFrame) -> None:
+    unknown = ~frame["split"].isin(SPLITS)
+    _refuse(path, frame["split"], unknown, f"is not one of {', '.join(SPLITS)}; those to be scored are {HELD_OUT}")
+    binary = frame["value"].isna()
+    bad = binary & frame["label"].notna() & ~frame["label"].isin((0, 1))
+    _refuse(path, frame["label"], bad, "is neither 0, 1 nor empty; a number that was predicted stands in column value")
+    _refuse(path, frame["prob"], binary & frame["prob"].isna(), "is empty, though nothing else was predicted")
+    for name in ("prob", "prob_calibrated"):
+        outside = frame[name].notna() & ~frame[name].between(0, 1)
+        log_odds = " (log odds become one by 1 / (1 + exp(-x)))" if (frame[name] < 0).any() else ""
+        _refuse(path, frame[name], outside, f"is no probability in [0, 1]{log_odds}")
+    _refuse(path, frame["label"], ~binary & np.isinf(frame["label"]), "is not finite")
+
+
+def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:
+    """Refuse the first bad row by its number, the first row of data being 1, and count the others."""
+    rows = np.flatnonzero(np.asarray(bad, bool))
+    if len(rows):
+        value = column.iloc[rows[0]]
+        shown = f"{value:g}" if isinstance(value, float) else repr(value)[:60]
+        more = f"; so are {len(rows) - 1:,} more rows" if len(rows) > 1 else ""
+        raise SchemaError(f"{path}: column {column.name}, row {rows[0] + 1}: {shown} {why}{more}")
