@@ -20,7 +20,7 @@ from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 from ehrdl.training.ranks import first_alone
-from ehrdl.training.signals import stoppable
+from ehrdl.training.signals import last_words, stoppable
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
 _PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
@@ -302,7 +302,7 @@ def _one_line_errors() -> Iterator[None]:
             fail(f"{refused}; see who may read and write there, or name another place")
         raise
     except KeyboardInterrupt:
-        print("ehrdl: stopped; the same command resumes", file=sys.stderr)
+        last_words()
         raise SystemExit(130) from None
 
 

@@ -284,9 +284,9 @@ def building(folder: Path, resume: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     part.mkdir(parents=True, exist_ok=resume)
     try:
-        _sweep(part)
+        sweep(part)
         yield part
-        _sweep(part)
+        sweep(part)
         os.replace(part, folder)
     except BaseException as error:
         stopped = isinstance(error, WorkerError) or not isinstance(error, Exception)  # Ctrl+C is no Exception
@@ -295,7 +295,7 @@ def building(folder: Path, resume: bool = False) -> Iterator[Path]:
         raise
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what killed processes were writing: files that were never renamed, and what DuckDB spilled."""
     for path in list(folder.rglob(".*")):
         if path.name.startswith(_SPILL):

@@ -82,7 +82,7 @@ def run(
     Raises:
         EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
     """
-    from ehrdl.training.run import Run
+    from ehrdl.training.run import Run, alone
     from ehrdl.training.team import Follower, together
 
     _check_seeds(seeds)
@@ -101,41 +101,62 @@ def run(
 
             follow(team, lambda: _prepare_to_follow(data, task), model, data.batch, optim, trainer)
             return folder.folder
-        folder.check()
-        if folder.finished:
-            say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
-            return folder.folder
-        prepared, result, trainer, baselines = _prepare(
-            folder, data, task, model, trainer, baselines, optim, combine, baseline_params
-        )
-        from ehrdl.training.combine import find_members, fit_combined
-
-        members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
-        folder.open()
-        _write_cohort(folder, prepared, result, data.source)
-        from ehrdl.training.logger import tracking
-
-        with tracking(logger, run.name, folder.folder, folder.config) as tracker:
-            parts = _fit(
-                folder,
-                prepared,
-                data,
-                model,
-                seeds,
-                optim,
-                trainer,
-                baselines,
-                boosting,
-                tracker,
-                task.simulated,
-                baseline_params,
+        lock = alone(folder.folder, "run.root", "another process is making this run")
+        with nullcontext() if folder.finished else lock:
+            _lead(
+                folder, data, task, model, seeds, optim, trainer, baselines, boosting, combine, logger, baseline_params
             )
-            parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
-            metrics = _report(folder, prepared, result, task, data, parts)
-            tracker.metrics(metrics)
-            tracker.file("report", "report", folder.folder / "report.html")
-            tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
     return folder.folder
+
+
+def _lead(
+    folder: Any,
+    data: DataConfig,
+    task: Task,
+    model: Callable[[DataSpec], Network],
+    seeds: list[int],
+    optim: Optim,
+    trainer: dict[str, Any],
+    baselines: list[str],
+    boosting: Boosting,
+    combine: Combine,
+    logger: LoggerOptions,
+    baseline_params: dict[str, dict[str, Any]],
+) -> None:
+    """The whole run, in a folder that is this process's alone."""
+    folder.check()
+    if folder.finished:
+        return say(f"{folder.folder}: already finished; --run.overwrite true replaces it")
+    prepared, result, trainer, baselines = _prepare(
+        folder, data, task, model, trainer, baselines, optim, combine, baseline_params
+    )
+    from ehrdl.training.combine import find_members, fit_combined
+
+    members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
+    folder.open()
+    _write_cohort(folder, prepared, result, data.source)
+    from ehrdl.training.logger import tracking
+
+    with tracking(logger, folder.options.name, folder.folder, folder.config) as tracker:
+        parts = _fit(
+            folder,
+            prepared,
+            data,
+            model,
+            seeds,
+            optim,
+            trainer,
+            baselines,
+            boosting,
+            tracker,
+            task.simulated,
+            baseline_params,
+        )
+        parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
+        metrics = _report(folder, prepared, result, task, data, parts)
+        tracker.metrics(metrics)
+        tracker.file("report", "report", folder.folder / "report.html")
+        tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
 
 
 def _prepare_to_follow(data: DataConfig, task: Task) -> tuple[Any, dict[str, DataSpec]]:

@@ -55,17 +55,20 @@ def pretrain(
     from ehrdl.experiment import prepare
     from ehrdl.training.fit import check_trainer
     from ehrdl.training.provenance import check_network
+    from ehrdl.training.run import alone
 
     out = free_folder(out)
-    options = _complete(options, start)
-    trainer = check_trainer(trainer | {"max_epochs": options.epochs})
-    data = _with_tokenizer(data, start, out)
-    data.source.fingerprint(data.prepare.verify)
-    model = _started_from(start, data, options) if start else None  # what is wrong with it is said before the reading
-    prepared, _ = prepare(data, task)
-    check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
-    with building(out, resume=True) as part:
-        _fit(part, prepared, model, data, start, options, trainer)
+    with alone(out, "--out", "another process is writing it"):
+        out = free_folder(out)
+        options = _complete(options, start)
+        trainer = check_trainer(trainer | {"max_epochs": options.epochs})
+        data = _with_tokenizer(data, start, out)
+        data.source.fingerprint(data.prepare.verify)
+        model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
+        prepared, _ = prepare(data, task)
+        check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
+        with building(out, resume=True) as part:
+            _fit(part, prepared, model, data, start, options, trainer)
     say(f"encoder: {out}")
     say(f"next: ehrdl train … --{PRETRAINED} {out} --data.notes.tokenizer {out}")
     return out

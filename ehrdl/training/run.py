@@ -11,23 +11,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from ehrdl.engine import say, write_json, write_text
+from ehrdl.engine import say, sweep, write_json, write_text
 from ehrdl.errors import ConfigError
 from ehrdl.folders import check_writable
 from ehrdl.training.config import RunOptions
 from ehrdl.training.files import check_files, read_manifest, record, sealed
+from ehrdl.training.signals import job, tell
 
 #: Changing these changes no number, so a run may be continued or repeated under others.
 FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",))
 #: One of these lies in every folder of a run, one that was stopped too.
 _OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
+_LOCKS, _JOB = ".locks", ".job"
+#: Seconds that a process which is just ending may hold a folder.
+_ENDING_S = 3.0
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
 
@@ -48,7 +53,15 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the folder holds a finished run, which is left alone."""
-        return (self.folder / "manifest.json").is_file() and not self.options.overwrite
+        return (self.folder / "manifest.json").is_file() and not self.replaces
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what is in the folder goes: `run.overwrite`, unless a requeued job of SLURM wrote it itself."""
+        file = self.folder / _JOB
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+        own = requeued and file.is_file() and file.read_text(encoding="utf-8") == job()
+        return self.options.overwrite and not own
 
     def check(self) -> None:
         """Refuse a folder that cannot be written to, or holds a damaged run, one of another config, or no run at all.
@@ -58,7 +71,7 @@ class Run:
         """
         if not self.finished:
             check_writable(self.folder, "run.root")
-        if self.options.overwrite:
+        if self.replaces:
             self._check_removable()
             return
         if not self.folder.exists():
@@ -102,9 +115,14 @@ class Run:
 
     def open(self) -> None:
         """Make the folder, emptied where it is to be replaced, and write the resolved config."""
-        if self.options.overwrite and self.folder.exists():
+        if self.replaces and self.folder.exists():
             self._remove()
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
+        if self.options.overwrite:
+            tell("the same command without --run.overwrite resumes")
+            if job():
+                write_text(self.folder / _JOB, job())
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.folder / "config.yaml", text)
 
@@ -141,6 +159,42 @@ class Run:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest with the list of the run's files, as the last one: with it the run is finished."""
         write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
+
+
+@contextmanager
+def alone(folder: Path, key: str, why: str) -> Iterator[None]:
+    """Keep every other process away from a folder, there or not, that this one writes.
+
+    The lock is beside the folder, so that it holds while the folder is replaced. The system frees it when its holder
+    dies, however that dies; on a shared file system, as far as that has `flock`.
+
+    Args:
+        folder: that is written.
+        key: what names it, such as `run.root`.
+        why: what another process does there.
+
+    Raises:
+        ConfigError: another process holds it, or nothing can be written there.
+    """
+    check_writable(folder, key)
+    locks = folder.parent / _LOCKS
+    made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
+    lock = FileLock(locks / f"{folder.name}.lock")
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_ENDING_S)
+    except Timeout:
+        raise ConfigError(f"{folder}: {why}; wait for its end, or name another") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {locks} cannot be written to ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
+        lock.release()
+        with suppress(OSError):  # where others are at work, or the run has left something
+            for empty in (locks, *made):
+                empty.rmdir()
 
 
 def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:

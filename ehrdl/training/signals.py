@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ehrdl.engine import say
+from ehrdl.training.ranks import place
 
 #: Signals that stop a run; SIGUSR1 is what SLURM sends ahead of a time limit or a preemption (`sbatch --signal`).
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
@@ -39,6 +40,7 @@ class _State:
     pending = 0
     held = False
     owner = 0  # the process that installed the handlers; forked workers inherit them, and end with it
+    again = ""
 
 
 def _handle(number: int, _: FrameType | None) -> None:
@@ -81,20 +83,18 @@ def release(stop: bool) -> None:
 
 
 @contextmanager
-def stoppable(again: str = "the same command resumes") -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Signals raise `Stopped` in here, whatever a library makes of it, and the outermost block reports it in one line.
 
     A signal that the caller ignores (`nohup`) stays ignored. Outside of the main thread nothing is installed, since
     Python allows it nowhere else.
-
-    Args:
-        again: what the line says of going on.
     """
     if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _STOPS}
     _State.owner, _State.pending, _State.held = os.getpid(), 0, False
+    tell("the same command resumes")
     take_back()
     try:
         yield
@@ -104,7 +104,7 @@ def stoppable(again: str = "the same command resumes") -> Iterator[None]:
             raise KeyboardInterrupt from None
         if not number:
             raise
-        _say(number, again)
+        last_words(number)
         raise Stopped(number) from None
     finally:
         _State.owner = 0
@@ -140,31 +140,43 @@ def interruptible() -> Iterator[None]:
             _State.held = False
 
 
+def job() -> str:
+    """The job of SLURM that this process is, such as 41, or 40_1 in an array; empty where it is none."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return ""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    found = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+    return found if re.fullmatch(r"[0-9]+(_[0-9]+)?", found) else ""
+
+
 def requeue() -> str:
     """Ask SLURM to run this job again, and tell what came of it; nothing is asked where this is no job of SLURM.
 
     Source: what Lightning's SignalConnector asks, `scontrol requeue JOB`, for one process of a job.
     """
-    job = os.environ.get("SLURM_JOB_ID", "")
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if interactive or not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
+    if not job():
         return ""
-    if os.environ.get("SLURM_PROCID", "0") != "0":
-        return f"job {job} is requeued; "
+    if place().rank:
+        return f"job {job()} is requeued; "
     try:
         done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=_REQUEUE_TIMEOUT, check=False
+            ["scontrol", "requeue", job()], capture_output=True, text=True, timeout=_REQUEUE_TIMEOUT, check=False
         )
         reason = "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = str(error)
-    return (
-        f"scontrol requeue {job} failed ({' '.join(reason.split())[:120]}); " if reason else f"job {job} is requeued; "
-    )
+    if reason:
+        return f"scontrol requeue {job()} failed ({' '.join(reason.split())[:120]}); "
+    return f"job {job()} is requeued; "
 
 
-def _say(number: int, again: str) -> None:
+def tell(again: str) -> None:
+    """What the line on a signal says of going on, in place of "the same command resumes"."""
+    _State.again = again
+
+
+def last_words(number: int = signal.SIGINT) -> None:
+    """The one line that a stopped run leaves on standard error; a job of SLURM is requeued on SIGUSR1."""
     requeued = requeue() if number == getattr(signal, "SIGUSR1", None) else ""
-    say(f"ehrdl: stopped by {signal.Signals(number).name}; {requeued}{again}")
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    say(f"ehrdl: stopped{by}; {requeued}{_State.again}")

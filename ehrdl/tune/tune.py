@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from optuna.trial import Trial
 
 from ehrdl.engine import read_json, say, write_json
@@ -20,7 +19,7 @@ from ehrdl.training.config import RunOptions
 from ehrdl.training.fit import check_trainer
 from ehrdl.training.ledger import asked_digest, subjects_digest
 from ehrdl.training.ranks import n_processes
-from ehrdl.training.run import FREE, Run
+from ehrdl.training.run import FREE, Run, alone
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
@@ -51,11 +50,19 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     """
     if name is not None and name not in FITTED:
         raise ConfigError(f"--baseline: {name!r} is not one of {', '.join(FITTED)}")
-    space = options.searched(name)
     objects, config = configure({})
     config["tune"] = asdict(options)
     run = RunOptions(record.folder_name(config, options, name), objects.run.root, objects.run.overwrite)
     study = Run(run, config | {"study": {"baseline": name}}, _FREE)
+    with alone(study.folder, "run.root", "another process is tuning this study"):
+        return _tuned(study, configure, options, name)
+
+
+def _tuned(study: Run, configure: Configure, options: TuneOptions, name: str | None) -> Path:
+    """The whole search, in a folder that is this process's alone."""
+    space = options.searched(name)
+    objects, config = configure({})
+    config["tune"] = asdict(options)
     study.check()
     for key, values in space.items():
         for value in values.corners():
@@ -68,21 +75,15 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
             check_values(configure({key: value})[0], prepared, name)
     facts = {"events": prepared.events.name, "held_out": subjects_digest(prepared.samples, "held_out")}
     folder = study.folder
-    _check_data(folder, facts, objects.run.overwrite)
+    _check_data(folder, facts, study.replaces)
     study.open()
     write_json(folder / _DATA, facts)
     # Not among the facts that a study is gone on by: those of earlier versions lack it.
     facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
     epochs = 1 if name else epochs_watched(_one_device(objects.trainer))
     model = name or next(iter(variants(prepared.spec)))
-    try:
-        with (
-            FileLock(folder / ".lock", blocking=False),
-            opened(folder, space, options, epochs * len(blinded) * options.seeds) as trials,
-        ):
-            _search(folder, trials, configure, data, name, lambda: record.write(folder, config, trials, model, facts))
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is tuning this study") from None
+    with opened(folder, space, options, epochs * len(blinded) * options.seeds) as trials:
+        _search(folder, trials, configure, data, name, lambda: record.write(folder, config, trials, model, facts))
     return folder
 
 

@@ -1,13 +1,16 @@
 """The run folder: a finished run is left alone, one of another config refused, a manifest says what was run."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from ehrdl.errors import ConfigError
+from ehrdl.training import run as runs
 from ehrdl.training.config import RunOptions
-from ehrdl.training.run import Run
+from ehrdl.training.run import Run, alone
 
 CONFIG = {
     "run": {"name": "first"},
@@ -123,3 +126,89 @@ def test_the_manifest_says_what_was_run_on_what_with_what(make):
     assert manifest["versions"]["torch"].startswith("2.")
     assert {"machine", "system", "cpus", "gpus"} == manifest["hardware"].keys()
     assert {"ehrdl", "git", "created", "command"} <= manifest.keys()
+
+
+# ---------------------------------------------------------------------------------- two processes, and requeued jobs
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from ehrdl.training.run import alone
+with alone(Path(sys.argv[1]), "run.root", "is busy"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that is at work in the run's folder."""
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "first")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_in_which_another_process_is_at_work_is_refused_also_to_who_would_replace_it(
+    finished, make, holder, monkeypatch
+):
+    monkeypatch.setattr(runs, "_ENDING_S", 0.1)
+    for overwrite in (False, True):
+        with (
+            pytest.raises(ConfigError, match="first: is busy"),
+            alone(make(overwrite=overwrite).folder, "run.root", "is busy"),
+        ):
+            raise AssertionError("the lock was given twice")
+    assert finished.finished
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(make, holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    with alone(make().folder, "run.root", "is busy"):
+        make().open()
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
+def test_the_lock_holds_while_the_folder_is_replaced(finished, make, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_ENDING_S", 0.1)
+    with alone(finished.folder, "run.root", "is busy"):
+        make(overwrite=True).open()
+        with pytest.raises(ConfigError, match="is busy"), alone(finished.folder, "run.root", "is busy"):
+            raise AssertionError("the lock was given twice")
+
+
+def test_a_refused_run_leaves_no_folder_for_its_lock(tmp_path):
+    with pytest.raises(ConfigError, match="wrong"), alone(tmp_path / "new" / "runs" / "first", "run.root", "is busy"):
+        raise ConfigError("wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_requeued_job_resumes_the_run_that_it_was_told_to_replace(finished, make, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    first = make(overwrite=True)
+    assert not first.finished
+    first.open()
+    (first.folder / "checkpoints" / "mark").touch()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    make(overwrite=True).open()
+    assert (first.folder / "checkpoints" / "mark").is_file()
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    make(overwrite=True).open()
+    assert not (first.folder / "checkpoints" / "mark").exists()
+
+
+def test_a_job_that_is_requeued_before_it_replaced_a_run_replaces_it(finished, make, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not make(overwrite=True).finished
+
+
+def test_opening_removes_what_a_killed_process_was_writing(make):
+    run = make()
+    run.open()
+    part = run.folder / "checkpoints" / ".fused-seed0.ckpt.0a1b2c3d.part"
+    part.touch()
+    make().open()
+    assert not part.exists()
