@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ehrdl.bounds import Bound, FolderPath, Options
 from ehrdl.errors import ConfigError, WorkerError
 from ehrdl.folders import check_writable
 from ehrdl.paths import plain
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _LOCKS, _PART, _SPILL = ".locks", ".part", ".spill-"
 #: What maps over shards.
-ENGINES = ("local", "dask", "ray", "spark")
+Engine = Literal["local", "dask", "ray", "spark"]
 #: Below so much input a process that starts (about a second) costs more than it gives.
 _SMALL = 32 * _MIB
 #: So much disk is worth a line.
@@ -39,7 +40,7 @@ _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(Options, key="data.prepare"):
     """How data are prepared. None of it changes a byte of the result, but for the number of files.
 
     Attributes:
@@ -57,28 +58,19 @@ class Prepare:
         strict: refuse data with a finding of the data-quality block above its limit, instead of a warning.
     """
 
-    cache: str = "cache"
-    memory_gb: float = 2.0
-    workers: int | None = None
-    n_shards: int | None = None
-    verify: str = "fast"
+    cache: Annotated[str, FolderPath()] = "cache"
+    memory_gb: Annotated[float, Bound("(0, 1000000]")] = 2.0
+    workers: Annotated[int, Bound("[1, 1024]")] | None = None
+    n_shards: Annotated[int, Bound("[1, 65536]")] | None = None
+    verify: Literal["fast", "full"] = "fast"
     keep: bool = True
-    engine: str = "local"
+    engine: Engine = "local"
     scheduler: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
-        if self.memory_gb <= 0:
-            raise ConfigError(f"data.prepare.memory_gb: {self.memory_gb} is not a positive number of GB")
-        for name in ("workers", "n_shards"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"data.prepare.{name}: {value} is below 1")
-        if self.verify not in ("fast", "full"):
-            raise ConfigError(f"data.prepare.verify: {self.verify!r} is not one of fast, full")
-        if self.engine not in ENGINES:
-            raise ConfigError(f"data.prepare.engine: {self.engine!r} is not one of {', '.join(ENGINES)}")
+        super().__post_init__()
         if self.scheduler and self.engine not in ("dask", "ray"):
             raise ConfigError(f"data.prepare.scheduler: engine {self.engine} has none; set data.prepare.engine to dask")
 

@@ -7,16 +7,24 @@ import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from ehrdl.bounds import check_call
 from ehrdl.errors import ConfigError
+from ehrdl.signatures import arguments
+from ehrdl.training import trainer
 from ehrdl.training.ranks import hold_back
 
+#: No config is deeper, or has more values; recursion ends at about 1000.
+_DEEPEST, _MOST_PARTS = 64, 100_000
 #: Actions of the parser that are no key of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
+#: What a class of a network is given by its caller, where it has no default of its own.
+_GIVEN = ("spec", "width", "widths")
 
 
 class Parser(ArgumentParser):
@@ -31,6 +39,15 @@ class Parser(ArgumentParser):
         super().error(message + takes, ex)
         raise AssertionError("unreachable")
 
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """The objects of a configuration, whose every argument is checked first, also that of a network made later.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        _check_classes(args[0])
+        return super().instantiate(*args, **kwargs)
+
     def keys(self) -> dict[str, str]:
         """The keys of a configuration, each with the name of its type."""
         actions = [action for action in self._actions if action.dest.split(".")[-1] not in _NOT_KEYS]
@@ -44,16 +61,46 @@ def fail(line: str) -> NoReturn:
 
 
 def check_files(argv: list[str], keys: list[str]) -> None:
-    """Refuse what the parser would not name, or would take without a word, in the config files of a command line.
+    """Refuse what the parser would not name, would name late or would take without a word, on a command line.
+
+    It names a wrong key before a class of a config is imported, which takes seconds.
 
     Raises:
-        ConfigError: a file is missing, is no YAML or no mapping, says a key twice, or gives a group of keys no keys.
+        ConfigError: a config file is missing, is no YAML or no mapping, says a key twice, or gives a group of keys no
+            keys; or there or among the options there is no such key.
     """
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
+        value = value if equals else after
         if option == "--config":
-            file = value if equals else after
-            _check_groups(file, read_yaml(file), keys)
+            content = read_yaml(value)
+            _check_groups(value, content, keys)
+            trainer.check_arguments(content.get("trainer", {}))
+        elif option.startswith("--trainer."):
+            _check_trainer_option(option.removeprefix("--trainer."), value)
+        elif option.startswith("--") and option.removeprefix("--") not in _NOT_KEYS:
+            _check_option(option.removeprefix("--").removesuffix("+").replace("-", "_"), keys)
+
+
+def _check_trainer_option(name: str, value: str) -> None:
+    """Refuse `--trainer.NAME VALUE`, as far as the value can be read here."""
+    if "." in name:
+        trainer.check_keys([name.split(".")[0]])
+        return
+    try:
+        trainer.check_arguments({name: yaml.load(value, _Loader)})
+    except (yaml.YAMLError, ValueError):  # the parser tells it
+        trainer.check_keys([name])
+
+
+def _check_option(path: str, keys: list[str]) -> None:
+    """Refuse an option that is no key, as far as keys go: what a class takes is not looked at."""
+    parent = ""
+    for name in path.split("."):
+        allowed = _below(parent, keys)
+        if allowed and name not in allowed:
+            raise ConfigError(_unknown(parent, name, allowed))
+        parent = f"{parent}.{name}" if parent else name
 
 
 def read_yaml(file: str) -> dict[str, Any]:
@@ -71,13 +118,30 @@ def read_yaml(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: line {line}: is not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: is not YAML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ConfigError(f"{file}: holds a value that cannot be read ({' '.join(str(error).split())[:120]})") from None
+    _refuse_loops(file, content)
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: has no keys; a config looks like configs/quickstart.yaml")
     return content
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML, and refuses a key that stands twice: YAML itself would drop the first."""
+    """Reads YAML as the parser does, but refuses a key that stands twice (YAML drops the first), and bottomless files.
+
+    Numbers such as 1e-3 are numbers, and dates are text.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, f"it is nested over {_DEEPEST} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -89,23 +153,66 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
+
+
+def _refuse_loops(file: str, content: Any) -> None:
+    """Refuse anchors by which a part holds itself, or that multiply to more than any config holds."""
+    n_parts, waiting = 0, [(content, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        n_parts += 1
+        if depth > _DEEPEST or n_parts > _MOST_PARTS:
+            raise ConfigError(f"{file}: an anchor (&) of it holds itself, or is repeated too often; write it out")
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        waiting += [(one, depth + 1) for one in inner]
+
+
 def _check_groups(file: str, content: Mapping[Any, Any], keys: list[str], prefix: str = "") -> None:
     if "class_path" in content:
-        for name, value in content.items():
-            kind = {"class_path": str, "init_args": dict}.get(name)
-            if kind is None:
-                raise ConfigError(f"{file}: {prefix}{name}: there is no such key. Allowed: class_path, init_args")
-            if not isinstance(value, kind):
-                raise ConfigError(f"{file}: {prefix}{name}: expected {kind.__name__}, got {value!r}")
+        _check_class(file, content, prefix)
     allowed = _below(prefix.removesuffix("."), keys)
     for name, value in content.items():
-        if value == {} and allowed and name not in allowed:  # the parser would drop it without a word
-            raise ConfigError(f"{file}: {_unknown(prefix.removesuffix('.'), str(name), allowed)}")
+        if allowed and name not in allowed and "." not in str(name):
+            raise ConfigError(_unknown(prefix.removesuffix("."), str(name), allowed))
         inner = _below(f"{prefix}{name}", keys)
         if isinstance(value, dict):
             _check_groups(file, value, keys, f"{prefix}{name}.")
         elif inner and not isinstance(value, str):  # a string names a config file of this group
             raise ConfigError(f"{file}: {prefix}{name}: expected the keys {', '.join(inner)}, got {value!r}")
+
+
+def _check_class(file: str, content: Mapping[Any, Any], prefix: str) -> None:
+    """Refuse a wrong part of a class, and an argument that its source does not have."""
+    for name, value in content.items():
+        kind = {"class_path": str, "init_args": dict}.get(name)
+        if kind is None:
+            raise ConfigError(f"{file}: {prefix}{name}: there is no such key. Allowed: class_path, init_args")
+        if not isinstance(value, kind):
+            raise ConfigError(f"{file}: {prefix}{name}: expected {kind.__name__}, got {value!r}")
+    takes = arguments(content.get("class_path", ""))
+    for name in content.get("init_args", ()):
+        if takes is not None and name not in takes:
+            own = [key for key, argument in takes.items() if key not in _GIVEN or not argument.required]
+            raise ConfigError(_unknown(f"{prefix}init_args", str(name), own))
+
+
+def _check_classes(config: Any, prefix: str = "") -> None:
+    """Refuse arguments that break the rules of the classes that a parsed configuration names."""
+    if isinstance(config, list):
+        config = {str(i): part for i, part in enumerate(config)}
+    elif isinstance(config, Namespace):
+        config = vars(config)
+    else:
+        return
+    if isinstance(config.get("class_path"), str):
+        given = vars(config["init_args"]) if config.get("init_args") else {}
+        check_call(resolve_name(config["class_path"]).__init__, given, f"{prefix}init_args.")
+    for name, part in config.items():
+        _check_classes(part, f"{prefix}{name}.")
 
 
 def explain(message: str, keys: Mapping[str, str]) -> str:

@@ -121,7 +121,10 @@ SERIES = "model.init_args.series"
             f"{SERIES}.init_args.hiden",
             f"{SERIES}.init_args.hiden: there is no such key; did you mean hidden? Allowed: ",
         ),
-        ("trainer.max_epoch", "trainer.max_epoch: not an argument of pytorch_lightning.Trainer"),
+        (
+            "trainer.max_epoch",
+            "trainer.max_epoch: not an argument of pytorch_lightning.Trainer; did you mean max_epochs? A",
+        ),
     ],
 )
 @pytest.mark.parametrize("where", ["file", "command line"])
@@ -181,8 +184,9 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
             "task.init_args.death: expected one of 'negative', 'exclude', 'composite', got 'x'",
         ),
         (f"{SERIES}.init_args.hidden", "big", f"{SERIES}.init_args.hidden: expected int, got 'big'"),
-        ("trainer", [1], "trainer: expected dict, got '[1]'"),
-        ("trainer.max_epochs", "two", "trainer.max_epochs: 'two' does not fit pytorch_lightning.Trainer"),
+        ("trainer", [1], "trainer: expected dict, got [1]; {} leaves all to ehrdl"),
+        ("trainer", None, "trainer: expected dict, got None; {} leaves all to ehrdl"),
+        ("trainer.max_epochs", "two", "trainer.max_epochs: expected int or null, got 'two'"),
         ("trainer.precision", "bf8", "trainer.precision: 'bf8' does not fit pytorch_lightning.Trainer"),
         ("trainer.logger", True, "trainer.logger: set by ehrdl; leave it out"),
         ("baselines", "prevalence", "baselines: expected list, got 'prevalence'"),
@@ -197,7 +201,11 @@ def test_no_config_at_all_names_what_must_be_given(capsys):
         ("task.init_args", [1], "config.yaml: task.init_args: expected dict, got [1]"),
         ("run.name", "a/b", "run.name: 'a/b' is not a folder name"),
         ("optim.lr", -1, "optim.lr: -1.0 is not above 0"),
-        ("data.source.init_args.coding_lag_days", -1, "data.source.coding_lag_days: -1.0 is not 0 or more days; codes"),
+        (
+            "data.source.init_args.coding_lag_days",
+            -1,
+            "data.source.init_args.coding_lag_days: -1.0 is not at least 0 and below 36525; codes",
+        ),
         (
             "data.source.init_args.tables",
             ["hosp/labs"],

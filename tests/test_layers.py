@@ -8,7 +8,21 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
 FLOOR = {
     **dict.fromkeys(
-        ("schema", "batch", "errors", "paths", "folders", "engine", "shards", "foreign", "quality", "clinical"), 0
+        (
+            "schema",
+            "batch",
+            "errors",
+            "bounds",
+            "signatures",
+            "paths",
+            "folders",
+            "engine",
+            "shards",
+            "foreign",
+            "quality",
+            "clinical",
+        ),
+        0,
     ),
     **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
     **dict.fromkeys(("training", "explain"), 2),
@@ -18,7 +32,19 @@ FLOOR = {
     "cli": 6,
 }
 #: On the ground floor modules stand on each other, in this order.
-GROUND = ("errors", "schema", "paths", "folders", "engine", "shards", "foreign", "quality", "clinical", "batch")
+GROUND = (
+    "errors",
+    "bounds",
+    "schema",
+    "paths",
+    "folders",
+    "engine",
+    "shards",
+    "foreign",
+    "quality",
+    "clinical",
+    "batch",
+)
 
 
 def imported(source: str, module: str, is_package: bool) -> set[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from ehrdl.bounds import Bound, Count, Filled, Options
 from ehrdl.data.sections import normalized
 from ehrdl.data.sources.base import Source
 from ehrdl.data.split import Split
@@ -15,11 +16,14 @@ from ehrdl.errors import ConfigError
 #: Which chunks of a sample are kept, of all chunks of its notes from the oldest on.
 Choice = Literal["latest", "first_and_last", "even"]
 #: Sections of a verbalised record, in the order of the text.
-SECTIONS = ("demographics", "units", "diagnoses", "procedures", "drugs", "laboratory", "vitals", "treatment")
+Section = Literal["demographics", "units", "diagnoses", "procedures", "drugs", "laboratory", "vitals", "treatment"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+#: The most of one kind that a record names.
+Most = Annotated[int, Bound("[1, inf)", "leave the section out")]
 
 
 @dataclass(frozen=True)
-class RecordOptions:
+class RecordOptions(Options, key="data.notes.record"):
     """What the text of a verbalised record holds.
 
     Attributes:
@@ -31,26 +35,15 @@ class RecordOptions:
         max_drugs: ordered drugs named, the latest.
     """
 
-    sections: list[str] = field(default_factory=lambda: list(SECTIONS))
-    max_units: int = 5
-    max_diagnoses: int = 20
-    max_procedures: int = 10
-    max_drugs: int = 20
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        if not self.sections:
-            raise ConfigError(f"data.notes.record.sections: is empty; choose of {', '.join(SECTIONS)}")
-        for name in self.sections:
-            if name not in SECTIONS:
-                raise ConfigError(f"data.notes.record.sections: {name!r} is not one of {', '.join(SECTIONS)}")
-        for key in ("max_units", "max_diagnoses", "max_procedures", "max_drugs"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"data.notes.record.{key}: {getattr(self, key)} is below 1; leave the section out")
+    sections: Annotated[list[Section], Filled()] = field(default_factory=lambda: list(SECTIONS))
+    max_units: Most = 5
+    max_diagnoses: Most = 20
+    max_procedures: Most = 10
+    max_drugs: Most = 20
 
 
 @dataclass(frozen=True)
-class NoteOptions:
+class NoteOptions(Options, key="data.notes"):
     """Where notes come from, and how they become tokens.
 
     Attributes:
@@ -81,30 +74,19 @@ class NoteOptions:
     source: Literal["notes", "record", "both"] = "notes"
     record: RecordOptions = field(default_factory=RecordOptions)
     tokenizer: str | None = None
-    vocab_size: int = 4000
-    min_patients: int = 10
-    chunk_tokens: int = 256
+    vocab_size: Annotated[int, Bound("[100, 1000000]")] = 4000
+    min_patients: Annotated[int, Bound("[1, inf)", "1 keeps every word")] = 10
+    chunk_tokens: Annotated[int, Bound("[8, inf)")] = 256
     mask_sections: list[str] = field(default_factory=list)
     split_sections: bool = False
     keep_sections: list[str] = field(default_factory=list)
-    max_chunks: int | None = None
+    max_chunks: Annotated[int, Bound("[1, inf)", "null keeps all chunks")] | None = None
     choose: Choice = "latest"
     pretrained_elsewhere: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
-        if self.source not in ("notes", "record", "both"):
-            raise ConfigError(f"data.notes.source: {self.source!r} is not one of notes, record, both")
-        if self.chunk_tokens < 8:
-            raise ConfigError(f"data.notes.chunk_tokens: {self.chunk_tokens} is below 8")
-        if self.vocab_size < 100:
-            raise ConfigError(f"data.notes.vocab_size: {self.vocab_size} is below 100")
-        if self.min_patients < 1:
-            raise ConfigError(f"data.notes.min_patients: {self.min_patients} is below 1, which keeps every word")
-        if self.max_chunks is not None and self.max_chunks < 1:
-            raise ConfigError(f"data.notes.max_chunks: {self.max_chunks} is below 1; null keeps all chunks")
-        if self.choose not in get_args(Choice):
-            raise ConfigError(f"data.notes.choose: {self.choose!r} is not one of {', '.join(get_args(Choice))}")
+        super().__post_init__()
         if self.choose != "latest" and self.max_chunks is None:
             raise ConfigError(f"data.notes.choose: {self.choose} cuts nothing without data.notes.max_chunks; set that")
         for section in self.keep_sections:
@@ -120,7 +102,7 @@ class NoteOptions:
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(Options, key="data.batch"):
     """How samples become batches.
 
     Attributes:
@@ -131,25 +113,14 @@ class BatchOptions:
         num_workers: loader processes; on few cores they cost more than they give.
     """
 
-    size: int = 64
-    tokens: int | None = None
-    samples_per_subject: int | None = None
-    num_workers: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        if self.size < 1:
-            raise ConfigError(f"data.batch.size: {self.size} is below 1")
-        if self.tokens is not None and self.tokens < 1:
-            raise ConfigError(f"data.batch.tokens: {self.tokens} is below 1")
-        if self.samples_per_subject is not None and self.samples_per_subject < 1:
-            raise ConfigError(f"data.batch.samples_per_subject: {self.samples_per_subject} is below 1")
-        if self.num_workers < 0:
-            raise ConfigError(f"data.batch.num_workers: {self.num_workers} is below 0")
+    size: Count = 64
+    tokens: Count | None = None
+    samples_per_subject: Count | None = None
+    num_workers: Annotated[int, Bound("[0, 1024]")] = 0
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Options, key="data"):
     """Where the data come from and how they become batches.
 
     Attributes:

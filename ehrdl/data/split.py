@@ -6,18 +6,22 @@ A temporal split needs the years of the stays as well: `temporal.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 
+from ehrdl.bounds import Bound, FolderPath, Options
 from ehrdl.errors import ConfigError
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
+#: A share that is neither none nor all.
+Part = Annotated[float, Bound("(0, 1)")]
+Year = Annotated[int, Bound("[1900, 2100]", "give a calendar year, such as 2017")]
 Kind = Literal["subject", "temporal", "source", "folds"]
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Options, key="data.split"):
     """How subjects are split.
 
     Attributes:
@@ -39,27 +43,21 @@ class Split:
     """
 
     kind: Kind = "subject"
-    tuning: float = 0.1
-    held_out: float = 0.2
-    seed: int = 0
-    cut_year: int | None = None
-    last_year: int | None = None
-    n_folds: int | None = None
+    tuning: Part = 0.1
+    held_out: Part = 0.2
+    seed: Annotated[int, Bound("[0, inf)")] = 0
+    cut_year: Year | None = None
+    last_year: Year | None = None
+    n_folds: Annotated[int, Bound("[2, inf)")] | None = None
     fold: int | None = None
-    files: str | None = None
+    files: Annotated[str, FolderPath()] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what leaves no one to train on or to hold out, naming the key."""
-        if self.kind not in get_args(Kind):
-            raise ConfigError(f"data.split.kind: {self.kind!r} is not one of {', '.join(get_args(Kind))}")
-        for name in ("tuning", "held_out"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"data.split.{name}: {getattr(self, name)} is not between 0 and 1")
+        super().__post_init__()
         if self.kind == "subject" and self.tuning + self.held_out >= 1:
             shares = f"tuning {self.tuning} and held_out {self.held_out}"
             raise ConfigError(f"data.split: {shares} leave nothing to train on")
-        if self.seed < 0:
-            raise ConfigError(f"data.split.seed: {self.seed} is below 0")
         self._check_years()
         self._check_folds()
 
@@ -84,8 +82,6 @@ class Split:
                 )
         if self.n_folds is None or self.fold is None:
             return
-        if self.n_folds < 2:
-            raise ConfigError(f"data.split.n_folds: {self.n_folds} is below 2")
         if not 0 <= self.fold < self.n_folds:
             raise ConfigError(f"data.split.fold: {self.fold} is not one of 0 to {self.n_folds - 1} (n_folds - 1)")
 
@@ -94,8 +90,6 @@ class Split:
             year = getattr(self, name)
             if year is not None and self.kind != "temporal":
                 raise ConfigError(f"data.split.{name}: {year} belongs to data.split.kind temporal")
-            if year is not None and not 1900 <= year <= 2100:
-                raise ConfigError(f"data.split.{name}: {year} is not a calendar year, such as 2017")
         if self.kind != "temporal":
             return
         if self.cut_year is None:

@@ -80,7 +80,7 @@ class Verbalizer:
         hidden_codes: Sequence[str] = (),
     ) -> None:
         self.dataset, self.options = dataset, options
-        self.coded = {name: facts for name, facts in coded.items() if name in options.sections}
+        self.coded: dict[str, Coded] = {name: facts for name, facts in coded.items() if name in options.sections}
         self.most = {
             "units": options.max_units,
             "diagnoses": options.max_diagnoses,

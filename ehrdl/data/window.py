@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Count, Hours, Options
 
 HOUR = 3_600_000_000
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Options, key="data.window"):
     """How far back each kind of fact is read, the same for every sample and both classes.
 
     Attributes:
@@ -28,16 +28,10 @@ class Window:
         max_notes: of a sample's notes the latest are kept; how many samples were cut is counted.
     """
 
-    series_hours: float = 168
-    note_hours: float = 8760
-    max_observations: int = 1024
-    max_notes: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse windows that hold nothing, naming the key."""
-        for name in ("series_hours", "note_hours", "max_observations", "max_notes"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"data.window.{name}: {getattr(self, name)} is not above 0")
+    series_hours: Hours = 168
+    note_hours: Hours = 8760
+    max_observations: Count = 1024
+    max_notes: Count = 8
 
 
 def bounds(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ehrdl.batch import DataSpec
+from ehrdl.bounds import Checked
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Steps:
     valid: Any
 
 
-class Encoder(ABC):
+class Encoder(ABC, Checked):
     """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence.
 
     One with a method `steps(batch) -> Steps` also serves a fusion that reads steps.
@@ -44,7 +45,7 @@ class Encoder(ABC):
         """Features (B, D) and whether the sample has this modality at all (B,)."""
 
 
-class Fusion(ABC):
+class Fusion(ABC, Checked):
     """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D).
 
     Attributes:
@@ -66,7 +67,7 @@ class Fusion(ABC):
         return present
 
 
-class Head(ABC):
+class Head(ABC, Checked):
     """Maps fused features to logits: forward((B, D)) -> (B, K)."""
 
     @abstractmethod
@@ -74,7 +75,7 @@ class Head(ABC):
         """Logits (B, K)."""
 
 
-class Network(ABC):
+class Network(ABC, Checked):
     """A whole model: forward(batch) -> logits (B, K).
 
     Attributes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Hours, Layers, Share, Width
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
 from ehrdl.models.observations import Observations, count_bins
@@ -46,14 +47,14 @@ class ChannelTransformer(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        width: int = 32,
-        layers: int = 2,
-        heads: int = 4,
-        bin_hours: float = 4.0,
-        parts: int = 4,
-        per_channel: int = 8,
-        dropout: float = 0.2,
-        channel_dropout: float = 0.2,
+        width: Width = 32,
+        layers: Layers = 2,
+        heads: Width = 4,
+        bin_hours: Hours = 4.0,
+        parts: Width = 4,
+        per_channel: Width = 8,
+        dropout: Share = 0.2,
+        channel_dropout: Share = 0.2,
     ) -> None:
         super().__init__()
         if width % heads:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Filled, Layers, Share, Width
 from ehrdl.models.base import Encoder, Network
 from ehrdl.models.head import masked_loss
 from ehrdl.models.members import MemberHead
@@ -38,16 +38,15 @@ class Committee(nn.Module, Network):
     def __init__(
         self,
         spec: DataSpec,
-        series: list[Callable[[DataSpec], Encoder]] | None = None,
+        series: Annotated[list[Callable[[DataSpec], Encoder]], Filled(1, "name an encoder, or leave it out")]
+        | None = None,
         note: Callable[[DataSpec], Encoder] = NoteTransformer,
-        members: int = 16,
-        width: int = 128,
-        layers: int = 2,
-        dropout: float = 0.3,
+        members: Width = 16,
+        width: Width = 128,
+        layers: Layers = 2,
+        dropout: Share = 0.3,
     ) -> None:
         super().__init__()
-        if series is not None and not series:
-            raise ConfigError("Committee: series is an empty list; name an encoder, or leave it out")
         self.spec = spec
         makers: list[Any] = [note] if "note" in spec.modalities else []
         makers += (series or [WindowSummary]) if "series" in spec.modalities else []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import DataSpec
+from ehrdl.bounds import Probability, Share, Width
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Steps
 from ehrdl.models.fusion import Projected, gated_sum
@@ -38,10 +39,10 @@ class CrossAttentionFusion(Projected):
         self,
         spec: DataSpec,
         widths: list[int],
-        width: int = 128,
-        heads: int = 4,
-        dropout: float = 0.1,
-        modality_dropout: float = 0.1,
+        width: Width = 128,
+        heads: Width = 4,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
     ) -> None:
         super().__init__(widths, width, modality_dropout)
         if heads < 1 or width % heads:

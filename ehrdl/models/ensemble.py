@@ -7,13 +7,13 @@ Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Esti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Bound, Filled
 from ehrdl.models.base import Network
 from ehrdl.models.committee import mean_member
 
@@ -31,12 +31,13 @@ class Ensemble(nn.Module, Network):
         copies: members of each kind, which start from other random weights.
     """
 
-    def __init__(self, spec: DataSpec, networks: list[Callable[[DataSpec], Network]], copies: int = 3) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        networks: Annotated[list[Callable[[DataSpec], Network]], Filled()],
+        copies: Annotated[int, Bound("[1, 1024]")] = 3,
+    ) -> None:
         super().__init__()
-        if not networks:
-            raise ConfigError("Ensemble: networks is empty; name at least one")
-        if copies < 1:
-            raise ConfigError(f"Ensemble: copies {copies} is below 1")
         self.spec = spec
         built: list[Any] = [make(spec) for make in networks for _ in range(copies)]
         for network in built:

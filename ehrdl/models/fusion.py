@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import DataSpec
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Probability, Share, Width
 from ehrdl.models.base import Fusion
 
 
@@ -24,8 +24,6 @@ class ModalityDropout(nn.Module):
 
     def __init__(self, probability: float) -> None:
         super().__init__()
-        if not 0 <= probability <= 1:
-            raise ConfigError(f"fusion: modality_dropout {probability:g} is not a probability in [0, 1]")
         self.probability = probability
 
     def forward(self, present: Tensor) -> Tensor:
@@ -51,7 +49,7 @@ class DroppingFusion(Fusion):
 class Projected(nn.Module, DroppingFusion):
     """Brings the modalities to one width; a vector that is learned stands for one that is absent or was dropped."""
 
-    def __init__(self, widths: list[int], width: int, modality_dropout: float) -> None:
+    def __init__(self, widths: list[int], width: int, modality_dropout: Probability) -> None:
         super().__init__()
         self.width = width
         self.drop = ModalityDropout(modality_dropout)
@@ -86,7 +84,12 @@ class GatedFusion(Projected):
     """
 
     def __init__(
-        self, spec: DataSpec, widths: list[int], width: int = 128, dropout: float = 0.1, modality_dropout: float = 0.1
+        self,
+        spec: DataSpec,
+        widths: list[int],
+        width: Width = 128,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
     ) -> None:
         super().__init__(widths, width, modality_dropout)
         self.gate = nn.Linear(len(widths) * width, len(widths) * width)
@@ -111,7 +114,12 @@ class ConcatFusion(Projected):
     """
 
     def __init__(
-        self, spec: DataSpec, widths: list[int], width: int = 128, dropout: float = 0.1, modality_dropout: float = 0.1
+        self,
+        spec: DataSpec,
+        widths: list[int],
+        width: Width = 128,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
     ) -> None:
         super().__init__(widths, width, modality_dropout)
         self.layer = nn.Sequential(nn.Linear(len(widths) * width, width), nn.GELU(), nn.Dropout(dropout))
@@ -135,7 +143,7 @@ class LateFusion(nn.Module, DroppingFusion):
 
     reads = "logits"
 
-    def __init__(self, spec: DataSpec, widths: list[int], modality_dropout: float = 0.1) -> None:
+    def __init__(self, spec: DataSpec, widths: list[int], modality_dropout: Probability = 0.1) -> None:
         super().__init__()
         self.width = len(spec.outputs)
         self.drop = ModalityDropout(modality_dropout)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Hours, Share, Width
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.observations import Observations, count_bins
@@ -36,10 +37,10 @@ class GRUD(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        hidden: int = 64,
-        bin_hours: float = 2.0,
-        dropout: float = 0.1,
-        channel_dropout: float = 0.0,
+        hidden: Width = 64,
+        bin_hours: Hours = 2.0,
+        dropout: Share = 0.1,
+        channel_dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         self.width, self.bin_hours = hidden, bin_hours

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ehrdl.batch import DataSpec
+from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Head
 from ehrdl.schema import REGRESSION
 
@@ -94,7 +95,7 @@ class MlpHead(nn.Module, Head):
         dropout: share of hidden units dropped in training.
     """
 
-    def __init__(self, spec: DataSpec, width: int, hidden: int = 64, dropout: float = 0.1) -> None:
+    def __init__(self, spec: DataSpec, width: int, hidden: Width = 64, dropout: Share = 0.1) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout))
         self.logits = nn.Linear(hidden, len(spec.outputs))

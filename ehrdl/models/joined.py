@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Filled
 from ehrdl.models.base import Encoder
 
 
@@ -21,10 +21,8 @@ class Joined(nn.Module, Encoder):
         encoders: make the encoders.
     """
 
-    def __init__(self, spec: DataSpec, encoders: list[Callable[[DataSpec], Encoder]]) -> None:
+    def __init__(self, spec: DataSpec, encoders: Annotated[list[Callable[[DataSpec], Encoder]], Filled()]) -> None:
         super().__init__()
-        if not encoders:
-            raise ConfigError("Joined: encoders is empty; name at least one")
         built: list[Any] = [make(spec) for make in encoders]
         self.encoders = nn.ModuleList(built)
         self.width = sum(encoder.width for encoder in built)

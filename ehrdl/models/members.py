@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import DataSpec
-from ehrdl.errors import ConfigError
 from ehrdl.models.head import start_at_prevalence
 
 
@@ -60,9 +59,6 @@ class MemberHead(nn.Module):
 
     def __init__(self, spec: DataSpec, n_features: int, members: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
-        for name, value in (("members", members), ("width", width), ("layers", layers)):
-            if value < 1:
-                raise ConfigError(f"members: {name} {value} is below 1")
         self.members, self.n_outputs = members, len(spec.outputs)
         sizes = [n_features, *[width] * layers]
         self.layers = nn.ModuleList(

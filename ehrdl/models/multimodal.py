@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import NonNegative
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Fusion, Head, Network, Steps
 from ehrdl.models.fusion import GatedFusion
@@ -52,7 +53,7 @@ class MultimodalModel(nn.Module, Network):
         static: Callable[[DataSpec], Encoder] = StaticMlp,
         fusion: Callable[[DataSpec, list[int]], Fusion] = GatedFusion,
         head: Callable[[DataSpec, int], Head] = MlpHead,
-        auxiliary_weight: float = 0.3,
+        auxiliary_weight: NonNegative = 0.3,
         words: Callable[[DataSpec], WordEvidence] | None = None,
     ) -> None:
         super().__init__()

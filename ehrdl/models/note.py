@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Layers, Positive, Share, Width
 from ehrdl.engine import cache_in_use
 from ehrdl.errors import ConfigError
 from ehrdl.models import note_backbone as backbone
@@ -64,14 +65,14 @@ class NoteTransformer(nn.Module, Encoder):
         self,
         spec: DataSpec,
         pretrained: str | None = None,
-        width: int = 64,
-        layers: int = 1,
-        heads: int = 4,
-        dropout: float = 0.1,
-        token_dropout: float = 0.1,
+        width: Width = 64,
+        layers: Layers = 1,
+        heads: Width = 4,
+        dropout: Share = 0.1,
+        token_dropout: Share = 0.1,
         tune: Literal["full", "lora", "frozen"] = "full",
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
+        lora_rank: Width = 8,
+        lora_alpha: Positive = 16.0,
         gradient_checkpointing: bool = False,
         attention: str | None = None,
         compile: bool = False,
@@ -254,12 +255,6 @@ class NoteTransformer(nn.Module, Encoder):
 
 
 def _require_tuning(tune: str, padding: str, lora_rank: int, gradient_checkpointing: bool) -> None:
-    if tune not in ("full", "lora", "frozen"):
-        raise ConfigError(f"NoteTransformer: tune {tune!r} is not one of full, lora, frozen")
-    if padding not in ("groups", "packed"):
-        raise ConfigError(f"NoteTransformer: padding {padding!r} is not one of groups, packed")
-    if lora_rank < 1:
-        raise ConfigError(f"NoteTransformer: lora_rank {lora_rank} is below 1")
     if tune == "frozen" and gradient_checkpointing:
         raise ConfigError("NoteTransformer: gradient_checkpointing: tune frozen has no gradients; leave it out")
 

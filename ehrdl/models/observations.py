@@ -44,8 +44,6 @@ class ChannelDropout(nn.Module):
 
     def __init__(self, name: str, n_channels: int, share: float) -> None:
         super().__init__()
-        if not 0 <= share < 1:
-            raise ConfigError(f"{name}: channel_dropout {share:g} is not a share in [0, 1)")
         self.n_channels, self.share = n_channels, share
 
     def forward(self, batch: Batch) -> Batch:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Hours, Layers, Share, Width
 from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.cells import cell_of, extreme, first_position, last_position, spread, total
 from ehrdl.models.observations import ChannelDropout, Scale, count_bins, indices, require_channels
@@ -53,12 +54,12 @@ class SeriesGRU(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        hidden: int = 64,
-        bin_hours: float = 12.0,
-        layers: int = 1,
-        dropout: float = 0.1,
+        hidden: Width = 64,
+        bin_hours: Hours = 12.0,
+        layers: Layers = 1,
+        dropout: Share = 0.1,
         summaries: bool = True,
-        channel_dropout: float = 0.0,
+        channel_dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         n_bins = count_bins("SeriesGRU", spec, bin_hours)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Encoder
 
 
@@ -18,7 +19,7 @@ class StaticMlp(nn.Module, Encoder):
         dropout: share of units dropped in training.
     """
 
-    def __init__(self, spec: DataSpec, width: int = 32, dropout: float = 0.1) -> None:
+    def __init__(self, spec: DataSpec, width: Width = 32, dropout: Share = 0.1) -> None:
         super().__init__()
         self.width = width
         self.mean: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.errors import ConfigError
+from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Encoder
 from ehrdl.models.cells import cell_of, extreme, first_position, last_position, spread, total
 from ehrdl.models.observations import Observations
@@ -42,10 +42,10 @@ class WindowSummary(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        per_channel: int = 12,
-        parts: int = 4,
-        dropout: float = 0.0,
-        channel_dropout: float = 0.1,
+        per_channel: Width = 12,
+        parts: Width = 4,
+        dropout: Share = 0.0,
+        channel_dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         self.observations = Observations(NAME, spec)
@@ -74,10 +74,6 @@ class ChannelUnits(nn.Module):
 
     def __init__(self, name: str, spec: DataSpec, units: int, parts: int, channel_dropout: float) -> None:
         super().__init__()
-        if parts < 1:
-            raise ConfigError(f"{name}: parts {parts} is below 1")
-        if not 0 <= channel_dropout < 1:
-            raise ConfigError(f"{name}: channel_dropout {channel_dropout:g} is not a share in [0, 1)")
         self.n_channels, self.parts, self.window_hours = len(spec.channels), parts, spec.window_hours
         self.channel_dropout = channel_dropout
         n_numbers = _WHOLE + _PART * parts

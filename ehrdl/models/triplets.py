@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Count, Layers, Share, Width
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.observations import Observations
@@ -39,18 +40,16 @@ class TripletTransformer(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        width: int = 32,
-        layers: int = 2,
-        heads: int = 4,
-        dropout: float = 0.2,
-        max_triplets: int = 512,
-        channel_dropout: float = 0.0,
+        width: Width = 32,
+        layers: Layers = 2,
+        heads: Width = 4,
+        dropout: Share = 0.2,
+        max_triplets: Count = 512,
+        channel_dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(f"{NAME}: heads {heads} does not divide width {width}")
-        if max_triplets < 1:
-            raise ConfigError(f"{NAME}: max_triplets {max_triplets} is below 1")
         self.width, self.max_triplets, self.window_hours = width, max_triplets, spec.window_hours
         self.observations = Observations(NAME, spec, channel_dropout)
         self.channel = nn.Embedding(self.observations.n_channels, width)

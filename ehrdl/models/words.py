@@ -10,12 +10,13 @@ Letter of this file: T interactions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.bounds import Bound, Checked, NonNegative
 from ehrdl.errors import ConfigError
 
 #: Ages [h] between which the weight of a note is interpolated, on the scale log(1 + hours).
@@ -26,7 +27,7 @@ _PRIME = 2**31 - 1
 _TINY = 1e-12
 
 
-class WordEvidence(nn.Module):
+class WordEvidence(nn.Module, Checked):
     """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
 
     Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
@@ -54,26 +55,15 @@ class WordEvidence(nn.Module):
     def __init__(
         self,
         spec: DataSpec,
-        phrase: int = 2,
-        buckets: int = 65536,
-        penalty: float = 1.5e-4,
-        interactions: int = 0,
-        interaction_penalty: float = 1e-3,
+        phrase: Annotated[int, Bound("[1, 16]")] = 2,
+        buckets: Annotated[int, Bound("[2, 100000000]")] = 65536,
+        penalty: NonNegative = 1.5e-4,
+        interactions: Annotated[int, Bound("[0, 4096]")] = 0,
+        interaction_penalty: NonNegative = 1e-3,
     ) -> None:
         super().__init__()
         if spec.vocab_size < 1:
             raise ConfigError("WordEvidence: the data have no notes; leave `words` out of the model")
-        if phrase < 1:
-            raise ConfigError(f"WordEvidence: phrase {phrase} is below 1 token")
-        if buckets < 2:
-            raise ConfigError(f"WordEvidence: buckets {buckets} is below 2")
-        for name, value in {
-            "penalty": penalty,
-            "interactions": interactions,
-            "interaction_penalty": interaction_penalty,
-        }.items():
-            if not value >= 0:
-                raise ConfigError(f"WordEvidence: {name} {value} is below 0")
         self.phrase, self.buckets, self.lasso = phrase, buckets, penalty
         self.interactions, self.group_lasso = interactions, interaction_penalty
         # An embedding, so that AdamW does not decay it as well. Row 0 is for what is no phrase.

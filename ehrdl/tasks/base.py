@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ehrdl.bounds import Checked
 from ehrdl.schema import TaskResult
 
 if TYPE_CHECKING:
     import duckdb
 
 
-class Task(ABC):
+class Task(ABC, Checked, key="task"):
     """A clinical prediction task. One file each; no torch here."""
 
     name: str

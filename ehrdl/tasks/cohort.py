@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
 
+from ehrdl.bounds import Bound
 from ehrdl.clinical.codes import CodeSet
-from ehrdl.errors import ConfigError
 from ehrdl.schema import BIRTH
 from ehrdl.tasks.episodes import read_icu_stays, read_stays, read_subjects
 from ehrdl.tasks.flow import Facts, Flow
@@ -18,20 +18,14 @@ from ehrdl.tasks.flow import Facts, Flow
 if TYPE_CHECKING:
     import duckdb
 
+#: Prediction time after the start of a stay [h]: at most thirty days.
+HoursIn = Annotated[float, Bound("(0, 720]")]
+#: The youngest age of a cohort [years]; null is as 0, everyone.
+Age = Annotated[int, Bound("[0, 120]")] | None
+
 _ADULT = 18
 _AGE_BANDS = {0: "0-17", 18: "18-44", 45: "45-64", 65: "65-74", 75: "75-84", 85: "85+"}
 _ORDER = ["subject_id", "prediction_time", "encounter_id"]
-
-
-def check_age(min_age: int | None) -> int:
-    """The youngest age; null is as 0, everyone.
-
-    Raises:
-        ConfigError: naming the key, for an age that no cohort has.
-    """
-    if not 0 <= (min_age or 0) <= 120:
-        raise ConfigError(f"task.min_age: {min_age} is not between 0 and 120 years")
-    return min_age or 0
 
 
 def whom(min_age: int) -> str:

@@ -5,18 +5,19 @@ The unit is the stay (one encounter_id), not the episode: the definition speaks 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.codes import HEART_FAILURE
-from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.errors import SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import (
+    Age,
+    HoursIn,
     age_at_admission,
-    check_age,
     prevalence,
     read_admissions,
     still_there,
@@ -59,8 +60,8 @@ class HeartFailure(Task):
 
     def __init__(
         self,
-        hours: float = 24,
-        min_age: int | None = 18,
+        hours: HoursIn = 24,
+        min_age: Age = 18,
         cohort: Cohort = "incident",
         position: Position = "any",
         exclude_evidence: bool = False,
@@ -80,12 +81,7 @@ class HeartFailure(Task):
         Raises:
             ConfigError: a value that cannot be.
         """
-        for key, value, kind in (("cohort", cohort, Cohort), ("position", position, Position)):
-            if value not in get_args(kind):
-                raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
-        if not 0 < hours <= 720:
-            raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
-        self.min_age = check_age(min_age)
+        self.min_age = min_age or 0
         self.hours = hours
         self.cohort = cohort
         self.position = position

@@ -7,7 +7,7 @@ defines the outcome: the stay is the one that is open at that time, and `hidden_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -63,8 +63,6 @@ class Labels(Task):
             ConfigError: the output has no name that a column can have, there is nothing at the path, or a value that
                 cannot be.
         """
-        if kind not in get_args(LabelKind):
-            raise ConfigError(f"task.kind: {kind!r} is not one of {', '.join(get_args(LabelKind))}")
         if unit and kind == BINARY:
             raise ConfigError(f"task.unit: {unit!r} belongs to numbers, not to task.kind binary")
         if not output.isidentifier():

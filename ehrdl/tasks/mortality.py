@@ -18,8 +18,9 @@ from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import DEATH, REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import (
+    Age,
+    HoursIn,
     age_at_admission,
-    check_age,
     deaths,
     prevalence,
     read_admissions,
@@ -55,8 +56,8 @@ class Mortality(Task):
 
     def __init__(
         self,
-        hours: float = 48,
-        min_age: int | None = 18,
+        hours: HoursIn = 48,
+        min_age: Age = 18,
         first_only: bool = True,
         auxiliary: list[str] = [],  # noqa: B006 - never changed, and a list is what YAML gives
     ) -> None:
@@ -74,16 +75,12 @@ class Mortality(Task):
         Raises:
             ConfigError: a value that cannot be.
         """
-        if not 0 < hours <= 720:
-            raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
         for name in auxiliary:
             if not _AUXILIARY.fullmatch(name):
                 raise ConfigError(
                     f"task.auxiliary: {name!r} is not one of death_30d (or other days), death_known, {_LEFT}"
                 )
-            if auxiliary.count(name) > 1:
-                raise ConfigError(f"task.auxiliary: {name!r} stands {auxiliary.count(name)} times; once is enough")
-        self.hours, self.min_age, self.first_only = hours, check_age(min_age), first_only
+        self.hours, self.min_age, self.first_only = hours, min_age or 0, first_only
         self.auxiliary = list(auxiliary)
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

@@ -5,19 +5,20 @@ Source: CMS, Hospital-Wide All-Cause Unplanned Readmission Measure, adapted to M
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from ehrdl.bounds import Bound
 from ehrdl.clinical.codes import CANCER_TREATMENT, DELIVERY, PLANNED_ADMISSIONS, PSYCHIATRIC, REHABILITATION
 from ehrdl.clinical.years import approximate_years
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import (
+    Age,
     age_at_admission,
-    check_age,
     deaths,
     old_enough,
     prevalence,
@@ -61,12 +62,12 @@ class Readmission(Task):
     def __init__(
         self,
         variant: Variant = "at_discharge",
-        horizon_days: float = 30,
-        min_age: int | None = 18,
+        horizon_days: Annotated[float, Bound("(0, 365]")] = 30,
+        min_age: Age = 18,
         keep_hospice: bool = False,
         death: Death = "negative",
         emergency_return: EmergencyReturn = "negative",
-        censor_last_year: int | None = None,
+        censor_last_year: Annotated[int, Bound("[1900, 2100]")] | None = None,
     ) -> None:
         """Choose a variant of the definition; the defaults are the primary one.
 
@@ -87,20 +88,9 @@ class Readmission(Task):
         Raises:
             ConfigError: a value that cannot be.
         """
-        for key, value, kind in (
-            ("variant", variant, Variant),
-            ("death", death, Death),
-            ("emergency_return", emergency_return, EmergencyReturn),
-        ):
-            if value not in get_args(kind):
-                raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
-        if not 0 < horizon_days <= 365:
-            raise ConfigError(f"task.horizon_days: {horizon_days} is not above 0 and at most 365 days")
-        self.min_age = check_age(min_age)
+        self.min_age = min_age or 0
         if variant == "note_complete" and horizon_days <= 1:
             raise ConfigError(f"task.horizon_days: {horizon_days} is over by task.variant note_complete, 1 day after")
-        if censor_last_year is not None and not 1900 <= censor_last_year <= 2100:
-            raise ConfigError(f"task.censor_last_year: {censor_last_year} is not a calendar year, such as 2019")
         self.variant = variant
         self.horizon_days = horizon_days
         self.keep_hospice = keep_hospice

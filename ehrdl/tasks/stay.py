@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from ehrdl.bounds import Bound, Distinct
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import (
+    Age,
+    HoursIn,
     age_at_admission,
-    check_age,
     read_admissions,
     still_there,
     to_samples,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import duckdb
 
 Unit = Literal["hospital", "icu"]
+#: A limit of the days that are left [d].
+Days = Annotated[float, Bound("(0, 1000)")]
 Until = Literal["unit", "discharge"]
 Death = Literal["keep", "unknown"]
 
@@ -50,11 +54,11 @@ class LengthOfStay(Task):
     def __init__(
         self,
         unit: Unit = "icu",
-        hours: float = 24,
+        hours: HoursIn = 24,
         until: Until = "unit",
-        over_days: list[float] = [3, 7],  # noqa: B006 - never changed, and a list is what YAML gives
+        over_days: Annotated[list[Days], Distinct()] = [3, 7],  # noqa: B006 - never changed, and a list is what YAML gives
         days: bool = True,
-        min_age: int | None = 18,
+        min_age: Age = 18,
         death: Death = "keep",
         first_only: bool = True,
         drop_stepdown: bool = False,
@@ -75,19 +79,11 @@ class LengthOfStay(Task):
         Raises:
             ConfigError: a value that cannot be.
         """
-        for key, value, kind in (("unit", unit, Unit), ("until", until, Until), ("death", death, Death)):
-            if value not in get_args(kind):
-                raise ConfigError(f"task.{key}: {value!r} is not one of {', '.join(get_args(kind))}")
-        if not 0 < hours <= 720:
-            raise ConfigError(f"task.hours: {hours} is not above 0 and at most 720 hours")
-        for limit in over_days:
-            if not 0 < limit < 1000 or over_days.count(limit) > 1:
-                raise ConfigError(f"task.over_days: {limit} is not above 0 and below 1000 days, or stands twice")
         if not days and not over_days:
             raise ConfigError("task.days: false leaves no output where task.over_days is empty")
         if unit == "hospital" and (drop_stepdown or not first_only):
             raise ConfigError(f"task.{'drop_stepdown' if drop_stepdown else 'first_only'}: belongs to task.unit icu")
-        self.min_age = check_age(min_age)
+        self.min_age = min_age or 0
         self.unit, self.hours, self.until, self.over_days, self.days = unit, hours, until, tuple(over_days), days
         self.death, self.first_only, self.drop_stepdown = death, first_only, drop_stepdown
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds:
 
 
 def fit_combined(
-    names: list[str], members: list[str], prepared: Prepared, parts: list[pd.DataFrame], folder: Path, seed: int
+    names: Sequence[str], members: list[str], prepared: Prepared, parts: list[pd.DataFrame], folder: Path, seed: int
 ) -> list[pd.DataFrame]:
     """Combine members and write `folder/models/<name>-<output>.json`.
 

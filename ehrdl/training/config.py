@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from ehrdl.bounds import (
+    Bound,
+    Count,
+    Filled,
+    FolderName,
+    FolderPath,
+    Layers,
+    Options,
+    Rate,
+    Rule,
+    Seed,
+    Share,
+    Width,
+)
 from ehrdl.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options, key="run"):
     """Where a run's results go.
 
     Attributes:
@@ -18,18 +32,13 @@ class RunOptions:
         overwrite: replace a finished run of the same name.
     """
 
-    name: str
-    root: str = "runs"
+    name: Annotated[str, FolderName()]
+    root: Annotated[str, FolderPath()] = "runs"
     overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a name that is no folder name."""
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ConfigError(f"run.name: {self.name!r} is not a folder name")
 
 
 @dataclass(frozen=True)
-class Optim:
+class Optim(Options, key="optim"):
     """How the deep models are optimised: AdamW, linear warm-up, then a cosine to zero.
 
     Attributes:
@@ -56,54 +65,25 @@ class Optim:
         shift_hours: augmentation: a sample's series is moved into the past by up to so much in training [h].
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.1
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Bound("[0, 10]")] = 0.01
+    warmup: Share = 0.1
     selection: Literal["averaged", "best_tuning"] = "averaged"
-    ema_decay: float = 0.99
-    patience: int = 3
-    pretrained_lr_factor: float = 0.05
-    auxiliary_weight: float = 0.3
-    pretrain_epochs: int = 0
-    pretrain_lr: float = 3e-3
+    ema_decay: Annotated[float, Bound("(0, 1)")] = 0.99
+    patience: Count = 3
+    pretrained_lr_factor: Annotated[float, Bound("[0, 1]")] = 0.05
+    auxiliary_weight: Annotated[float, Bound("(0, 1000]", "name no outputs instead")] = 0.3
+    pretrain_epochs: Annotated[int, Bound("[0, inf)")] = 0
+    pretrain_lr: Rate = 3e-3
     stages: Literal[1, 2] = 1
-    stage_lr_factor: float = 0.1
-    hide_observations: float = 0.0
-    value_noise: float = 0.0
-    shift_hours: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        for name in ("lr", "pretrain_lr"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"optim.{name}: {getattr(self, name)} is not above 0")
-        if self.auxiliary_weight <= 0:
-            raise ConfigError(
-                f"optim.auxiliary_weight: {self.auxiliary_weight} is not above 0; name no outputs instead"
-            )
-        if self.pretrain_epochs < 0:
-            raise ConfigError(f"optim.pretrain_epochs: {self.pretrain_epochs} is below 0")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optim.warmup: {self.warmup} is not a share of the steps in [0, 1)")
-        if not 0 < self.ema_decay < 1:
-            raise ConfigError(f"optim.ema_decay: {self.ema_decay} is not between 0 and 1")
-        if self.selection not in ("averaged", "best_tuning"):
-            raise ConfigError(f"optim.selection: {self.selection!r} is not one of averaged, best_tuning")
-        if self.stages not in (1, 2):
-            raise ConfigError(f"optim.stages: {self.stages!r} is not one of 1, 2")
-        if not 0 < self.stage_lr_factor <= 1:
-            raise ConfigError(f"optim.stage_lr_factor: {self.stage_lr_factor} is not in (0, 1]")
-        if self.patience < 1:
-            raise ConfigError(f"optim.patience: {self.patience} is below 1")
-        if not 0 <= self.hide_observations < 1:
-            raise ConfigError(f"optim.hide_observations: {self.hide_observations} is not a share in [0, 1)")
-        for name in ("value_noise", "shift_hours"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"optim.{name}: {getattr(self, name)} is below 0")
+    stage_lr_factor: Annotated[float, Bound("(0, 1]")] = 0.1
+    hide_observations: Share = 0.0
+    value_noise: Annotated[float, Bound("[0, 100]")] = 0.0
+    shift_hours: Annotated[float, Bound("[0, 1000000]")] = 0.0
 
 
 @dataclass(frozen=True)
-class Boosting:
+class Boosting(Options, key="boosting"):
     """How the baselines `lightgbm` and `xgboost` are tuned.
 
     Attributes:
@@ -113,19 +93,12 @@ class Boosting:
             where hourly samples would fill the memory; null = all. Tuning and held-out samples are always all scored.
     """
 
-    trials: int = 20
-    samples_per_subject: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        if self.trials < 1:
-            raise ConfigError(f"boosting.trials: {self.trials} is below 1")
-        if self.samples_per_subject is not None and self.samples_per_subject < 1:
-            raise ConfigError(f"boosting.samples_per_subject: {self.samples_per_subject} is below 1; null = all")
+    trials: Count = 20
+    samples_per_subject: Annotated[int, Bound("[1, inf)", "null = all")] | None = None
 
 
 @dataclass(frozen=True)
-class Combine:
+class Combine(Options, key="combine"):
     """Models that are made of the run's models.
 
     Attributes:
@@ -135,27 +108,26 @@ class Combine:
             where they are among the baselines.
     """
 
-    models: list[str] = field(default_factory=list)
-    members: list[str] | None = None
+    models: list[Literal["ensemble", "stack"]] = field(default_factory=list)
+    members: Annotated[list[str], Filled(1, "name two models, or leave the key out")] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
-        for name in self.models:
-            if name not in ("ensemble", "stack"):
-                raise ConfigError(f"combine.models: {name!r} is not one of ensemble, stack")
-        for key in ("models", "members"):
-            names = getattr(self, key) or []
-            for name in names:
-                if names.count(name) > 1:
-                    raise ConfigError(f"combine.{key}: {name!r} stands {names.count(name)} times; once is enough")
-        if self.members == []:
-            raise ConfigError("combine.members: [] is empty; name two models, or leave the key out")
+        super().__post_init__()
         if self.members and not self.models:
             raise ConfigError("combine.members: are of no model; name ensemble or stack in combine.models")
 
 
+class ProjectName(Rule):
+    """A name that a project of W&B can have."""
+
+    def broken(self, value: str) -> str | None:
+        """Whether it has a letter that is not allowed."""
+        return "is not a project name: it has one of /\\#?%:" if set(value) & set("/\\#?%:") else None
+
+
 @dataclass(frozen=True)
-class LoggerOptions:
+class LoggerOptions(Options, key="logger"):
     """Where learning curves go beside `curves/` in the run folder, which is always written.
 
     Attributes:
@@ -168,24 +140,15 @@ class LoggerOptions:
     """
 
     wandb: bool = False
-    project: str = "ehrdl"
+    project: Annotated[str, ProjectName()] = "ehrdl"
     entity: str | None = None
     mode: Literal["online", "offline"] = "online"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        if self.mode not in ("online", "offline"):
-            raise ConfigError(f"logger.mode: {self.mode!r} is not one of online, offline")
-        if not self.project or set(self.project) & set("/\\#?%:"):
-            raise ConfigError(
-                f"logger.project: {self.project!r} is not a project name: it is empty or has one of /\\#?%:"
-            )
-
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Options, key="pretrain"):
     """How `ehrdl pretrain` teaches an encoder the language of the training notes, by words that it must guess.
 
     Attributes:
@@ -203,36 +166,21 @@ class Pretraining:
         dropout: share of its units dropped in training; null = 0.1.
     """
 
-    epochs: int = 3
-    lr: float | None = None
-    tokens: int = 8192
-    mask_share: float = 0.15
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    seed: int = 0
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    dropout: float | None = None
+    epochs: Count = 3
+    lr: Rate | None = None
+    tokens: Count = 8192
+    mask_share: Annotated[float, Bound("(0, 1)")] = 0.15
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Bound("[0, 10]")] = 0.01
+    seed: Seed = 0
+    layers: Layers | None = None
+    width: Width | None = None
+    heads: Width | None = None
+    dropout: Share | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
-        for name in ("epochs", "tokens", "layers", "width", "heads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"pretrain.{name}: {value} is below 1")
-        if self.lr is not None and not self.lr > 0:
-            raise ConfigError(f"pretrain.lr: {self.lr} is not above 0")
-        if not 0 < self.mask_share < 1:
-            raise ConfigError(f"pretrain.mask_share: {self.mask_share} is not between 0 and 1")
-        for name in ("warmup", "dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ConfigError(f"pretrain.{name}: {value} is not a share in [0, 1)")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"pretrain.weight_decay: {self.weight_decay} is below 0")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"pretrain.seed: {self.seed} is not between 0 and 4294967295")
+        super().__post_init__()
         sizes = self.sizes
         if sizes["width"] % sizes["heads"]:
             raise ConfigError(f"pretrain.heads: {sizes['heads']} does not divide pretrain.width {sizes['width']}")

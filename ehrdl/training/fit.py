@@ -42,6 +42,7 @@ from ehrdl.training.pretrain import pretrain
 from ehrdl.training.ranks import check_strategy, n_processes
 from ehrdl.training.signals import interruptible
 from ehrdl.training.team import common
+from ehrdl.training.trainer import OURS, check_arguments
 
 #: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
 DEFAULTS: dict[str, Any] = {
@@ -52,9 +53,6 @@ DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "use_distributed_sampler": False,
 }
-_OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
-#: Lightning turns checkpoints off with these, and a run is nothing without them.
-_NO_RUN = ("fast_dev_run", "barebones")
 _HALF = ("16", "16-mixed", "16-true")
 
 
@@ -65,18 +63,11 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
         ConfigError: a key that Trainer does not have, a value of the wrong type, a key that ehrdl sets itself, or what
             this machine or a training run cannot do.
     """
-    for key in trainer:
-        if key in _OURS:
-            raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
-        if key in _NO_RUN and trainer[key]:
-            raise ConfigError(f"trainer.{key}: keeps no checkpoint; use trainer.limit_train_batches for a quick run")
+    check_arguments(trainer)
     merged = DEFAULTS | trainer
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(pl.Trainer, "trainer", skip=set(_OURS))
-    known = {action.dest.removeprefix("trainer.") for action in parser._actions}
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=set(OURS))
     for key, value in merged.items():
-        if key not in known:
-            raise ConfigError(f"trainer.{key}: not an argument of pytorch_lightning.Trainer")
         try:
             parser.parse_object({"trainer": {key: value}})
         except Exception as error:  # jsonargparse raises several kinds; all mean that the value does not fit
@@ -99,16 +90,10 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_endless(trainer: dict[str, Any]) -> None:
-    """Values that Lightning takes and that train nothing, or for ever."""
+    """Values that Lightning takes and that train for ever."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    if epochs == 0 or steps == 0:
-        raise ConfigError(f"trainer.max_{'epochs' if epochs == 0 else 'steps'}: 0 trains nothing; give at least 1")
     if epochs in (None, -1) and steps == -1 and trainer.get("max_time") is None:
         raise ConfigError(f"trainer.max_epochs: {epochs} never ends; give a number, or trainer.max_steps or max_time")
-    for key in ("accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"):
-        value = trainer.get(key)
-        if value is not None and value <= 0:
-            raise ConfigError(f"trainer.{key}: {value} is not above 0")
 
 
 def fit(

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from ehrdl.bounds import Bound, Count, FolderName, Options, Positive, Seed
 from ehrdl.errors import ConfigError
 
 Metric = Literal["auprc", "auroc", "log_loss"]
@@ -60,7 +61,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Options, key="tune"):
     """What `ehrdl tune` tries, and by what it chooses; `ehrdl train` reads none of it.
 
     Attributes:
@@ -83,32 +84,15 @@ class TuneOptions:
     """
 
     space: dict[str, Any] = field(default_factory=dict)
-    n_trials: int = 30
-    timeout_minutes: float | None = None
+    n_trials: Count = 30
+    timeout_minutes: Positive | None = None
     metric: Metric = "auprc"
     pruner: Pruner = "median"
-    folds: int | None = None
-    seeds: int = 1
-    seed: int = 0
-    name: str | None = None
+    folds: Annotated[int, Bound("[2, inf)", "null scores the tuning split")] | None = None
+    seeds: Count = 1
+    seed: Seed = 0
+    name: Annotated[str, FolderName()] | None = None
     chosen: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
-        for key, kinds in (("metric", get_args(Metric)), ("pruner", get_args(Pruner))):
-            if getattr(self, key) not in kinds:
-                raise ConfigError(f"tune.{key}: {getattr(self, key)!r} is not one of {', '.join(kinds)}")
-        for key in ("n_trials", "seeds"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tune.{key}: {getattr(self, key)} is below 1")
-        if self.folds is not None and self.folds < 2:
-            raise ConfigError(f"tune.folds: {self.folds} is below 2; null scores the tuning split")
-        if self.timeout_minutes is not None and not self.timeout_minutes > 0:
-            raise ConfigError(f"tune.timeout_minutes: {self.timeout_minutes} is not above 0")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"tune.seed: {self.seed} is not between 0 and 4294967295")
-        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
-            raise ConfigError(f"tune.name: {self.name!r} is not a folder name")
 
     def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
         """The part of the space that is a baseline's, or by default the deep model's.

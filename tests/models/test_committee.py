@@ -104,7 +104,7 @@ def test_it_learns_an_interaction_that_no_single_number_shows(series_spec, make_
 
 
 def test_sizes_that_cannot_work_are_refused(series_spec):
-    with pytest.raises(ConfigError, match="members 0 is below 1"):
+    with pytest.raises(ConfigError, match="members: 0 is not between 1"):
         Committee(series_spec, members=0)
-    with pytest.raises(ConfigError, match="empty list"):
+    with pytest.raises(ConfigError, match=r"series: \[\] is empty"):
         Committee(series_spec, [])

@@ -137,9 +137,11 @@ def test_an_encoder_without_steps_is_refused_by_name_where_the_fusion_reads_them
     assert MultimodalModel(spec, series=Mean)(random_batch(4)).shape == (4, 2)
 
 
-@pytest.mark.parametrize("heads", [0, 3])
-def test_heads_that_do_not_divide_the_width_are_refused(spec, heads):
-    with pytest.raises(ConfigError, match=f"heads {heads} does not divide the width of 128"):
+@pytest.mark.parametrize(
+    ("heads", "line"), [(3, "heads 3 does not divide the width of 128"), (0, "heads: 0 is not betw")]
+)
+def test_heads_that_do_not_divide_the_width_are_refused(spec, heads, line):
+    with pytest.raises(ConfigError, match=line):
         CrossAttentionFusion(spec, [4, 4, 4], heads=heads)
 
 

@@ -45,7 +45,7 @@ def test_each_network_is_trained_by_its_own_loss_alone(ensemble, random_batch):
 
 
 def test_no_network_and_no_copy_are_refused(spec):
-    with pytest.raises(ConfigError, match="networks is empty"):
+    with pytest.raises(ConfigError, match=r"networks: \[\] is empty"):
         Ensemble(spec, [])
-    with pytest.raises(ConfigError, match="copies 0"):
+    with pytest.raises(ConfigError, match="copies: 0"):
         Ensemble(spec, [MULTIMODAL], copies=0)

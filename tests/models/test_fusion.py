@@ -219,7 +219,7 @@ def test_a_dropped_modality_says_nothing_at_all(spec, name, random_batch, monkey
 
 @pytest.mark.parametrize("probability", [-0.1, 1.5])
 def test_a_modality_dropout_that_is_no_probability_is_refused(spec, name, probability):
-    with pytest.raises(ConfigError, match=r"^fusion: modality_dropout .* is not a probability in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"Fusion\.modality_dropout: .* is not between 0 and 1"):
         FUSIONS[name](spec, [6, 3, 2], modality_dropout=probability)
 
 

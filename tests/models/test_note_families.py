@@ -175,9 +175,9 @@ def test_what_needs_a_pretrained_encoder_says_so(spec, options, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"tune": "some"}, "tune 'some' is not one of full, lora, frozen"),
-        ({"padding": "none"}, "padding 'none' is not one of groups, packed"),
-        ({"tune": "lora", "lora_rank": 0}, "lora_rank 0 is below 1"),
+        ({"tune": "some"}, "tune: 'some' is not one of full, lora, frozen"),
+        ({"padding": "none"}, "padding: 'none' is not one of groups, packed"),
+        ({"tune": "lora", "lora_rank": 0}, "lora_rank: 0 is not between 1"),
         ({"tune": "frozen", "gradient_checkpointing": True}, "gradient_checkpointing: tune frozen"),
         ({"attention": "slow"}, "cannot be loaded: .*slow"),
     ],

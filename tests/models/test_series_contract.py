@@ -111,7 +111,7 @@ def test_summaries_of_hidden_channels_are_left_out_in_training_alone(spec, make_
 
 @each
 def test_an_impossible_share_and_data_without_channels_are_refused(spec, make):
-    with pytest.raises(ConfigError, match="channel_dropout 1 is not a share"):
+    with pytest.raises(ConfigError, match=r"channel_dropout: 1\.0 is not at least 0 and below 1"):
         make(spec, channel_dropout=1.0)
     with pytest.raises(ConfigError, match="no series channels"):
         make(replace(spec, channels=()))

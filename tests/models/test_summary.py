@@ -62,7 +62,7 @@ def test_channels_are_put_to_their_means_in_training_alone(spec, random_batch):
 
 
 def test_parts_that_cannot_be_are_refused(spec):
-    with pytest.raises(ConfigError, match="parts 0 is below 1"):
+    with pytest.raises(ConfigError, match="parts: 0 is not between 1"):
         WindowSummary(spec, parts=0)
 
 
@@ -75,5 +75,5 @@ def test_encoders_side_by_side_give_the_features_of_each(spec, make_batch):
     assert joined.width == 8 + 2 * 3
     assert torch.equal(features, torch.cat([gru(batch)[0], summary(batch)[0]], dim=1))
     assert present.tolist() == [True, False]
-    with pytest.raises(ConfigError, match="encoders is empty"):
+    with pytest.raises(ConfigError, match=r"Joined\.encoders: \[\] is empty"):
         Joined(spec, [])

@@ -164,7 +164,7 @@ def test_words_are_left_out_where_no_notes_are_read(spec) -> None:
     [("phrase", 0), ("buckets", 1), ("penalty", -1.0), ("interactions", -1), ("interaction_penalty", -0.1)],
 )
 def test_an_option_that_cannot_be_is_named(spec, option, value) -> None:
-    with pytest.raises(ConfigError, match=f"WordEvidence: {option} {value}"):
+    with pytest.raises(ConfigError, match=rf"WordEvidence\.{option}: {value}"):
         WordEvidence(spec, **{option: value})
 
 

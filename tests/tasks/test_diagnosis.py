@@ -264,8 +264,8 @@ def test_an_empty_cohort_shows_in_one_line_which_rule_emptied_it(hospital):
     ("options", "message"),
     [
         ({"hours": 0}, "task.hours: 0 is not above 0"),
-        ({"hours": float("nan")}, "task.hours: nan is not above 0"),
-        ({"hours": 721}, "at most 720 hours"),
+        ({"hours": float("nan")}, "task.hours: nan is not finite"),
+        ({"hours": 721}, "at most 720"),
         ({"min_age": 121}, "task.min_age: 121 is not between"),
         ({"cohort": "prevalent"}, "task.cohort: 'prevalent' is not one of incident, first_stay, all"),
         ({"position": "second"}, "task.position: 'second' is not one of any, principal"),

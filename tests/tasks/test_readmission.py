@@ -301,10 +301,10 @@ def test_events_without_admissions_are_an_empty_cohort(hospital):
         ({"death": "ignore"}, "task.death: 'ignore' is not one of negative, exclude, composite"),
         ({"emergency_return": "exclude"}, "task.emergency_return: 'exclude' is not one of negative, composite"),
         ({"horizon_days": 0}, "task.horizon_days: 0 is not above 0"),
-        ({"horizon_days": float("nan")}, "task.horizon_days: nan is not above 0"),
-        ({"horizon_days": 366}, "at most 365 days"),
+        ({"horizon_days": float("nan")}, "task.horizon_days: nan is not finite"),
+        ({"horizon_days": 366}, "at most 365"),
         ({"min_age": -1}, "task.min_age: -1 is not between"),
-        ({"censor_last_year": 19}, "task.censor_last_year: 19 is not a calendar year"),
+        ({"censor_last_year": 19}, "task.censor_last_year: 19 is not between 1900 and 2100"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -166,7 +166,7 @@ def test_a_process_that_is_not_the_first_sends_nothing(tmp_path, monkeypatch):
     ("options", "line"),
     [
         ({"mode": "disabled"}, "logger.mode: 'disabled' is not one of online, offline"),
-        ({"project": ""}, "logger.project: '' is not a project name"),
+        ({"project": ""}, "logger.project: '' is empty"),
         ({"project": "a/b"}, "logger.project: 'a/b' is not a project name"),
     ],
 )

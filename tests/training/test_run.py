@@ -103,9 +103,14 @@ def test_a_folder_that_is_no_run_is_refused(make):
     assert (run.folder / "thesis.txt").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden"])
+@pytest.mark.parametrize(
+    "name",
+    ["../escape", "a/b", "a\\b", ".hidden", "..", " a", "a ", "a.", "NUL", "com1.txt", "a\tb", "a\nb", "ä" * 101, ""],
+)
 def test_a_name_that_is_no_folder_name_is_refused(name):
-    with pytest.raises(ConfigError, match=r"run\.name: .* is not a folder name"):
+    with pytest.raises(
+        ConfigError, match=r"run\.name: .* (is not a folder name|is too long|has a line break|is empty)"
+    ):
         RunOptions(name)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ehrdl.bounds import Checked
 from ehrdl.engine import Prepare
 
 
-class Source(ABC):
+class Source(ABC, Checked, key="data.source"):
     """A hospital's data in one layout. One file each."""
 
     #: Raised by one whenever `read` would write other bytes for the same input; `fingerprint` must hold it.

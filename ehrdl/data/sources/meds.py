@@ -22,7 +22,7 @@ from ehrdl.data import events, staging
 from ehrdl.data.listing import shard_files
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.meds_check import check_columns, damaged
-from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, CodeRules
+from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, CodeRules, Delay
 from ehrdl.data.sources.meds_stage import Staged, StageFile
 from ehrdl.data.timing import name_some
 from ehrdl.engine import Prepare, check_disk, fingerprint, read_json, say
@@ -63,8 +63,8 @@ class Meds(Source):
         rename: dict[str, str | list[str]] | None = None,
         notes: list[str] | None = None,
         encounter: str | None = None,
-        delays: dict[str, float] | None = None,
-        default_delay_hours: float = DEFAULT_DELAY,
+        delays: dict[str, Delay] | None = None,
+        default_delay_hours: Delay = DEFAULT_DELAY,
     ) -> None:
         self.root = Path(root)
         self.encounter = encounter

@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 
+from ehrdl.bounds import Bound
 from ehrdl.clinical import concepts
 from ehrdl.data.window import HOUR
 from ehrdl.errors import ConfigError
 
-_CENTURY_HOURS = 876_600
+#: How long a fact waits [h], at most a century.
+Delay = Annotated[float, Bound("[0, 876600)", "a fact would be seen before it happened")]
 _NOTE = "NOTE//"
 _COLUMN = re.compile(r"\{(\w+)\}")
 #: The codes of diagnoses and procedures are compared without dots, in upper case.
@@ -69,16 +71,14 @@ class CodeRules:
     default_delay: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no pattern, no replacement or no delay, naming the key."""
+        """Refuse what is no pattern, or no replacement, naming the key."""
         for pattern, codes in self.rename.items():
             for code in codes:
                 _check_pattern("rename", pattern, code)
         for pattern in self.notes:
             _check_pattern("notes", pattern)
-        for pattern, hours in self.delays.items():
+        for pattern in self.delays:
             _check_pattern("delays", pattern)
-            _check_hours(f"delays: {pattern!r}", hours)
-        _check_hours("default_delay_hours", self.default_delay)
 
     def key(self) -> list[Any]:
         """The rules as plain values, in their order, for the key of a cache."""
@@ -160,8 +160,3 @@ def _check_pattern(key: str, pattern: str, replacement: str = "") -> None:
     except (re.error, IndexError) as error:
         what = f"{pattern!r}: {replacement!r}" if replacement else f"{pattern!r}"
         raise ConfigError(f"data.source.{key}: {what} is no regular expression ({error})") from None
-
-
-def _check_hours(key: str, hours: float) -> None:
-    if not 0 <= hours < _CENTURY_HOURS:
-        raise ConfigError(f"data.source.{key}: {hours} is not 0 or more hours; a fact would be seen before it happened")

@@ -12,8 +12,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from ehrdl.bounds import Bound
 from ehrdl.clinical import concepts
 from ehrdl.data import events, staging
 from ehrdl.data.sources import mimic4_bedside as bedside
@@ -57,11 +58,9 @@ class Mimic4(Source):
         root: str,
         note_root: str | None = None,
         tables: list[str] | None = None,
-        coding_lag_days: float = 7,
+        coding_lag_days: Annotated[float, Bound("[0, 36525)", "codes would leak before")] = 7,
         concepts: str | None = None,
     ) -> None:
-        if not 0 <= coding_lag_days < 36_525:
-            raise ConfigError(f"data.source.coding_lag_days: {coding_lag_days} is not 0 or more days; codes would leak")
         for table in tables or []:
             if table not in TABLES:
                 raise ConfigError(f"data.source.tables: {table!r} is not one of {', '.join(TABLES)}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ehrdl import engine
+from ehrdl.bounds import Count, Seed
 from ehrdl.data.sources import synthetic_heart as failure
 from ehrdl.data.sources import synthetic_illness as illness
 from ehrdl.data.sources import synthetic_records as records
@@ -43,7 +44,7 @@ class Synthetic(Source):
 
     VERSION = 3
 
-    def __init__(self, n_patients: int = 2000, seed: int = 0, note_tokens: tuple[int, int] = (40, 120)) -> None:
+    def __init__(self, n_patients: Count = 2000, seed: Seed = 0, note_tokens: tuple[Count, Count] = (40, 120)) -> None:
         self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens
         _check(n_patients, seed, note_tokens)
 

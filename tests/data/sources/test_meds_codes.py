@@ -123,14 +123,14 @@ def test_a_delay_is_found_by_the_old_code_or_the_new_one():
         ({"rename": {"LAB": [r"\1"]}}, r"data.source.rename: 'LAB': .* is no regular expression \(invalid group"),
         ({"notes": ["*"]}, r"data.source.notes: '\*' is no regular expression"),
         ({"delays": {"[": 1}}, r"data.source.delays: '\[' is no regular expression"),
-        ({"delays": {"LAB.*": -1}}, r"data.source.delays: 'LAB\.\*': -1 is not 0 or more hours"),
-        ({"delays": {"LAB.*": float("nan")}}, r"data.source.delays: 'LAB\.\*': nan is not 0 or more hours"),
-        ({"default": -0.5}, r"data.source.default_delay_hours: -0.5 is not 0 or more hours"),
+        ({"delays": {"LAB.*": -1}}, r"data.source.delays: 'LAB\.\*': -1 is not at least 0"),
+        ({"delays": {"LAB.*": float("nan")}}, r"data.source.delays: 'LAB\.\*': nan is not finite"),
+        ({"default_delay_hours": -0.5}, r"data.source.default_delay_hours: -0.5 is not at least 0"),
     ],
 )
 def test_what_is_no_pattern_or_no_delay_is_refused_by_its_key(options, says):
     with pytest.raises(ConfigError, match=says):
-        rules(**options)
+        Meds("dataset", **options)
 
 
 def test_no_shipped_delay_is_longer_than_the_default():

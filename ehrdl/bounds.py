@@ -1,0 +1,304 @@
+"""What the value of an option may be: it stands in the option's annotation, and is checked when the option is set.
+
+    lr: Annotated[float, Bound("(0, 10]")] = 1e-3
+
+A dataclass of options inherits from `Options`, any other class that a configuration names from `Checked`. Without a
+rule, too, a number is finite and no `true`, a text is neither empty nor broken over lines, and a list says nothing
+twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from ehrdl.errors import ConfigError
+
+#: Names that Windows keeps for devices, whatever follows a dot: a run's folder could not be copied there.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+#: A file name has at most 255 bytes on all common file systems; ours get a prefix and a suffix while they are written.
+_MOST_BYTES_OF_A_NAME, _MOST_BYTES_OF_A_PATH = 200, 3000
+
+
+class Rule(ABC):
+    """What a value must be besides its type."""
+
+    @abstractmethod
+    def broken(self, value: Any) -> str | None:
+        """What is wrong with the value, such as `is below 1`; None = nothing."""
+
+
+@dataclass(frozen=True)
+class Bound(Rule):
+    """A number within an interval.
+
+    Attributes:
+        interval: `[low, high)`; a round bracket leaves its end out.
+        hint: what to do instead.
+
+    >>> Bound("[0, 1)").broken(1.0), Bound("[1, inf)").broken(0), Bound("(0, 5]").broken(5)
+    ('is not at least 0 and below 1', 'is below 1', None)
+    """
+
+    interval: str
+    hint: str = ""
+
+    def broken(self, value: Any) -> str | None:
+        """Which end is passed."""
+        low, high = self.interval[1:-1].replace(" ", "").split(",")
+        from_low, to_high = self.interval[0] == "[", self.interval[-1] == "]"
+        above = float(low) <= value if from_low else float(low) < value
+        below = value <= float(high) if to_high else value < float(high)
+        if above and below:
+            return None
+        if high == "inf":
+            reason = f"is below {low}" if from_low else f"is not above {low}"
+        elif from_low and to_high:
+            reason = f"is not between {low} and {high}"
+        else:
+            reason = (
+                f"is not {'at least' if from_low else 'above'} {low} and {'at most' if to_high else 'below'} {high}"
+            )
+        return f"{reason}; {self.hint}" if self.hint else reason
+
+
+@dataclass(frozen=True)
+class Filled(Rule):
+    """A list of at least so many.
+
+    Attributes:
+        n: the fewest.
+        hint: what to do instead.
+    """
+
+    n: int = 1
+    hint: str = "give at least one"
+
+    def broken(self, value: Any) -> str | None:
+        """Whether it has fewer."""
+        if len(value) >= self.n:
+            return None
+        return f"is empty; {self.hint}" if not value else f"has {len(value)} of at least {self.n}; {self.hint}"
+
+
+class Distinct(Rule):
+    """A list that holds nothing twice; one of text need not say so."""
+
+    def broken(self, value: Any) -> str | None:
+        """Which stands twice."""
+        twice = next((one for one in value if value.count(one) > 1), None)
+        return None if twice is None else f"holds {_shown(twice)} {value.count(twice)} times; once is enough"
+
+
+class FolderName(Rule):
+    """A name of one folder, here and wherever the folder may be copied to.
+
+    >>> [FolderName().broken(name) for name in ("a b", "a/b", ".a", "nul")]
+    [None, 'is not a folder name', 'is not a folder name', 'is not a folder name']
+    """
+
+    def broken(self, value: Any) -> str | None:
+        """Whether it is none."""
+        if set(value) & set("/\\") or value.startswith(".") or value != value.strip() or value.endswith("."):
+            return "is not a folder name"
+        if _DEVICES.fullmatch(value):
+            return "is not a folder name"
+        n_bytes = len(value.encode())
+        if n_bytes > _MOST_BYTES_OF_A_NAME:
+            return f"is too long for a folder name: {n_bytes} bytes of at most {_MOST_BYTES_OF_A_NAME}"
+        return None
+
+
+class FolderPath(Rule):
+    """A path that a folder can have."""
+
+    def broken(self, value: Any) -> str | None:
+        """Whether no file system has it."""
+        if len(value.encode()) > _MOST_BYTES_OF_A_PATH or any(len(part.encode()) > 255 for part in value.split("/")):
+            return "is too long for a path"
+        return "is blank" if not value.strip() else None
+
+
+Count = Annotated[int, Bound("[1, inf)")]
+#: Units of a layer.
+Width = Annotated[int, Bound("[1, 65536]")]
+Layers = Annotated[int, Bound("[1, 256]")]
+Positive = Annotated[float, Bound("(0, inf)")]
+NonNegative = Annotated[float, Bound("[0, inf)")]
+#: The seed of a random generator.
+Seed = Annotated[int, Bound("[0, 4294967295]")]
+Probability = Annotated[float, Bound("[0, 1]")]
+#: A share that is never all.
+Share = Annotated[float, Bound("[0, 1)")]
+Rate = Annotated[float, Bound("(0, 10]")]
+#: About a hundred years: times are counted in microseconds, and more would overflow them.
+Hours = Annotated[float, Bound("(0, 1000000]")]
+
+
+def wrong(value: Any, hint: Any) -> str | None:
+    """What is wrong with a value of an annotated type, with the value; None = nothing.
+
+    >>> wrong(True, int), wrong(float("nan"), float), wrong("b", Literal["a"]), wrong(["a", "a"], list[str])
+    ('expected int, got True', 'nan is not finite', "'b' is not one of a", "'a' stands 2 times; once is enough")
+    """
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return wrong(value, inner[0]) or _against(value, hint.__metadata__)
+    if kind in (Union, UnionType):
+        reasons = [wrong(value, one) for one in inner if one is not NoneType]
+        return None if (value is None and NoneType in inner) or None in reasons else reasons[-1]
+    if kind is Literal:
+        known = any(value == one and type(value) is type(one) for one in inner)
+        return None if known else f"{_shown(value)} is not one of {', '.join(map(str, inner))}"
+    if kind is list:
+        return _wrong_list(value, inner[0])
+    if kind is tuple:
+        pairs = zip(value, inner, strict=False) if isinstance(value, list | tuple) else ()
+        return next((reason for one, type_ in pairs if (reason := wrong(one, type_))), None)
+    if kind is dict:
+        return _wrong_dict(value, inner[1])
+    return _wrong_leaf(value, hint)
+
+
+def _against(value: Any, rules: tuple[Any, ...]) -> str | None:
+    broken = (rule.broken(value) for rule in rules if isinstance(rule, Rule))
+    reason = next(filter(None, broken), None)
+    return reason and f"{_shown(value)} {reason}"
+
+
+def _wrong_list(value: Any, inner: Any) -> str | None:
+    if not isinstance(value, list | tuple):
+        return f"expected a list, got {_shown(value)}"
+    for one in value:
+        if reason := wrong(one, inner):
+            return reason
+        if isinstance(one, str) and value.count(one) > 1:
+            return f"{_shown(one)} stands {value.count(one)} times; once is enough"
+    return None
+
+
+def _wrong_dict(value: Any, inner: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"expected keys and values, got {_shown(value)}"
+    return next((f"{name!r}: {reason}" for name, one in value.items() if (reason := wrong(one, inner))), None)
+
+
+def _wrong_leaf(value: Any, kind: Any) -> str | None:
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        if isinstance(value, bool) or not isinstance(value, number):
+            return f"expected {kind.__name__}, got {_shown(value)}"
+        if isinstance(value, Integral):  # what does not fit into 64 bits is in no table and no tensor
+            return None if abs(int(value)) < 2**63 else f"{_shown(value)} is too large"
+        return None if math.isfinite(float(value)) else f"{_shown(value)} is not finite"
+    if kind is str:
+        if not isinstance(value, str):
+            return f"expected text, got {_shown(value)}"
+        if not value:
+            return "'' is empty"
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
+            return f"{_shown(value)} has a line break or another character that cannot be written"
+    if kind is bool and not isinstance(value, bool):
+        return f"expected true or false, got {_shown(value)}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    """A value, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 80 else f"{text[:60]}…{text[-12:]}"
+
+
+@functools.cache
+def _hints(made: Any) -> dict[str, Any]:
+    """The annotations of a class or function, with their rules."""
+    try:
+        return get_type_hints(made, include_extras=True)
+    except NameError:  # a type that only a type checker knows: then there are no rules to check
+        return {}
+
+
+def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that break the rules of a function's annotations.
+
+    Args:
+        function: or the constructor of a class.
+        given: arguments by name; those that are their default are right.
+        where: what stands before the name of an argument, such as `model.init_args.`.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    hints = _hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in given and name in hints:
+            _check(f"{where}{name}", given[name], hints[name], parameter.default)
+
+
+def _check(key: str, value: Any, hint: Any, default: Any) -> None:
+    if type(value) is type(default) and value == default:
+        return
+    if reason := wrong(value, hint):
+        raise ConfigError(f"{key}: {reason}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of a dataclass of options: what breaks a rule of its field is refused when the object is made.
+
+    Args of a subclass:
+        key: where the options stand in a configuration.
+    """
+
+    _where: ClassVar[str] = ""
+
+    def __init_subclass__(cls, key: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._where = key
+
+    def __post_init__(self) -> None:
+        """Refuse what breaks a rule, naming the key."""
+        hints = _hints(type(self))  # type: ignore[arg-type]  # mypy: a frozen dataclass without fields
+        for field in fields(self):
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            _check(f"{self._where}.{field.name}", getattr(self, field.name), hints[field.name], default)
+
+
+class Checked:
+    """Base of a class that a configuration can name: its constructor refuses what breaks a rule of an annotation.
+
+    Args of a subclass:
+        key: where such objects stand in a configuration; by default an error names the class.
+    """
+
+    _where: ClassVar[str] = ""
+
+    def __init_subclass__(cls, key: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._where = key or cls._where
+        if "__init__" in vars(cls):
+            cls.__init__ = _checking(cls.__init__)  # type: ignore[method-assign]
+
+
+def _checking(init: Any) -> Any:
+    """A constructor that checks its arguments first."""
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        names = list(inspect.signature(init).parameters)[1:]
+        check_call(init, dict(zip(names, args, strict=False)) | kwargs, f"{self._where or type(self).__name__}.")
+        init(self, *args, **kwargs)
+
+    return checked
