@@ -82,7 +82,7 @@ def run(
     Raises:
         EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
     """
-    from ehrdl.training.run import Run, alone
+    from ehrdl.training.run import Run, holding
     from ehrdl.training.team import Follower, together
 
     _check_seeds(seeds)
@@ -101,7 +101,7 @@ def run(
 
             follow(team, lambda: _prepare_to_follow(data, task), model, data.batch, optim, trainer)
             return folder.folder
-        lock = alone(folder.folder, "run.root", "another process is making this run")
+        lock = holding(folder.folder, "run.root", "another process is making this run")
         with nullcontext() if folder.finished else lock:
             _lead(
                 folder, data, task, model, seeds, optim, trainer, baselines, boosting, combine, logger, baseline_params

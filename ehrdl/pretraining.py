@@ -55,10 +55,10 @@ def pretrain(
     from ehrdl.experiment import prepare
     from ehrdl.training.fit import check_trainer
     from ehrdl.training.provenance import check_network
-    from ehrdl.training.run import alone
+    from ehrdl.training.run import holding
 
     out = free_folder(out)
-    with alone(out, "--out", "another process is writing it"):
+    with holding(out, "--out", "another process is writing it"):
         out = free_folder(out)
         options = _complete(options, start)
         trainer = check_trainer(trainer | {"max_epochs": options.epochs})

@@ -162,7 +162,7 @@ class Run:
 
 
 @contextmanager
-def alone(folder: Path, key: str, why: str) -> Iterator[None]:
+def holding(folder: Path, key: str, why: str) -> Iterator[None]:
     """Keep every other process away from a folder, there or not, that this one writes.
 
     The lock is beside the folder, so that it holds while the folder is replaced. The system frees it when its holder

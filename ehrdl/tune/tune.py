@@ -19,7 +19,7 @@ from ehrdl.training.config import RunOptions
 from ehrdl.training.fit import check_trainer
 from ehrdl.training.ledger import asked_digest, subjects_digest
 from ehrdl.training.ranks import n_processes
-from ehrdl.training.run import FREE, Run, alone
+from ehrdl.training.run import FREE, Run, holding
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
@@ -54,7 +54,7 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     config["tune"] = asdict(options)
     run = RunOptions(record.folder_name(config, options, name), objects.run.root, objects.run.overwrite)
     study = Run(run, config | {"study": {"baseline": name}}, _FREE)
-    with alone(study.folder, "run.root", "another process is tuning this study"):
+    with holding(study.folder, "run.root", "another process is tuning this study"):
         return _tuned(study, configure, options, name)
 
 

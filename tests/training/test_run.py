@@ -10,7 +10,7 @@ import yaml
 from ehrdl.errors import ConfigError
 from ehrdl.training import run as runs
 from ehrdl.training.config import RunOptions
-from ehrdl.training.run import Run, alone
+from ehrdl.training.run import Run, holding
 
 CONFIG = {
     "run": {"name": "first"},
@@ -138,8 +138,8 @@ def test_the_manifest_says_what_was_run_on_what_with_what(make):
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from ehrdl.training.run import alone
-with alone(Path(sys.argv[1]), "run.root", "is busy"):
+from ehrdl.training.run import holding
+with holding(Path(sys.argv[1]), "run.root", "is busy"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -162,7 +162,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused_also_to_who_wou
     for overwrite in (False, True):
         with (
             pytest.raises(ConfigError, match="first: is busy"),
-            alone(make(overwrite=overwrite).folder, "run.root", "is busy"),
+            holding(make(overwrite=overwrite).folder, "run.root", "is busy"),
         ):
             raise AssertionError("the lock was given twice")
     assert finished.finished
@@ -171,21 +171,21 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused_also_to_who_wou
 def test_the_lock_of_a_process_that_was_killed_is_free(make, holder, tmp_path):
     holder.kill()
     holder.wait()
-    with alone(make().folder, "run.root", "is busy"):
+    with holding(make().folder, "run.root", "is busy"):
         make().open()
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_the_lock_holds_while_the_folder_is_replaced(finished, make, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_ENDING_S", 0.1)
-    with alone(finished.folder, "run.root", "is busy"):
+    with holding(finished.folder, "run.root", "is busy"):
         make(overwrite=True).open()
-        with pytest.raises(ConfigError, match="is busy"), alone(finished.folder, "run.root", "is busy"):
+        with pytest.raises(ConfigError, match="is busy"), holding(finished.folder, "run.root", "is busy"):
             raise AssertionError("the lock was given twice")
 
 
 def test_a_refused_run_leaves_no_folder_for_its_lock(tmp_path):
-    with pytest.raises(ConfigError, match="wrong"), alone(tmp_path / "new" / "runs" / "first", "run.root", "is busy"):
+    with pytest.raises(ConfigError, match="wrong"), holding(tmp_path / "new" / "runs" / "first", "run.root", "is busy"):
         raise ConfigError("wrong")
     assert list(tmp_path.iterdir()) == []
 
