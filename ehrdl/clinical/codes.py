@@ -92,6 +92,8 @@ DISCHARGE_LOCATIONS = frozenset(
         "SKILLED NURSING FACILITY", "ALIVE", "UNKNOWN",
     }
 )  # fmt: skip
+#: What stands between two words, and around them: blanks of any width, tabs, a byte order mark (RE2, for DuckDB).
+BLANKS = r"[\s\p{Z}\x{200B}\x{FEFF}]+"
 _BLANKS = re.compile(r"[\s\u200b\ufeff]+")
 
 
@@ -102,6 +104,11 @@ def folded(word: str) -> str:
     'AGAINST ADVICE'
     """
     return _BLANKS.sub(" ", word).strip().upper()
+
+
+def folded_sql(column: str) -> str:
+    """DuckDB expression of `folded`."""
+    return f"upper(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')))"
 
 
 def matches(codes: CodeSet, version: int, code: str) -> bool:

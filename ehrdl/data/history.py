@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.clinical.charlson import mask_sql
+from ehrdl.clinical.codes import folded_sql
 from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
 from ehrdl.data.window import bounds
@@ -38,11 +39,11 @@ def read_history(events: Path) -> pd.DataFrame:
     sql = f"""
         WITH fact AS (SELECT *, split_part(code, '//', 1) AS head FROM {scan(shard_files(events))}
             WHERE time IS NOT NULL)
-        SELECT {where}, head AS kind, substr(code, length(head) + 3) AS text, 0 AS comorbidity, {when}
+        SELECT {where}, head AS kind, {folded_sql("substr(code, length(head) + 3)")} AS text, 0 AS comorbidity, {when}
         FROM fact WHERE head IN ({kinds}) OR code LIKE 'PROCEDURE//ICD%'
         UNION ALL
         SELECT {where}, 'ED_IN', '', 0, {when} FROM fact
-        WHERE head = 'TRANSFER_IN' AND encounter_id IS NULL AND code LIKE '%//Emergency Department%'
+        WHERE head = 'TRANSFER_IN' AND encounter_id IS NULL AND code ILIKE '%//Emergency Department%'
         UNION ALL
         SELECT {where}, 'DIAGNOSIS', '', bit_or({mask_sql()}) AS comorbidity, {when}
         FROM fact WHERE head = 'DIAGNOSIS' GROUP BY ALL HAVING comorbidity > 0

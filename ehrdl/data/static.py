@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from ehrdl.clinical.codes import folded_sql
 from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
 from ehrdl.data.window import HOUR, bounds
@@ -41,7 +42,7 @@ def subject_facts(events: Path) -> pd.DataFrame:
     """
     sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
         arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
-        min(substr(code, 9)) FILTER (code LIKE 'GENDER//%') AS sex
+        min({folded_sql("substr(code, 9)")}) FILTER (code LIKE 'GENDER//%') AS sex
         FROM {scan(shard_files(events))}
         WHERE code = '{BIRTH}' OR (time IS NULL AND code LIKE 'GENDER//%') GROUP BY subject_id ORDER BY subject_id"""
     with duckdb.connect() as con:

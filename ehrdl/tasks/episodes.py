@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ehrdl.clinical.codes import OBSERVATION_ADMISSIONS, SURGICAL_SERVICES, CodeSet, sql
+from ehrdl.clinical.codes import OBSERVATION_ADMISSIONS, SURGICAL_SERVICES, CodeSet, folded, folded_sql, sql
 from ehrdl.schema import BIRTH, DEATH
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_stays(
     """
     stays = _frame(events, _stays_sql(principal, coded, unadmitted))
     for name in ("admission_type", "disposition", "insurance", "race", "language"):
-        stays[name] = stays[name].where(~stays[name].isin(_MISSING))
+        stays[name] = _known(stays[name], compared=name in ("admission_type", "disposition"))
     return stays.assign(care_unit=_named(stays["care_unit"]))
 
 
@@ -77,7 +77,7 @@ def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
             OR starts_with(code, 'GENDER//') OR starts_with(code, 'ANCHOR_YEAR_GROUP//')
         GROUP BY subject_id ORDER BY subject_id"""
     subjects = _frame(events, query).set_index("subject_id")
-    subjects["sex"] = subjects["sex"].where(~subjects["sex"].isin(_MISSING))
+    subjects["sex"] = _known(subjects["sex"], compared=True)
     return subjects
 
 
@@ -115,7 +115,7 @@ def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     """
     query = """
         SELECT DISTINCT subject_id, time FROM events
-        WHERE encounter_id IS NULL AND time IS NOT NULL AND starts_with(code, 'TRANSFER_IN//Emergency Department')
+        WHERE encounter_id IS NULL AND time IS NOT NULL AND code ILIKE 'TRANSFER_IN//Emergency Department%'
         ORDER BY time, subject_id"""
     return _frame(events, query)
 
@@ -163,6 +163,13 @@ def _episode_number(stays: pd.DataFrame) -> pd.Series:
     return pd.Series(np.cumsum(starts), index=stays.index)
 
 
+def _known(words: pd.Series, compared: bool) -> pd.Series:
+    """Words, null where the hospital did not know; those that rules compare in the form in which they do."""
+    same = {word: folded(word) for word in words.dropna().unique()}
+    known = words.where(~words.map(same).isin(_MISSING))
+    return known.map(same).astype(words.dtype) if compared else known
+
+
 def _named(unit: pd.Series) -> pd.Series:
     """Care units, `unknown` where a patient was in one that has no name."""
     return unit.where(~unit.isin(_MISSING), "unknown")
@@ -175,7 +182,7 @@ def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
 
 
 def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitted: bool) -> str:
-    services = ", ".join(f"'SERVICE_IN//{service}'" for service in SURGICAL_SERVICES)
+    services = ", ".join(f"'{service}'" for service in SURGICAL_SERVICES)
     # A diagnosis carries its seq_num as its number.
     found = {f"principal_{codes.name}": f"{sql(codes)} AND numeric_value = 1" for codes in principal}
     found |= {f"coded_{codes.name}": sql(codes) for codes in coded}
@@ -198,8 +205,10 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitte
             count(*) FILTER ({icd} AND numeric_value = 1) AS n_principal,
             count(*) FILTER (starts_with(code, 'SERVICE_IN//')) AS n_services,
             {flags}
-            bool_or(code IN ({services})) AS surgical,
-            bool_or(code IN ('DISCHARGE//DIED', '{DEATH}')) AS died,
+            bool_or(CASE WHEN starts_with(code, 'SERVICE_IN//') THEN {folded_sql("substr(code, 13)")} IN ({services})
+                ELSE false END) AS surgical,
+            bool_or(CASE WHEN starts_with(code, 'DISCHARGE//') THEN {folded_sql("substr(code, 12)")} = 'DIED'
+                ELSE code = '{DEATH}' END) AS died,
             min(available_time) FILTER (starts_with(code, 'NOTE//discharge')) AS summary_time
         FROM events
         WHERE encounter_id IS NOT NULL

@@ -96,3 +96,15 @@ def test_an_observation_admit_stays_and_is_told_apart(hospital):
     result = hospital.stay("2150-01-10 10:00", "2150-01-11 10:00").label()
     assert result.labels == {100: 1.0, 101: 0.0}
     assert result.notes["observation_admit"] == {"n": 1, "with": 0.5, "without": 0.0}
+
+
+@pytest.mark.parametrize("spelled", [str.lower, str.title, lambda word: f" {word.replace(' ', '  ')}\u00a0"])
+def test_words_of_another_source_mean_the_same_however_they_are_written(empty_hospital, spelled):
+    hospital = empty_hospital.patient(sex=spelled("F"))
+    hospital.stay("2150-01-01 10:00", "2150-01-05 10:00", kind=spelled("EU OBSERVATION"))
+    hospital.stay("2150-02-01 10:00", "2150-02-05 10:00", to=spelled("AGAINST ADVICE"))
+    hospital.stay("2150-03-01 10:00", "2150-03-05 10:00", codes=("ICD10//C50",), service=spelled("SURG"))
+    hospital.stay("2150-03-20 10:00", "2150-03-25 10:00", kind=spelled("ELECTIVE"), to=spelled("DIED"))
+    result = hospital.label()
+    assert result.labels == {102: 0.0}
+    assert result.samples["group_sex"].tolist() == ["F"]

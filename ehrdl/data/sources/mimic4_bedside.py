@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data.sources.mimic4_rows import end_of_day, finite, pair, row, stored, unit
+from ehrdl.data.sources.mimic4_rows import end_of_day, finite, pair, row, stored, tidy, unit
 from ehrdl.errors import SchemaError
 
 
@@ -58,7 +58,7 @@ def _ids(codes: Sequence[str]) -> str:
 # charttime -> max(charttime, storetime); null storetime: 1 h.
 _OUTPUTS = (f"'OUTPUT//' || itemid || '//' || {unit('valueuom')}", "charttime", stored("charttime"), finite("value"))
 # Norepinephrine in mg/kg/min for a weight of 1 kg is charted in mcg/kg/min (mimic-code, norepinephrine.sql).
-_RATE_UNIT = f"""CASE WHEN itemid = 221906 AND lower(trim(rateuom)) = 'mg/kg/min' AND patientweight = 1
+_RATE_UNIT = f"""CASE WHEN itemid = 221906 AND lower({tidy("rateuom")}) = 'mg/kg/min' AND patientweight = 1
     THEN 'mcg/kg/min' ELSE {unit("rateuom")} END"""
 _START = {"time": "starttime", "available": stored("starttime"), "fallback": "storetime IS NULL"}
 _END = {
@@ -80,7 +80,7 @@ _PROCEDURES = (
 # Outpatient measurements are known to the day: its end. `110/70` is two values.
 _PRESSURES = r"regexp_extract_all(trim(result_value), '^(\d+\.?\d*)\s*/\s*(\d+\.?\d*)$', {})[1]"
 _NUMBER = finite("TRY_CAST(result_value AS DOUBLE)")
-_NAME = "'OMR//' || trim(result_name)"
+_NAME = f"'OMR//' || {tidy('result_name')}"
 _IS_PAIR = f"{_PRESSURES.format(1)} IS NOT NULL"
 OMR = pair(
     {

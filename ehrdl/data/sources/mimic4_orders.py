@@ -1,6 +1,6 @@
 """The rules of MIMIC-IV's drugs, cultures and notes."""
 
-from ehrdl.data.sources.mimic4_rows import day, end_of_day, finite, pair, row, stored, union, unit
+from ehrdl.data.sources.mimic4_rows import day, end_of_day, finite, pair, row, stored, tidy, union, unit, word
 
 #: Rows of poe and pharmacy where the table is missing.
 NO_ORDERS = {
@@ -16,7 +16,7 @@ WITH_TIMES = """
         GROUP BY pharmacy_id) USING (pharmacy_id)
 """
 
-_DRUG = f"trim(drug) || '//' || {unit('route')}"
+_DRUG = f"{tidy('drug')} || '//' || {unit('route')}"
 # START: starttime -> max(starttime, the order's time, else the pharmacy's, else the end of that day); starttime alone
 # is a round hour, often before the order. STOP: at stoptime, which START never carries; one before its start is none.
 PRESCRIPTIONS = pair(
@@ -36,7 +36,7 @@ PRESCRIPTIONS = pair(
 )
 # charttime -> max(charttime, storetime); null storetime: 1 h. What was done comes first: given, held, refused.
 EMAR = row(
-    "'EMAR//' || coalesce(trim(event_txt), 'UNKNOWN') || '//' || coalesce(trim(medication), 'UNKNOWN')",
+    f"'EMAR//' || coalesce({tidy('event_txt')}, 'UNKNOWN') || '//' || coalesce({tidy('medication')}, 'UNKNOWN')",
     "charttime",
     stored("charttime"),
     fallback="storetime IS NULL",
@@ -45,16 +45,17 @@ EMAR = row(
 _TAKEN = f"coalesce(charttime, {end_of_day('chartdate')})"
 _RESULT = f"""greatest({_TAKEN}, coalesce(storetime, {end_of_day("storedate")}, {_TAKEN} + INTERVAL 7 DAY))"""
 # Of a culture alone does no organism mean NEGATIVE: a Gram stain or a serology says in its comment what it found.
-_GREW = """coalesce(trim(org_name), CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
+_GREW = f"""coalesce({tidy("org_name")}, CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
     WHEN test_name ILIKE '%culture%' THEN 'NEGATIVE' ELSE '' END)"""
 _FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(trim(comments), ''))"
 # Two events. TAKEN: once a specimen, its type alone, for the number of rows tells what grew; at charttime, else the end
 # of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its text is the
 # specimen with the antibiotic's result or the comment.
+_SPECIMEN = tidy("spec_type_desc")
 MICROBIOLOGY = union(
     [
         row(
-            "'MICRO_TAKEN//' || coalesce(trim(spec_type_desc), 'UNKNOWN')",
+            f"'MICRO_TAKEN//' || coalesce({_SPECIMEN}, 'UNKNOWN')",
             "taken",
             fallback="by_date",
             table=f"""(SELECT subject_id, micro_specimen_id, spec_type_desc, min({_TAKEN}) AS taken,
@@ -63,9 +64,9 @@ MICROBIOLOGY = union(
                     CASE WHEN micro_specimen_id IS NULL THEN {_TAKEN} END)""",
         ),
         row(
-            f"'MICRO_RESULT//' || coalesce(trim(test_name), 'UNKNOWN') || '//' || {_GREW}",
+            f"'MICRO_RESULT//' || coalesce({tidy('test_name')}, 'UNKNOWN') || '//' || {_GREW}",
             _RESULT,
-            text=f"concat_ws(': ', coalesce(trim(spec_type_desc), 'UNKNOWN'), {_FOUND})",
+            text=f"concat_ws(': ', coalesce({_SPECIMEN}, 'UNKNOWN'), {_FOUND})",
             fallback="storetime IS NULL",
         ),
     ]
@@ -80,7 +81,7 @@ def notes(kind: str) -> str:
     first = day("charttime")
     available = f"CASE WHEN storetime IS NULL THEN {end_of_day('charttime')} ELSE greatest(storetime, {first}) END"
     return row(
-        f"'NOTE//{kind}//' || coalesce(note_type, 'UNKNOWN')",
+        f"'NOTE//{kind}//' || coalesce({word('note_type')}, 'UNKNOWN')",
         f"least(charttime, {available})",
         available,
         text="text",

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from ehrdl.clinical.codes import BLANKS
+
 #: Each row of `raw` twice, told apart by `part`: a table with two events a row is still read in one pass.
 TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
 
@@ -82,4 +84,20 @@ def finite(number: str) -> str:
 
 def unit(column: str) -> str:
     """SQL of a unit (or route) as the last part of a code; an unknown one is empty."""
-    return f"coalesce(trim({column}), '')"
+    return f"coalesce({tidy(column)}, '')"
+
+
+def tidy(column: str) -> str:
+    """SQL of a text without blanks around it and with one blank between its words; null where nothing is left."""
+    clean = f"nullif(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')), '')"
+    return f"CASE WHEN regexp_matches({column}, '[^!-~ ]|^ | $|  ') THEN {clean} WHEN {column} <> '' THEN {column} END"
+
+
+def word(column: str) -> str:
+    """SQL of a word that rules compare: tidy and in upper case, as MIMIC-IV writes them."""
+    return f"upper({tidy(column)})"
+
+
+def icd(code: str) -> str:
+    """SQL of an ICD code: dotless, without blanks, in upper case; null where nothing is left."""
+    return f"nullif(upper(regexp_replace({code}, '[^0-9A-Za-z]', '', 'g')), '')"

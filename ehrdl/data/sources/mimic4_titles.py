@@ -7,13 +7,14 @@ from pathlib import Path
 
 import duckdb
 
+from ehrdl.data.sources.mimic4_rows import icd
 from ehrdl.data.sources.raw import RawTable, find
 
 #: The tables of titles, and what the EVENTS codes of each begin with.
 _HEADS = {"hosp/d_icd_diagnoses": "DIAGNOSIS", "hosp/d_icd_procedures": "PROCEDURE"}
 _COLUMNS = {"icd_code": "VARCHAR", "icd_version": "INTEGER", "long_title": "VARCHAR"}
 _TITLES = """
-    SELECT '{head}//ICD' || icd_version || '//' || upper(replace(trim(icd_code), '.', '')), trim(long_title)
+    SELECT '{head}//ICD' || icd_version || '//' || {code}, trim(long_title)
     FROM ({rows}) WHERE icd_code IS NOT NULL AND icd_version IS NOT NULL AND long_title IS NOT NULL
 """
 
@@ -30,5 +31,5 @@ def read_titles(files: Mapping[str, Path]) -> dict[str, str]:
     for name, path in files.items():
         with duckdb.connect() as con:
             rows = RawTable(name, path, _COLUMNS).open(con)
-            titles |= dict(con.execute(_TITLES.format(head=_HEADS[name], rows=rows)).fetchall())
+            titles |= dict(con.execute(_TITLES.format(head=_HEADS[name], code=icd("icd_code"), rows=rows)).fetchall())
     return titles
