@@ -6,37 +6,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
-FLOOR = {
-    **dict.fromkeys(
-        (
-            "schema",
-            "batch",
-            "errors",
-            "bounds",
-            "signatures",
-            "paths",
-            "folders",
-            "engine",
-            "shards",
-            "foreign",
-            "quality",
-            "clinical",
-        ),
-        0,
-    ),
-    **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
-    **dict.fromkeys(("training", "explain"), 2),
-    "report": 3,
-    **dict.fromkeys(("experiment", "scoring"), 4),
-    **dict.fromkeys(("tune", "stress", "serve", "parser", "pretraining"), 5),
-    "cli": 6,
-}
 #: On the ground floor modules stand on each other, in this order.
-GROUND = (
+GROUND = [
     "errors",
     "bounds",
     "schema",
     "paths",
+    "parquet_files",
     "folders",
     "engine",
     "shards",
@@ -44,7 +20,16 @@ GROUND = (
     "quality",
     "clinical",
     "batch",
-)
+]
+FLOOR = {
+    **dict.fromkeys((*GROUND, "signatures"), 0),
+    **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
+    **dict.fromkeys(("training", "explain"), 2),
+    "report": 3,
+    **dict.fromkeys(("experiment", "scoring"), 4),
+    **dict.fromkeys(("tune", "stress", "serve", "parser", "pretraining"), 5),
+    "cli": 6,
+}
 
 
 def imported(source: str, module: str, is_package: bool) -> set[str]:

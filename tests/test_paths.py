@@ -94,7 +94,7 @@ def test_links_end_with_the_process_and_not_with_its_forks(tmp_path):
 #: SQL that names a file by itself, and calls that hand one over.
 _SQL = re.compile(r"\b(read_(parquet|csv|json|blob|text)\w*|parquet_scan|glob)\s*\(|\b(FROM|JOIN|TO|ATTACH)\s+'", re.I)
 _CALLS = {"read_parquet", "from_parquet", "read_csv", "from_csv_auto", "read_csv_auto", "parquet_metadata", "read_json"}
-_NOT_DUCKDB = {"pd", "csv", "arrow_csv"}
+_NOT_DUCKDB = {"pd", "csv", "arrow_csv", "pa.csv"}
 
 
 def handed_over(source):
@@ -110,7 +110,7 @@ def handed_over(source):
             if _SQL.search(node.value):
                 yield node.lineno
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            of = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            of = ast.unparse(node.func.value)
             pasted = any(isinstance(part, ast.FormattedValue) for arg in node.args for part in ast.walk(arg))
             is_glob = node.func.attr in ("glob", "rglob", "iglob")
             if (node.func.attr in _CALLS and of not in _NOT_DUCKDB) or (is_glob and (of == "glob" or pasted)):

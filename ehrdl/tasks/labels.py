@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.parquet_files import list_parquet
 from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import prevalence, to_samples
@@ -125,7 +126,7 @@ def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kin
     Raises:
         SchemaError: naming the file and the column or row.
     """
-    files = [path] if path.is_file() else sorted(path.glob("**/*.parquet"))
+    files = [path] if path.is_file() else list_parquet(path).files
     if not files:
         raise SchemaError(f"task.path: the folder {path} holds no parquet file")
     tables = [_read(file) for file in files]

@@ -13,23 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl.data import events, staging
-from ehrdl.data.listing import shard_files
+from ehrdl.data.listing import list_shards
 from ehrdl.data.sources.base import Source
-from ehrdl.data.sources.meds_check import check_columns, damaged
 from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, CodeRules, Delay
+from ehrdl.data.sources.meds_columns import Columns, describe_columns, read_columns, stay_column
+from ehrdl.data.sources.meds_metadata import dataset_name, read_descriptions, read_splits, unknown_splits
 from ehrdl.data.sources.meds_stage import Staged, StageFile
 from ehrdl.data.timing import name_some
-from ehrdl.engine import Prepare, check_disk, fingerprint, read_json, say
-from ehrdl.errors import ConfigError, LeakageError, SchemaError
+from ehrdl.engine import Prepare, check_disk, fingerprint, say
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.parquet_files import name_paths
 from ehrdl.shards import Tally, map_shards
 
-_ENCOUNTER = "encounter_id"
 #: Disk that a byte of a dataset takes at the most: its staged rows; EVENTS, series and notes with what they are made
 #: from. Measured on labs drawn at random, the worst to compress.
 _DISK_STAGED, _DISK_AFTER = 2.1, 3.5
@@ -54,7 +53,7 @@ class Meds(Source):
         default_delay_hours: the same for codes that no pattern matches [h]; their rows are counted.
     """
 
-    VERSION = 2
+    VERSION = 3
     caveats = ("Whom a MEDS dataset holds, and how they were chosen, only those who made it can tell.",)
 
     def __init__(
@@ -74,12 +73,14 @@ class Meds(Source):
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files and the options that decide the result of `read`."""
         files = [*self._files(), *(self.root / name for name in _METADATA if (self.root / name).is_file())]
+        unread = [str(file.relative_to(self.root)) for file in list_shards(self.root).unread]
         return {
             "source": "meds",
             "version": self.versions(),
             "files": {str(file.relative_to(self.root)): fingerprint(file, verify) for file in files},
             "rules": self.rules.key(),
             "encounter": self.encounter,
+            **({"unread": unread} if unread else {}),
         }
 
     def versions(self) -> list[Any]:
@@ -97,9 +98,12 @@ class Meds(Source):
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
         """Write EVENTS into `out`; see `Source.read`."""
         prepare = prepare or Prepare()
-        files = self._files()
-        encounter = self._check({file: check_columns(file) for file in files})
-        splits, descriptions = read_splits(self.root), _descriptions(self.root)
+        columns = self._columns()
+        files = list(columns)
+        encounter = stay_column(columns, self.encounter)
+        name, splits, descriptions = dataset_name(self.root), read_splits(self.root), read_descriptions(self.root)
+        lines = [*self._describe_files(columns), *describe_columns(columns, self.rules.columns)]
+        lines += unknown_splits(self.root, splits)
         writer = events.EventsWriter(out, prepare)
         staged = self._stage(files, encounter, prepare, out)
         events.refuse_shared(files, [part.subjects for part in staged])
@@ -111,13 +115,18 @@ class Meds(Source):
         new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
         pairs = zip(new.source, new.code, strict=True)
         texts = {code: descriptions[source] for source, code in pairs if source in descriptions}
-        writer.finish(lambda code: texts.get(code, ""), _name(self.root))
+        writer.finish(lambda code: texts.get(code, ""), name)
         if splits is not None:
             pq.write_table(splits, out / meds.subject_splits_filepath)
         if not prepare.keep:
             for part in staged:
                 shutil.rmtree(part.folder)
-        return {"tables": {"data": {"files": len(files), **total}}, "missing": self._say(total, staged)}
+        lines += self._describe_rows(total, staged)
+        for line in lines:
+            say(line)
+        if total["duplicates"]:
+            say(f"{self.root}: {total['duplicates']:,} rows are equal to another row; they are kept")
+        return {"tables": {"data": {"files": len(files), **total}}, "missing": lines}
 
     def _stage(self, files: list[Path], encounter: str | None, prepare: Prepare, out: Path) -> list[Staged]:
         """Check and stage every file, each at most once, whatever stopped a run."""
@@ -142,92 +151,51 @@ class Meds(Source):
     def _files(self) -> list[Path]:
         if not self.root.is_dir():
             raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds data/")
-        files = shard_files(self.root)
-        if not files:
-            raise SchemaError(f"{self.root}: no data/**/*.parquet; this is not a MEDS dataset")
-        return files
+        listing = list_shards(self.root)
+        if not listing.files:
+            unread = name_paths(listing.unread, self.root)
+            lies = f"; {unread} cannot be read, write it as parquet" if unread else ""
+            above = "; give the folder that holds data/" if self.root.name == meds.data_subdirectory else ""
+            raise SchemaError(f"{self.root}: no data/**/*.parquet; this is not a MEDS dataset{lies}{above}")
+        return listing.files
 
-    def _check(self, columns: Mapping[Path, Sequence[str]]) -> str | None:
-        """The column that names the stay; None where the stays are to be numbered."""
-        every = set().union(*columns.values())
+    def _columns(self) -> dict[Path, Columns]:
+        """The columns of each file that has a row."""
+        files = self._files()
+        every = {file: read_columns(file) for file in files}
+        columns = {file: found for file, found in every.items() if found.rows}
+        if not columns:
+            raise SchemaError(f"{self.root}: none of its {len(files)} files under data/ has a row")
+        names = {name for found in columns.values() for name in found.kinds}
         for name in self.rules.columns:
-            if name not in every:
-                raise ConfigError(f"data.source.rename: no file under {self.root} has the column {{{name}}}")
-        name = self.encounter or _ENCOUNTER
-        if name in every:
-            return name
-        if self.encounter:
-            raise ConfigError(
-                f"data.source.encounter: no file under {self.root} has the column {name}; null numbers the stays"
-            )
-        return None
-
-    def _say(self, total: Mapping[str, int], staged: Sequence[Staged]) -> list[str]:
-        """Say what the counts mean, and give back what a report must repeat."""
-        if total["duplicates"]:
-            say(f"{self.root}: {total['duplicates']:,} rows are equal to another row; they are kept")
-        if not total["on_fallback"]:
-            return []
-        families: Counter[str] = Counter()
-        for part in staged:
-            families.update(part.on_fallback)
-        hours = f"{self.rules.default_delay:g} h"
-        line = (
-            f"available_time: {total['on_fallback']:,} rows match no pattern of delays and wait {hours}, the default: "
-            f"{name_some(families)}; give them a delay in data.source.delays"
-        )
-        say(line)
-        return [line]
-
-
-def read_splits(root: Path) -> pa.Table | None:
-    """Who trains, tunes and is held out by a MEDS dataset's own word, by subject; None where it says nothing.
-
-    Raises:
-        SchemaError: the file is damaged or has other columns.
-        LeakageError: a subject stands in two splits.
-    """
-    file = root / meds.subject_splits_filepath
-    table = _read(file, ["subject_id", "split"])
-    if table is None:
-        return None
-    try:
-        table = meds.SubjectSplitSchema.align(table.group_by(["subject_id", "split"]).aggregate([]))
-    except Exception as error:
-        raise SchemaError(f"{file}: {' '.join(str(error).split())}") from None
-    table = table.sort_by([("subject_id", "ascending"), ("split", "ascending")])
-    subjects = table["subject_id"].to_numpy()
-    twice = np.flatnonzero(subjects[1:] == subjects[:-1])
-    if len(twice):
-        first, second = table["split"][twice[0]], table["split"][twice[0] + 1]
-        raise LeakageError(f"{file}: subject {subjects[twice[0]]} stands in two splits, {first} and {second}")
-    return table
-
-
-def _descriptions(root: Path) -> dict[str, str]:
-    table = _read(root / meds.code_metadata_filepath, ["code"], ["description"])
-    if table is None or "description" not in table.column_names:
-        return {}
-    pairs = zip(table["code"].to_pylist(), table["description"].to_pylist(), strict=True)
-    return {code: text for code, text in pairs if text}
-
-
-def _read(file: Path, required: list[str], optional: Sequence[str] = ()) -> pa.Table | None:
-    if not file.is_file():
-        return None
-    try:
-        names = pq.read_schema(file).names
-        for name in required:
             if name not in names:
-                raise SchemaError(f"{file}: column {name} is missing (the file has {', '.join(names)})")
-        return pq.read_table(file, columns=[name for name in (*required, *optional) if name in names])
-    except (OSError, pa.ArrowException) as error:
-        raise damaged(file, error) from None
+                raise ConfigError(f"data.source.rename: no file under {self.root} has the column {{{name}}}")
+        return columns
 
+    def _describe_files(self, columns: Mapping[Path, Columns]) -> list[str]:
+        """A line on the files that are left unread, and one on those without a row."""
+        listing, data = list_shards(self.root), self.root / meds.data_subdirectory
+        empty = [file for file in listing.files if file not in columns]
+        lines = [f"{data}: {len(empty)} files have no row ({name_paths(empty, data)})"] if empty else []
+        return [*([left_out] if (left_out := listing.describe(data)) else []), *lines]
 
-def _name(root: Path) -> str:
-    file = root / meds.dataset_metadata_filepath
-    try:
-        return str(read_json(file).get("dataset_name") or "MEDS") if file.is_file() else "MEDS"
-    except (ValueError, AttributeError) as error:
-        raise SchemaError(f"{file}: is no JSON object ({error})") from None
+    def _describe_rows(self, total: Mapping[str, int], staged: Sequence[Staged]) -> list[str]:
+        """What the counts mean, a line each."""
+        lines = []
+        if not total["numbers"]:
+            lines.append(f"{self.root}: no row has a number: column numeric_value is missing or empty")
+        if n := total["admissions_without_stay"]:
+            lines.append(
+                f"{self.root}: {n:,} of {total['admissions']:,} admissions name no stay, and belong to no sample; "
+                "see data.source.encounter"
+            )
+        if total["on_fallback"]:
+            families: Counter[str] = Counter()
+            for part in staged:
+                families.update(part.on_fallback)
+            hours = f"{self.rules.default_delay:g} h"
+            lines.append(
+                f"available_time: {total['on_fallback']:,} rows match no pattern of delays and wait {hours}, the "
+                f"default: {name_some(families)}; give them a delay in data.source.delays"
+            )
+        return lines

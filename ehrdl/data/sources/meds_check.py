@@ -16,64 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ehrdl.data.sources.meds_columns import COLUMNS, damaged, is_bytes, plain_type, read_columns
 from ehrdl.errors import LeakageError, SchemaError
 
 _ROWS_A_BLOCK = 122_880
 _NO_TIME = np.iinfo(np.int64).min
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) and kind.tz is None)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
-
-
-#: The columns that are read, whether they must be there, and what they must hold. A column without any value may have
-#: no type.
-_COLUMNS: dict[str, tuple[bool, Callable[[pa.DataType], bool], str]] = {
-    "subject_id": (True, lambda kind: bool(pa.types.is_integer(kind)), "whole numbers"),
-    "time": (True, _is_time, "times without a zone"),
-    "code": (True, _is_text, "text"),
-    "numeric_value": (False, _is_number, "numbers"),
-    "text_value": (False, _is_text, "text"),
-    "available_time": (False, _is_time, "times without a zone"),
-}
-
-
-def check_columns(file: Path) -> list[str]:
-    """The names of a file's columns.
-
-    Raises:
-        SchemaError: the file is damaged, or a column is missing or of another type.
-    """
-    try:
-        schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise damaged(file, error) from None
-    for name, (required, fits, wanted) in _COLUMNS.items():
-        if name not in schema.names:
-            if required:
-                raise SchemaError(f"{file}: column {name} is missing (the file has {', '.join(schema.names)})")
-            continue
-        kind = schema.field(name).type
-        if pa.types.is_timestamp(kind) and kind.tz is not None:
-            raise SchemaError(f"{file}: column {name} has the time zone {kind.tz}; MEDS stores times without a zone")
-        if not fits(kind) and not (pa.types.is_null(kind) and not required):
-            raise SchemaError(f"{file}: column {name} is {kind}; it must hold {wanted}")
-    return list(schema.names)
-
-
-def damaged(file: Path, error: Exception) -> SchemaError:
-    """A file that cannot be read, in one line."""
-    reason = " ".join(str(error).split())
-    return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
 
 
 def disk_full(file: Path, error: Exception) -> SchemaError:
@@ -87,7 +34,7 @@ class RowCheck:
     """Checks the rows of one file, in their order, and counts what a reader must know.
 
     Attributes:
-        file: the parquet file; see `check_columns`.
+        file: the parquet file; see `read_columns`.
         encounter: column that names the stay, if the file has it.
         rows: rows seen.
         duplicates: rows that are equal to another row, in all columns that are read.
@@ -115,13 +62,13 @@ class RowCheck:
             SchemaError: a row without subject or code, out of order, or of a stay that is no whole number.
             LeakageError: a fact is available before it happened.
         """
-        present = check_columns(self.file)
-        names = [name for name in (*_COLUMNS, self.encounter) if name in present]
+        present = read_columns(self.file).kinds
+        names = [name for name in (*COLUMNS, self.encounter) if name in present]
         group: pa.Table | None = None
         try:
             with pq.ParquetFile(self.file) as opened:
                 for batch in opened.iter_batches(_ROWS_A_BLOCK, columns=names):
-                    table = _plain(pa.Table.from_batches([batch]))
+                    table = self._plain(pa.Table.from_batches([batch]))
                     self._check(table)
                     group = self._count(table if group is None else pa.concat_tables([group, table]))
                     self.rows += table.num_rows
@@ -171,8 +118,20 @@ class RowCheck:
         self._refuse(pa.array(given & ~is_timed), table, "has an available_time but no time: a static fact has neither")
         self.timed_by_policy += int((is_timed & ~given).sum())
 
+    def _plain(self, table: pa.Table) -> pa.Table:
+        """Every column as a type that can be compared and counted: texts as text, ids as int64, decimals as floats."""
+        for name in table.column_names:
+            try:
+                table = table.set_column(table.column_names.index(name), name, _plain_values(table[name], name))
+            except pa.ArrowInvalid as error:
+                where = f"{self.file}: column {name}, after row {self.rows}"
+                raise SchemaError(f"{where}: {' '.join(str(error).split())[:160]}; write the file again") from None
+        return table
+
     def _check_encounter(self, stays: pa.ChunkedArray) -> None:
         try:
+            if not _may_name_stays(stays.type):
+                raise pa.ArrowInvalid(f"it is {stays.type}")
             stays.cast(pa.int64())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise SchemaError(
@@ -208,12 +167,34 @@ class RowCheck:
             raise kind(f"{self.file}: row {self.rows + row} (subject {table['subject_id'][row].as_py()}) {why}")
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Texts as such, where a writer stored them as a dictionary."""
-    kinds = {field.name: field.type for field in table.schema if pa.types.is_dictionary(field.type)}
-    for name, kind in kinds.items():
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind.value_type))
-    return table
+def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Values without what wraps them.
+
+    Raises:
+        ArrowInvalid: a text is no UTF-8, or an id has more than 64 bits.
+    """
+    kind = plain_type(values.type)
+    if isinstance(values.type, pa.BaseExtensionType) and kind != values.type:
+        values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(kind)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        for chunk in values.chunks:
+            chunk.validate(full=True)
+        return values
+    if pa.types.is_string_view(kind) or is_bytes(kind):
+        return values.cast(pa.large_string())
+    if name == "subject_id":
+        return values.cast(pa.int64())
+    is_odd = pa.types.is_decimal(kind) or pa.types.is_float16(kind)
+    return values.cast(pa.float64()) if is_odd and name in COLUMNS else values
+
+
+def _may_name_stays(kind: pa.DataType) -> bool:
+    """Whether a column can hold the numbers of stays: numbers, or digits as text."""
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_number or is_text or pa.types.is_null(kind))
 
 
 def _integers(array: pa.ChunkedArray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ehrdl.data.sources.meds_check import RowCheck, damaged, disk_full
+from ehrdl.data.sources.meds_check import RowCheck, disk_full
 from ehrdl.data.sources.meds_codes import CodeRules
+from ehrdl.data.sources.meds_columns import damaged
 from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.data.sources.mimic4_rows import finite
 from ehrdl.data.sources.raw import is_full
 from ehrdl.data.staging import stage, staged_files
 from ehrdl.data.timing import family
 from ehrdl.engine import Prepare, cache_folder, cached, connect, read_json, write_json
+from ehrdl.errors import SchemaError
 from ehrdl.paths import scan
 from ehrdl.shards import Tally
 
@@ -34,7 +36,8 @@ class Staged:
     Attributes:
         folder: holds the staged `rows`.
         subjects: of the file.
-        counts: rows and on_fallback (of EVENTS), duplicates, dropped and timed_by_policy (rows of the dataset).
+        counts: rows, on_fallback, numbers (rows with one), admissions and those of them that name no stay (of EVENTS);
+            duplicates, dropped and timed_by_policy (rows of the dataset).
         codes: of the dataset that the file has.
         on_fallback: rows whose available_time is by the default delay, by family of codes.
     """
@@ -87,7 +90,7 @@ class StageFile:
 
     def _key(self, file: Path) -> tuple[str, dict[str, Any]]:
         """The step, and all that decides its result."""
-        return f"meds-{file.stem}", {
+        return f"meds-{file.stem[:40]}", {
             "file": self.prints[file],
             "rules": self.rules.key(),
             "encounter": self.encounter,
@@ -102,19 +105,23 @@ class StageFile:
             con.execute("SET threads = 1; SET preserve_insertion_order = true")
             con.register("codes", codes)
             try:
-                present = [name for name, *_ in con.execute(f"DESCRIBE FROM {_rows(file)}").fetchall()]
+                rows, present = _rows(con, file)
                 if self.encounter is None:
-                    con.execute(NUMBER_STAYS.format(rows=_rows(file)))
-                counts = stage(con, self._select(file, present), folder / "rows", self.prepare.shards(0))
+                    con.execute(NUMBER_STAYS.format(rows=rows))
+                counts = stage(con, self._select(rows, present), folder / "rows", self.prepare.shards(0))
+                counts |= _counted(con, folder / "rows")
                 fallback = _fallback(con, folder / "rows") if counts["on_fallback"] else {}
             except _UNREADABLE as error:
                 raise (disk_full(file, error) if is_full(error) else damaged(file, error)) from None
         known = set(codes.source)
+        expected = sum(check.codes[code] for code in codes.source)
+        if counts["rows"] != expected:
+            raise SchemaError(f"{file}: {expected:,} rows were checked, {counts['rows']:,} read; was it just written?")
         dropped = sum(n for code, n in check.codes.items() if code not in known)
         counts |= {"duplicates": check.duplicates, "dropped": dropped, "timed_by_policy": check.timed_by_policy}
         return {"counts": counts, "codes": sorted(check.codes), "on_fallback": fallback}
 
-    def _select(self, file: Path, present: list[str]) -> str:
+    def _select(self, rows: str, present: Collection[str]) -> str:
         def column(name: str, kind: str) -> str:
             quoted = '"' + name.replace('"', '""') + '"'
             return f"CAST(e.{quoted} AS {kind})" if name in present else f"CAST(NULL AS {kind})"
@@ -125,7 +132,7 @@ class StageFile:
             code = f"replace({code}, '{{{name}}}', {value})"
         numbered = self.encounter is None
         return _EVENTS.format(
-            rows=_rows(file),
+            rows=rows,
             code=f"CASE WHEN c.templated THEN {code} ELSE c.code END" if self.rules.columns else code,
             number=finite(column("numeric_value", "DOUBLE")),
             text=column("text_value", "VARCHAR"),
@@ -144,10 +151,26 @@ def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
     return dict(families)
 
 
-def _rows(file: Path) -> str:
-    return scan(file)
+def _counted(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
+    """Of the staged rows: those with a number, admissions, and admissions that name no stay."""
+    files = staged_files(rows)
+    found = con.execute(_COUNTS.format(rows=scan(files))).fetchall() if files else [(0, 0, 0)]
+    return dict(zip(("numbers", "admissions", "admissions_without_stay"), found[0], strict=True))
 
 
+def _rows(con: duckdb.DuckDBPyConnection, file: Path) -> tuple[str, list[str]]:
+    """SQL of a file's rows, and its columns; texts that are marked as bytes are texts."""
+    kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE FROM {scan(file)}").fetchall()}
+    quoted = ['"' + name.replace('"', '""') + '"' for name, kind in kinds.items() if kind == "BLOB"]
+    texts = ", ".join(f"decode({name}) AS {name}" for name in quoted)
+    return f"(SELECT * REPLACE ({texts}) FROM {scan(file)})" if texts else scan(file), list(kinds)
+
+
+_COUNTS = """
+    SELECT count(numeric_value), count(*) FILTER (is_admission),
+        count(*) FILTER (is_admission AND encounter_id IS NULL)
+    FROM (SELECT *, code = 'ADMISSION' OR starts_with(code, 'ADMISSION//') AS is_admission FROM {rows})
+"""
 _EVENTS = """
     SELECT CAST(e.subject_id AS BIGINT) AS subject_id, CAST(e.time AS TIMESTAMP) AS time, {code} AS code,
         CAST({number} AS FLOAT) AS numeric_value, {text} AS text_value,

@@ -135,7 +135,7 @@ def test_a_stay_that_is_no_number_is_refused(meds):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"encounter": "visit_id"}, "data.source.encounter: no file under .* has the column visit_id; null numbers"),
+        ({"encounter": "visit_id"}, "data.source.encounter: no file has the column visit_id; null numbers"),
         ({"rename": {"LAB.*": "LAB//{unit}"}}, "data.source.rename: no file under .* has the column {unit}"),
     ],
 )
