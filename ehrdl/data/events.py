@@ -19,6 +19,7 @@ from ehrdl import __version__
 from ehrdl.data.listing import shard_files
 from ehrdl.data.split import Split, assign
 from ehrdl.data.staging import stage, staged
+from ehrdl.data.typed import typed, unfit
 from ehrdl.engine import Prepare, connect, read_json, whole, write_json
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.paths import scan
@@ -26,7 +27,7 @@ from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.shards import map_shards
 
 #: Raised whenever `EventsWriter` would write other bytes for the same rows.
-VERSION = 6
+VERSION = 7
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
 _COLUMNS = ", ".join(EVENTS.names())
@@ -51,10 +52,20 @@ class EventsWriter:
         self.counts: dict[str, dict[str, int]] = {}
 
     def stage(self, con: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
-        """Stage the rows of `select`; see `stage`."""
+        """Stage the rows of `select`, cast to the types of EVENTS; see `stage`.
+
+        Raises:
+            SchemaError: a column is missing or of a type that cannot be cast without loss, or a row has no subject; the
+                table and the column are named.
+        """
         folder = self.staging / name
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-        self.add(name, folder, stage(con, select, folder, self.n_shards))
+        rows = typed(con, name, select)
+        try:
+            counts = stage(con, rows, folder, self.n_shards)
+        except duckdb.Error as error:
+            raise unfit(name, error) or error from None
+        self.add(name, folder, counts)
 
     def add(self, name: str, folder: Path, counts: dict[str, int]) -> None:
         """Take rows that `stage` wrote into `folder` for as many shards; the folder is left as it is."""

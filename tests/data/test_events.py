@@ -176,3 +176,61 @@ def test_subjects_are_spread_over_the_shards(hospital):
     shards = [len(np.unique(pq.read_table(f)["subject_id"])) for f in (hospital.events / "data").glob("*.parquet")]
     assert len(shards) == hospital.config.prepare.shards(0) == 4
     assert max(shards) < 2 * min(shards)
+
+
+PLAIN = {
+    "subject_id": "7", "time": "TIMESTAMP '2150-01-02'", "code": "'A'", "numeric_value": "1.5::FLOAT",
+    "text_value": "'x'", "available_time": "TIMESTAMP '2150-01-03'", "encounter_id": "70::BIGINT",
+}  # fmt: skip
+
+
+def selected(**changed):
+    return "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in (PLAIN | changed).items() if sql)
+
+
+@pytest.mark.parametrize(
+    ("changed", "becomes"),
+    [
+        ({"encounter_id": "NULL"}, {"encounter_id": None}),
+        ({"encounter_id": "70::INTEGER", "subject_id": "7::DECIMAL(10, 2)"}, {}),
+        ({"encounter_id": "70::HUGEINT", "subject_id": "7.0::DOUBLE"}, {}),
+        ({"numeric_value": "1.5"}, {}),
+        ({"numeric_value": "NULL", "text_value": "NULL"}, {"numeric_value": None, "text_value": None}),
+        ({"time": "NULL", "available_time": "NULL"}, {"time": None, "available_time": None}),
+        ({"time": "DATE '2150-01-02'", "available_time": "TIMESTAMP_NS '2150-01-03'"}, {}),
+        ({"code": "'A'::ENUM('A')", "text_value": "'x'::VARCHAR"}, {}),
+        ({"more": "1"}, {}),
+    ],
+)
+def test_what_a_source_selects_is_cast_to_the_types_of_events(tmp_path, changed, becomes):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    write(plain, select=selected())
+    write(other, select=selected(**changed))
+    assert rows_of(other) == [row | becomes for row in rows_of(plain)]
+    assert validate(other)["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"encounter_id": None}, "column encounter_id is missing (its SQL selects subject_id, "),
+        ({"encounter_id": "'70'"}, "column encounter_id is VARCHAR; it must hold whole numbers"),
+        ({"encounter_id": "DATE '2150-01-02'"}, "column encounter_id is DATE; it must hold whole numbers"),
+        ({"encounter_id": "70.5"}, "column encounter_id: 70.5 is none of whole numbers"),
+        ({"subject_id": "1e30"}, "column subject_id: 1e+30 is none of whole numbers"),
+        ({"subject_id": "NULL"}, "column subject_id: a row has none"),
+        ({"numeric_value": "'1.5'"}, "column numeric_value is VARCHAR; it must hold numbers"),
+        ({"numeric_value": "1e300"}, "column numeric_value: 1e+300 is none of numbers"),
+        (
+            {"time": "TIMESTAMPTZ '2150-01-02 00:00:00+00'"},
+            "column time is TIMESTAMP WITH TIME ZONE; it must hold times",
+        ),
+        ({"code": "50912"}, "column code is INTEGER; it must hold text"),
+        ({"code": "NULL"}, "column code: a row has none"),
+        ({"fallback": "1"}, "column fallback is INTEGER; it must hold true or false"),
+    ],
+)
+def test_what_cannot_be_cast_is_refused_by_table_and_column(tmp_path, changed, says):
+    with pytest.raises(SchemaError) as caught:
+        write(tmp_path / "events", select=selected(**changed))
+    assert str(caught.value).startswith(f"table hosp.labevents: {says}") and "\n" not in str(caught.value)
