@@ -19,6 +19,7 @@ from ehrdl import __version__
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
+from ehrdl.paths import expanded
 from ehrdl.training.ranks import first_alone
 from ehrdl.training.signals import last_words, stoppable
 
@@ -88,7 +89,7 @@ def pretrain(argv: list[str], prog: str) -> None:
         from ehrdl.pretraining import pretrain
 
         start = parsed["from"] or _pretrained(yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out)
-        pretrain(objects.data, objects.task, Path(objects.out), start, objects.pretrain, objects.trainer)
+        pretrain(objects.data, objects.task, expanded(objects.out), start, objects.pretrain, objects.trainer)
 
 
 def _pretrain_parser(prog: str) -> Parser:
@@ -114,7 +115,7 @@ def _pretrained(config: dict[str, Any], out: str) -> str | None:
     value: Any = config
     for key in PRETRAINED.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    return value if value and Path(value).resolve() != Path(out).resolve() else None
+    return value if value and expanded(value).resolve() != expanded(out).resolve() else None
 
 
 def tune(argv: list[str], prog: str) -> None:
@@ -162,7 +163,7 @@ def predict(argv: list[str], prog: str) -> None:
             "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
         )
         own, overrides = options.parse_known_args(argv)
-        run = Path(own.run)
+        run = expanded(own.run)
         _check_overrides(overrides)
         from ehrdl.scoring import check_run, score
 
@@ -170,7 +171,7 @@ def predict(argv: list[str], prog: str) -> None:
         parser = train_parser(prog)
         parsed = parser.parse_args(["--config", str(run / "config.yaml"), *_source(run, overrides)])
         objects = parser.instantiate(parsed)
-        score(run, objects.data, objects.task, objects.model, objects.trainer, Path(own.out) if own.out else None)
+        score(run, objects.data, objects.task, objects.model, objects.trainer, expanded(own.out) if own.out else None)
 
 
 def _check_overrides(argv: list[str]) -> None:
@@ -212,7 +213,9 @@ def report(argv: list[str], prog: str) -> None:
 
         with progress() as bar:
             job = bar.add_task("bootstrap", total=1000)
-            path = remake(Path(own.predictions), Path(own.out) if own.out else None, lambda n: bar.advance(job, n))
+            path = remake(
+                expanded(own.predictions), expanded(own.out) if own.out else None, lambda n: bar.advance(job, n)
+            )
         say(f"report: {path}")
 
 
@@ -240,14 +243,14 @@ def export(argv: list[str], prog: str) -> None:
         else:
             from ehrdl.report.export import export_predictions
 
-            export_predictions(Path(own.predictions), Path(own.out))
+            export_predictions(expanded(own.predictions), expanded(own.out))
 
 
 def _export_events(own: argparse.Namespace, overrides: list[str], prog: str) -> None:
     objects, _ = _configured(train_parser(prog), overrides)
     from ehrdl.data.export import export_events
 
-    export_events(objects.data, objects.task, Path(own.out), own.time or "happened")
+    export_events(objects.data, objects.task, expanded(own.out), own.time or "happened")
 
 
 class _Options(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ehrdl.bounds import Bound, FolderPath, Options
 from ehrdl.errors import ConfigError, WorkerError
 from ehrdl.folders import check_writable
-from ehrdl.paths import plain
+from ehrdl.paths import expanded, plain
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,6 +71,7 @@ class Prepare(Options, key="data.prepare"):
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
         super().__post_init__()
+        object.__setattr__(self, "cache", str(expanded(self.cache)))
         if self.scheduler and self.engine not in ("dask", "ray"):
             raise ConfigError(f"data.prepare.scheduler: engine {self.engine} has none; set data.prepare.engine to dask")
 

@@ -1,4 +1,4 @@
-"""The one way in which paths are handed to DuckDB: exactly the named files, whatever their names.
+"""Paths as users write them, and the one way to hand them to DuckDB: exactly the named files, whatever their names.
 
 DuckDB takes `*`, `?` and `[` in a path that is read for a pattern, and reads the files that match it; in the path of
 its temporary files a backslash becomes a slash. There is no option against that, and its own escape (`[[]`) fails
@@ -33,6 +33,11 @@ def scan(files: Path | Iterable[Path]) -> str:
     """
     listed = [files] if isinstance(files, Path) else files
     return f"read_parquet([{', '.join(_quoted(plain(file)) for file in listed)}], hive_partitioning = false)"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a user wrote: `~` at its beginning is the home folder, which no shell expands in a config."""
+    return Path(os.path.expanduser(path))
 
 
 def target(file: Path) -> str:

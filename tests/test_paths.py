@@ -19,8 +19,18 @@ from ehrdl import paths
 from ehrdl.cli import main
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import read_events
+from ehrdl.data.sources.diabetes130 import Diabetes130
+from ehrdl.data.sources.meds import Meds
+from ehrdl.data.sources.mimic4 import Mimic4
+from ehrdl.data.sources.physionet2012 import Physionet2012
+from ehrdl.data.sources.physionet2019 import Physionet2019
 from ehrdl.data.sources.synthetic import Synthetic
+from ehrdl.data.split_files import read_split_files
 from ehrdl.engine import Prepare, connect
+from ehrdl.errors import ConfigError
+from ehrdl.tasks.labels import Labels
+from ehrdl.training.config import RunOptions
+from ehrdl.training.run import Run
 
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
 NAMES = (
@@ -138,6 +148,32 @@ def test_no_other_way_to_hand_over_a_path_is_left():
     files = set(PACKAGE.rglob("*.py")) - {PACKAGE / "paths.py"}
     found = {str(file): list(handed_over(file.read_text(encoding="utf-8"))) for file in files}
     assert {file: lines for file, lines in found.items() if lines} == {}
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_user_writes_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "labels").mkdir()
+    for source in (Meds, Mimic4, Physionet2012, Physionet2019, Diabetes130):
+        assert source(root="~/a").root == tmp_path / "a"
+    assert Mimic4("~/a", note_root="~/b").note_root == tmp_path / "b"
+    assert Prepare(cache="~/cache").cache == str(tmp_path / "cache")
+    assert Run(RunOptions("one", root="~/runs"), {}).folder == tmp_path / "runs" / "one"
+    assert Labels("~/labels").path == tmp_path / "labels"
+    with pytest.raises(ConfigError, match=f"{tmp_path}/splits/train.txt"):
+        (tmp_path / "splits").mkdir()
+        read_split_files("~/splits", int)
+
+
+def test_a_tilde_after_an_option_is_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for command in (
+        ["report", "~/p.parquet"],
+        ["predict", "--run=~/p.parquet"],
+        ["export", "--out=~/o", "--predictions=~/p.parquet"],
+    ):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert f"{tmp_path}/p.parquet" in capsys.readouterr().err
 
 
 #: All that a run reads from and writes to lies under such a name.

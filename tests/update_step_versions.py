@@ -11,6 +11,7 @@ RECORD = Path(__file__).resolve().with_name("step_versions.json")
 _MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
 _MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/meds_*.py"))
 _NO_CODE = {"VERSION", "caveats"}
+_TYPES = "ehrdl/data/sources/arrow_types.py"
 _ARCHIVE = {"physionet2012": ["ehrdl/data/sources/archive.py"], "physionet2019": ["ehrdl/data/sources/archive.py"]}
 _OPEN = {
     name: [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(f"ehrdl/data/sources/{name}_*.py"))]
@@ -20,7 +21,7 @@ _OPEN = {
 _SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
-    "events": {"ehrdl/data/events.py": ["EventsWriter"]},
+    "events": {"ehrdl/data/events.py": ["EventsWriter"], "ehrdl/data/typed.py": []},
     "staging": {"ehrdl/data/staging.py": []},
     "series": {"ehrdl/data/store.py": ["build"]},
     "quality": {"ehrdl/data/findings.py": ["find_in_events"]},
@@ -32,8 +33,8 @@ STEPS = {
     "coded": {"ehrdl/data/coded.py": ["build"]},
     "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"], "ehrdl/data/shared_words.py": []},
-    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py")},
-    "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS)},
+    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py", _TYPES)},
+    "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS, _TYPES)},
     **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
 }

@@ -28,7 +28,7 @@ from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.data.timing import describe_timing, timed_at_prediction
 from ehrdl.engine import cached, digest, read_json, say, write_json
 from ehrdl.errors import LeakageError, SchemaError
-from ehrdl.paths import scan
+from ehrdl.paths import expanded, scan
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
@@ -133,7 +133,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 def load_concepts(data: DataConfig) -> Concepts:
     """The concepts that the series keep: of `data.concepts`, else those that the source brings, else MIMIC-IV's."""
     if data.concepts:
-        return concept_tables.load(Path(data.concepts))
+        return concept_tables.load(expanded(data.concepts))
     return concept_tables.load(shipped=type(data.source).concepts)
 
 

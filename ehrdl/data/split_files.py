@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import ConfigError, LeakageError, SchemaError
+from ehrdl.paths import expanded
 from ehrdl.schema import SPLITS
 
 _KEY = "data.split.files"
@@ -50,7 +51,7 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
         ConfigError: a file is missing, empty or no text, or a line is no record's name or stands there twice.
         LeakageError: a record stands in two files.
     """
-    root = Path(folder)
+    root = expanded(folder)
     if not root.is_dir():
         raise ConfigError(f"{_KEY}: the folder {folder} does not exist; give one that holds train.txt and so on")
     subjects: dict[str, np.ndarray] = {}

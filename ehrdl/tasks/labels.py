@@ -18,6 +18,7 @@ from meds import schema as meds
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.parquet_files import list_parquet
+from ehrdl.paths import expanded
 from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import prevalence, to_samples
@@ -68,9 +69,9 @@ class Labels(Task):
             raise ConfigError(f"task.unit: {unit!r} belongs to numbers, not to task.kind binary")
         if not output.isidentifier():
             raise ConfigError(f"task.output: {output!r} is no name; use letters, digits and underscores")
-        if not Path(path).exists():
+        if not expanded(path).exists():
             raise ConfigError(f"task.path: {path} does not exist; give a parquet file, or a folder of them")
-        self.path = Path(path)
+        self.path = expanded(path)
         self.output = output
         self.hidden_codes = tuple(hidden_codes or ())
         self.kind, self.unit = kind, unit

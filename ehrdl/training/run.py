@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from ehrdl.engine import say, sweep, write_json, write_text
 from ehrdl.errors import ConfigError
 from ehrdl.folders import check_writable
+from ehrdl.paths import expanded
 from ehrdl.training.config import RunOptions
 from ehrdl.training.files import check_files, read_manifest, record, sealed
 from ehrdl.training.signals import job, tell
@@ -46,7 +47,7 @@ class Run:
     """
 
     def __init__(self, options: RunOptions, config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> None:
-        self.folder = Path(options.root) / options.name
+        self.folder = expanded(options.root) / options.name
         self.options, self.config, self.free = options, config, free
         self.wall_s: dict[str, float] = {}
 

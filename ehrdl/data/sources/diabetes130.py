@@ -25,6 +25,7 @@ from ehrdl.data.sources.diabetes130_table import MAPPING, TABLE, find_member, re
 from ehrdl.data.sources.raw import RawTable, explain
 from ehrdl.engine import Prepare, connect, digest, fingerprint, say
 from ehrdl.errors import SchemaError
+from ehrdl.paths import expanded
 
 #: Below this share of stays that are labelled readmitted among those that another follows, the order is in doubt.
 _SUPPORTED = 0.9
@@ -38,12 +39,12 @@ class Diabetes130(Source):
             which names codes and may be missing.
     """
 
-    VERSION = 1
+    VERSION = 2
     concepts = "diabetes130.csv"
     caveats = ("The stays are of 130 hospitals in the US from 1999 to 2008; care and coding have changed since.",)
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files, and what decides how they are read."""

@@ -27,6 +27,7 @@ from ehrdl.data.timing import name_some
 from ehrdl.engine import Prepare, check_disk, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.parquet_files import name_paths
+from ehrdl.paths import expanded
 from ehrdl.shards import Tally, map_shards
 
 #: Disk that a byte of a dataset takes at the most: its staged rows; EVENTS, series and notes with what they are made
@@ -53,7 +54,7 @@ class Meds(Source):
         default_delay_hours: the same for codes that no pattern matches [h]; their rows are counted.
     """
 
-    VERSION = 3
+    VERSION = 4
     caveats = ("Whom a MEDS dataset holds, and how they were chosen, only those who made it can tell.",)
 
     def __init__(
@@ -65,7 +66,7 @@ class Meds(Source):
         delays: dict[str, Delay] | None = None,
         default_delay_hours: Delay = DEFAULT_DELAY,
     ) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
         self.encounter = encounter
         listed = {pattern: [code] if isinstance(code, str) else code for pattern, code in (rename or {}).items()}
         self.rules = CodeRules(listed, notes or [], delays or {}, default_delay_hours)

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ehrdl.data.sources.meds_columns import COLUMNS, damaged, is_bytes, plain_type, read_columns
+from ehrdl.data.sources.arrow_types import is_bytes, plain_type
+from ehrdl.data.sources.meds_columns import COLUMNS, damaged, read_columns
 from ehrdl.errors import LeakageError, SchemaError
 
 _ROWS_A_BLOCK = 122_880

@@ -13,32 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ehrdl.data.sources.arrow_types import is_bytes, is_text, plain_type
 from ehrdl.errors import ConfigError, SchemaError
 
 ENCOUNTER = "encounter_id"
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever a writer wrapped them in: a dictionary, or an extension such as JSON.
-
-    A UUID stays one: its bytes are not its text.
-    """
-    if isinstance(kind, pa.UuidType):
-        return kind
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
-    return plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds texts that its writer marked as bytes."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column can hold texts."""
-    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return bool(is_string or is_bytes(kind))
+def _is_text(kind: pa.DataType) -> bool:
+    """Text, or UTF-8 that its writer marked as bytes."""
+    return is_text(kind) or is_bytes(kind)
 
 
 def _is_time(kind: pa.DataType) -> bool:
@@ -67,11 +50,11 @@ class _Rule:
 COLUMNS: dict[str, _Rule] = {
     "subject_id": _Rule(True, _is_whole, "whole numbers", ("patient_id", "person_id")),
     "time": _Rule(True, _is_time, "times without a zone", ("timestamp", "datetime", "event_time", "start_time")),
-    "code": _Rule(True, is_text, "text", ("event", "concept", "concept_code")),
+    "code": _Rule(True, _is_text, "text", ("event", "concept", "concept_code")),
     "numeric_value": _Rule(
         False, _is_number, "numbers", ("value", "numerical_value", "value_as_number", "value_numeric", "valuenum")
     ),
-    "text_value": _Rule(False, is_text, "text", ("text", "value", "value_text", "value_as_string", "string_value")),
+    "text_value": _Rule(False, _is_text, "text", ("text", "value", "value_text", "value_as_string", "string_value")),
     "available_time": _Rule(False, _is_time, "times without a zone", ("availability_time", "available_at")),
 }
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from meds import schema as meds
 
-from ehrdl.data.sources.meds_columns import damaged, is_text, plain_type
+from ehrdl.data.sources.arrow_types import is_bytes, is_text, plain_type
+from ehrdl.data.sources.meds_columns import damaged
 from ehrdl.data.timing import name_some
 from ehrdl.errors import LeakageError, SchemaError
 from ehrdl.schema import SPLITS
@@ -96,7 +97,7 @@ def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Texts as such, whatever a writer wrapped them in."""
     kind = plain_type(values.type)
     values = values.cast(kind) if pa.types.is_dictionary(values.type) else values
-    if not (pa.types.is_null(kind) or is_text(kind)):
+    if not (pa.types.is_null(kind) or is_text(kind) or is_bytes(kind)):
         raise pa.ArrowInvalid(f"found {kind}")
     return values.cast(pa.string())
 

@@ -27,6 +27,7 @@ from ehrdl.data.sources.mimic4_titles import find_titles, read_titles
 from ehrdl.data.sources.raw import RawTable, find
 from ehrdl.engine import Prepare, check_disk, digest, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.paths import expanded
 from ehrdl.shards import Tally, map_shards
 
 _DRUGS = "hosp/prescriptions"
@@ -47,7 +48,7 @@ class Mimic4(Source):
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
     """
 
-    VERSION = 8
+    VERSION = 9
     caveats = (
         "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
         "its layout are a selection of their own.",
@@ -64,8 +65,8 @@ class Mimic4(Source):
         for table in tables or []:
             if table not in TABLES:
                 raise ConfigError(f"data.source.tables: {table!r} is not one of {', '.join(TABLES)}")
-        self.root = Path(root)
-        self.note_root = Path(note_root) if note_root else self.root
+        self.root = expanded(root)
+        self.note_root = expanded(note_root) if note_root else self.root
         self.tables = None if tables is None else tuple(tables)
         self.coding_lag_days = coding_lag_days
         self.concepts = concepts
@@ -147,7 +148,7 @@ class Mimic4(Source):
         return {name: staged[name] for name in sizes}
 
     def _concepts(self) -> concepts.Concepts:
-        return concepts.load(Path(self.concepts) if self.concepts else None)
+        return concepts.load(expanded(self.concepts) if self.concepts else None)
 
     def _files(self) -> tuple[dict[str, RawTable], list[str]]:
         """The table files that are there, in the order of reading, and the names of those that are missed."""

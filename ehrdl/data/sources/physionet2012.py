@@ -18,6 +18,7 @@ from ehrdl.data.sources.physionet2012_files import SETS, RecordSet, find_sets, r
 from ehrdl.data.sources.physionet2012_rows import AGE_CAP, collect
 from ehrdl.engine import Prepare, connect, digest, progress, say
 from ehrdl.errors import SchemaError
+from ehrdl.paths import expanded
 
 #: What is said of counts by name, and of counts.
 _NAMED = {
@@ -52,7 +53,7 @@ class Physionet2012(Source):
             unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
     """
 
-    VERSION = 4
+    VERSION = 5
     concepts = "physionet2012.csv"
     caveats = (
         "The challenge's stays lasted at least 48 hours in intensive care of one centre: who left or died before is "
@@ -60,7 +61,7 @@ class Physionet2012(Source):
     )
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files of the sets, and what decides how they are read."""

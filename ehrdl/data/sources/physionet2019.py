@@ -23,6 +23,7 @@ from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.physionet2019_files import Place, find_places, read_rows, record_number
 from ehrdl.data.sources.physionet2019_rows import Facts
 from ehrdl.engine import Prepare, connect, digest, fingerprint, progress, say
+from ehrdl.paths import expanded
 
 _SCHEMA = pa.schema([("subject_id", pa.int64()), ("us", pa.int64()), ("code_id", pa.int32()), ("value", pa.float32())])
 #: Facts of the patient have no encounter; births, sexes and admissions have no number.
@@ -44,12 +45,12 @@ class Physionet2019(Source):
             .zip), or one such archive. Files without SepsisLabel can be scored, not learned from.
     """
 
-    VERSION = 3
+    VERSION = 4
     concepts = "physionet2019.csv"
     caveats = ("Sets A and B come from the intensive care units of one hospital system each.",)
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files, and what decides how they are read."""

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from ehrdl.data.sources.arrow_types import is_text, plain_type
 from ehrdl.errors import SchemaError
 from ehrdl.paths import scan
 
@@ -225,8 +226,8 @@ class RawTable:
         self._refuse_twice(schema.names)
         header = {}
         for stored in schema:
-            kind = stored.type.value_type if pa.types.is_dictionary(stored.type) else stored.type
-            header[stored.name] = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            kind = plain_type(stored.type)
+            header[stored.name] = is_text(kind)
             wanted = self.columns.get(stored.name.strip().lower())
             if wanted and not (header[stored.name] or pa.types.is_null(kind) or _holds(kind, wanted)):
                 raise SchemaError(f"{self.path}: column {stored.name} is {kind}, not {_MEANING[wanted]}")

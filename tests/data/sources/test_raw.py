@@ -120,6 +120,12 @@ def test_parquet_column_of_whole_numbers_is_read_whatever_its_type(mimic, cells)
     assert len(as_parquet(mimic, "subject_id", cells).read(write=False).codes("LAB//")) == 2
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_column_of_text_is_read_in_any_layout(mimic, kind):
+    events = as_parquet(mimic, "valueuom", pa.array(["mg/dL", None]).cast(kind)).read(write=False)
+    assert "LAB//50912//mg/dL" in set(events.codes("LAB//"))
+
+
 def test_parquet_column_without_a_single_value_is_read(mimic):
     events = as_parquet(mimic, "storetime", pa.nulls(2)).read(write=False)
     assert set(events.frame.available_time[events.frame.code.str.startswith("LAB")].astype("str")) == {

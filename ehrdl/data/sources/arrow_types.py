@@ -1,0 +1,25 @@
+"""What an Arrow column holds, however its writer wrapped or encoded it."""
+
+import pyarrow as pa
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, whatever a writer wrapped them in: a dictionary, or an extension such as JSON.
+
+    A UUID stays one: its bytes are not its text.
+    """
+    if isinstance(kind, pa.UuidType):
+        return kind
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    return plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds texts that its writer marked as bytes."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, in any of Arrow's layouts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
