@@ -284,7 +284,8 @@ def _kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> f
     """The monitored tuning metric of the weights that are kept: of the best epoch, or of the average at the end."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
-            return float(callback.best_model_score)
+            score = float(callback.best_model_score)
+            return score if math.isfinite(score) else math.nan
     return float(shell.callback_metrics.get(monitor, torch.tensor(math.nan)))
 
 
@@ -324,13 +325,24 @@ def _callbacks(
         # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
         return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(share))]
     best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
-    return [*chosen, best, EarlyStopping(monitor, mode="max", patience=optim.patience)]
+    return [*chosen, best, Patience(monitor, mode="max", patience=optim.patience)]
+
+
+class Patience(EarlyStopping):
+    """Early stopping to which an epoch whose tuning score is unknown says nothing."""
+
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        if not math.isnan(trainer.callback_metrics.get(self.monitor, 0.0)):
+            super()._run_early_stopping_check(trainer)
 
 
 def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
     """Put the best tuning epoch's weights into the model; averaged weights are there already."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            if callback.best_model_score is None or not math.isfinite(callback.best_model_score):
+                say("optim.selection: no epoch has a tuning score to be selected by; the last one's weights are kept")
+                continue
             state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
             model.load_state_dict(state["state_dict"])
 

@@ -16,6 +16,7 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from ehrdl.batch import Batch, DataSpec
+from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.head import masked_loss, predicted
@@ -35,6 +36,28 @@ class _R2(R2Score):
     def compute(self) -> Tensor:
         """R2, or NaN."""
         return super().compute() if self.total > 1 else self.total.new_tensor(math.nan)
+
+
+class _AUROC(BinaryAUROC):
+    """AUROC that is unknown, rather than 0, where the known labels are of one class."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """AUROC, or NaN."""
+        return super().compute() if _classes(self.target) == {0, 1} else torch.tensor(math.nan)
+
+
+class _AUPRC(BinaryAveragePrecision):
+    """Average precision that is unknown, rather than -0, where no known label is positive."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Average precision, or NaN."""
+        return super().compute() if 1 in _classes(self.target) else torch.tensor(math.nan)
+
+
+def _classes(target: Any) -> set[int]:
+    """The classes among the labels that a metric of torchmetrics has collected."""
+    parts = [target] if isinstance(target, Tensor) else target
+    return {int(label) for part in parts for label in part.unique()}
 
 
 class LitClassifier(pl.LightningModule):
@@ -65,10 +88,11 @@ class LitClassifier(pl.LightningModule):
                 scores[f"mae_{output.name}"] = MeanAbsoluteError(**_OWN)
                 scores[f"r2_{output.name}"] = _R2(**_OWN)
             else:
-                scores[f"auroc_{output.name}"] = BinaryAUROC(ignore_index=_UNKNOWN, **_OWN)
-                scores[f"auprc_{output.name}"] = BinaryAveragePrecision(ignore_index=_UNKNOWN, **_OWN)
+                scores[f"auroc_{output.name}"] = _AUROC(ignore_index=_UNKNOWN, **_OWN)
+                scores[f"auprc_{output.name}"] = _AUPRC(ignore_index=_UNKNOWN, **_OWN)
         self.scores = MetricCollection(scores, prefix="tuning/", compute_groups=False)
         self._rng: dict[str, Any] | None = None
+        self._said = False
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
@@ -117,17 +141,27 @@ class LitClassifier(pl.LightningModule):
         """Log the tuning metrics, their means over outputs, and the one that selects epochs."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
-            self.log_dict(values, sync_dist=True)
+            known = {name: value for name, value in values.items() if not value.isnan()}
+            self._say_unknown([name for name in values if name not in known])
+            self.log_dict(known, sync_dist=True)
             means = {
-                f"tuning/{kind}": [value for name, value in values.items() if name.startswith(f"tuning/{kind}_")]
+                f"tuning/{kind}": [value for name, value in known.items() if name.startswith(f"tuning/{kind}_")]
                 for kind in ("auprc", "r2")
             }
             if self.spec.regression:
                 means["tuning/score"] = [value for part in means.values() for value in part]
             for name, parts in means.items():
-                if parts:
-                    self.log(name, torch.stack(parts).mean(), prog_bar=name == self.monitor, sync_dist=True)
+                if parts or name == self.monitor:
+                    mean = torch.stack(parts).mean() if parts else torch.tensor(math.nan)
+                    self.log(name, mean, prog_bar=name == self.monitor, sync_dist=True)
         self.scores.reset()
+
+    def _say_unknown(self, names: list[str]) -> None:
+        """Say once which tuning scores are unknown; they enter no mean."""
+        which = [name.removeprefix("tuning/") for name in names if name.startswith(("tuning/auprc_", "tuning/r2_"))]
+        if which and not self._said and self.trainer.is_global_zero:
+            say(f"tuning: {', '.join(which)}: unknown, for want of labels that differ; left out of {self.monitor}")
+            self._said = True
 
     def configure_optimizers(self) -> Any:
         """AdamW with a linear warm-up and a cosine to zero, a step at a time."""

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
+import types
 
 import numpy as np
 import pytest
@@ -123,6 +124,42 @@ def test_tuning_scores_do_not_depend_on_how_samples_fall_into_batches(prepared):
         model._update(logits[rows, None].expand(-1, outputs), label[rows, None].expand(-1, outputs))
     scores = model.scores.compute()
     assert [float(value) for name, value in scores.items() if "auroc" in name] == [1.0] * outputs
+
+
+def test_an_output_of_one_class_in_the_tuning_split_has_no_score_and_enters_no_mean(prepared, monkeypatch, capsys):
+    spec = dataclasses.replace(
+        prepared.spec.only("series"),
+        outputs=(OutputSpec("rare"), OutputSpec("common")),
+        prevalence=(0.1, 0.5),
+        label_mean=(0.0, 0.0),
+        label_std=(1.0, 1.0),
+    )
+    model = LitClassifier(SMALL(spec), spec, Optim())
+    logged = {}
+    model._trainer = types.SimpleNamespace(sanity_checking=False, is_global_zero=True)
+    monkeypatch.setattr(model, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    monkeypatch.setattr(model, "log_dict", lambda found, **_: logged.update({k: float(v) for k, v in found.items()}))
+    logits = torch.tensor([[0.1, -1.0], [0.2, 2.0], [0.3, 1.0]])
+    model._update(logits, torch.tensor([[0.0, 0.0], [0.0, 1.0], [math.nan, math.nan]]))
+    model.on_validation_epoch_end()
+    assert logged == {"tuning/auroc_common": 1.0, "tuning/auprc_common": 1.0, "tuning/auprc": 1.0}
+    assert "tuning: auprc_rare: unknown" in capsys.readouterr().err
+    logged.clear()
+    model._update(logits, torch.zeros(3, 2))
+    model.on_validation_epoch_end()
+    assert list(logged) == ["tuning/auprc"] and math.isnan(logged["tuning/auprc"])
+
+
+def test_without_a_tuning_score_no_epoch_is_selected_and_none_is_stopped_early(prepared, tmp_path, capsys):
+    dataset = copy.copy(prepared.dataset)
+    dataset.label = np.where((prepared.samples.split == TUNING).to_numpy()[:, None], np.float32(0), dataset.label)
+    data = ClinicalDataModule(dataclasses.replace(prepared, dataset=dataset), BatchOptions())
+    trainer = check_trainer({"max_epochs": 3, "accelerator": "cpu"})
+    optim = Optim(selection="best_tuning", patience=1)
+    fit(SMALL, data, prepared.spec.only("series"), optim, trainer, tmp_path, "series_only", 0)
+    said = capsys.readouterr().err
+    assert "no epoch has a tuning score to be selected by; the last one's weights are kept" in said
+    assert "series_only-seed0: 3 epochs, tuning AUPRC nan" in said and "inf" not in said
 
 
 def test_a_fit_that_goes_on_takes_only_the_steps_that_are_left_and_keeps_its_old_curves(fit_series, tmp_path):
