@@ -20,6 +20,7 @@ from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 from ehrdl.paths import expanded
+from ehrdl.recorded import not_recorded
 from ehrdl.training.ranks import first_alone
 from ehrdl.training.signals import last_words, stoppable
 
@@ -168,6 +169,7 @@ def predict(argv: list[str], prog: str) -> None:
         from ehrdl.scoring import check_run, score
 
         check_run(run)
+        _check_recorded(run)
         parser = train_parser(prog)
         parsed = parser.parse_args(["--config", str(run / "config.yaml"), *_source(run, overrides)])
         objects = parser.instantiate(parsed)
@@ -181,6 +183,20 @@ def _check_overrides(argv: list[str]) -> None:
         if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
             names = ", ".join(f"--{name}.…" for name in allowed)
             raise ConfigError(f"{token.split('=')[0]}: is fixed by the run; what may differ is {names}")
+
+
+def _check_recorded(run: Path) -> None:
+    """Refuse a run made through the library whose config cannot make its data, task or model again.
+
+    Raises:
+        ConfigError: naming the key, and the way that is left.
+    """
+    config, way = read_yaml(str(run / "config.yaml")), "score it from Python, with ehrdl.scoring.score"
+    for name in ("data", "task", "model"):
+        if not config.get(name):
+            raise ConfigError(f"--run {run}: was made through the library, and its config.yaml names no {name}; {way}")
+    for key, what in not_recorded(config):
+        raise ConfigError(f"--run {run}: {key} was made in Python ({what}), which no config.yaml can do; {way}")
 
 
 def _source(run: Path, overrides: list[str]) -> list[str]:

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
 from ehrdl.data.sources.base import Source
-from ehrdl.engine import digest, progress, say, use_cache, write_json
+from ehrdl.engine import digest, progress, say, use_cache, write_json, write_text
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
+from ehrdl.recorded import describe
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
 from ehrdl.training.space import TuneOptions
 
+#: Until a run is finished: which data it was begun on.
+_BEGUN = ".data"
 #: The clinical scores are left out, with a line, where the task is not theirs.
 BASELINES = [
     "prevalence",
@@ -74,7 +76,8 @@ def run(
         baseline_params: parameters of baselines, by the baseline's name, as `gradient_boosting: {max_leaf_nodes: 7}`;
             such a one is fitted once, with these, instead of chosen among its own candidates.
         tune: what `ehrdl tune` searches; a run takes from it only how its values were chosen, for the manifest.
-        config: the resolved configuration, for the run folder; by default this call's own arguments where plain.
+        config: the resolved configuration, for the run folder; by default this call's own arguments, objects as
+            `class_path` and `init_args` (`ehrdl.recorded`).
 
     Returns:
         The run folder, with `report.html`.
@@ -86,14 +89,24 @@ def run(
     from ehrdl.training.team import Follower, together
 
     _check_seeds(seeds)
-    config = config or {
-        "seeds": seeds,
-        "optim": asdict(optim),
-        "trainer": trainer,
-        "baselines": baselines,
-        "baseline_params": baseline_params,
-        "tune": asdict(tune),
-    }
+    if config is None:
+        config = describe(
+            {
+                "run": run,
+                "data": data,
+                "task": task,
+                "model": model,
+                "seeds": seeds,
+                "optim": optim,
+                "trainer": trainer,
+                "baselines": baselines,
+                "boosting": boosting,
+                "combine": combine,
+                "logger": logger,
+                "baseline_params": baseline_params,
+                "tune": tune,
+            }
+        )
     folder = Run(run, config)
     with together(trainer, str(folder.folder), digest(config)) as team:
         if isinstance(team, Follower):
@@ -133,6 +146,7 @@ def _lead(
     from ehrdl.training.combine import find_members, fit_combined
 
     members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
+    _check_same_data(folder, prepared)
     folder.open()
     _write_cohort(folder, prepared, result, data.source)
     from ehrdl.training.logger import tracking
@@ -276,10 +290,25 @@ def try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Networ
         raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
 
 
+def _check_same_data(folder: Any, prepared: Any) -> None:
+    """Refuse to resume a run on other data: files may have changed under the same configuration.
+
+    Raises:
+        ConfigError: naming the run's folder.
+    """
+    path = folder.folder / _BEGUN
+    if path.is_file() and not folder.options.overwrite and path.read_text("utf-8") != prepared.identity():
+        raise ConfigError(
+            f"{folder.folder}: was begun on other data than {prepared.events} now holds; choose another run.name, or "
+            "--run.overwrite true"
+        )
+
+
 def _write_cohort(folder: Any, prepared: Any, result: TaskResult, source: Source) -> None:
     from ehrdl.training.files import copy_folder
 
     write_json(folder.folder / "flow.json", result.cohort(source.caveats))
+    write_text(folder.folder / _BEGUN, prepared.identity())
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
         copy_folder(Path(prepared.tokenizer), folder.folder / "tokenizer")
@@ -392,6 +421,7 @@ def _report(
     manifest = folder.manifest(facts)
     summary = summarize(predictions, metrics, result.cohort(data.source.caveats), manifest, folder.config)
     write_report(summary, folder.folder / "report.html")
+    (folder.folder / _BEGUN).unlink(missing_ok=True)
     folder.finish(manifest)
     print_metrics(metrics, folder.folder)
     return metrics

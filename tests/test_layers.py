@@ -18,6 +18,7 @@ GROUND = [
     "shards",
     "foreign",
     "quality",
+    "recorded",
     "clinical",
     "batch",
 ]

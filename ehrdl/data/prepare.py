@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,13 @@ class Prepared:
     events: Path
     facts: dict[str, Any]
     min_patients: int = vocab.MIN_PATIENTS
+
+    def identity(self) -> str:
+        """A hash of what the models see and learn; the same however the data were prepared and wherever they lie."""
+        rows = pd.util.hash_pandas_object(self.samples, index=False).to_numpy()
+        hashes = [hashlib.sha256(part.tobytes()).hexdigest() for part in (rows, self.dataset.static)]
+        counts = [self.facts["data"][name] for name in ("n_facts", "n_notes", "n_records")]
+        return digest([self.spec.to_dict(), hashes, counts])
 
     def rows(self, split: str) -> np.ndarray:
         """The SAMPLES rows of a split."""

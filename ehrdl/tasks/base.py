@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ehrdl.bounds import Checked
+from ehrdl.recorded import Recorded
 from ehrdl.schema import TaskResult
 
 if TYPE_CHECKING:
     import duckdb
 
 
-class Task(ABC, Checked, key="task"):
+class Task(Recorded, Checked, ABC, key="task"):
     """A clinical prediction task. One file each; no torch here."""
 
     name: str

@@ -23,6 +23,7 @@ from ehrdl.engine import say, sweep, write_json, write_text
 from ehrdl.errors import ConfigError
 from ehrdl.folders import check_writable
 from ehrdl.paths import expanded
+from ehrdl.recorded import not_recorded, unknowable
 from ehrdl.training.config import RunOptions
 from ehrdl.training.files import check_files, read_manifest, record, sealed
 from ehrdl.training.signals import job, tell
@@ -112,6 +113,12 @@ class Run:
             raise ConfigError(
                 f"{self.folder}: was made with another config ({different}); choose another run.name, "
                 f"or --run.overwrite true"
+            )
+        if unknowable(self.config):
+            what = " and ".join(f"{key} ({what})" for key, what in not_recorded(self.config))
+            raise ConfigError(
+                f"{self.folder}: is there already, and whether it was made with this {what} cannot be told; choose "
+                "another run.name, or --run.overwrite true"
             )
 
     def open(self) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from ehrdl.bounds import Checked
 from ehrdl.engine import Prepare
+from ehrdl.recorded import Recorded
 
 
-class Source(ABC, Checked, key="data.source"):
+class Source(Recorded, Checked, ABC, key="data.source"):
     """A hospital's data in one layout. One file each."""
 
     #: Raised by one whenever `read` would write other bytes for the same input; `fingerprint` must hold it.

@@ -1,0 +1,206 @@
+"""The configuration of a run that was made through the library: objects as `class_path` and `init_args`.
+
+A source and a task remember what they were made with (`Recorded`); a class, and a `functools.partial` of one, say so
+themselves. A function, such as a lambda that makes the model, has no such form: a hash of its code and of what it
+refers to stands for it, so that another one is told apart, and `config.yaml` says that it cannot be made again.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Self
+
+from ehrdl.engine import digest
+
+#: Key of what stands for an object that no config can make again.
+NOT_RECORDED = "not_recorded"
+#: In place of a hash, for an object that cannot be told apart from another of its class.
+UNKNOWABLE = "cannot be told apart from others"
+_DEEPEST = 20
+
+
+class Recorded:
+    """An object that remembers the arguments it was made with."""
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the arguments; `__init__` needs no part in it."""
+        self = super().__new__(cls)
+        object.__setattr__(self, "_made_with", (args, kwargs))  # a frozen dataclass too
+        return self
+
+
+def describe(value: Any) -> Any:
+    """Plain values, as YAML has them, for what a run was called with.
+
+    >>> describe({"seeds": (0, 1), "root": Path("runs")})
+    {'seeds': [0, 1], 'root': 'runs'}
+    """
+    if isinstance(value, Recorded):
+        args, kwargs = value._made_with
+        return _made(type(value), (value, *args), kwargs, value)
+    if isinstance(value, functools.partial) and isinstance(value.func, type):
+        return _made(value.func, (None, *value.args), value.keywords, value)
+    if isinstance(value, type):
+        return _made(value, (None,), {}, value)
+    if is_dataclass(value):
+        return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): describe(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(part) for part in value]
+    plain, known = _plain(value)
+    return plain if known else _not_recorded(value)
+
+
+def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and description of each part of a described configuration that no config can make again."""
+    if isinstance(config, Mapping):
+        if NOT_RECORDED in config:
+            yield key, str(config[NOT_RECORDED])
+            return
+        for name, part in config.items():
+            yield from not_recorded(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for number, part in enumerate(config):
+            yield from not_recorded(part, f"{key}.{number}")
+
+
+def unknowable(config: Any) -> bool:
+    """Whether part of a described configuration cannot be told apart from another."""
+    if isinstance(config, Mapping):
+        return any(unknowable(part) for part in config.values())
+    return any(map(unknowable, config)) if isinstance(config, list) else config == UNKNOWABLE
+
+
+def _made(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: Any) -> dict[str, Any]:
+    """`class_path` and `init_args` of a class and its arguments, `args[0]` being self; defaults are filled in."""
+    if not _importable(made):
+        return _not_recorded(whole)
+    signature = inspect.signature(made.__init__)  # type: ignore[misc]
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError:  # the class is not made by these arguments alone
+        return _not_recorded(whole)
+    given = dict(list(bound.arguments.items())[1:])
+    for name, parameter in list(signature.parameters.items())[1:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            if given.pop(name, ()):
+                return _not_recorded(whole)
+        elif name not in given and parameter.default is not parameter.empty:
+            given[name] = parameter.default
+    init_args = {name: describe(value) for name, value in given.items()}
+    path = f"{made.__module__}.{made.__qualname__}"
+    return {"class_path": path} | ({"init_args": init_args} if init_args else {})
+
+
+def _importable(thing: Any) -> bool:
+    """Whether another process finds the very thing by its module and name."""
+    module = sys.modules.get(thing.__module__ or "")
+    return thing.__module__ != "__main__" and getattr(module, thing.__qualname__, None) is thing
+
+
+def _plain(value: Any) -> tuple[Any, bool]:
+    """A value as YAML has it, and whether it has one."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value, True
+    if isinstance(value, Path):
+        return str(value), True
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a number of NumPy's
+        return value.item(), True
+    return None, False
+
+
+def _not_recorded(value: Any) -> dict[str, str]:
+    parts = _parts(value, 0)
+    return {NOT_RECORDED: _called(value), "hash": UNKNOWABLE if unknowable(parts) else digest(parts)}
+
+
+def _called(value: Any) -> str:
+    """What a person recognises the thing by."""
+    if isinstance(value, functools.partial):
+        return f"partial of {_called(value.func)}"
+    if isinstance(value, FunctionType):
+        return f"{value.__name__} of {Path(value.__code__.co_filename).name}"  # no line: others above it may change
+    thing = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _parts(value: Any, depth: int) -> Any:
+    """Plain values that are the same for the same object in another process, and others for another object."""
+    plain, known = _plain(value)
+    if known:
+        return plain
+    if depth > _DEEPEST:
+        return UNKNOWABLE
+    if isinstance(value, Mapping):
+        return [[_parts(key, depth + 1), _parts(part, depth + 1)] for key, part in value.items()]
+    if isinstance(value, set | frozenset):
+        return sorted(repr(_parts(part, depth + 1)) for part in value)
+    if isinstance(value, list | tuple):
+        return [_parts(part, depth + 1) for part in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return _parts_of_object(value, depth + 1)
+
+
+def _parts_of_object(value: Any, depth: int) -> Any:
+    if isinstance(value, functools.partial):
+        return ["partial", *(_parts(part, depth) for part in (value.func, value.args, value.keywords))]
+    if isinstance(value, MethodType):
+        return [_parts(value.__func__, depth), _parts(value.__self__, depth)]
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if isinstance(value, CodeType):
+        return [value.co_code.hex(), list(value.co_names), [_parts(part, depth) for part in value.co_consts]]
+    if isinstance(value, FunctionType):
+        return _parts_of_function(value, depth)
+    if isinstance(value, type):
+        body = [] if _importable(value) else [_parts(part, depth) for part in _body(value)]
+        return [value.__module__, value.__qualname__, *body]
+    if hasattr(value, "__qualname__"):  # built in
+        return [str(value.__module__), value.__qualname__]
+    name = _parts(type(value), depth)
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if hasattr(value, "tobytes"):
+        return [*name, str(getattr(value, "dtype", "")), digest(value.tobytes().hex())]
+    return [*name, _parts(vars(value), depth)] if hasattr(value, "__dict__") else [*name, UNKNOWABLE]
+
+
+def _parts_of_function(function: FunctionType, depth: int) -> Any:
+    """Code, defaults, and the values of the names it refers to; a function of another module goes by its name."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    named = {
+        name: f"{part.__module__}.{part.__qualname__}"
+        if isinstance(part, FunctionType) and part.__module__ != function.__module__
+        else part
+        for name, part in sorted(known.items())
+        if part is not function
+    }
+    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells, named)
+    return [_parts(part, depth) for part in parts]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*(_names(part) for part in inner))
+
+
+def _body(made: type) -> list[Any]:
+    """What the lines of a class define: methods and plain values, by name."""
+    own = {name: part for name, part in sorted(vars(made).items()) if not name.startswith("__") or name == "__init__"}
+    return [[name, part] for name, part in own.items() if isinstance(part, FunctionType) or _plain(part)[1]]
