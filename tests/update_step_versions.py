@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).resolve().with_name("step_versions.json")
 _MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
+_RAW = ("ehrdl/data/sources/raw.py", "ehrdl/data/sources/packed.py")
 _MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/meds_*.py"))
 _NO_CODE = {"VERSION", "caveats"}
 _TYPES = "ehrdl/data/sources/arrow_types.py"
@@ -33,7 +34,7 @@ STEPS = {
     "coded": {"ehrdl/data/coded.py": ["build"]},
     "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
     "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"], "ehrdl/data/shared_words.py": []},
-    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, "ehrdl/data/sources/raw.py", _TYPES)},
+    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, *_RAW, _TYPES)},
     "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS, _TYPES)},
     **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},
     "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},

@@ -22,7 +22,8 @@ from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.diabetes130_rows import CHECKS, COLUMNS, COUNTS, EVENTS_SQL, STAYS
 from ehrdl.data.sources.diabetes130_rows import ORDER as ORDER_SQL
 from ehrdl.data.sources.diabetes130_table import MAPPING, TABLE, find_member, read_titles, unpacked
-from ehrdl.data.sources.raw import RawTable, explain
+from ehrdl.data.sources.raw import RawTable
+from ehrdl.data.sources.raw_errors import explain
 from ehrdl.engine import Prepare, connect, digest, fingerprint, say
 from ehrdl.errors import SchemaError
 from ehrdl.paths import expanded

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ehrdl.data.sources.raw import find
+from ehrdl.data.sources.packed import find
 from ehrdl.errors import SchemaError
 
 TABLE, MAPPING = "diabetic_data", "IDs_mapping"

@@ -22,9 +22,10 @@ from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.mimic4_stage import StageTable
-from ehrdl.data.sources.mimic4_tables import NOTES, ORDERS, REQUIRED, SERIES, TABLES
+from ehrdl.data.sources.mimic4_tables import NOTES, OPTIONAL, ORDERS, REQUIRED, SERIES, TABLES
 from ehrdl.data.sources.mimic4_titles import find_titles, read_titles
-from ehrdl.data.sources.raw import RawTable, find
+from ehrdl.data.sources.packed import READ, elsewhere, find, find_all, unread
+from ehrdl.data.sources.raw import RawTable
 from ehrdl.engine import Prepare, check_disk, digest, fingerprint, say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.paths import expanded
@@ -46,9 +47,10 @@ class Mimic4(Source):
             admissions are always read, and with prescriptions the times of orders in poe and pharmacy.
         coding_lag_days: when a stay's diagnosis and procedure codes can be seen, after discharge [days].
         concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
+        null_words: cells that read so, such as `NULL`, stand for an absent value in every column, besides empty cells.
     """
 
-    VERSION = 9
+    VERSION = 10
     caveats = (
         "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
         "its layout are a selection of their own.",
@@ -61,6 +63,7 @@ class Mimic4(Source):
         tables: list[str] | None = None,
         coding_lag_days: Annotated[float, Bound("[0, 36525)", "codes would leak before")] = 7,
         concepts: str | None = None,
+        null_words: list[str] | None = None,
     ) -> None:
         for table in tables or []:
             if table not in TABLES:
@@ -70,6 +73,7 @@ class Mimic4(Source):
         self.tables = None if tables is None else tuple(tables)
         self.coding_lag_days = coding_lag_days
         self.concepts = concepts
+        self.null_words = tuple(null_words or ())
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
         """The files and the options that decide the result of `read`."""
@@ -82,6 +86,7 @@ class Mimic4(Source):
             "titles": {name: fingerprint(path, verify) for name, path in titles.items()},
             "missing": missing,
             "coding_lag_days": self.coding_lag_days,
+            "null_words": list(self.null_words),
         }
 
     def versions(self) -> list[Any]:
@@ -96,7 +101,7 @@ class Mimic4(Source):
         """Write EVENTS into `out`; see `Source.read`."""
         prepare = prepare or Prepare()
         files, missing = self._files()
-        lines = [self._without(missing)] if missing else []
+        lines = [*self._two_files(files), *([self._without(missing)] if missing else [])]
         for line in lines:
             say(line)
         for table in files.values():  # a missing column is said before hours of reading, not after
@@ -160,12 +165,11 @@ class Mimic4(Source):
         for name in self._wanted():
             path = find(self.note_root if name in NOTES else self.root, name)
             if path:
-                files[name] = RawTable(name, path, TABLES[name])
+                files[name] = RawTable(name, path, TABLES[name], OPTIONAL.get(name, ()), self.null_words)
             elif name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
-                raise SchemaError(
-                    f"{self.root}/{name}.csv.gz: the table is missing (looked for .csv.gz, .csv, .parquet); "
-                    f"add it, or leave it out of data.source.tables"
-                )
+                found = unread(self.root, name) or elsewhere(self.root, name)
+                hint = found or "add it, or leave it out of data.source.tables"
+                raise SchemaError(f"{self.root}/{name}.csv.gz: the table is missing (looked for {READ}); {hint}")
             else:
                 missing.append(name)
         if self.tables is None and not any(name in files for name in SERIES):
@@ -189,7 +193,18 @@ class Mimic4(Source):
         where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
         times = _DRUGS not in missing and set(ORDERS) <= set(missing)
         hint = "; a prescription counts from the end of its day" if times else ""
-        return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}"
+        there = [unread(self.note_root if name in NOTES else self.root, name) for name in missing]
+        lying = "".join(f". {line}" for line in there if line)
+        return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}{lying}"
+
+    def _two_files(self, files: dict[str, RawTable]) -> list[str]:
+        """A line on each table that lies there in more than one file."""
+        lines = []
+        for name, table in files.items():
+            if more := find_all(self.note_root if name in NOTES else self.root, name)[1:]:
+                names = ", ".join(path.name for path in more)
+                lines.append(f"{table.path} is read, and {names} beside it is not; remove the one that is old")
+        return lines
 
     def _queries(self, known: concepts.Concepts, has_labevents: bool) -> dict[str, str]:
         return {

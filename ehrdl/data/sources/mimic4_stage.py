@@ -18,7 +18,9 @@ import pyarrow as pa
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
 from ehrdl.data.sources.mimic4_tables import KEYS, ORDERS, SHARDED, STREAMED
-from ehrdl.data.sources.raw import RawTable, explain, is_full
+from ehrdl.data.sources.packed import is_parquet
+from ehrdl.data.sources.raw import RawTable
+from ehrdl.data.sources.raw_errors import explain, is_full
 from ehrdl.data.staging import stage, staged
 from ehrdl.engine import Prepare, cache_folder, cached, connect, digest, read_json, write_json
 from ehrdl.errors import SchemaError
@@ -80,6 +82,7 @@ class StageTable:
             "file": self.prints[table.name],
             "sql": digest(sql),
             "columns": dict(table.columns),
+            "null_words": list(table.null_words),
             "version": self.version,
             "n_shards": self.prepare.shards(0),
             "orders": [self.prints[other.name] for other in self._orders(table)],
@@ -143,7 +146,7 @@ class StageTable:
                     raise explain(error, table) from None
                 _drop(rows)
                 continue
-            if seen.may_repeat or table.path.suffix == ".parquet":
+            if seen.may_repeat or is_parquet(table.path):
                 _refuse_twice(con, table)
             return counts
         raise AssertionError("unreachable")

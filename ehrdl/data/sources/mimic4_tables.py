@@ -66,7 +66,7 @@ TABLES: dict[str, dict[str, str]] = {
     "hosp/procedures_icd": _ICD_COLUMNS,
     "hosp/drgcodes": {**_IDS, "drg_type": "VARCHAR", "drg_code": "VARCHAR", "description": "VARCHAR"},
     "hosp/hcpcsevents": {**_IDS, "hcpcs_cd": "VARCHAR", "seq_num": "INTEGER"},
-    "hosp/labevents": _RESULT_COLUMNS,
+    "hosp/labevents": {**_RESULT_COLUMNS, "comments": "VARCHAR"},
     "hosp/microbiologyevents": {
         **_IDS,
         "micro_specimen_id": "BIGINT",
@@ -135,6 +135,8 @@ TABLES: dict[str, dict[str, str]] = {
     "note/discharge": _NOTE_COLUMNS,
     "note/radiology": _NOTE_COLUMNS,
 }
+#: Columns that a table may lack; they are null then.
+OPTIONAL = {"hosp/labevents": ("comments",)}
 #: What no two rows of a table share: a table that was appended to itself would double the evidence.
 KEYS = {
     "hosp/patients": "subject_id",

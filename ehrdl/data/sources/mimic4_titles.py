@@ -8,7 +8,8 @@ from pathlib import Path
 import duckdb
 
 from ehrdl.data.sources.mimic4_rows import icd
-from ehrdl.data.sources.raw import RawTable, find
+from ehrdl.data.sources.packed import find
+from ehrdl.data.sources.raw import RawTable
 
 #: The tables of titles, and what the EVENTS codes of each begin with.
 _HEADS = {"hosp/d_icd_diagnoses": "DIAGNOSIS", "hosp/d_icd_procedures": "PROCEDURE"}

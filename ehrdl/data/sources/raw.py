@@ -1,4 +1,4 @@
-"""Reads a hospital's raw tables (`.csv.gz`, `.csv`, `.parquet`), streaming, with explicit types and plain errors.
+"""Reads a hospital's raw tables (CSV, compressed or not, and Parquet), streaming, with explicit types and plain errors.
 
 CSV comes through Arrow: DuckDB's own reader loses its place in notes (quoted text over many lines) when it runs in
 parallel, holds the whole file when it does not, and never checks a gzip's checksum. Every cell that is used is cast
@@ -9,9 +9,8 @@ not fit its type stops the reading with a mark, which `explain` turns into one l
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,45 +23,43 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from ehrdl.data.sources.arrow_types import is_text, plain_type
+from ehrdl.data.sources.packed import check_head, is_parquet, open_stream, packing, stream_fault
+from ehrdl.data.sources.raw_errors import BLOCK_BYTES, CONVERT, MARK, MEANING, NUL_MARK, OPEN, START, explain, short
 from ehrdl.errors import SchemaError
 from ehrdl.paths import scan
 
-_SUFFIXES = (".csv.gz", ".csv", ".parquet")
-_MEANING = {
-    "BIGINT": "a whole number from 0 to 9,223,372,036,854,775,807",
-    "INTEGER": "a whole number from 0 to 2,147,483,647",
-    "SMALLINT": "a whole number from 0 to 32,767",
-    "DOUBLE": "a number",
-    "TIMESTAMP": "a time without a zone, such as 2150-12-31 23:59:00",
-    "VARCHAR": "text",
-}
 #: Ids, years, versions: none is negative.
 _WHOLE = {"BIGINT": pa.int64(), "INTEGER": pa.int32(), "SMALLINT": pa.int16()}
 #: A date, or a date and a time of day, and nothing after it.
 _TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?"
 #: Digits; `10.0` is what pandas makes of a 10 in a column with gaps.
 _INTEGER = r"\s*\d+(\.0*)?\s*"
-_MARK = "unreadable cell"
-_OPEN = "a quote is open in row"
-_HAS_NUL = "holds a NUL byte, which no text has; copy the file again"
-_CONVERT = "convert the file (iconv -f latin1 -t utf-8), or copy it again"
-_NUL_MARK = "NUL byte in row"
 _NUL = re.compile(b"\0")
 #: Whole numbers are read as text, which costs nothing, and cast when they are seen to be digits alone: Arrow itself
 #: would take 0x10 and -1.
 _ARROW = {"DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"), "VARCHAR": pa.string()}
-_BLOCK_BYTES = 4 << 20
+#: More than any header has.
+_HEADER_BYTES = 1 << 16
 #: A table of MIMIC-IV has 6 to 9 times the size of its csv.gz.
 _PACKED = 7
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """One table file, and the types of the columns that are read from it."""
+    """One table file, and the types of the columns that are read from it.
+
+    Attributes:
+        name: of the table.
+        path: of the file.
+        columns: their types; a column of `optional` may be missing, and is null then.
+        null_words: cells that read so stand for an absent value, besides empty ones.
+    """
 
     name: str
     path: Path
     columns: Mapping[str, str]
+    optional: tuple[str, ...] = ()
+    null_words: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Read the header.
@@ -75,7 +72,7 @@ class RawTable:
     def packed_bytes(self) -> int:
         """Size of the file [bytes]; of a plain CSV about what it would have as csv.gz."""
         size = self.path.stat().st_size
-        return size // _PACKED if self.path.suffix == ".csv" else size
+        return size if is_parquet(self.path) or packing(self.path) else size // _PACKED
 
     def open(
         self,
@@ -94,7 +91,7 @@ class RawTable:
         """
         header = self._header()
         found = self._find(header)
-        is_csv = self.path.suffix != ".parquet"
+        is_csv = not is_parquet(self.path)
         if is_csv:
             cells = "cells"
             try:
@@ -107,12 +104,18 @@ class RawTable:
         else:
             cells = scan(self.path)
         wanted = []
-        for column, name in found.items():
-            kind, cell = self.columns[column], _quoted(name, '"')
-            value = cell if is_csv and typed else _typed(column, kind, cell, header[name], not is_csv)
-            named = _quoted(column, '"')
-            wanted.append(f"CAST({value} AS {kind}) AS {named}")
+        for column, kind in self.columns.items():
+            value = "NULL"
+            if name := found.get(column):
+                cell = self._cell(_quoted(name, '"'), header[name] and not is_csv)
+                value = cell if is_csv and typed else _typed(column, kind, cell, header[name], not is_csv)
+            wanted.append(f"CAST({value} AS {kind}) AS {_quoted(column, chr(34))}")
         return f"SELECT {', '.join(wanted)} FROM {cells}"
+
+    def _cell(self, name: str, in_parquet: bool) -> str:
+        """SQL of a cell; Arrow has made nulls of a CSV's null words."""
+        words = ", ".join(_quoted(word, "'") for word in self.null_words)
+        return f"(CASE WHEN {name} NOT IN ({words}) THEN {name} END)" if words and in_parquet else name
 
     def _watched(
         self,
@@ -154,7 +157,7 @@ class RawTable:
         return None
 
     def _batches(self, name: str) -> Iterator[pa.RecordBatch]:
-        if self.path.suffix == ".parquet":
+        if is_parquet(self.path):
             with pq.ParquetFile(self.path) as file:
                 yield from file.iter_batches(columns=[name])
         else:
@@ -169,12 +172,12 @@ class RawTable:
             return arrow_csv.open_csv(
                 pa.PythonFile(_Ended(self.path, len(header)), mode="r"),
                 # One thread: the parser then knows the row of what it cannot read.
-                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
                 parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=list(found.values()),
                     column_types={name: kinds.get(name) or pa.string() for name in header},
-                    null_values=[""],
+                    null_values=["", *self.null_words],
                     strings_can_be_null=True,
                 ),
             )
@@ -188,28 +191,34 @@ class RawTable:
             names = [name for name in header if name.strip().lower() == column]
             if len(names) > 1:
                 raise SchemaError(f"{self.path}: column {column} stands {len(names)} times; remove all but one")
+            if not names and column in self.optional:
+                continue
             if not names:
                 hint = "; are its columns separated by commas?" if len(header) == 1 else ""
-                has = _short(", ".join(header))
+                has = short(", ".join(header))
                 raise SchemaError(f"{self.path}: column {column} is missing (the file has {has}){hint}")
             found[column] = names[0]
         return found
 
     def _header(self) -> dict[str, bool]:
         """Each column's name in the file, and whether its cells are text."""
-        if self.path.suffix == ".parquet":
+        if is_parquet(self.path):
             return self._parquet_header()
-        opener = gzip.open if self.path.suffix == ".gz" else open
         try:
+            with open_stream(self.path) as stream:
+                head = stream.read(_HEADER_BYTES)
+            check_head(self.path, head)
             # Bytes of another encoding are let through: those of a row are named with the row, by the parser.
-            with opener(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                header = next(csv.reader(file), [])
-        except (OSError, EOFError, zlib.error, csv.Error) as error:
-            raise SchemaError(f"{self.path}: cannot be read ({_short(str(error))}); copy the file again") from None
+            text = head.decode("utf-8-sig", errors="surrogateescape")
+            header = next(csv.reader(io.StringIO(text, newline="")), [])
+        except (OSError, csv.Error) as error:
+            fault = stream_fault(self.path, str(error), START)
+            fault = fault or f"cannot be read ({short(str(error))}); copy the file again"
+            raise SchemaError(f"{self.path}: {fault}") from None
         if not header:
             raise SchemaError(f"{self.path}: is empty; copy the file again")
         if any("\0" in name or "\udc80" <= letter <= "\udcff" for name in header for letter in name):
-            raise SchemaError(f"{self.path}: the header is not UTF-8 text; {_CONVERT}")
+            raise SchemaError(f"{self.path}: the header is not UTF-8 text; {CONVERT}")
         self._refuse_twice(header)
         return dict.fromkeys(header, True)
 
@@ -222,7 +231,7 @@ class RawTable:
         try:
             schema = pq.read_schema(self.path)
         except (OSError, pa.ArrowException) as error:
-            raise SchemaError(f"{self.path}: cannot be read ({_short(str(error))}); copy the file again") from None
+            raise SchemaError(f"{self.path}: cannot be read ({short(str(error))}); copy the file again") from None
         self._refuse_twice(schema.names)
         header = {}
         for stored in schema:
@@ -230,7 +239,7 @@ class RawTable:
             header[stored.name] = is_text(kind)
             wanted = self.columns.get(stored.name.strip().lower())
             if wanted and not (header[stored.name] or pa.types.is_null(kind) or _holds(kind, wanted)):
-                raise SchemaError(f"{self.path}: column {stored.name} is {kind}, not {_MEANING[wanted]}")
+                raise SchemaError(f"{self.path}: column {stored.name} is {kind}, not {MEANING[wanted]}")
         return header
 
 
@@ -240,7 +249,7 @@ class _Ended:
     closed = False
 
     def __init__(self, path: Path, n_columns: int) -> None:
-        self._file = pa.input_stream(path)
+        self._file = open_stream(path)
         self._end = b"\n" + b"," * (n_columns - 1) + b"\n"
 
     def read_buffer(self, size: int) -> pa.Buffer:
@@ -275,7 +284,7 @@ def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatc
             yield last
         raise
     if last is None or any(column[-1].is_valid for column in last.columns):
-        raise pa.ArrowInvalid(f"{_OPEN} {last.num_rows if last else 0}")
+        raise pa.ArrowInvalid(f"{OPEN} {last.num_rows if last else 0}")
     yield last.slice(0, last.num_rows - 1)
 
 
@@ -304,62 +313,7 @@ def _refuse_nul(batch: pa.RecordBatch, texts: Sequence[tuple[str, str]], done: i
         data = cells.buffers()[2]
         if data is not None and _NUL.search(memoryview(data)):
             for row in pc.indices_nonzero(pc.match_substring(cells, "\0"))[:1].to_pylist():
-                raise pa.ArrowInvalid(f"{_NUL_MARK} {done + row + 1} {column}")
-
-
-def find(root: Path, name: str) -> Path | None:
-    """The file of a table such as `hosp/labevents` under `root`, or None."""
-    for suffix in _SUFFIXES:
-        path = root / f"{name}{suffix}"
-        if path.is_file():
-            return path
-    return None
-
-
-def is_full(error: Exception) -> bool:
-    """Whether it was the disk that could not take what was written."""
-    return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
-
-
-def explain(error: Exception, table: RawTable) -> SchemaError:
-    """A failure to read a table as one line that names the file, the row and the value."""
-    text = str(error)
-    if match := re.search(f"{_MARK} (\\w+) (.*)", text, re.DOTALL):
-        column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
-        row = table.row_of(column, value)
-        where, kind = f"row {row}, column {column}" if row else f"column {column}", table.columns[column]
-        what = _HAS_NUL if kind == "VARCHAR" else f"{_short(value, 60)!r} is not {_MEANING[kind]}"
-        return SchemaError(f"{table.path}: {where}: {what}")
-    if is_full(error):
-        where = "free some space, or set data.prepare.cache to another disk"
-        reason = _short(" ".join(text.split()))
-        return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
-    if match := re.search(rf"{_NUL_MARK} (\d+) (\w+)", text):
-        return SchemaError(f"{table.path}: row {match[1]}, column {match[2]}: {_HAS_NUL}")
-    done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
-    after = f"after row {done}" if done else "from the start"
-    if "compressed stream" in text or "zlib" in text:
-        return SchemaError(f"{table.path}: the gzip stream is damaged or truncated {after}; copy the file again")
-    if match := re.search(rf"{_OPEN} (\d+)", text):
-        return SchemaError(
-            f"{table.path}: row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
-        )
-    if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
-        row = int(match[1]) - 1
-        return SchemaError(
-            f"{table.path}: row {row} has {match[3]} columns, the header has {match[2]}; is a comma or a quote missing?"
-        )
-    if "straddl" in text:
-        return SchemaError(
-            f"{table.path}: somewhere {after} a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote not closed?"
-        )
-    if "UTF8" in text or "UTF-8" in text:
-        match = re.search(r"Row #(\d+)", text)
-        where = f"row {int(match[1]) - 1}" if match else f"somewhere {after}"
-        return SchemaError(f"{table.path}: {where} is not UTF-8 text; {_CONVERT}")
-    if "Empty CSV" in text:
-        return SchemaError(f"{table.path}: has no rows; copy the file again")
-    return SchemaError(f"{table.path}: cannot be read ({_short(' '.join(text.split()))}); copy the file again")
+                raise pa.ArrowInvalid(f"{NUL_MARK} {done + row + 1} {column}")
 
 
 def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -> str:
@@ -367,21 +321,17 @@ def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -
     value = f"TRY_CAST({cell} AS {kind})"
     if kind == "VARCHAR":  # a NUL in a CSV stopped the reading before
         bad = f"contains({cell}, chr(0))" if in_parquet and is_text else "false"
-        return f"CASE WHEN {bad} THEN error('{_MARK} {column} ' || {cell}) ELSE {cell} END"
+        return f"CASE WHEN {bad} THEN error('{MARK} {column} ' || {cell}) ELSE {cell} END"
     if not is_text:
         fits = f"{value} >= 0 AND {value} = {cell}" if kind in _WHOLE else f"{cell} IS NOT NULL"
-        return f"CASE WHEN {fits} THEN {value} WHEN {cell} IS NOT NULL THEN error('{_MARK} {column} ' || {cell}) END"
+        return f"CASE WHEN {fits} THEN {value} WHEN {cell} IS NOT NULL THEN error('{MARK} {column} ' || {cell}) END"
     if kind == "TIMESTAMP":
         usual = f"length({cell}) = 19 AND {cell}[17] = ':' AND {cell}[19] <> 'Z'"  # much quicker than the full test
         value = f"CASE WHEN {usual} OR regexp_full_match({cell}, '{_TIME}') THEN {value} END"
     if kind in _WHOLE:
         value = f"CASE WHEN regexp_full_match({cell}, '{_INTEGER}') THEN {value} END"
-    return f"coalesce({value}, CASE WHEN {cell} <> '' THEN error('{_MARK} {column} ' || {cell}) END)"
+    return f"coalesce({value}, CASE WHEN {cell} <> '' THEN error('{MARK} {column} ' || {cell}) END)"
 
 
 def _quoted(name: str, quote: str) -> str:
     return quote + name.replace(quote, quote * 2) + quote
-
-
-def _short(text: str, most: int = 160) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -23,7 +23,7 @@ from ehrdl.data.sources import synthetic_vitals as vitals
 from ehrdl.data.sources.base import Source
 from ehrdl.data.sources.mimic4 import Mimic4
 from ehrdl.data.sources.mimic4_tables import TABLES
-from ehrdl.data.sources.raw import find
+from ehrdl.data.sources.packed import find
 from ehrdl.data.sources.synthetic_files import TRUTH, HospitalWriter
 from ehrdl.data.sources.synthetic_stays import simulate
 from ehrdl.engine import Prepare, cached

@@ -1,0 +1,150 @@
+"""Where a table's file lies, and how it is compressed by its first bytes, whatever its name says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from ehrdl.errors import SchemaError
+
+#: Endings of tables that are read, in any case; of several files of a table the first one counts.
+SUFFIXES = (".csv.gz", ".csv", ".parquet", ".csv.zst", ".csv.bz2")
+READ = ", ".join(SUFFIXES)
+#: First bytes, and what pyarrow calls the compression.
+_STREAMS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+#: First bytes of what is no CSV, compressed or not; what it is, and what to do.
+_OTHERS = {
+    b"PK\x03\x04": "is a zip archive (an Excel file is one too); unzip it, or save the table as CSV",
+    b"\xfd7zXZ\x00": "is compressed with xz; run xz -d, and gzip where space matters",
+    b"PAR1": "is a Parquet file; give it the ending .parquet",
+    b"\xd0\xcf\x11\xe0": "is an Excel file; save the table as CSV",
+    b"\xff\xfe": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
+    b"\xfe\xff": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
+}
+#: What to do about a file whose ending is not read.
+_ADVICE = {
+    ".zip": "unzip it",
+    ".xz": "run xz -d on it",
+    ".lz4": "run lz4 -d on it",
+    ".7z": "unpack it",
+    ".tsv": "save it as a comma-separated .csv",
+    ".txt": "name it .csv if it is separated by commas",
+    ".dat": "name it .csv if it is separated by commas",
+}
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The file of a table such as `hosp/labevents` under `root`, or None; names count in any case."""
+    return next(iter(find_all(root, name)), None)
+
+
+def find_all(root: Path, name: str) -> list[Path]:
+    """All files of a table, the one that is read first."""
+    files = {path.name.lower(): path for path in reversed(list(_beside(root, name))) if path.is_file()}
+    base = name.rpartition("/")[2].lower()
+    return [files[f"{base}{suffix}"] for suffix in SUFFIXES if f"{base}{suffix}" in files]
+
+
+def unread(root: Path, name: str) -> str:
+    """What lies there under the name of a table that is not found, and what to do; empty where nothing does."""
+    base = name.rpartition("/")[2].lower()
+    for path in _beside(root, name):
+        if path.name.lower() == base or path.name.lower().startswith(f"{base}."):
+            kind = "is a folder" if path.is_dir() else f"is not read, since its ending is none of {READ}"
+            advice = _ADVICE.get(path.suffix.lower(), "save it as .csv.gz")
+            return f"{path} lies there, but {kind}; {'put the table into one file' if path.is_dir() else advice}"
+    return ""
+
+
+def elsewhere(root: Path, name: str) -> str:
+    """Where the folder of a table lies, if `root` is a level too high or too low; empty where it is not found."""
+    folder, _, base = name.rpartition("/")
+    if find(root, base):
+        where = f"give the folder above it, {root.parent}" if root.name.lower() == folder else f"move it to {folder}/"
+        return f"{base} lies in {root} itself; {where}"
+    for inner in sorted(path for path in root.iterdir() if path.is_dir()):
+        if find(inner, name):
+            return f"it lies in {inner}; give that folder"
+    return ""
+
+
+def _beside(root: Path, name: str) -> Iterator[Path]:
+    """What lies in the folder of a table, sorted; a folder that is written as named comes before one in other case."""
+    *folders, _ = name.split("/")
+    inside = [root]
+    for folder in folders:
+        inner = [path for above in inside for path in _listed(above) if path.name.lower() == folder and path.is_dir()]
+        inside = sorted(inner, key=lambda path: path.name != folder)
+    for place in inside:
+        yield from _listed(place)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds, without hidden files (`._labevents.csv` is what macOS leaves beside a file)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file's ending says that it is Parquet."""
+    return path.suffix.lower() == ".parquet"
+
+
+def packing(path: Path) -> str | None:
+    """How a CSV is compressed, as pyarrow names it; None = not at all.
+
+    Raises:
+        SchemaError: it is no CSV, or cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise SchemaError(f"{path}: cannot be read ({error.strerror}); copy the file again") from None
+    _refuse_other(path, head)
+    return next((name for mark, name in _STREAMS.items() if head.startswith(mark)), None)
+
+
+def open_stream(path: Path) -> pa.NativeFile:
+    """The bytes of a CSV, decompressed.
+
+    Raises:
+        SchemaError: it is no CSV.
+    """
+    return pa.input_stream(str(path), compression=packing(path))
+
+
+def check_head(path: Path, head: bytes) -> None:
+    """Refuse decompressed bytes that are compressed once more, or are no text.
+
+    Raises:
+        SchemaError: naming what they are.
+    """
+    for mark, name in _STREAMS.items():
+        if head.startswith(mark):
+            tool = {"gzip": "gunzip", "zstd": "unzstd", "bz2": "bunzip2"}[name]
+            raise SchemaError(f"{path}: is compressed twice, the second time with {name}; run {tool} on it once")
+    _refuse_other(path, head)
+
+
+def stream_fault(path: Path, reason: str, after: str) -> str:
+    """What is wrong with a compressed file, by what pyarrow says of it; empty where the fault is another.
+
+    Args:
+        path: the file.
+        reason: pyarrow's words.
+        after: where reading stopped, in words.
+    """
+    if re.search("header check|compression method|no magic header|frame descriptor", reason):
+        return f"something else follows the end of its {packing(path)} stream; cut that off, or copy the file again"
+    if re.search("compressed stream|zlib|bz2 decompress|ZSTD decompress", reason):
+        return f"the {packing(path)} stream is damaged or truncated {after}; copy the file again"
+    return ""
+
+
+def _refuse_other(path: Path, head: bytes) -> None:
+    for mark, what in _OTHERS.items():
+        if head.startswith(mark):
+            raise SchemaError(f"{path}: {what}")
