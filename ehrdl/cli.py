@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from ehrdl import __version__
+from ehrdl.allowed import HELP, OPTION, allowed_modules, config_files, take_option
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
@@ -40,7 +41,8 @@ def train_parser(prog: str = "ehrdl train", description: str = _TRAIN) -> Parser
 
     parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file; several are layered, later ones win")
-    parser.add_function_arguments(run, as_group=False, sub_configs=True, skip={"config"})
+    parser.add_function_arguments(run, as_group=False, sub_configs=True, skip={"config"}, fail_untyped=False)
+    parser.epilog = HELP
     return parser
 
 
@@ -50,7 +52,7 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
 
     _set_environment()
     argv = sys.argv[1:] if argv is None else argv
-    with _one_line_errors():
+    with _one_line_errors(), _named(argv) as argv:
         parser = train_parser(prog)
         objects, parsed = _configured(parser, argv)
         arguments = {name: value for name, value in vars(objects).items() if name != "config"}
@@ -69,7 +71,7 @@ def prepare(argv: list[str], prog: str) -> None:
     from ehrdl.experiment import prepare
 
     _set_environment()
-    with _one_line_errors():
+    with _one_line_errors(), _named(argv) as argv:
         objects, _ = _configured(train_parser(prog, _PREPARE), argv)
         prepared, _ = prepare(objects.data, objects.task)
         facts = prepared.facts["data"]
@@ -82,7 +84,7 @@ def prepare(argv: list[str], prog: str) -> None:
 def pretrain(argv: list[str], prog: str) -> None:
     """Pretrain a note encoder on the training notes of a training configuration."""
     _set_environment()
-    with _one_line_errors():
+    with _one_line_errors(), _named(argv) as argv:
         parser = _pretrain_parser(prog)
         objects, parsed = _configured(parser, argv)
         if not objects.out:
@@ -122,7 +124,7 @@ def _pretrained(config: dict[str, Any], out: str) -> str | None:
 def tune(argv: list[str], prog: str) -> None:
     """Search the space of a training configuration."""
     _set_environment()
-    with _one_line_errors():
+    with _one_line_errors(), _named(argv) as argv:
         parser = train_parser(prog, _TUNE)
         parser.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
         parser.add_argument(
@@ -163,17 +165,21 @@ def predict(argv: list[str], prog: str) -> None:
         options.epilog = (
             "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
         )
-        own, overrides = options.parse_known_args(argv)
+        options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
+        names, rest = take_option(argv)
+        own, overrides = options.parse_known_args(rest)
         run = expanded(own.run)
         _check_overrides(overrides)
         from ehrdl.scoring import check_run, score
 
         check_run(run)
         _check_recorded(run)
-        parser = train_parser(prog)
-        parsed = parser.parse_args(["--config", str(run / "config.yaml"), *_source(run, overrides)])
-        objects = parser.instantiate(parsed)
-        score(run, objects.data, objects.task, objects.model, objects.trainer, expanded(own.out) if own.out else None)
+        parser, config = train_parser(prog), str(run / "config.yaml")
+        with allowed_modules(names, {config: read_yaml(config)}, beside=False):
+            parsed = parser.parse_args(["--config", config, *_source(run, overrides)])
+            objects = parser.instantiate(parsed)
+            out = expanded(own.out) if own.out else None
+            score(run, objects.data, objects.task, objects.model, objects.trainer, out)
 
 
 def _check_overrides(argv: list[str]) -> None:
@@ -250,10 +256,11 @@ def export(argv: list[str], prog: str) -> None:
         options.add_argument(
             "--predictions", metavar="FILE", help="predictions.parquet, or the run that holds it, for meds-evaluation"
         )
-        options.epilog = "--config and the keys that can follow are those of ehrdl train"
+        options.epilog = f"--config and the keys that can follow are those of ehrdl train, as is {OPTION}"
         own, overrides = options.parse_known_args(argv)
         if own.predictions is None:
-            _export_events(own, overrides, prog)
+            with _named(overrides) as overrides:
+                _export_events(own, overrides, prog)
         elif own.time or overrides:
             raise ConfigError(f"{'--time' if own.time else overrides[0]}: does not go with --predictions")
         else:
@@ -303,6 +310,14 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join(["usage: ehrdl COMMAND [--help]", "", *lines]))
     else:
         fail(f"{name!r} is not a command; the commands are {', '.join(_COMMANDS)}")
+
+
+@contextmanager
+def _named(argv: list[str]) -> Iterator[list[str]]:
+    """A command line without what it allows to be imported; within, its configs name that and no more."""
+    names, rest = take_option(argv)
+    with allowed_modules(names, {file: read_yaml(file) for file in config_files(rest)}, rest):
+        yield rest
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ehrdl.allowed import refusal
 from ehrdl.bounds import check_call
 from ehrdl.errors import ConfigError
 from ehrdl.signatures import arguments
@@ -234,6 +235,10 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     *_, reason = re.split(r'Parser key "[\w.]+":', text)
     where = re.findall(r'Parser key "([\w.]+)":', text)
     path = ".init_args.".join(where)
+    if match := re.search(r"Importing '([\w.]+)' is not allowed", text):
+        if group := ", ".join(_below(path, list(keys))) if path else "":
+            return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
+        return f"{path or 'command line'}: {refusal(match[1])}"
     if match := re.search(r"Option '([\w.]+)' is not accepted \[takes (.*?)\]", reason):
         return _unknown(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
@@ -289,6 +294,7 @@ def _unknown(parent: str, name: str, allowed: list[str]) -> str:
 
 _CLASS_NAME = re.compile(
     r"class_path[ =]'([\w.]+)'|mport path ([\w.]+) does|path string: ([\w.]+)|'([\w.]+)' to be|but ([\w.]+) is abstract"
+    r"|Got value: (?!Namespace)([\w.]+)"
 )
 
 

@@ -251,7 +251,6 @@ NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.ensemble.Ensemble, eh
             "is no Source (module 'ehrdl.data.sources' has no attribute 'm",
         ),
         ("data.source", "ehrdl.data.sources.mimic4.M", "is no Source (module 'ehrdl.data.sources.mimic4' has no attri"),
-        ("data.source", "mylab.source.Lab", "is no Source (No module named 'mylab'); there are " + SOURCES),
         ("data.source", "ehrdl.data.sources.base.Source", "is no Source (is abstract); there are " + SOURCES),
         ("task", "ehrdl.data.sources.mimic4.Mimic4", f"is no Task; there are {TASKS}"),
         ("task", "ehrdl.errors", f"is no Task; there are {TASKS}"),

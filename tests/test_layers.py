@@ -17,6 +17,7 @@ GROUND = [
     "engine",
     "shards",
     "foreign",
+    "allowed",
     "quality",
     "recorded",
     "clinical",

@@ -1,0 +1,201 @@
+"""Which modules a configuration may name. A class that it names is imported and called: a configuration is code.
+
+A config that somebody sent, or the folder of a run, shall not be able to call `os.system`. So a name is refused before
+its module is imported, unless it is of ehrdl, of a library that ehrdl is made of, of an installed plug-in, of a module
+beside the config file, or of one that the command line allows. jsonargparse holds it wherever it imports: at any depth,
+in a file or on the command line, and also for what one of these modules merely passes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+
+from ehrdl.errors import ConfigError
+
+#: Entry points by which an installed package offers its modules to configurations.
+PLUGINS = "ehrdl.plugins"
+OPTION = "--allow-module"
+HELP = (
+    f"{OPTION} NAME (may be repeated): classes of this module may be named too. A configuration is code; without this "
+    "it may name classes of ehrdl, its plug-ins, torch, Lightning, transformers, and modules beside the config file"
+)
+_OURS = ("ehrdl", "torch", "pytorch_lightning", "lightning", "lightning_fabric", "transformers")
+#: A folder that holds one of these is a run's, and no place for code.
+_OF_A_RUN = ("checkpoints", "manifest.json", "spec.json", "flow.json")
+_DOTTED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
+
+
+def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules that a command line allows, and the rest of it.
+
+    Raises:
+        ConfigError: one is no name of a module.
+
+    >>> take_option(["--config", "a.yaml", "--allow-module", "mine", "--allow-module=your.models"])
+    (['mine', 'your.models'], ['--config', 'a.yaml'])
+    """
+    names, rest = [], []
+    tokens = iter(argv)
+    for token in tokens:
+        option, equals, value = token.partition("=")
+        if option != OPTION:
+            rest.append(token)
+            continue
+        name = value if equals else next(tokens, "")
+        if not all(part.isidentifier() for part in name.split(".")) or name.split(".")[0] == "jsonargparse":
+            raise ConfigError(f"{OPTION}: {name!r} is no module that can be allowed; give its name, such as my_models")
+        names.append(name)
+    return names, rest
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The config files of a command line.
+
+    >>> config_files(["--config", "a.yaml", "--seeds=[1]", "--config=b.yaml"])
+    ['a.yaml', 'b.yaml']
+    """
+    found = []
+    for token, after in zip(argv, [*argv, ""][1:], strict=True):
+        option, equals, value = token.partition("=")
+        if option == "--config":
+            found.append(value if equals else after)
+    return found
+
+
+@contextmanager
+def allowed_modules(
+    names: Sequence[str], contents: Mapping[str, Any], argv: Sequence[str] = (), beside: bool = True
+) -> Iterator[None]:
+    """Within, configurations may name what the command line allows, and what lies beside their files.
+
+    A module beside a config is found last: a file `torch.py` there hides nothing. In the folder of a run none is found.
+
+    Args:
+        names: modules that the command line allows; they are also looked for in the current folder, last.
+        contents: of each config file.
+        argv: the command line, whose values may name a module beside a config as well.
+        beside: whether modules beside the files may be named.
+
+    Raises:
+        ConfigError: naming the key and the class of another module; one of these modules is broken.
+    """
+    before, ours, hidden = list(sys.path), list(names), dict[str, str]()
+    wanted = {*_tops(list(contents.values())), *_tops([_value(token) for token in argv])} - set(_OURS)
+    try:
+        for folder in sorted({Path(file).resolve().parent for file in contents}) if beside else ():
+            found = _beside(folder, wanted)
+            ours += [name for name, hides in found.items() if not hides]
+            hidden |= {name: hides for name, hides in found.items() if hides}
+        if names:
+            sys.path.append(os.getcwd())
+        allowed = (*_OURS, *_plugins(), *ours)
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(allowed))
+        for file, content in contents.items():
+            _require(content, allowed, hidden, f"{file}: ")
+        for option, content in _structures(argv):
+            _require(content, allowed, hidden, option)
+        for name in ours:
+            if name.split(".")[0] in wanted:
+                _import(name)
+        yield
+    finally:
+        sys.path[:] = before
+        set_parsing_settings(import_path_denylist=[name for name in ours if name.split(".")[0] not in _OURS])
+
+
+def refusal(name: str) -> str:
+    """Why a class is not imported, and what to do."""
+    module = name.rpartition(".")[0] or name
+    return (
+        f"{name!r} is not imported: a configuration may name classes of ehrdl, its plug-ins, torch, Lightning, "
+        f"transformers, and modules beside the config file; if you trust this one: {OPTION} {module}"
+    )
+
+
+def _plugins() -> list[str]:
+    """Top-level modules that installed packages offer."""
+    return sorted({point.module.split(".")[0] for point in entry_points(group=PLUGINS)})
+
+
+def _beside(folder: Path, wanted: set[str]) -> dict[str, str]:
+    """The wanted modules that lie in a folder, found from now on, each with the module that hides it ('' = none)."""
+    if any((folder / name).exists() for name in _OF_A_RUN):
+        return {}
+    here = [name for name in sorted(wanted) if _is_module(folder, name)]
+    if here and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    found = {}
+    for name in here:
+        spec = find_spec(name)
+        origin = (spec and spec.origin) or "a part of Python"
+        found[name] = "" if Path(origin).resolve().is_relative_to(folder) else origin
+    return found
+
+
+def _is_module(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+
+
+def _import(name: str) -> None:
+    """Import a module that a configuration names, so that a fault of its code is one line."""
+    try:
+        import_module(name)
+    except ImportError:  # the parser says so with the key that names it
+        return
+    except Exception as error:  # whatever code of others does
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f"; {last.filename}, line {last.lineno}"
+        raise ConfigError(f"{name}: cannot be imported ({type(error).__name__}: {error}{where})") from None
+
+
+def _value(token: str) -> str:
+    """What a token of the command line may name a class by."""
+    return token.partition("=")[2] if token.startswith("--") else token
+
+
+def _structures(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Each value of the command line that names a class inside, with its option."""
+    for token, after in zip(argv, [*argv, ""][1:], strict=True):
+        option, equals, value = token.partition("=")
+        text = value if equals else after
+        if option.startswith("--") and "class_path" in text:
+            with suppress(yaml.YAMLError):  # the parser says what is wrong with it
+                yield option, yaml.safe_load(text)
+
+
+def _tops(content: Any) -> Iterator[str]:
+    """The first names of all dotted names in a content."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        for item in content:
+            yield from _tops(item)
+    elif isinstance(content, str):
+        yield from _DOTTED.findall(content)
+
+
+def _require(content: Any, allowed: Sequence[str], hidden: Mapping[str, str], key: str) -> None:
+    """Refuse every `class_path` of another module, whatever it is a value of."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for name, value in items:
+        here = f"{key}{name}" if key.endswith(" ") else f"{key}.{name}"
+        if name == "class_path" and isinstance(value, str) and "." in value:
+            if not any(value.startswith(f"{module}.") for module in allowed):
+                hides = hidden.get(value.split(".")[0])
+                why = f" (the one beside the config is hidden by {hides}; rename it)" if hides else ""
+                raise ConfigError(f"{here}: {refusal(value)}{why}")
+        else:
+            _require(value, allowed, hidden, here)
