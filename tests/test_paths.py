@@ -183,7 +183,7 @@ ODD = "O'Brien [new] a*b?"
 @pytest.mark.slow  # one whole run, and what is made of it
 def test_a_whole_run_under_odd_names(tmp_path, monkeypatch):
     odd, cache = tmp_path / ODD, Prepare(cache=str(tmp_path / "plain"), workers=1)
-    events = read_events(DataConfig(Synthetic(n_patients=150, seed=1, note_tokens=(40, 60)), prepare=cache))
+    events = read_events(DataConfig(Synthetic(n_patients=200, seed=1, note_tokens=(40, 60)), prepare=cache))
     shutil.copytree(events, odd / "meds [1]")
     for decoy in ("O'Brien n aXbX", "O'Brien e a1b2"):  # matched by the pattern
         shutil.copytree(events, tmp_path / decoy / "meds 1")
@@ -210,5 +210,5 @@ def test_a_whole_run_under_odd_names(tmp_path, monkeypatch):
     main(["report", str(run / "predictions.parquet"), "--out", str(odd / "report [2]")])
     main(["export", "--config", str(odd_config), "--out", str(odd / "export*"), "--time", "available"])
     read = pq.read_table([str(file) for file in sorted((odd / "export*" / "data").iterdir())])
-    assert len(set(read["subject_id"].to_pylist())) == 150
+    assert len(set(read["subject_id"].to_pylist())) == 200
     assert {path.name for path in tmp_path.iterdir()} == {ODD, "plain", "O'Brien n aXbX", "O'Brien e a1b2"}

@@ -162,7 +162,7 @@ def test_a_sample_whose_admission_is_not_known_is_named(record, encounter):
     [
         ({"kind": "random"}, "data.split.kind: 'random' is not one of subject, temporal, source"),
         ({"kind": "temporal"}, "data.split.cut_year: null, but data.split.kind temporal needs the first held-out year"),
-        ({"kind": "temporal", "cut_year": 17}, "data.split.cut_year: 17 is not a calendar year"),
+        ({"kind": "temporal", "cut_year": 17}, "data.split.cut_year: 17 is not between 1900 and 2100"),
         ({"kind": "temporal", "cut_year": 2017, "last_year": 2016}, "data.split.cut_year: 2017 is after .* 2016"),
         ({"cut_year": 2017}, "data.split.cut_year: 2017 belongs to data.split.kind temporal"),
         ({"last_year": 2019}, "data.split.last_year: 2019 belongs to data.split.kind temporal"),
