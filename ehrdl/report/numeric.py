@@ -9,7 +9,17 @@ import numpy as np
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import BY_KIND, COMBINED, DEEP, Outcome
 from ehrdl.metrics.regression import binned, mae
-from ehrdl.report.outcome import KINDS, N_DRAWN, best_baseline, differences, grouped, rank, reference_of, verdict
+from ehrdl.report.outcome import (
+    KINDS,
+    N_DRAWN,
+    best_baseline,
+    differences,
+    grouped,
+    one_group,
+    rank,
+    reference_of,
+    verdict,
+)
 from ehrdl.report.present import present
 from ehrdl.schema import REGRESSION
 
@@ -46,6 +56,7 @@ def describe_numeric(outcome: Outcome, scores: dict[str, Any], ours: bool = True
         "differences": differences(scores["differences"], reference, REGRESSION),
         "curves": _curves(outcome, ranked, reference, baseline),
         "present": present(scores, baseline),
+        "one_group": one_group(outcome),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
     }
 

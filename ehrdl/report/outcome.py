@@ -71,6 +71,7 @@ def describe(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dic
         "curves": _curves(outcome, _drawn(ranked, reference, baseline, ours), reference, baseline, ours),
         "present": present(scores, baseline),
         "utility": utility_rows(scores, ranked),
+        "one_group": one_group(outcome),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
     }
 
@@ -232,18 +233,34 @@ def _risk(label: Floats, prob: Floats) -> dict[str, list[float]]:
 def grouped(outcome: Outcome, of: Callable[[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
     """What `of` says of each group of each `group_*` column, given its name and which samples (n,) are in it."""
     result = []
+    for column, text in _memberships(outcome).items():
+        sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
+        if len(sizes) < 2:  # its only row would be everyone: `one_group` names it
+            continue
+        largest = sorted(sizes, key=lambda name: -sizes[name])
+        named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
+        rows = [of(str(name), text == name) for name in sorted(named)]
+        if len(named) < len(largest):
+            rest = f"{len(largest) - len(named)} smaller groups"
+            rows.append(of(rest, ~np.isin(text, named)))
+        result.append({"name": column, "rows": rows})
+    return result
+
+
+def one_group(outcome: Outcome) -> list[dict[str, str]]:
+    """Name and value of each `group_*` column in which everyone is in one group."""
+    groups = {name: np.unique(text) for name, text in _memberships(outcome).items()}
+    return [{"name": name, "value": str(found[0])} for name, found in groups.items() if len(found) == 1]
+
+
+def _memberships(outcome: Outcome) -> dict[str, Any]:
+    """The group of each sample (n,), by the words for each `group_*` column; null is `unknown`."""
+    result = {}
     for column in outcome.rows.columns:
         if column.startswith("group_") and column != PRESENT:  # which has a table of its own
             values = outcome.rows[column].astype(object)
             text = values.where(values.notna(), "unknown").astype(str).to_numpy()
-            sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
-            largest = sorted(sizes, key=lambda name: -sizes[name])
-            named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
-            rows = [of(str(name), text == name) for name in sorted(named)]
-            if len(named) < len(largest):
-                rest = f"{len(largest) - len(named)} smaller groups"
-                rows.append(of(rest, ~np.isin(text, named)))
-            result.append({"name": column.removeprefix("group_").replace("_", " "), "rows": rows})
+            result[column.removeprefix("group_").replace("_", " ")] = text
     return result
 
 

@@ -6,6 +6,7 @@ defines the outcome: the stay is the one that is open at that time, and `hidden_
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import schema as meds
 
+from ehrdl.engine import say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.parquet_files import list_parquet
 from ehrdl.paths import expanded
@@ -23,7 +25,7 @@ from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
 from ehrdl.tasks.base import Task
 from ehrdl.tasks.cohort import prevalence, to_samples
 from ehrdl.tasks.episodes import read_stays, read_subjects
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,6 +36,8 @@ _SUBJECT, _TIME = meds.LabelSchema.subject_id_name, meds.LabelSchema.prediction_
 _NUMBERS = (meds.LabelSchema.boolean_value_name, meds.LabelSchema.integer_value_name, meds.LabelSchema.float_value_name)
 _VALUES = (*_NUMBERS, meds.LabelSchema.categorical_value_name)
 _KEY = ["subject_id", "prediction_time"]
+#: Subjects named in a line; the rest are counted.
+_SHOWN = 5
 _OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
 
 
@@ -95,12 +99,11 @@ class Labels(Task):
         n_rows = len(index)
         index = flow.count(_once(self.path, index), "once", "equal labels of a subject at one time are one")
         n_equal = n_rows - len(index)
-        index = index.join(_first_times(events), on="subject_id")
-        index = flow.keep(index, index["known"].eq(True), "known subject", "the subject is in the data")
-        seen = index["first_time"] <= index["prediction_time"]
-        index = flow.keep(index, seen, "history", "at least one event with a time by the prediction time")
+        index = _with_history(index.join(_times(events), on="subject_id"), flow)
+        flow.check(index, "known label", "null and NaN are no label", Facts("known label", index["label"].notna()))
         if index.empty:
             raise SchemaError(f"task.labels: no label of {self.path} is left: {flow}")
+        self._check_hidden(events)
         index = _with_stay(index, read_stays(events)).join(read_subjects(events), on="subject_id")
         index = index.assign(
             age=index["prediction_time"].dt.year - index["birth"].dt.year,
@@ -114,9 +117,18 @@ class Labels(Task):
             "equal_labels": n_equal,
             "unknown_labels": int(index["label"].isna().sum()),
             "samples_outside_a_stay": int(index["encounter_id"].isna().sum()),
+            "samples_after_the_last_event": int((index["last_time"] < index["prediction_time"]).sum()),
         }
         output = OutputSpec(self.output, kind, self.unit if kind == REGRESSION else "")
         return TaskResult(samples, flow.steps, [output], self.hidden_codes, notes)
+
+    def _check_hidden(self, events: duckdb.DuckDBPyRelation) -> None:
+        """Say which beginnings of codes hide nothing: a slip in one of them would be a leak."""
+        for start in self.hidden_codes:
+            quoted = start.replace("'", "''")
+            rows: Any = events.query("events", f"SELECT 1 FROM events WHERE starts_with(code, '{quoted}') LIMIT 1")
+            if not rows.fetchall():
+                say(f"warning: task.hidden_codes: no code of the data begins with {start!r}, so it hides nothing")
 
 
 def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kind]:
@@ -127,19 +139,41 @@ def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kin
     Raises:
         SchemaError: naming the file and the column or row.
     """
-    files = [path] if path.is_file() else list_parquet(path).files
+    listing = None if path.is_file() else list_parquet(path)
+    files = listing.files if listing else [path]
+    left_out = listing.describe(path) if listing else None
     if not files:
-        raise SchemaError(f"task.path: the folder {path} holds no parquet file")
-    tables = [_read(file) for file in files]
-    full = [name for name in _VALUES if any(_holds(table, name) for table in tables)]
+        raise SchemaError(f"task.path: the folder {path} holds no parquet file{f' ({left_out})' if left_out else ''}")
+    if left_out:
+        say(left_out)
+    tables = {file: _read(file) for file in files}
+    name = _value_column(path, tables)
+    found = {file: _frame(file, table, name) for file, table in tables.items()}
+    return pd.concat(found.values(), ignore_index=True), _kind(path, name, found, kind)
+
+
+def _value_column(path: Path, tables: dict[Path, pa.Table]) -> str:
+    """The one column that holds the labels; NaN is no value, as null is none.
+
+    Raises:
+        SchemaError: there is none, or several, or it can hold no number; or a file of several lacks it.
+    """
+    full = [name for name in _VALUES if any(_holds(table, name) for table in tables.values())]
+    others = sorted({name for table in tables.values() for name in table.column_names} - {_SUBJECT, _TIME, *_VALUES})
     if len(full) != 1:
         held = f"labels in {' and '.join(full)}; keep one of them" if full else f"no value in {', '.join(_VALUES)}"
-        raise SchemaError(f"{path}: holds {held}")
-    [name] = full
+        more = f"; its other columns are {', '.join(others)}" if others and not full else ""
+        raise SchemaError(f"{path}: holds {held}{more}")
+    name = str(full[0])
     if name not in _NUMBERS:
         raise SchemaError(f"{path}: the labels are in {name}; only boolean ones and numbers can be read")
-    found = {file: _frame(file, table, name) for file, table in zip(files, tables, strict=True)}
-    return pd.concat(found.values(), ignore_index=True), _kind(path, name, found, kind)
+    for file, table in tables.items():
+        if name not in table.column_names and table.num_rows:
+            raise SchemaError(
+                f"{file}: column {name}, which holds the labels of other files, is missing "
+                f"(the file has {', '.join(table.column_names)})"
+            )
+    return name
 
 
 def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelKind) -> Kind:
@@ -163,11 +197,14 @@ def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelK
 
 
 def _holds(table: pa.Table, name: str) -> bool:
-    return name in table.column_names and table[name].null_count < table.num_rows
+    """Whether a column has a value; NaN, with which pandas fills a column, is none."""
+    if name not in table.column_names or not table.num_rows:
+        return False
+    return not pc.all(pc.is_null(table[name], nan_is_null=True)).as_py()
 
 
 def _read(file: Path) -> pa.Table:
-    """The columns of the label schema; other columns are none of ours."""
+    """A label file, whose subjects and times are what the label schema has them to be."""
     try:
         table = pq.read_table(file, partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -175,7 +212,9 @@ def _read(file: Path) -> pa.Table:
         raise SchemaError(f"{file}: cannot be read as parquet ({reason}); write the labels again") from None
     for name in (_SUBJECT, _TIME):
         if name not in table.column_names:
-            raise SchemaError(f"{file}: column {name} is missing (the file has {', '.join(table.column_names)})")
+            close = get_close_matches(name, table.column_names, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise SchemaError(f"{file}: column {name} is missing (the file has {', '.join(table.column_names)}){meant}")
         if table[name].null_count:
             raise SchemaError(f"{file}: row {pc.index(table[name].is_null(), True).as_py()} has no {name}")
     kind = table[_TIME].type
@@ -187,27 +226,28 @@ def _read(file: Path) -> pa.Table:
     ):
         if not fits and table.num_rows:  # a file without rows may have no types
             raise SchemaError(f"{file}: column {name} is {table[name].type}; it must hold {wanted}")
-    return table.select([_SUBJECT, _TIME, *(name for name in _VALUES if name in table.column_names)])
+    return table
 
 
 def _frame(file: Path, table: pa.Table, name: str) -> pd.DataFrame:
     label = np.full(table.num_rows, np.nan)
     if _holds(table, name):
         values, kind = table[name], table[name].type
-        if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if not (pa.types.is_boolean(kind) or number):
             raise SchemaError(f"{file}: column {name} is {kind}; only boolean labels and numbers can be read")
         values = values.cast(pa.int8()) if pa.types.is_boolean(kind) else values
         label = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
-    endless = np.flatnonzero(np.isinf(label))
+    endless = np.flatnonzero(np.abs(label) > np.finfo(np.float32).max)
     if len(endless):
         raise SchemaError(f"{file}: row {endless[0]}, column {name}: {label[endless[0]]} is no finite number")
-    return pd.DataFrame(
-        {
-            "subject_id": table[_SUBJECT].cast(pa.int64()).to_numpy(),
-            "prediction_time": table[_TIME].cast(pa.timestamp("us"), safe=False).to_numpy(),
-            "label": label,
-        }
-    )
+    try:
+        subject = table[_SUBJECT].cast(pa.int64()).to_numpy()
+        time = pc.cast(table[_TIME], options=pc.CastOptions(pa.timestamp("us"), allow_time_truncate=True)).to_numpy()
+    except pa.ArrowInvalid as error:
+        reason = " ".join(str(error).split())[:160]
+        raise SchemaError(f"{file}: columns {_SUBJECT} and {_TIME}: a value is out of range ({reason})") from None
+    return pd.DataFrame({"subject_id": subject, "prediction_time": time, "label": label})
 
 
 def _once(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
@@ -230,11 +270,32 @@ def _status(label: pd.Series, kind: Kind) -> pd.Series:
     return known.fillna("censored").astype(object)
 
 
-def _first_times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """For each subject of EVENTS the time of its first event that has one (NaT = none), by subject_id."""
-    rows: Any = events.query("events", "SELECT subject_id, min(time) AS first_time FROM events GROUP BY subject_id")
+def _times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """For each subject of EVENTS the times of its first and last event that has one (NaT = none), by subject_id."""
+    query = "SELECT subject_id, min(time) AS first_time, max(time) AS last_time FROM events GROUP BY subject_id"
+    rows: Any = events.query("events", query)
     frame: pd.DataFrame = rows.df().set_index("subject_id")
     return frame.assign(known=True)
+
+
+def _with_history(index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """The labels of subjects that the data know by the prediction time; the others are named and counted."""
+    known = index["known"].eq(True)
+    index, strange = index[known], index[~known]
+    flow.count(index, "known subject", "the subject is in the data", _named(strange, "of subjects not in the data"))
+    seen = index["first_time"] <= index["prediction_time"]
+    index, early = index[seen], index[~seen]
+    rule = "at least one event with a time by the prediction time"
+    return flow.count(index, "history", rule, _named(early, "before the first event of their subjects"))
+
+
+def _named(labels: pd.DataFrame, where: str) -> str:
+    """How many labels are left out, and of whom; empty for none."""
+    if labels.empty:
+        return ""
+    subjects = labels["subject_id"].unique()
+    more = f" and {len(subjects) - _SHOWN:,} more" if len(subjects) > _SHOWN else ""
+    return f"{len(labels):,} labels {where}: {', '.join(map(str, subjects[:_SHOWN]))}{more}"
 
 
 def _with_stay(index: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:

@@ -242,6 +242,16 @@ def test_at_most_six_models_are_drawn_and_the_others_are_named(summary, parsed):
     assert "Not drawn:" in text_of(parsed)
 
 
+def test_a_group_of_everyone_is_named_and_is_no_table():
+    same = fake_predictions().assign(group_language=None, group_sex="F")
+    summary = summarize(same, evaluate(same, n_bootstrap=2))
+    (output,) = summary["outputs"]
+    assert output["one_group"] == [{"name": "sex", "value": "F"}, {"name": "language", "value": "unknown"}]
+    assert not {"sex", "language"} & {group["name"] for group in output["groups"]}
+    text = " ".join(render(summary).split())
+    assert "Everyone is in one group, so there is no table: sex (F), language (unknown)." in text
+
+
 def test_small_groups_get_no_auroc(summary):
     race = next(group for group in summary["outputs"][0]["groups"] if group["name"] == "race")
     assert sum(row["n"] for row in race["rows"]) == summary["outputs"][0]["n"]

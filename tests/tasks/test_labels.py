@@ -1,5 +1,7 @@
 """MEDS label files become SAMPLES, counted step by step."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -112,6 +114,80 @@ def test_unknown_subjects_and_empty_histories_are_steps_of_the_flow_chart(two, w
     found = labelled(two, path)
     assert found.counts == {"labels": (5, 4), "once": (5, 4), "known subject": (3, 2), "history": (2, 2)}
     assert list(zip(found.samples.subject_id, found.samples.prediction_time.dt.hour, strict=True)) == [(1, 0), (2, 6)]
+
+
+def test_labels_that_are_left_out_are_named_and_counted(two, write):
+    rows = [(subject, "2150-01-03", True) for subject in (1, 11, 12, 13, 14, 15, 16)]
+    found = labelled(two, write(*rows, (11, "2150-01-04", True), (1, "2000-01-01", True), (1, "2190-01-01", True)))
+    said = {step.step: step.caveat for step in found.flow}
+    assert said["known subject"] == "7 labels of subjects not in the data: 11, 12, 13, 14, 15 and 1 more"
+    assert said["history"] == "1 labels before the first event of their subjects: 1"
+    assert found.notes["samples_after_the_last_event"] == 1
+
+
+def test_a_column_of_nan_holds_no_label_and_a_nan_among_labels_is_unknown(two, write):
+    nan = float("nan")
+    path = write((1, "2150-01-02", True), (1, "2150-01-03", None), float_value=pa.array([nan, nan], pa.float64()))
+    found = labelled(two, path)
+    assert found.samples.label_label.fillna(-1).tolist() == [1, -1]
+    assert found.samples.status_label.tolist() == ["positive", "censored"]
+    assert {step.step: step.caveat for step in found.flow}["known label"] == "50 % have no known label"
+    with pytest.raises(SchemaError, match="holds no value in boolean_value"):
+        labelled(two, write((1, "2150-01-02", nan), column="float_value"))
+
+
+def test_labels_in_a_column_of_another_name_are_named(two, write):
+    with pytest.raises(SchemaError, match=r"holds no value in boolean_value, .*; its other columns are label"):
+        labelled(two, write((1, "2150-01-02", True), column="label", kind=pa.bool_()))
+
+
+def test_a_file_without_the_column_of_the_others_is_refused_rather_than_unknown(two, write):
+    write((1, "2150-01-02", True), name="a")
+    path = write((1, "2150-01-03", True), name="b", column="label", kind=pa.bool_())
+    with pytest.raises(SchemaError, match=r"b\.parquet: column boolean_value, which holds the labels of other files"):
+        labelled(two, path)
+
+
+def test_a_column_nearly_of_the_right_name_is_pointed_at(two, tmp_path):
+    table = pa.table({"subject": pa.array([1]), "prediction_time": pa.array([pd.Timestamp("2150-01-02")])})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    with pytest.raises(SchemaError, match=r"column subject_id is missing .*did you mean subject\?"):
+        labelled(two, tmp_path / "labels.parquet")
+
+
+@pytest.mark.parametrize(
+    ("subject", "time", "value"),
+    [
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([0], pa.timestamp("us")), pa.array([1.0])),
+        (pa.array([1]), pa.array([2**60], pa.timestamp("ms")), pa.array([1.0])),
+        (pa.array([1]), pa.array([0], pa.timestamp("us")), pa.array([1e300])),
+        (pa.array([1]), pa.array([0], pa.timestamp("us")), pa.array([float("-inf")])),
+    ],
+)
+def test_what_no_table_can_hold_is_one_line(two, tmp_path, subject, time, value):
+    table = pa.table({"subject_id": subject, "prediction_time": time, "float_value": value})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    with pytest.raises(SchemaError, match=r"labels\.parquet: .*(out of range|no finite number)"):
+        labelled(two, tmp_path / "labels.parquet")
+
+
+def test_decimals_are_numbers(two, write):
+    kind = pa.decimal128(5, 2)
+    rows = [(1, "2150-01-02", Decimal("1.00")), (1, "2150-01-03", Decimal("0.00"))]
+    assert labelled(two, write(*rows, column="float_value", kind=kind)).samples.label_label.tolist() == [1, 0]
+
+
+def test_a_beginning_of_codes_that_hides_nothing_is_named(two, write, capsys):
+    labelled(two, write((1, "2150-01-03", True)), hidden_codes=["DIAGNOSIS//ICD10//I5O", "DISCHARGE//"])
+    said = capsys.readouterr().err
+    assert "no code of the data begins with 'DIAGNOSIS//ICD10//I5O'" in said and "DISCHARGE" not in said
+
+
+def test_files_that_are_no_label_files_are_named(two, write, capsys):
+    path = write((1, "2150-01-03", True))
+    (path / "labels.csv").write_text("subject_id")
+    labelled(two, path)
+    assert "labels.csv" in capsys.readouterr().err
 
 
 def test_equal_labels_are_one_and_are_counted(two, write):
