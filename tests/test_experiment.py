@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
     }
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     train(_command(root, "one"))
-    train([*_command(root, "two"), "--logger.wandb=true", "--logger.mode=offline"])
+    train([*_command(root, "two"), "--logger.wandb=true", "--logger.mode=offline", "--logger.artifacts=true"])
     return root / "runs"
 
 

@@ -131,7 +131,9 @@ class LoggerOptions(Options, key="logger"):
     """Where learning curves go beside `curves/` in the run folder, which is always written.
 
     Attributes:
-        wandb: send the run to Weights & Biases: configuration, curves, metrics, the report and the best checkpoint.
+        wandb: send the run to Weights & Biases: its configuration without local paths, curves and metrics.
+        artifacts: send the report and the best checkpoint too. They are made of patients' data: only where the data use
+            agreement allows it.
         project: of W&B.
         entity: user or team of W&B; null = the account's default.
         mode: `offline` writes files under the run folder, for `wandb sync`, and needs no network.
@@ -140,6 +142,7 @@ class LoggerOptions(Options, key="logger"):
     """
 
     wandb: bool = False
+    artifacts: bool = False
     project: Annotated[str, ProjectName()] = "ehrdl"
     entity: str | None = None
     mode: Literal["online", "offline"] = "online"

@@ -3,14 +3,21 @@
 One, not one a fit: what is compared, and reported, is a whole run, so its configuration, metrics and report have one
 place. The curves of each fit stand in it under the fit's name (`fused-seed0/tuning/auprc`), each over its own steps.
 
-No trouble of the service reaches the run: the first failure is said in one line, and the run goes on without it.
-Nothing is sent but what is listed here: no source code, console, machine or package data, no crash reports.
+A run that resumes is the same W&B run: its id and the last point of each curve lie in the run's folder, and what was
+sent before is not sent again.
+
+No trouble of the service reaches the run: the first failure is reported in one line, and the run resumes without it.
+Nothing is sent but what is listed here: no source code or changes of it, no command line, console, host, machine or
+package data, no crash reports; of the configuration no local path. The report and a checkpoint are made of patients'
+data, and stay here unless they are asked for.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,18 +27,54 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ehrdl.engine import say
+from ehrdl.engine import read_json, say, write_json
 from ehrdl.training.config import LoggerOptions
 
 #: Seconds that the service may take to answer, and to take what is left when the run ends.
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30, 120
+#: In the folder of W&B's files.
+_SENT = "sent.json"
+_AGREEMENT = (
+    "logger.artifacts: the report and the best checkpoint go to Weights & Biases; both are made of patients' data, so "
+    "this needs a data use agreement that allows it (that of MIMIC-IV does not allow sharing with third parties)"
+)
 
 
 class Tracker:
-    """What a run sends to W&B. Made by `tracking`; every method does nothing where W&B is off or has failed."""
+    """What a run sends to W&B. Made by `tracking`; every method does nothing where W&B is off or has failed.
 
-    def __init__(self) -> None:
+    Args:
+        artifacts: whether files are sent.
+        sent: file of the W&B run's id and of the last step of every curve; None where W&B is off.
+    """
+
+    def __init__(self, artifacts: bool = False, sent: Path | None = None) -> None:
         self.run: Any = None
+        self._artifacts, self._file = artifacts, sent
+        known = read_json(sent) if sent is not None and sent.is_file() else {}
+        self.id: str = known.get("id") or secrets.token_hex(4)
+        self._before: dict[str, int] = known.get("steps", {})
+        self._steps = dict(self._before)
+
+    def point(self, values: dict[str, float], stem: str, step: int) -> None:
+        """One point of each of some curves of a fit, unless an earlier process of this run has sent it.
+
+        Args:
+            values: by the name of the curve.
+            stem: of the fit.
+            step: of the point.
+        """
+        new = {name: value for name, value in values.items() if step > self._before.get(name, -1)}
+        if not new:
+            return
+        self.attempt("curves", lambda run: run.log(new | {f"{stem}/step": step}))
+        self._steps |= dict.fromkeys(new, step)
+        self.remember()
+
+    def remember(self) -> None:
+        """Write down the id and what was sent."""
+        if self.run is not None and self._file is not None:
+            write_json(self._file, {"id": self.id, "steps": self._steps})
 
     def attempt(self, what: str, action: Callable[[Any], object]) -> None:
         """Do something with the W&B run; if it fails, say so once and leave W&B alone from then on."""
@@ -55,7 +98,9 @@ class Tracker:
         self.attempt("metrics", lambda run: run.summary.update(_flat(metrics)))
 
     def file(self, name: str, kind: str, path: Path) -> None:
-        """A file as an artifact, named after the run and what it is."""
+        """A file as an artifact, named after the run and what it is; nothing unless artifacts are asked for."""
+        if not self._artifacts:
+            return
 
         def send(run: Any) -> None:
             import wandb
@@ -92,7 +137,7 @@ class _Curves(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """One point of each curve."""
         values = {f"{self._stem}/{name}": value for name, value in metrics.items()}
-        self._tracker.attempt("curves", lambda run: run.log(values | {f"{self._stem}/step": step}))
+        self._tracker.point(values, self._stem, step or 0)
 
 
 @contextmanager
@@ -105,14 +150,17 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
         folder: of the run; W&B keeps its files under it.
         config: the resolved configuration.
     """
-    tracker = Tracker()
     if not options.wandb or getattr(rank_zero_only, "rank", 0) != 0:
-        yield tracker
+        yield Tracker()
         return
+    tracker = Tracker(options.artifacts, folder / "wandb" / _SENT)
+    if options.artifacts:
+        say(_AGREEMENT)
     with _environment(folder / "wandb"):
         opened = None
         try:
-            opened = tracker.run = _open(options, name, folder, config)
+            opened = tracker.run = _open(options, name, folder, config, tracker.id)
+            tracker.remember()
         except Exception as error:  # not installed, no key, no network, a service that is down
             _warn("start", error)
         code = 1
@@ -121,9 +169,38 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
             code = 0
         finally:
             _close(opened, code)
+            if opened is not None and options.mode == "offline":
+                _say_sync(folder / "wandb", tracker.id)
 
 
-def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any]) -> Any:
+def _say_sync(folder: Path, own: str) -> None:
+    """How the files of a run, and of the processes that it resumed from, reach the service."""
+    files = sorted(str(path) for path in folder.glob(f"offline-run-*-{own}"))
+    if files:
+        say(f"wandb: to send this run: wandb sync --yes {shlex.join(files)}")
+
+
+def without_paths(content: Any) -> Any:
+    """A configuration whose local paths are `<path>`: a folder's name can be a hospital's, or a user's.
+
+    >>> without_paths({"root": "/data/clinic", "names": ["a/b", "~/x"], "lr": 0.1})
+    {'root': '<path>', 'names': ['a/b', '<path>'], 'lr': 0.1}
+    """
+    if isinstance(content, dict):
+        return {key: without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_paths(value) for value in content]
+    if isinstance(content, str) and _is_path(content):
+        return "<path>"
+    return content
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is an absolute path, one from home, or one of several parts that is there."""
+    return text.startswith(("/", "~", "./", "../")) or ("/" in text and len(text) < 1000 and Path(text).exists())
+
+
+def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any], own: str) -> Any:
     import wandb
 
     if options.mode == "online" and not wandb.login(prompt=False, verify=False):
@@ -133,6 +210,7 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
         silent=True,
         disable_code=True,
         disable_git=True,
+        host="",
         reinit="create_new",
         init_timeout=_INIT_TIMEOUT,
         finish_timeout=_FINISH_TIMEOUT,
@@ -145,11 +223,13 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
         project=options.project,
         entity=options.entity,
         mode=options.mode,
+        id=own,
+        resume="allow" if options.mode == "online" else None,  # offline, the id alone joins what is synced
         name=name,
         group=options.group or name,
         tags=list(options.tags),
         dir=folder,
-        config=config,
+        config=without_paths(config),
         settings=settings,
     )
 
