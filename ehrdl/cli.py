@@ -229,15 +229,20 @@ def report(argv: list[str], prog: str) -> None:
             "predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it"
         )
         options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
+        options.add_argument(
+            "--min-count",
+            type=int,
+            metavar="N",
+            help="groups of fewer patients are not shown; default: the run's, or 10",
+        )
         own = options.parse_args(argv)
         from ehrdl.engine import progress
         from ehrdl.report.remake import remake
 
         with progress() as bar:
             job = bar.add_task("bootstrap", total=1000)
-            path = remake(
-                expanded(own.predictions), expanded(own.out) if own.out else None, lambda n: bar.advance(job, n)
-            )
+            out = expanded(own.out) if own.out else None
+            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), own.min_count)
         say(f"report: {path}")
 
 

@@ -22,7 +22,7 @@ from ehrdl.quality import tell
 from ehrdl.recorded import describe
 from ehrdl.schema import TaskResult
 from ehrdl.tasks.base import Task
-from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, RunOptions
+from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, ReportOptions, RunOptions
 from ehrdl.training.space import TuneOptions
 
 #: Until a run is finished: which data it was begun on.
@@ -56,6 +56,7 @@ def run(
     logger: LoggerOptions = LoggerOptions(),  # noqa: B008 - frozen
     baseline_params: dict[str, dict[str, Any]] = {},  # noqa: B006 - never changed
     tune: TuneOptions = TuneOptions(),  # noqa: B008 - frozen
+    report: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
     config: dict[str, Any] | None = None,
 ) -> Path:
     """Train and compare models on one task, from a hospital's tables to a report.
@@ -76,6 +77,7 @@ def run(
         baseline_params: parameters of baselines, by the baseline's name, as `gradient_boosting: {max_leaf_nodes: 7}`;
             such a one is fitted once, with these, instead of chosen among its own candidates.
         tune: what `ehrdl tune` searches; a run takes from it only how its values were chosen, for the manifest.
+        report: what the report shows of small groups.
         config: the resolved configuration, for the run folder; by default this call's own arguments, objects as
             `class_path` and `init_args` (`ehrdl.recorded`).
 
@@ -105,6 +107,7 @@ def run(
                 "logger": logger,
                 "baseline_params": baseline_params,
                 "tune": tune,
+                "report": report,
             }
         )
     folder = Run(run, config)
@@ -117,7 +120,19 @@ def run(
         lock = holding(folder.folder, "run.root", "another process is making this run")
         with nullcontext() if folder.finished else lock:
             _lead(
-                folder, data, task, model, seeds, optim, trainer, baselines, boosting, combine, logger, baseline_params
+                folder,
+                data,
+                task,
+                model,
+                seeds,
+                optim,
+                trainer,
+                baselines,
+                boosting,
+                combine,
+                logger,
+                baseline_params,
+                report,
             )
     return folder.folder
 
@@ -135,6 +150,7 @@ def _lead(
     combine: Combine,
     logger: LoggerOptions,
     baseline_params: dict[str, dict[str, Any]],
+    report: ReportOptions,
 ) -> None:
     """The whole run, in a folder that is this process's alone."""
     folder.check()
@@ -167,7 +183,7 @@ def _lead(
             baseline_params,
         )
         parts += fit_combined(combine.models, members, prepared, parts, folder.folder, seeds[0])
-        metrics = _report(folder, prepared, result, task, data, parts)
+        metrics = _report(folder, prepared, result, task, data, parts, report)
         tracker.metrics(metrics)
         tracker.file("report", "report", folder.folder / "report.html")
         tracker.file("best", "model", _best_checkpoint(folder.folder, parts))
@@ -389,7 +405,13 @@ def _best_checkpoint(folder: Path, parts: list[Any]) -> Path:
 
 
 def _report(
-    folder: Any, prepared: Any, result: TaskResult, task: Task, data: DataConfig, parts: list[Any]
+    folder: Any,
+    prepared: Any,
+    result: TaskResult,
+    task: Task,
+    data: DataConfig,
+    parts: list[Any],
+    report: ReportOptions,
 ) -> dict[str, Any]:
     """Predictions, metrics (returned), report and, last, the manifest."""
     from ehrdl.metrics.evaluate import evaluate
@@ -419,7 +441,9 @@ def _report(
         "held_out": own,
     }
     manifest = folder.manifest(facts)
-    summary = summarize(predictions, metrics, result.cohort(data.source.caveats), manifest, folder.config)
+    summary = summarize(
+        predictions, metrics, result.cohort(data.source.caveats), manifest, folder.config, report.min_count
+    )
     write_report(summary, folder.folder / "report.html")
     (folder.folder / _BEGUN).unlink(missing_ok=True)
     folder.finish(manifest)

@@ -60,6 +60,12 @@ def calibration_curve(label: ArrayLike, prob: ArrayLike, n_bins: int = N_BINS) -
     return predicted / count[used], observed / count[used], count[used]
 
 
+def equal_bins(prob: ArrayLike, n_bins: int = N_BINS) -> NDArray[np.intp]:
+    """The bin of equal mass of each prediction (n,), as in `calibration_curve`."""
+    score = np.asarray(prob, dtype=np.float64)
+    return _bins(score, np.ones(len(score)), n_bins)
+
+
 def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
     """Slope of the logistic regression of label on logit(prob): 1 is ideal, below 1 the risks are too extreme.
 

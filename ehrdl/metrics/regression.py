@@ -6,7 +6,7 @@ Shapes: label (n,), value (n,) predicted, weight (n,) -> a number; weight (R, n)
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ehrdl.metrics.discrimination import Floats, as_weight
 
@@ -45,14 +45,22 @@ def r2(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> F
     return np.asarray(1 - _mean(_error(label, value) ** 2, weight) / variance)
 
 
-def binned(label: ArrayLike, value: ArrayLike, n_bins: int = 10) -> tuple[Floats, Floats, Floats, Floats]:
-    """Mean predicted value, mean observed value, its standard error and the number of samples in bins of equal mass.
+def equal_bins(value: ArrayLike, n_bins: int = 10) -> NDArray[np.intp]:
+    """The bin of equal mass of each prediction (n,); equal ones share a bin, so that a constant has one."""
+    predicted = np.asarray(value, dtype=np.float64)
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    return np.searchsorted(edges, predicted, side="left")
 
-    Equal predictions share a bin, so that a constant has one; the standard error takes the samples as independent.
+
+def binned(
+    label: ArrayLike, value: ArrayLike, bins: NDArray[np.intp] | None = None
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Mean predicted value, mean observed value, its standard error and the number of samples in each bin.
+
+    Bins are those of `equal_bins` by default. The standard error takes the samples as independent.
     """
     predicted, truth = np.asarray(value, dtype=np.float64), np.asarray(label, dtype=np.float64)
-    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)[1:-1]))
-    bins = np.searchsorted(edges, predicted, side="left")
+    bins = equal_bins(predicted) if bins is None else bins
     parts = [bins == k for k in np.unique(bins)]
     count = np.array([part.sum() for part in parts], dtype=np.float64)
     spread = np.array([truth[part].std(ddof=1) if part.sum() > 1 else np.nan for part in parts])

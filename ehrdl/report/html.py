@@ -68,7 +68,7 @@ def render(summary: dict[str, Any]) -> str:
         "verdict_numeric": _verdict_numeric,
     }
     plots = [  # matplotlib escapes the text that it draws
-        {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
+        {} if output["hidden"] else {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
         for i, output in enumerate(summary["outputs"])
     ]
     return environment.get_template("report.html").render(s=summary, plots=plots, headings=_HEADINGS)

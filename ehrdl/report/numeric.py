@@ -5,26 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import BY_KIND, COMBINED, DEEP, Outcome
-from ehrdl.metrics.regression import binned, mae
+from ehrdl.metrics.regression import binned, equal_bins, mae
 from ehrdl.report.outcome import (
     KINDS,
     N_DRAWN,
     best_baseline,
     differences,
     grouped,
+    hidden_output,
     one_group,
     rank,
     reference_of,
+    strata_shown,
     verdict,
 )
 from ehrdl.report.present import present
+from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 
-#: Points of the scatter plot: more would make the page heavy, and no clearer.
-N_POINTS = 800
+#: Cells along each axis of predicted against observed, the finest first, and the share that is to lie in drawn ones.
+N_CELLS = (24, 16, 12, 8, 6, 4, 3)
+_MOST = 0.8
 #: Where an axis ends: the share of samples that lies within, so that one outlier does not squeeze the rest.
 _SHOWN = 0.995
 _NAMED = {
@@ -33,31 +38,42 @@ _NAMED = {
 }
 
 
-def describe_numeric(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dict[str, Any]:
-    """Everything that the page shows of a regression output.
+def describe_numeric(
+    outcome: Outcome,
+    scores: dict[str, Any],
+    shown: Shown = Shown(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Everything that the page shows of a regression output; no number where there are few patients.
 
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
-        ours: the models are those of a run, so that their names say what they are.
+        shown: how small a group is shown, and whether the models are those of a run.
     """
+    ours = shown.ours
+    if scores["subjects"] < shown.min_count:
+        return hidden_output(outcome, f"there are fewer than {shown.min_count} patients", shown)
     ranked = rank(scores["models"], REGRESSION)
     reference = reference_of(scores["differences"], ranked, ours)
     baseline = best_baseline(ranked, reference, ours)
-    facts = ("kind", "unit", "n", "subjects", "unknown", "draws", "label_mean", "label_sd")
+    strata = strata_shown(present(scores, baseline), outcome, shown)
+    facts = ("kind", "unit", "n", "subjects", "draws", "label_mean", "label_sd")
     return {
         "name": outcome.output,
         **{key: scores[key] for key in facts},
+        "unknown": shown.count(outcome.unknown),
+        "hidden": "",
+        "min_count": shown.min_count,
         "ours": ours,
         "metrics": list(BY_KIND[REGRESSION]),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
         "models": [_row(name, scores["models"][name], reference, ours) for name in ranked],
         "differences": differences(scores["differences"], reference, REGRESSION),
-        "curves": _curves(outcome, ranked, reference, baseline),
-        "present": present(scores, baseline),
+        "curves": _curves(outcome, ranked, reference, baseline, shown.min_count),
+        "present": strata,
         "one_group": one_group(outcome),
-        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
+        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member), shown, strata),
     }
 
 
@@ -87,34 +103,56 @@ def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict
     }
 
 
-def _curves(outcome: Outcome, ranked: list[str], reference: str, baseline: str | None) -> dict[str, Any]:
+def _curves(
+    outcome: Outcome, ranked: list[str], reference: str, baseline: str | None, min_count: int
+) -> dict[str, Any]:
     """Points of the plots; a model's prediction is its mean over seeds."""
     value = {name: seeds.mean(0) for name, seeds in outcome.prob.items()}
     wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
     drawn = [str(name) for name in dict.fromkeys(wanted) if name is not None][:N_DRAWN]
     compared = [name for name in (reference, baseline) if name]
+    subject = outcome.rows["subject_id"].to_numpy()
     top = float(np.quantile(np.concatenate([np.abs(outcome.label - value[name]) for name in drawn]), 0.98))
     return {
         "reference": reference,
-        "scatter": _scatter(outcome.label, value[reference]),
-        "bins": [{"name": name, **_bins(outcome.label, value[name])} for name in compared],
-        "within": [{"name": name, **_within(outcome.label, value[name], top)} for name in drawn],
-        "errors": _errors(value[reference] - outcome.label),
+        "cells": _cells(outcome.label, value[reference], subject, min_count),
+        "bins": [{"name": name, **_bins(outcome.label, value[name], subject, min_count)} for name in compared],
+        "within": [{"name": name, **_within(outcome.label, value[name], top, min_count)} for name in drawn],
+        "errors": _errors(value[reference] - outcome.label, subject, min_count),
     }
 
 
-def _scatter(label: Floats, value: Floats) -> dict[str, Any]:
-    """At most `N_POINTS` samples, evenly through the patients, and the range that holds nearly all."""
-    rows = np.unique(np.linspace(0, len(label) - 1, min(N_POINTS, len(label))).round().astype(int))
+def _cells(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, Any]:
+    """How many predictions lie in each cell of observed by predicted value, in a range that holds nearly all.
+
+    A point per patient would show each one's outcome. The cells are the smallest that leave most predictions in cells
+    of enough patients; `share` (predicted, observed) is null in the others, and `drawn` is what the rest hold.
+    """
     both = np.concatenate([label, value])
-    low, high = np.quantile(both, [1 - _SHOWN, _SHOWN])
+    low, high = (float(end) for end in np.quantile(both, [1 - _SHOWN, _SHOWN]))
     low = 0.0 if label.min() >= 0 and low < 0.2 * high else low  # days and doses start at 0
-    return {"observed": label[rows].tolist(), "predicted": value[rows].tolist(), "range": [float(low), float(high)]}
+    found: dict[str, Any] = {}
+    for n in N_CELLS:
+        edges = np.linspace(low, max(high, low + 1e-6), n + 1)
+        x, y = (np.clip(np.searchsorted(edges, part, side="right") - 1, 0, n - 1) for part in (label, value))
+        cell = pd.DataFrame({"cell": y * n + x, "subject": subject}).groupby("cell")["subject"]
+        who, count = (
+            numbers.reindex(range(n * n), fill_value=0).to_numpy() for numbers in (cell.nunique(), cell.size())
+        )
+        enough = (who >= min_count) & (count > 0)
+        share = [share if kept else None for share, kept in zip((count / len(label)).tolist(), enough, strict=True)]
+        rows = [share[start : start + n] for start in range(0, n * n, n)]
+        drawn = float(count[enough].sum() / len(label))
+        found = {"edges": edges.tolist(), "share": rows, "drawn": drawn, "range": [low, float(edges[-1])]}
+        if drawn >= _MOST:
+            break
+    return found
 
 
-def _bins(label: Floats, value: Floats) -> dict[str, list[Any]]:
+def _bins(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, list[Any]]:
     """Mean observed by mean predicted value, with its 95 % interval (null for a bin of one sample)."""
-    predicted, observed, error, count = binned(label, value)
+    bins = joined(equal_bins(value), lambda rows: patients(subject, rows) >= min_count)
+    predicted, observed, error, count = binned(label, value, bins)
     margin = [1.96 * e if np.isfinite(e) else None for e in error.tolist()]
     return {
         "predicted": predicted.tolist(),
@@ -124,19 +162,25 @@ def _bins(label: Floats, value: Floats) -> dict[str, list[Any]]:
     }
 
 
-def _within(label: Floats, value: Floats, top: float) -> dict[str, list[float]]:
-    """Share of predictions that are off by at most x (the regression error characteristic: Bi & Bennett, ICML 2003)."""
+def _within(label: Floats, value: Floats, top: float, min_count: int) -> dict[str, list[float]]:
+    """Share of predictions that are off by at most x (the regression error characteristic: Bi & Bennett, ICML 2003).
+
+    It rises by at least `min_count` predictions at a time.
+    """
     grid = np.linspace(0, top, 101)
-    error = np.sort(np.abs(value - label))
-    return {"x": grid.tolist(), "y": (np.searchsorted(error, grid, side="right") / len(error)).tolist()}
+    within = np.searchsorted(np.sort(np.abs(value - label)), grid, side="right")
+    shown, last = [], 0
+    for n in within.tolist():
+        last = n if n - last >= min_count else last
+        shown.append(last / len(label))
+    return {"x": grid.tolist(), "y": shown}
 
 
-def _errors(error: Floats) -> dict[str, list[float]]:
-    """Share of the predictions in each of 40 intervals of predicted minus observed."""
+def _errors(error: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
+    """Share of the predictions in 40 intervals of predicted minus observed, joined where few patients are."""
     low, high = np.quantile(error, [1 - _SHOWN, _SHOWN])
     edges = np.linspace(low, max(high, low + 1e-6), 41)
-    counts = np.histogram(np.clip(error, edges[0], edges[-1]), edges)[0]
-    return {"edges": edges.tolist(), "share": (counts / len(error)).tolist()}
+    return joined_histogram(np.clip(error, edges[0], edges[-1]), edges, subject, min_count)
 
 
 def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:

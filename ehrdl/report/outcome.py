@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from ehrdl.metrics.calibration import calibration_curve
+from ehrdl.metrics.calibration import equal_bins
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import BAYES, COMBINED, DEEP, METRICS, Outcome
 from ehrdl.metrics.present import PRESENT
 from ehrdl.models.score import NOT_DEPLOYABLE
 from ehrdl.report.present import present
+from ehrdl.report.suppress import WITHHELD, Shown, hide_groups, joined, joined_histogram, patients
 from ehrdl.report.utility import utility_rows
 from ehrdl.schema import BINARY, REGRESSION
 
 N_DRAWN = 6
 MIN_EVENTS = 10
 MAX_GROUPS = 8
+#: Groups that are sums of parts of the table by what was present.
+_SUMS_OF_STRATA = ("has note", "has series")
 
 KINDS = {
     "fused": "deep: notes with labs and vitals",
@@ -42,24 +45,31 @@ KINDS = {
 }
 
 
-def describe(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dict[str, Any]:
-    """Everything that the page shows of one binary output.
+def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
+    """Everything that the page shows of one binary output; no number where few patients had it, or had it not.
 
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
-        ours: the models are those of a run, so that their names say what they are.
+        shown: how small a group is shown, and whether the models are those of a run.
     """
+    ours = shown.ours
+    if min(count_patients(outcome, True)[1:]) < shown.min_count:
+        return hidden_output(outcome, f"fewer than {shown.min_count} patients had this outcome, or had it not", shown)
     if not ours:
         scores = scores | {"bayes_auroc": None}
     ranked = rank(scores["models"])
     reference = reference_of(scores["differences"], ranked, ours)
     rows = [_row(name, scores["models"][name], reference, ours) for name in ranked]
     baseline = best_baseline(ranked, reference, ours)
-    facts = ("n", "events", "subjects", "unknown", "draws", "prevalence", "bayes_auroc")
+    facts = ("n", "events", "subjects", "draws", "prevalence", "bayes_auroc")
+    strata = strata_shown(present(scores, baseline), outcome, shown)
     return {
         "name": outcome.output,
         **{key: scores.get(key) for key in facts},
+        "unknown": shown.count(outcome.unknown),
+        "hidden": "",
+        "min_count": shown.min_count,
         "kind": BINARY,
         "ours": ours,
         "metrics": list(METRICS),
@@ -68,12 +78,34 @@ def describe(outcome: Outcome, scores: dict[str, Any], ours: bool = True) -> dic
         "models": rows,
         "not_deployable": [name for name in ranked if ours and name in NOT_DEPLOYABLE],
         "differences": differences(scores["differences"], reference),
-        "curves": _curves(outcome, _drawn(ranked, reference, baseline, ours), reference, baseline, ours),
-        "present": present(scores, baseline),
+        "curves": _curves(outcome, _drawn(ranked, reference, baseline, ours), reference, baseline, shown),
+        "present": strata,
         "utility": utility_rows(scores, ranked),
         "one_group": one_group(outcome),
-        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member)),
+        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member), shown, strata),
     }
+
+
+def hidden_output(outcome: Outcome, why: str, shown: Shown) -> dict[str, Any]:
+    """An output of which the page says only why it shows nothing."""
+    return {"name": outcome.output, "kind": outcome.kind, "ours": shown.ours, "hidden": why}
+
+
+def count_patients(outcome: Outcome, member: Any) -> list[int]:
+    """How many patients some samples (n,) are of; of a binary output, also how many had the outcome and had it not."""
+    subject = outcome.rows["subject_id"].to_numpy()
+    rows = np.zeros(len(subject), bool)
+    rows[:] = member
+    sizes = [patients(subject, rows)]
+    if outcome.kind == BINARY:
+        sizes += [patients(subject, rows & (outcome.label == value)) for value in (1, 0)]
+    return sizes
+
+
+def strata_shown(strata: list[dict[str, Any]], outcome: Outcome, shown: Shown) -> list[dict[str, Any]]:
+    """The table by what was present, without what is small."""
+    rows = [row | {"patients": count_patients(outcome, outcome.rows[PRESENT] == row["name"])} for row in strata]
+    return hide_groups(rows, shown)
 
 
 def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
@@ -166,7 +198,7 @@ def _drawn(ranked: list[str], reference: str, baseline: str | None, ours: bool) 
     return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])
 
 
-def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, ours: bool) -> dict[str, Any]:
+def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, show: Shown) -> dict[str, Any]:
     """Points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
     label, calibrated = outcome.label, outcome.prob_calibrated[reference]
     lines = [
@@ -176,15 +208,16 @@ def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | 
     shown = {name: outcome.prob[name] for name in (reference, baseline) if name}
     if not np.isnan(calibrated).any() and not np.allclose(calibrated, outcome.prob[reference], atol=1e-3):
         shown[f"{reference}, recalibrated"] = calibrated
-    if ours and BAYES in outcome.prob:
+    if show.ours and BAYES in outcome.prob:
         shown[BAYES] = outcome.prob[BAYES]
-    calibration = [{"name": name, **_calibration(label, prob)} for name, prob in shown.items()]
+    subject = outcome.rows["subject_id"].to_numpy()
+    calibration = [{"name": name, **_calibration(label, prob, subject, show.min_count)} for name, prob in shown.items()]
     return {
         "reference": reference,
         "prevalence": float(label.mean()),
         "lines": lines,
         "calibration": calibration,
-        "risk": _risk(label, outcome.prob[reference]),
+        "risk": _risk(label, outcome.prob[reference], subject, show.min_count),
     }
 
 
@@ -203,9 +236,19 @@ def _mean_pr(label: Floats, prob: Floats) -> dict[str, list[float]]:
     return {"x": grid.tolist(), "y": np.mean(rates, axis=0).tolist()}
 
 
-def _calibration(label: Floats, prob: Floats) -> dict[str, list[float]]:
-    """Points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209)."""
-    predicted, observed, count = calibration_curve(np.tile(label, len(prob)), prob.ravel())
+def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
+    """Points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209).
+
+    Bins are joined where few patients had, or had not, the outcome.
+    """
+    truth, score, who = np.tile(label, len(prob)), prob.ravel(), np.tile(subject, len(prob))
+
+    def enough(rows: Any) -> bool:
+        return min_count < 2 or min(patients(who, rows & (truth == value)) for value in (0, 1)) >= min_count
+
+    bins = joined(equal_bins(score), enough)
+    count = np.bincount(bins).astype(np.float64)
+    predicted, observed = (np.bincount(bins, weights) / count for weights in (score, truth))
     count = count / len(prob)
     z = 1.96
     centre = (observed + z**2 / (2 * count)) / (1 + z**2 / count)
@@ -220,30 +263,42 @@ def _calibration(label: Floats, prob: Floats) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in values.items()}
 
 
-def _risk(label: Floats, prob: Floats) -> dict[str, list[float]]:
-    """Shares of those with and without the outcome in each of 25 intervals of predicted risk."""
+def _risk(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, Any]:
+    """Shares of those with and without the outcome in 25 intervals of predicted risk, joined where few patients are."""
     top = float(np.quantile(prob, 0.999))
     edges = np.linspace(0, max(top, 1e-6), 26)
     held, truth = np.minimum(prob.ravel(), edges[-1]), np.tile(label, len(prob))
-    with_outcome = np.histogram(held[truth == 1], edges)[0] / (truth == 1).sum()
-    without = np.histogram(held[truth == 0], edges)[0] / (truth == 0).sum()
-    return {"edges": edges.tolist(), "with": with_outcome.tolist(), "without": without.tolist()}
+    who = np.tile(subject, len(prob))
+    return {
+        name: joined_histogram(held[truth == value], edges, who[truth == value], min_count)
+        for name, value in (("with", 1), ("without", 0))
+    }
 
 
-def grouped(outcome: Outcome, of: Callable[[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `of` says of each group of each `group_*` column, given its name and which samples (n,) are in it."""
+def grouped(
+    outcome: Outcome, of: Callable[[str, Any], dict[str, Any]], shown: Shown, strata: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What `of` says of each group of each `group_*` column, without what is small.
+
+    Args:
+        outcome: the predictions.
+        of: given a group's name and which samples (n,) are in it.
+        shown: the limit.
+        strata: the table by what was present; where some of it is hidden, sums of its parts would give that away.
+    """
     result = []
+    given_away = _SUMS_OF_STRATA if any(WITHHELD in row.values() or shown.few in row.values() for row in strata) else ()
     for column, text in _memberships(outcome).items():
         sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
-        if len(sizes) < 2:  # its only row would be everyone: `one_group` names it
+        if len(sizes) < 2 or column in given_away:  # the only row would be everyone: `one_group` names it
             continue
         largest = sorted(sizes, key=lambda name: -sizes[name])
         named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
-        rows = [of(str(name), text == name) for name in sorted(named)]
+        members = {str(name): text == name for name in sorted(named)}
         if len(named) < len(largest):
-            rest = f"{len(largest) - len(named)} smaller groups"
-            rows.append(of(rest, ~np.isin(text, named)))
-        result.append({"name": column, "rows": rows})
+            members[f"{len(largest) - len(named)} smaller groups"] = ~np.isin(text, named)
+        rows = [of(name, member) | {"patients": count_patients(outcome, member)} for name, member in members.items()]
+        result.append({"name": column, "rows": hide_groups(rows, shown)})
     return result
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,7 +43,7 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
         prefix: makes the ids inside the SVGs unique on the page.
 
     Returns:
-        roc, pr, calibration, risk (of a regression output: scatter, bins, within, errors) and, where there are
+        roc, pr, calibration, risk (of a regression output: cells, bins, within, errors) and, where there are
         differences, forest: SVG elements.
     """
     numeric = output["kind"] == REGRESSION
@@ -152,12 +153,13 @@ def _calibration(curves: dict[str, Any]) -> Figure:
 def _risk(curves: dict[str, Any]) -> Figure:
     figure, axes = _axes()
     risk = curves["risk"]
-    axes.stairs(risk["without"], risk["edges"], fill=True, color=_MUTED, alpha=0.35, label="without the outcome")
-    axes.stairs(risk["with"], risk["edges"], color=_REFERENCE, linewidth=2, label="with the outcome")
+    without, had = risk["without"], risk["with"]
+    axes.stairs(without["share"], without["edges"], fill=True, color=_MUTED, alpha=0.35, label="without the outcome")
+    axes.stairs(had["share"], had["edges"], color=_REFERENCE, linewidth=2, label="with the outcome")
     axes.set(
         xlabel=f"Predicted risk ({_label(curves['reference'])})",
         ylabel="Share of the group",
-        xlim=(0, risk["edges"][-1]),
+        xlim=(0, had["edges"][-1]),
     )
     axes.legend(loc="upper right")
     return figure
@@ -183,23 +185,13 @@ def _with(text: str, unit: str) -> str:
     return f"{text} [{unit}]" if unit else text
 
 
-def _scatter(curves: dict[str, Any], unit: str) -> Figure:
+def _cells(curves: dict[str, Any], unit: str) -> Figure:
     figure, axes = _axes()
-    points = curves["scatter"]
-    axes.plot(
-        points["observed"],
-        points["predicted"],
-        linestyle="none",
-        marker="o",
-        markersize=2.6,
-        markeredgewidth=0,
-        color=_REFERENCE,
-        alpha=0.4,
-    )
-    axes.plot(points["range"], points["range"], color=_MUTED, linewidth=0.8, linestyle=":", label="ideal")
-    axes.set(
-        xlabel=_with("Observed", unit), ylabel=_with("Predicted", unit), xlim=points["range"], ylim=points["range"]
-    )
+    cells = curves["cells"]
+    share = np.ma.masked_invalid(np.array(cells["share"], np.float64))
+    axes.pcolormesh(cells["edges"], cells["edges"], share, cmap="Blues", vmin=0)
+    axes.plot(cells["range"], cells["range"], color=_MUTED, linewidth=0.8, linestyle=":", label="ideal")
+    axes.set(xlabel=_with("Observed", unit), ylabel=_with("Predicted", unit), xlim=cells["range"], ylim=cells["range"])
     axes.legend(loc="upper left")
     return figure
 
@@ -246,4 +238,4 @@ def _errors(curves: dict[str, Any], unit: str) -> Figure:
 
 
 _PLOTS = {"roc": _roc, "pr": _pr, "calibration": _calibration, "risk": _risk}
-_NUMERIC = {"scatter": _scatter, "bins": _bins, "within": _within, "errors": _errors}
+_NUMERIC = {"cells": _cells, "bins": _bins, "within": _within, "errors": _errors}

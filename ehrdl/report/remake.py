@@ -16,10 +16,16 @@ from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
+from ehrdl.training.config import ReportOptions
 from ehrdl.training.files import reading
 
 
-def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int], object] = lambda _: None) -> Path:
+def remake(
+    predictions: Path,
+    out: Path | None = None,
+    on_draws: Callable[[int], object] = lambda _: None,
+    min_count: int | None = None,
+) -> Path:
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
@@ -27,6 +33,7 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
             and `flow.json` and `config.yaml` enter the report; else the report says what the file alone knows.
         out: folder for the results; by default the file's own.
         on_draws: called with the number of bootstrap draws that were made.
+        min_count: groups of fewer patients are not shown; by default that of the config beside the file, else 10.
 
     Returns:
         The report.
@@ -42,15 +49,22 @@ def remake(predictions: Path, out: Path | None = None, on_draws: Callable[[int],
     if not read.table.label.notna().any():
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     beside = _beside(path.parent)
+    limit = ReportOptions(_min_count(beside.config) if min_count is None else min_count).min_count
     metrics = evaluate(read.table, on_draws=on_draws, units=beside.units, thresholds=beside.thresholds)
     summary = (
-        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config)
+        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config, limit)
         if beside.manifest
-        else summarize_foreign(read, metrics, path.name)
+        else summarize_foreign(read, metrics, path.name, limit)
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     return write_report(summary, folder / "report.html")
+
+
+def _min_count(config: dict[str, Any]) -> int:
+    options = config.get("report")
+    found = options.get("min_count") if isinstance(options, dict) else None
+    return found if isinstance(found, int) else ReportOptions.min_count
 
 
 @dataclass(frozen=True)

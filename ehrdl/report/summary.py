@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from ehrdl.metrics.evaluate import BAYES, BY_KIND, METRICS, line_up
+from ehrdl.metrics.evaluate import BAYES, BY_KIND, METRICS, Outcome, line_up
 from ehrdl.report.numeric import describe_numeric
 from ehrdl.report.outcome import describe, differences, rank, reference_of
+from ehrdl.report.places import in_command, in_config, in_text
 from ehrdl.report.predictions import Predictions
+from ehrdl.report.suppress import Shown, any_few, hide_counts, hide_sizes, hide_steps, hides
 from ehrdl.schema import BINARY, HELD_OUT, REGRESSION
 
 Json = Mapping[str, Any]
@@ -53,8 +56,9 @@ def summarize(
     flow: Json | None = None,
     manifest: Json | None = None,
     config: Json | None = None,
+    min_count: int = 10,
 ) -> dict[str, Any]:
-    """Collect what the page shows.
+    """Collect what the page shows: no group of few patients, and no place of the machine.
 
     Args:
         predictions: PREDICTIONS table.
@@ -62,19 +66,19 @@ def summarize(
         flow: the cohort's `steps`, `notes` and `caveats` (flow.json), if known.
         manifest: what was run (manifest.json), if known.
         config: the resolved config, if known.
+        min_count: groups of fewer patients are not shown.
 
     Returns:
         A dict of plain values that `json.dumps` takes.
     """
     flow, manifest, config = flow or {}, manifest or {}, config or {}
     outcomes = line_up(predictions, metrics["split"])
-    outputs = [
-        (describe_numeric if outcome.kind == REGRESSION else describe)(outcome, metrics["outputs"][outcome.output])
-        for outcome in outcomes
-    ]
+    shown = Shown(min_count)
+    outputs = _outputs(outcomes, metrics, shown)
     notes = dict(flow.get("notes") or {})
     caveats = [str(line) for line in (*(flow.get("caveats") or ()), *notes.pop("caveats", []))]
-    title, sentence = _what(outputs, notes, manifest, config)
+    title, sentence = _what(outcomes[0], notes, manifest, config)
+    total = (flow.get("steps") or [{}])[-1].get("admissions")
     return {
         "title": title,
         "sentence": sentence,
@@ -86,35 +90,41 @@ def summarize(
         "split": metrics["split"],
         "metrics": list(METRICS),
         "outputs": outputs,
-        "averages": _averages(metrics, [output["kind"] for output in outputs]),
-        "flow": _steps(flow.get("steps") or []),
-        "notes": [{"name": _words(key), "rows": _flat(value)} for key, value in notes.items()],
-        "missing": [str(line) for line in manifest.get("missing") or []],
-        "warnings": [str(line) for line in manifest.get("warnings") or []],
-        "quality": _quality(manifest),
-        "data": _flat(manifest.get("data") or {}),
+        "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs]),
+        "flow": _steps(flow.get("steps") or [], shown),
+        "notes": [
+            {"name": _words(key), "rows": _flat(hide_counts(value, shown, total))} for key, value in notes.items()
+        ],
+        "missing": [in_text(str(line)) for line in manifest.get("missing") or []],
+        "warnings": [in_text(str(line)) for line in manifest.get("warnings") or []],
+        "quality": _quality(manifest, shown),
+        "data": _flat(hide_sizes(manifest.get("data") or {}, shown, any_few(outputs))),
         "run": _run(manifest),
-        "config": json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
-        "limits": [*caveats, *LIMITS],
+        "config": json.dumps(in_config(config), indent=2, default=str, ensure_ascii=False) if config else "",
+        "limits": [*map(in_text, caveats), *LIMITS],
     }
 
 
-def summarize_foreign(read: Predictions, metrics: Json, name: str) -> dict[str, Any]:
+def _outputs(outcomes: list[Outcome], metrics: Json, shown: Shown) -> list[dict[str, Any]]:
+    return [
+        (describe_numeric if outcome.kind == REGRESSION else describe)(
+            outcome, metrics["outputs"][outcome.output], shown
+        )
+        for outcome in outcomes
+    ]
+
+
+def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: int = 10) -> dict[str, Any]:
     """What the page shows of a file that no run of ehrdl wrote: what the file itself says, and no more.
 
     Args:
         read: the file's content.
         metrics: what `evaluate` returned for it.
         name: of the file.
+        min_count: groups of fewer patients are not shown.
     """
-    summary = summarize(read.table, metrics)
-    outcomes = line_up(read.table, metrics["split"])
-    outputs = [
-        (describe_numeric if outcome.kind == REGRESSION else describe)(
-            outcome, metrics["outputs"][outcome.output], ours=False
-        )
-        for outcome in outcomes
-    ]
+    summary = summarize(read.table, metrics, min_count=min_count)
+    outputs = _outputs(line_up(read.table, metrics["split"]), metrics, Shown(min_count, ours=False))
     names = [output["name"] for output in outputs]
     return summary | {
         "title": f"Predictions of {names[0]}" if len(names) == 1 else f"Predictions of {len(names)} outputs",
@@ -129,18 +139,15 @@ def summarize_foreign(read: Predictions, metrics: Json, name: str) -> dict[str, 
     }
 
 
-def _what(outputs: list[Any], notes: dict[str, Any], manifest: Json, config: Json) -> tuple[str, str]:
+def _what(first: Outcome, notes: dict[str, Any], manifest: Json, config: Json) -> tuple[str, str]:
     """Title, and one sentence: what was predicted, for whom, when and from what."""
     task = str(manifest.get("task") or "")
     options = (config.get("task") or {}).get("init_args") or {} if isinstance(config.get("task"), Mapping) else {}
-    title, what = _TASKS.get(
-        task, (_words(task or outputs[0]["name"]), f"Each model gives the chance of {_words(task)}")
-    )
+    title, what = _TASKS.get(task, (_words(task or first.output), f"Each model gives the chance of {_words(task)}"))
     horizon = options.get("horizon_days", 30)
     horizon = int(horizon) if float(horizon).is_integer() else horizon
     when = _WHEN.get(options.get("variant", "at_discharge"), "") if task == "readmission" else ""
-    names = [row["name"] for row in outputs[0]["models"]]
-    inputs = next((text for name, text in _INPUTS.items() if name in names), "the patient's record")
+    inputs = next((text for name, text in _INPUTS.items() if name in first.prob), "the patient's record")
     whom = "adults" if (options.get("min_age", 18) or 0) >= 18 else "patients"
     made = f"{what.format(horizon=horizon, whom=whom)}, {when + ', ' if when else ''}from {inputs} known by then."
     return title.format(horizon=horizon), str(notes.pop("what", made))
@@ -170,12 +177,12 @@ def _average(part: Json, kind: str) -> dict[str, Any]:
     return {"models": rows, "differences": differences(told, reference, kind)}
 
 
-def _steps(steps: list[Json]) -> list[dict[str, Any]]:
-    """Steps of the flow chart, each with what it dropped."""
+def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
+    """Steps of the flow charts, each with what it dropped, without what is small."""
     result: list[dict[str, Any]] = []
     for step in steps:
         row: dict[str, Any] = {"step": _words(str(step.get("step", "")))}
-        row |= {key: str(step.get(key) or "") for key in ("rule", "caveat")}
+        row |= {key: in_text(str(step.get(key) or "")) for key in ("rule", "caveat")}
         row |= {key: step.get(key) for key in ("admissions", "subjects")}
         row["task"] = _words(str(step.get("task") or ""))
         same = bool(result) and result[-1]["task"] == row["task"]  # each task has a chart of its own
@@ -183,13 +190,18 @@ def _steps(steps: list[Json]) -> list[dict[str, Any]]:
             before, now = (result[-1][key] if same else None), row[key]
             row[f"dropped_{key}"] = before - now if before is not None and now is not None else None
         result.append(row)
-    return result
+    charts = groupby(result, key=lambda row: row["task"])
+    return [row for _, chart in charts for row in hide_steps(list(chart), shown)]
 
 
-def _quality(manifest: Json) -> list[dict[str, Any]]:
+def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
     """The findings of the data-quality block, the loud ones first; empty where the manifest knows of none."""
     columns = ("table", "column", "what", "n", "of", "share", "level")
-    return [{name: finding.get(name) for name in columns} for finding in manifest.get("quality") or []]
+    rows = [{name: finding.get(name) for name in columns} for finding in manifest.get("quality") or []]
+    for row in rows:
+        if isinstance(row["n"], int) and 0 < row["n"] < shown.min_count:
+            row |= {"n": shown.few, "share": None}
+    return rows
 
 
 def _run(manifest: Json) -> list[dict[str, Any]]:
@@ -199,6 +211,8 @@ def _run(manifest: Json) -> list[dict[str, Any]]:
         for key in ("command", "created", "ehrdl", "git", "task", "seeds", "source")
         if manifest.get(key) not in (None, "", [], {})
     }
+    if "command" in facts:
+        facts["command"] = in_command(str(facts["command"]))
     parts = {"Run": facts, "Wall time [s]": manifest.get("wall_s"), "Hardware": manifest.get("hardware")}
     parts |= {"Tables read": manifest.get("tables"), "Versions": manifest.get("versions")}
     return [{"name": name, "rows": _flat(value)} for name, value in parts.items() if value]

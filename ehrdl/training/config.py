@@ -151,6 +151,18 @@ class LoggerOptions(Options, key="logger"):
 
 
 @dataclass(frozen=True)
+class ReportOptions(Options, key="report"):
+    """What `report.html` shows.
+
+    Attributes:
+        min_count: groups of fewer patients are not shown, nor what they could be computed from; 1 shows all. The JSON
+            files of the run stay exact.
+    """
+
+    min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
+
+
+@dataclass(frozen=True)
 class Pretraining(Options, key="pretrain"):
     """How `ehrdl pretrain` teaches an encoder the language of the training notes, by words that it must guess.
 

@@ -23,7 +23,7 @@ from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 #: One line a finished run, in the folder that holds the runs.
 LEDGER = ".held_out.jsonl"
 #: What says who runs where, on whom and how often; the rest of a configuration are its settings.
-_NOT_SETTINGS = ("run", "seeds", "data", "baselines", "logger", "tune")
+_NOT_SETTINGS = ("run", "seeds", "data", "baselines", "logger", "tune", "report")
 _NOT_DATA = ("source", "split", "prepare")
 
 

@@ -29,7 +29,7 @@ from ehrdl.training.files import check_files, read_manifest, record, sealed
 from ehrdl.training.signals import job, tell
 
 #: Changing these changes no number, so a run may be continued or repeated under others.
-FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",))
+FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",))
 #: One of these lies in every folder of a run, one that was stopped too.
 _OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
 _LOCKS, _JOB = ".locks", ".job"

@@ -36,7 +36,7 @@ def predictions(**columns):
 def made():
     table = predictions()
     metrics = evaluate(table, n_bootstrap=50)
-    summary = summarize(table, metrics)
+    summary = summarize(table, metrics, min_count=1)
     return metrics["outputs"]["death"]["present"], summary["outputs"][0], render(summary)
 
 
@@ -98,7 +98,7 @@ def test_a_regression_output_has_the_table_with_its_own_metrics():
     table["value"] = table.label + noise * rng.normal(size=len(table))
     table = table[table.model != "bayes"]
     metrics = evaluate(table, n_bootstrap=50)
-    summary = summarize(table, metrics)
+    summary = summarize(table, metrics, min_count=1)
     [output] = summary["outputs"]
     sizes = SIZES | {"neither": 5}
     assert [(part["name"], part["n"], part["events"]) for part in output["present"]] == [

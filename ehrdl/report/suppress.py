@@ -1,0 +1,251 @@
+"""Small groups of patients are not shown, nor what they could be computed from.
+
+A cell of a few patients, beside their outcome, tells about each of them whoever knows that they were there. What is
+below the limit is shown as `<10`. Where a total is known, the part itself comes back by subtraction, so that further
+parts are hidden (complementary suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4): at
+least two, and together not below the limit either. Bins of a curve are joined with their neighbours instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+#: In place of a number that is large enough, and would give a small one away.
+WITHHELD = "not shown"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How an outcome is shown.
+
+    Attributes:
+        min_count: groups of fewer patients are not; 1 shows all.
+        ours: the models are those of a run, so that their names say what they are.
+    """
+
+    min_count: int = 10
+    ours: bool = True
+
+    @property
+    def few(self) -> str:
+        """What stands for a small number."""
+        return f"<{self.min_count}"
+
+    def count(self, n: int) -> int | str:
+        """A number of patients or predictions, unless it is small; 0 is nobody."""
+        return self.few if 0 < n < self.min_count else n
+
+
+def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
+    """Which parts of a known total to hide: the small ones, and the next larger until none comes back by subtraction.
+
+    >>> sorted(hidden_parts([50, 3, 20], 10)), hidden_parts([50, 30], 10), sorted(hidden_parts([4, 3, 90], 10))
+    ([1, 2], set(), [0, 1, 2])
+    """
+    return _hidden([sizes], min_count)
+
+
+def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count: int, start: set[int]) -> set[int]:
+    """Which groups' outcomes to hide: where few had it, or few had it not, and the next larger as above.
+
+    Args:
+        positive: patients of each group who had the outcome.
+        negative: those who had not.
+        min_count: the limit.
+        start: groups that are hidden anyway.
+    """
+    return _hidden([positive, negative], min_count, start)
+
+
+def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: set[int] | None = None) -> set[int]:
+    parts = range(len(sizes[0]))
+    smallest = [min(column[i] for column in sizes) for i in parts]
+    hidden = {i for i in parts if smallest[i] < min_count} | (start or set())
+    rest = sorted((i for i in parts if i not in hidden), key=lambda i: smallest[i])
+    while hidden and rest and (len(hidden) == 1 or any(sum(c[i] for i in hidden) < min_count for c in sizes)):
+        hidden.add(rest.pop(0))
+    return hidden
+
+
+def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np.intp]:
+    """Bins joined with the next until each holds enough, as numbers from 0; the rest joins the last.
+
+    Args:
+        bins: of each row (n,), in their order.
+        enough: whether a bin of these rows can be shown.
+
+    >>> joined(np.array([0, 0, 1, 2, 2, 3]), lambda rows: rows.sum() >= 2).tolist()
+    [0, 0, 1, 1, 1, 1]
+    """
+    result = np.zeros(len(bins), np.intp)
+    rows, number = np.zeros(len(bins), bool), 0
+    for one in np.unique(bins):
+        rows |= bins == one
+        result[rows] = number
+        if enough(rows):
+            rows, number = np.zeros(len(bins), bool), number + 1
+    if rows.any() and number:
+        result[rows] = number - 1
+    return result
+
+
+def patients(subject: NDArray[Any], rows: Any) -> int:
+    """How many patients some rows are of."""
+    return len(np.unique(subject[rows]))
+
+
+def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: int) -> dict[str, list[float]]:
+    """A histogram whose bars are joined until each is empty or holds enough patients.
+
+    Returns:
+        `edges` (k + 1), and `share` (k) of the rows in a bar of the old width, so that the areas are as before.
+    """
+    bins = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
+    bars: list[list[int]] = []  # first and last bin of each
+    is_open = False
+    for k in range(len(edges) - 1):
+        if is_open:
+            bars[-1][1] = k
+        else:
+            bars.append([k, k])
+        first, last = bars[-1]
+        n = patients(subject, (bins >= first) & (bins <= last))
+        is_open = 0 < n < min_count
+    while is_open and len(bars) > 1:  # the last one has too few, and takes those before it along
+        first, last = bars.pop()
+        bars[-1][1] = last
+        is_open = 0 < patients(subject, bins >= bars[-1][0]) < min_count
+    borders = np.append(edges[[first for first, _ in bars]], edges[-1])
+    count = np.array([((bins >= first) & (bins <= last)).sum() for first, last in bars])
+    share = count / len(bins) * (edges[1] - edges[0]) / np.diff(borders)
+    return {"edges": borders.tolist(), "share": share.tolist()}
+
+
+def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
+    """Rows of a table of groups without what is small.
+
+    Args:
+        rows: parts of the same predictions, each with `n`, and `patients`: how many there are, and of a binary output
+            how many had the outcome and had it not.
+        shown: the limit.
+    """
+    sizes = [row["patients"][0] for row in rows]
+    hidden = hidden_parts(sizes, shown.min_count)
+    outcomes = set(hidden)
+    if rows and len(rows[0]["patients"]) == 3:
+        had, had_not = ([row["patients"][k] for row in rows] for k in (1, 2))
+        outcomes = hidden_outcomes(had, had_not, shown.min_count, hidden)
+    result = []
+    for i, row in enumerate(rows):
+        kept = {key: value for key, value in row.items() if key != "patients"}
+        if i in hidden:
+            kept = dict.fromkeys(kept) | {"name": row["name"], "rows": []}
+            kept["n"] = shown.few if sizes[i] < shown.min_count else WITHHELD
+        if i in outcomes and len(row["patients"]) == 3:
+            few = i not in hidden and row["patients"][1] < shown.min_count
+            kept |= {"events": shown.few if few else WITHHELD, "observed": None, "auroc": None, "rows": []}
+        result.append(kept)
+    return result
+
+
+def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
+    """Steps of one flow chart, where no shown numbers differ by few patients or admissions.
+
+    Admissions and patients are looked at on their own. A number that is too near the last shown one is withheld, with
+    what the step left out; the last step's number is what the results are about, and stays.
+    """
+    result = [dict(step) for step in steps]
+    for key in ("admissions", "subjects"):
+        numbers = [step[key] for step in steps]
+        if any(number is None for number in numbers):
+            continue
+        kept = _kept(numbers, shown.min_count)
+        for i, step in enumerate(result):
+            before = max((k for k in kept if k < i), default=None)
+            dropped = numbers[i - 1] - numbers[i] if i else None
+            if i not in kept:
+                step[key] = shown.few if numbers[i] < shown.min_count else WITHHELD
+            exact = i in kept and (before == i - 1 or dropped == 0)
+            step[f"dropped_{key}"] = dropped if exact or not dropped else _dropped(dropped, shown)
+    return result
+
+
+def _kept(numbers: list[int], min_count: int) -> list[int]:
+    """The places whose numbers can be shown together: the last one, then the first ones that are apart from it."""
+
+    def apart(a: int, b: int) -> bool:
+        return numbers[a] == numbers[b] or abs(numbers[a] - numbers[b]) >= min_count
+
+    kept: list[int] = []
+    for i in (len(numbers) - 1, *range(len(numbers) - 1)):  # the last first, then from the start
+        if (numbers[i] == 0 or numbers[i] >= min_count) and all(apart(i, k) for k in kept):
+            kept.append(i)
+    return sorted(kept)
+
+
+def _dropped(n: int, shown: Shown) -> str:
+    return shown.few if n < shown.min_count else WITHHELD
+
+
+def hides(outputs: Sequence[dict[str, Any]]) -> bool:
+    """Whether an output is not shown at all; then a mean over outputs would give it away."""
+    return any(output["hidden"] for output in outputs)
+
+
+def any_few(outputs: Sequence[dict[str, Any]]) -> bool:
+    """Whether the number of predictions without a known outcome is hidden; all minus those that were scored is it."""
+    return any(output["hidden"] or isinstance(output["unknown"], str) for output in outputs)
+
+
+def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
+    """Counts of a task's notes without small ones, and shares of the cohort that stand for a small count.
+
+    Args:
+        value: a count, a share, or a mapping of them by name. Where `n` of a mapping is small, all of it is hidden.
+        shown: the limit.
+        total: of the cohort, which shares are of.
+    """
+    if isinstance(value, dict):
+        if isinstance(value.get("n"), int) and 0 < value["n"] < shown.min_count:
+            return {key: shown.few if key == "n" else WITHHELD for key in value}
+        found = {key: hide_counts(part, shown, total) for key, part in value.items()}
+        shares = [key for key, part in value.items() if isinstance(part, float)]
+        small = [key for key in shares if isinstance(found[key], str)]
+        if len(small) == 1 and len(shares) > 2 and abs(sum(value[key] for key in shares) - 1) < 1e-6:
+            found[min((key for key in shares if key not in small), key=lambda key: value[key])] = WITHHELD
+        return found
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if isinstance(value, int):
+        return shown.count(value)
+    if total and 0 < value < 1 and min(value, 1 - value) * total < shown.min_count - 0.5:
+        return (
+            f"<{100 * shown.min_count / total:.1f} %"
+            if value < 0.5
+            else f">{100 - 100 * shown.min_count / total:.1f} %"
+        )
+    return value
+
+
+def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str, Any]:
+    """How many samples and patients a run had, without what is small; no size of a split where `all_sizes` says so."""
+    found = dict(data)
+    for key, value in data.items():
+        if key in ("n_samples", "n_subjects") and isinstance(value, dict):
+            names = list(value)
+            hidden = hidden_parts([value[name] for name in names], shown.min_count)
+            found[key] = {
+                name: (shown.few if value[name] < shown.min_count else WITHHELD)
+                if all_sizes or i in hidden
+                else value[name]
+                for i, name in enumerate(names)
+            }
+        elif key.startswith("samples_") and isinstance(value, int):
+            found[key] = shown.count(value)
+    return found
