@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
     if name in _COMMANDS:
-        if name != "train":
+        if name not in ("train", "pretrain"):
             first_alone(f"ehrdl {name}")
         _COMMANDS[name][0](argv[1:], f"ehrdl {name}")
     elif name == "--version":

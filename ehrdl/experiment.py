@@ -88,7 +88,8 @@ def run(
         EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
     """
     from ehrdl.training.run import Run, holding
-    from ehrdl.training.team import Follower, together
+    from ehrdl.training.team import Follower
+    from ehrdl.training.together import together
 
     _check_seeds(seeds)
     if config is None:

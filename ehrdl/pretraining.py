@@ -56,22 +56,51 @@ def pretrain(
     from ehrdl.training.fit import check_trainer
     from ehrdl.training.provenance import check_network
     from ehrdl.training.run import holding
+    from ehrdl.training.team import Follower
+    from ehrdl.training.together import together
 
-    out = free_folder(out)
-    with holding(out, "--out", "another process is writing it"):
+    options, trainer = _complete(options, start), trainer | {"max_epochs": options.epochs}
+    key = digest([start, asdict(options), asdict(data.notes), asdict(data.split)])
+    with together(trainer, str(out), key) as team:
+        if isinstance(team, Follower):
+            _follow(team, data, task, out.resolve(), start, options, trainer)
+            return out.resolve()
         out = free_folder(out)
-        options = _complete(options, start)
-        trainer = check_trainer(trainer | {"max_epochs": options.epochs})
-        data = _with_tokenizer(data, start, out)
-        data.source.fingerprint(data.prepare.verify)
-        model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
-        prepared, _ = prepare(data, task)
-        check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
-        with building(out, resume=True) as part:
-            _fit(part, prepared, model, data, start, options, trainer)
+        with holding(out, "--out", "another process is writing it"):
+            out = free_folder(out)
+            trainer = check_trainer(trainer)
+            data = _with_tokenizer(data, start, out)
+            data.source.fingerprint(data.prepare.verify)
+            model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
+            prepared, _ = prepare(data, task)
+            check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
+            with building(out, resume=True) as part:
+                _fit(part, prepared, model, data, start, options, trainer)
     say(f"encoder: {out}")
     say(f"next: ehrdl train … --{PRETRAINED} {out} --data.notes.tokenizer {out}")
     return out
+
+
+def _follow(
+    team: Any, data: DataConfig, task: Task, out: Path, start: str | None, options: Pretraining, trainer: dict[str, Any]
+) -> None:
+    """Take part in the training as another process than the first, which has prepared the data; write nothing."""
+    from ehrdl.experiment import prepare
+    from ehrdl.training.domain import join_masked
+    from ehrdl.training.fit import check_trainer
+    from ehrdl.training.together import Joined
+
+    with team.reporting():
+        for order in team.orders():
+            data, trainer = _with_tokenizer(data, start, out), check_trainer(trainer)
+            model = _started_from(start, data, options) if start else None
+            prepared, _ = prepare(data, task)
+            module, loaders, facts = _module(prepared, model, data, start, options)
+            if order["data"] != digest(facts):
+                raise ConfigError("data.prepare.cache: the data differ from the first process's; share one cache")
+            weights = join_masked(module, loaders, trainer, Joined.of(order), lambda: team.reply(ready=True))
+            team.reply(done=weights)
+    team.leave()
 
 
 def _complete(options: Pretraining, start: str | None) -> Pretraining:
@@ -147,7 +176,25 @@ def _fit(
     options: Pretraining,
     trainer: dict[str, Any],
 ) -> None:
-    """Train and write the encoder into `part`; what a killed process left there is gone on from."""
+    """Train and write the encoder into `part`; what a killed process left there is resumed from."""
+    from ehrdl.data.vocab import load_tokenizer
+    from ehrdl.training.ranks import n_processes
+
+    module, loaders, facts = _module(prepared, model, data, start, options)
+    counts, key = facts["train"], digest(facts)
+    say(f"pretraining on {counts['chunks']:,} chunks of {counts['subjects']:,} training subjects")
+    with _scratch(part, facts | {"trainer": trainer, "processes": n_processes(trainer)}) as scratch:
+        before, after = _train(module, loaders, trainer, scratch, key)
+    facts["tuning"] |= {"nats_before": before, "nats_after": after}
+    facts["tuning"] |= {"perplexity_before": _perplexity(before), "perplexity_after": _perplexity(after)}
+    say(f"hidden words of the tuning notes: {before:.3f} nats a token before, {after:.3f} after")
+    _write(part, module.model, load_tokenizer(prepared.tokenizer), prepared, facts)
+
+
+def _module(
+    prepared: Any, model: Any, data: DataConfig, start: str | None, options: Pretraining
+) -> tuple[Any, Any, dict[str, Any]]:
+    """What is trained, its loaders, and what `pretraining.json` has of them."""
     from ehrdl.data.vocab import load_tokenizer
     from ehrdl.models.masked import fit_vocabulary
     from ehrdl.training.domain import LitMasked, MaskedNotes
@@ -158,15 +205,7 @@ def _fit(
     model = model or _from_scratch(prepared, len(words), options)
     fit_vocabulary(model, len(words))
     facts = _facts(prepared, data, start, options, train, tuning)
-    counts = facts["train"]
-    say(f"pretraining on {counts['chunks']:,} chunks of {counts['subjects']:,} training subjects")
-    module, loaders = LitMasked(model, options), MaskedNotes(train, tuning, words, options)
-    with _scratch(part, facts | {"trainer": trainer}) as scratch:
-        before, after = _train(module, loaders, trainer, scratch)
-    facts["tuning"] |= {"nats_before": before, "nats_after": after}
-    facts["tuning"] |= {"perplexity_before": _perplexity(before), "perplexity_after": _perplexity(after)}
-    say(f"hidden words of the tuning notes: {before:.3f} nats a token before, {after:.3f} after")
-    _write(part, model, words, prepared, facts)
+    return LitMasked(model, options), MaskedNotes(train, tuning, words, options), facts
 
 
 def _subjects(prepared: Any, split: str) -> Any:
@@ -228,15 +267,14 @@ def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
     shutil.rmtree(scratch)
 
 
-def _train(module: Any, loaders: Any, trainer: dict[str, Any], scratch: Path) -> tuple[float, float]:
+def _train(module: Any, loaders: Any, trainer: dict[str, Any], scratch: Path, key: str) -> tuple[float, float]:
     """The loss on the tuning notes before and after [nats a token]."""
     from ehrdl.training.domain import fit_masked, tuning_loss
 
     first = scratch / "before.json"
     if not first.is_file():
         write_json(first, tuning_loss(module, loaders, trainer))
-    if not fit_masked(module, loaders, trainer, scratch):
-        raise SystemExit(0)  # the first of the processes writes; `building` keeps the folder for it
+    fit_masked(module, loaders, trainer, scratch, key)
     return read_json(first), tuning_loss(module, loaders, trainer)
 
 

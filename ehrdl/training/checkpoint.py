@@ -72,9 +72,8 @@ class Resume(ModelCheckpoint):
     def __init__(self, scratch: Path) -> None:
         super().__init__(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take signals back from Lightning."""
-        super().setup(trainer, pl_module, stage)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take signals back from Lightning, whose handlers would talk to other processes in the middle of a step."""
         signals.take_back()
 
     def on_train_batch_start(

@@ -21,13 +21,16 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedModel, PreTr
 from ehrdl.data.sampler import LengthBuckets, Loader
 from ehrdl.engine import say
 from ehrdl.models.masked import guess
+from ehrdl.training import signals
 from ehrdl.training.checkpoint import NOWHERE, AtomicCheckpoints, Resume, resumable
 from ehrdl.training.config import Pretraining
+from ehrdl.training.digests import weights_digest
 from ehrdl.training.fit import quiet
 from ehrdl.training.pretrain import Chunks
-from ehrdl.training.ranks import one_device
+from ehrdl.training.ranks import n_processes, one_device
 from ehrdl.training.schedule import n_steps, warmup_cosine
 from ehrdl.training.signals import interruptible
+from ehrdl.training.together import Joined, common
 
 #: A batch is padded to a multiple of so many tokens.
 _STEP = 8
@@ -168,7 +171,7 @@ class LitMasked(pl.LightningModule):
         return warmup_cosine(optimizer, n_steps(self.trainer), self.options.warmup)
 
 
-def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], scratch: Path) -> bool:
+def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str) -> None:
     """Train, from the checkpoint in `scratch` where there is one.
 
     Args:
@@ -176,22 +179,50 @@ def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], sc
         data: its loaders.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         scratch: folder of the checkpoint.
+        key: hash of what is trained on, for other processes to compare with theirs.
+    """
+    last = resumable(scratch, module.state_dict(), "pretraining")
+    n, resume = n_processes(trainer), str(last.resolve()) if last else None
+    joined = Joined("pretraining", module.options.seed, str(scratch.resolve()), resume, key)
+    with common(n, trainer, joined) as fitted:
+        _train(module, data, trainer, joined, _bar(trainer))
+        fitted.weights = weights_digest(module) if n > 1 else ""
+
+
+def join_masked(
+    module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], joined: Joined, ready: Callable[[], None]
+) -> str:
+    """Take part in a pretraining as another process than the first; nothing is written.
+
+    Args:
+        module: is changed in place.
+        data: its loaders.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        joined: what the first process has decided.
+        ready: called when it can begin.
 
     Returns:
-        Whether this process is the one that writes results: the first of those that trained together.
+        The hash of the weights.
     """
-    callbacks: list[Callback] = [Resume(scratch), *_bar(trainer)]
+    joined.check()
+    ready()
+    _train(module, data, trainer | {"enable_progress_bar": False}, joined, [])
+    return weights_digest(module)
+
+
+def _train(
+    module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], joined: Joined, shown: list[Callback]
+) -> None:
     with quiet(), interruptible():
         shell = pl.Trainer(
             **{"enable_progress_bar": os.isatty(2)} | trainer,
             logger=False,
-            callbacks=callbacks,
-            default_root_dir=scratch,
+            callbacks=[Resume(Path(joined.scratch)), *shown],
+            default_root_dir=joined.scratch,
             plugins=[AtomicCheckpoints()],
         )
-        last = resumable(scratch, module.state_dict(), "pretraining")
-        shell.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    return shell.is_global_zero
+        shell.fit(module, datamodule=data, ckpt_path=joined.resume, weights_only=True)
+        signals.release(stop=bool(signals.pending()))
 
 
 def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -> float:

@@ -9,7 +9,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,15 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.training import signals
 from ehrdl.training.checkpoint import AtomicCheckpoints, Resume, read, remove_strays, resumable
 from ehrdl.training.config import Optim
-from ehrdl.training.digests import weights_digest
+from ehrdl.training.digests import data_digest, weights_digest
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.pretrain import pretrain
 from ehrdl.training.ranks import check_strategy, n_processes
 from ehrdl.training.signals import interruptible
-from ehrdl.training.team import common
+from ehrdl.training.together import Joined, common
 from ehrdl.training.trainer import OURS, check_arguments
 
 #: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
@@ -143,10 +143,13 @@ def fit(
         remove_strays(folder)
         last = resumable(scratch, model.state_dict(), stem)
         n = n_processes(trainer)
-        joined = Joined(name, seed, str(scratch.resolve()), str(last.resolve()) if last else None, list(start or ()))
+        known = data_digest(data.prepared) if n > 1 else ""
+        joined = Joined(
+            name, seed, str(scratch.resolve()), str(last.resolve()) if last else None, known, list(start or ())
+        )
         callbacks = _callbacks(optim, scratch, _steps_an_epoch(data, seed, n, trainer), trainer, model.monitor)
         curves = CSVLogger(folder, name="curves", version=_curves(folder, stem))
-        with common(n, trainer, data.prepared, joined) as fitted:
+        with common(n, trainer, joined) as fitted:
             shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
             fitted.weights = weights_digest(model) if n > 1 else ""
             _select(model, callbacks)
@@ -169,25 +172,6 @@ def _finished(final: Path, model: LitClassifier) -> bool:
         return False
     model.load_state_dict(content["state_dict"])
     return True
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What the first process of a run decides of a fit, and the others are told.
-
-    Attributes:
-        name: of the model.
-        seed: of its weights.
-        scratch: folder of its checkpoints.
-        resume: checkpoint that it resumes from; None = it starts at the beginning.
-        start: names of the models whose encoders it starts from.
-    """
-
-    name: str
-    seed: int
-    scratch: str
-    resume: str | None
-    start: list[str]
 
 
 def join_fit(
@@ -216,8 +200,7 @@ def join_fit(
     Raises:
         ConfigError: the checkpoint that the first process resumes from is not seen here.
     """
-    if joined.resume and not Path(joined.resume).is_file():
-        raise ConfigError(f"run.root: {joined.resume} is not there; all machines must see the same folder")
+    joined.check()
     with quiet():
         pl.seed_everything(joined.seed, workers=True, verbose=False)
         spec = specs[joined.name]
@@ -254,6 +237,7 @@ def _train(
     )
     with interruptible():
         shell.fit(model, datamodule=data, ckpt_path=joined.resume, weights_only=True)
+        signals.release(stop=bool(signals.pending()))  # one that came after the last step
     return shell
 
 
@@ -360,6 +344,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*using a custom batch sampler.*")
+        warnings.filterwarnings("ignore", ".*It is recommended to use .*sync_dist=True.*")  # on one device of several
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
         warnings.filterwarnings(

@@ -14,8 +14,9 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.training.config import Optim
 from ehrdl.training.digests import data_digest
-from ehrdl.training.fit import Joined, check_trainer, join_fit
+from ehrdl.training.fit import check_trainer, join_fit
 from ehrdl.training.team import Follower
+from ehrdl.training.together import Joined
 
 
 def follow(
@@ -51,7 +52,6 @@ def follow(
                     raise ConfigError(
                         "data.prepare.cache: its data are not those of the first process; share one cache"
                     )
-            joined = Joined(**{name: order[name] for name in Joined.__annotations__})
-            weights = join_fit(joined, make, data, specs, optim, trainer, lambda: team.reply(ready=True))
+            weights = join_fit(Joined.of(order), make, data, specs, optim, trainer, lambda: team.reply(ready=True))
             team.reply(done=weights)
     team.leave()

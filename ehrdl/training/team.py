@@ -19,22 +19,20 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any, NoReturn
 
-from ehrdl.engine import mute, say
+from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, WorkerError
-from ehrdl.training.link import Link, connect, listen
-from ehrdl.training.ranks import LEADER, Place, check_alone, check_world, n_processes, place
+from ehrdl.training.link import Link, listen
+from ehrdl.training.ranks import LEADER, Place
 
 #: Seconds within which the processes of a run must have found each other.
-_MEET = 300.0
+MEET = 300.0
 #: Seconds that a process may take to end by itself once another one is lost, and the first to hear why.
 _GRACE, _HEAR = 15.0, 10.0
 #: Seconds within which an error that another process's end has caused is known to be one.
 _FOLLOWS_WITHIN = 2.0
-_SECONDS_A_LOOK = 0.1
+SECONDS_A_LOOK = 0.1
 #: What Lightning reads in a process that was started alone, and that it or we set for the others.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -80,8 +78,8 @@ class Leader:
         Raises:
             WorkerError: one has ended before, or has not come in time.
         """
-        self.size, until = n, time.monotonic() + _MEET
-        listener.settimeout(_SECONDS_A_LOOK)
+        self.size, until = n, time.monotonic() + MEET
+        listener.settimeout(SECONDS_A_LOOK)
         while len(self._links) < n - 1:
             for rank, child in enumerate(self._children, start=1):
                 if child.poll() is not None:
@@ -89,7 +87,7 @@ class Leader:
             if time.monotonic() > until:
                 missing = ", ".join(str(rank) for rank in range(1, n) if rank not in self._links)
                 raise WorkerError(
-                    f"of {n} processes {missing} did not come within {_MEET:.0f} s; under SLURM start them with srun"
+                    f"of {n} processes {missing} did not come within {MEET:.0f} s; under SLURM start them with srun"
                 )
             with suppress(TimeoutError):
                 self._welcome(listener.accept()[0], token)
@@ -147,7 +145,7 @@ class Leader:
         while len(replies) < self.size - 1:
             self.check()
             try:
-                rank, message = self._replies.get(timeout=_SECONDS_A_LOOK)
+                rank, message = self._replies.get(timeout=SECONDS_A_LOOK)
             except queue.Empty:
                 continue
             if what in message:
@@ -165,16 +163,15 @@ class Leader:
         until = time.monotonic() + _HEAR
         while self.size > 1 and time.monotonic() < until:
             self.check()
-            time.sleep(_SECONDS_A_LOOK)
+            time.sleep(SECONDS_A_LOOK)
 
     def end(self, well: bool) -> None:
         """Let the others end, and see that those that this process started have."""
         with self._lock:
             self._closing = self._closing or not self._told
         for link in self._links.values():
-            if well:
-                link.send({"do": "end"})
-            else:
+            link.send({"do": "end" if well else "stop"})
+            if not well:
                 link.close()
         until = time.monotonic() + _GRACE + _HEAR
         for child in self._children:
@@ -212,6 +209,8 @@ class Follower:
             self._orders.put(order)
             if order["do"] == "end":
                 return
+        if order is None and self.here.rank == 1:  # nobody else is left to tell
+            print("ehrdl: the first process was killed; all are stopped, and the same command resumes", file=sys.stderr)
         self._gone.set()
         self._orders.put(None)
         time.sleep(_GRACE)  # this process may wait for the first one, and never come back
@@ -261,144 +260,6 @@ class Follower:
         self.reply(failed=" ".join(reason.split())[:500])
         self._gone.wait(_GRACE)  # torchrun would end the first process before it has told
         raise SystemExit(status) from None
-
-
-_leader: Leader | None = None
-_follower: Follower | None = None
-#: How many runs this process has begun together with others: under torchrun, a script may begin several.
-_n_runs = 0
-
-
-@contextmanager
-def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | Follower]:
-    """This process's part in a run.
-
-    Args:
-        trainer: of the configuration.
-        run: the run's folder.
-        key: hash of its configuration.
-
-    Raises:
-        ConfigError: other processes were started than the trainer asks for.
-        WorkerError: one of them is lost.
-    """
-    global _leader
-    here, leader = place(), Leader(run, key)
-    if here.size > 1 and (follower := _meet(leader, here, trainer)):
-        yield follower
-        return
-    outer, _leader = _leader, leader
-    well = False
-    try:
-        yield leader
-        well = True
-    finally:
-        _leader = outer
-        leader.end(well)
-
-
-def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | None:
-    """Bring processes that were started together together; None = this one is the first, or alone."""
-    global _follower, _n_runs
-    if here.starter == "ehrdl":
-        mute()
-        _follower = _follower or _join(here, *os.environ[LEADER].split(" ")[2:])
-        return _follower.of(leader)
-    from ehrdl.training.fit import check_trainer
-
-    n = n_processes(check_trainer(trainer))
-    check_world(n)
-    if n == 1:
-        return None
-    _n_runs += 1
-    store = _store(here)
-    if here.rank:
-        mute()
-        return _join(here, *_find(store).split(" ")).of(leader)
-    leader.store, token = store, secrets.token_hex(16)
-    listener = listen(store.host)
-    store.set(_place_of_leader(), f"{store.host} {listener.getsockname()[1]} {token}")
-    leader.meet(n, listener, token)
-    return None
-
-
-def _store(here: Place) -> Any:
-    """The key-value store by which torch's processes find each other; torchrun has one, else the first opens it."""
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    where = TorchElasticEnvironment() if here.starter == "torchrun" else SLURMEnvironment()
-    opens = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    within = timedelta(seconds=_MEET)
-    return TCPStore(where.main_address, where.main_port, None, opens, within, wait_for_workers=False, multi_tenant=True)
-
-
-def _place_of_leader() -> str:
-    return f"ehrdl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_n_runs}"
-
-
-def _find(store: Any) -> str:
-    until = time.monotonic() + _MEET
-    while not store.check([_place_of_leader()]):
-        if time.monotonic() > until:
-            raise WorkerError(f"the first process did not come within {_MEET:.0f} s")
-        time.sleep(_SECONDS_A_LOOK)
-    found: bytes = store.get(_place_of_leader())
-    return found.decode()
-
-
-def _join(here: Place, host: str, port: str, token: str) -> Follower:
-    try:
-        follower = Follower(here, connect(host, int(port), _MEET), token)
-    except OSError:
-        raise SystemExit(1) from None  # the first process has ended, and told why
-    if follower.hello is None:
-        raise SystemExit(1)
-    return follower
-
-
-@dataclass
-class Common:
-    """A fit that all processes take part in; `weights` is the hash of what this one has fitted, once it has."""
-
-    weights: str = ""
-
-
-@contextmanager
-def common(n: int, trainer: dict[str, Any], prepared: Any, order: Any) -> Iterator[Common]:
-    """A fit that all processes take part in; the others are told of it, and ready, when its block begins.
-
-    Args:
-        n: of the processes.
-        trainer: from `check_trainer`.
-        prepared: the data.
-        order: a dataclass of what the others need to know of the fit.
-
-    Raises:
-        WorkerError: another process is lost.
-    """
-    fit, leader = Common(), _leader
-    if n == 1:
-        yield fit
-        return
-    if leader is None:
-        raise ConfigError(f"trainer.devices: {n} processes train under `ehrdl train` alone; use one device here")
-    if leader.size == 1:
-        check_alone(trainer, n)
-    from ehrdl.training.digests import data_digest
-
-    try:
-        leader.start(n)
-        leader.order(do="fit", data=data_digest(prepared), **asdict(order))
-        yield fit
-        if any(weights != fit.weights for weights in leader.hear("done")):
-            say("warning: the processes ended with different weights; those of the first are kept")
-    except (EhrdlError, SystemExit, KeyboardInterrupt):
-        raise
-    except Exception:
-        leader.settle()
-        raise
 
 
 def _ended(code: int | None) -> str:

@@ -7,7 +7,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.training import ranks
 from ehrdl.training.fit import check_trainer
 from ehrdl.training.ranks import Place, check_alone, check_world, n_processes, place
-from ehrdl.training.team import common
+from ehrdl.training.together import common
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
@@ -96,7 +96,7 @@ def test_several_processes_outside_of_a_run_are_refused(env):
     trainer = check_trainer({"accelerator": "cpu", "devices": 2})
     with (
         pytest.raises(ConfigError, match="2 processes train under `ehrdl train` alone"),
-        common(2, trainer, None, None),
+        common(2, trainer, None),
     ):
         raise AssertionError("the fit began")
 

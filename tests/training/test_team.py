@@ -19,11 +19,12 @@ SCRIPT = """
 import os, signal, sys, time
 from ehrdl.errors import ConfigError, EhrdlError
 from ehrdl.training import team
+from ehrdl.training.together import together
 from ehrdl.training.ranks import place
 what, rank, team._GRACE = sys.argv[1], place().rank, 3.0
 try:
     run, key = "runs/other" if rank and what == "run" else "runs/a", f"{rank}" if what == "key" else ""
-    with team.together({}, run, key) as own:
+    with together({}, run, key) as own:
         if rank:
             with own.reporting():
                 for order in own.orders():
@@ -111,7 +112,8 @@ def test_no_process_outlives_another_while_the_first_is_busy(victim):
         os.kill(int(pids[0][victim]), signal.SIGKILL)
         assert process.wait(40) == (-signal.SIGKILL if victim == 0 else 2)
         errors = process.stderr.read()
-    assert errors.count("\n") == victim
+    assert errors.count("\n") == 1
+    assert ("the first process was killed" if victim == 0 else "process 1 of 2 was killed by signal 9") in errors
     until = time.monotonic() + 20
     while Path(f"/proc/{pids[0][1]}").exists() and time.monotonic() < until:
         time.sleep(0.1)
