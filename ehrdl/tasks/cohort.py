@@ -43,7 +43,7 @@ def read_admissions(
     n_without = int((~admitted).sum())
     said = [f"{n_without:,} more have a discharge but no admission"] if n_without else []
     if not admitted.any():
-        said.append("no ADMISSION// event in the data")
+        said.append("no ADMISSION event of a stay in the data")
     return flow.count(stays[admitted], "admissions", "every stay in the data", "; ".join(said))
 
 
@@ -113,7 +113,8 @@ def still_there(
     index = old_enough(index, flow, min_age)
     ends = Facts("end in the data", index["end"].notna())
     if not ongoing and index["end"].isna().any():
-        index = flow.keep(index, index["end"].notna(), "end unknown", "stays without an end are left out", ends)
+        nobody = "" if index["end"].notna().any() else "no DISCHARGE event of a stay in the data"
+        index = flow.count(index[index["end"].notna()], "end unknown", "stays without an end are left out", nobody)
     index = flow.keep(
         index,
         (index["end"] > index["prediction_time"]) | index["end"].isna(),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED", "PATIENT DECLINED TO ANSWER"})
 _DAY_US = 86_400_000_000
 
+#: Where from and where to may be left out, as other MEDS datasets do.
+_ADMITS = "code = 'ADMISSION' OR starts_with(code, 'ADMISSION//')"
+_DISCHARGES = "code = 'DISCHARGE' OR starts_with(code, 'DISCHARGE//')"
 _PREFIXES = (
     *("ADMISSION//", "DISCHARGE//", "ADMISSION_TYPE//", "INSURANCE//", "RACE//", "LANGUAGE//"),
     *("SERVICE_IN//", "ICU_IN//", "DIAGNOSIS//", "NOTE//discharge"),
@@ -187,12 +190,13 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitte
     found = {f"principal_{codes.name}": f"{sql(codes)} AND numeric_value = 1" for codes in principal}
     found |= {f"coded_{codes.name}": sql(codes) for codes in coded}
     flags = " ".join(f"coalesce(bool_or({condition}), false) AS {name}," for name, condition in found.items())
+    begins = " OR ".join(f"starts_with(code, '{prefix}')" for prefix in _PREFIXES)
     icd = "(starts_with(code, 'DIAGNOSIS//ICD9//') OR starts_with(code, 'DIAGNOSIS//ICD10//'))"
-    has_discharge = "OR count(*) FILTER (starts_with(code, 'DISCHARGE//')) > 0" if unadmitted else ""
+    has_discharge = f"OR count(*) FILTER ({_DISCHARGES}) > 0" if unadmitted else ""
     return f"""
         SELECT subject_id, encounter_id,
-            min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
-            max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
+            min(time) FILTER ({_ADMITS}) AS admittime,
+            max(time) FILTER ({_DISCHARGES}) AS dischtime,
             min(time) FILTER (code = '{DEATH}') AS deathtime,
             {_value("ADMISSION_TYPE//", "admission_type")},
             {_value("DISCHARGE//", "disposition")},
@@ -212,9 +216,9 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitte
             min(available_time) FILTER (starts_with(code, 'NOTE//discharge')) AS summary_time
         FROM events
         WHERE encounter_id IS NOT NULL
-            AND (code = '{DEATH}' OR {" OR ".join(f"starts_with(code, '{prefix}')" for prefix in _PREFIXES)})
+            AND (code IN ('{DEATH}', 'ADMISSION', 'DISCHARGE') OR {begins})
         GROUP BY subject_id, encounter_id
-        HAVING count(*) FILTER (starts_with(code, 'ADMISSION//')) > 0 {has_discharge}
+        HAVING count(*) FILTER ({_ADMITS}) > 0 {has_discharge}
         ORDER BY subject_id, admittime, dischtime, encounter_id"""
 
 

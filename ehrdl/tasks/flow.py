@@ -64,6 +64,8 @@ def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
     said: dict[bool, str] = {}
     for facts in needs:
         lacking = _lacking(rows, facts)
+        if facts.exception and said.get(False, "").startswith("cannot"):
+            continue  # a rule that is not applied has no exceptions
         if lacking == 1:
             what = "its exception cannot be applied" if facts.exception else "cannot be applied"
             said.setdefault(facts.exception, f"{what}: no {facts.name}")

@@ -254,8 +254,8 @@ def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Episodes, each with the admission that its next one is if that is for observation alone (else NaT)."""
     ended = stays["dischtime"].notna()
     if not ended.all():
-        ends = Facts("discharge in the data", ended)
-        stays = flow.keep(stays, ended, "still there", "stays without a discharge are left out", ends)
+        nobody = "" if ended.any() else "no DISCHARGE event of a stay in the data"
+        stays = flow.count(stays[ended], "still there", "stays without a discharge are left out", nobody)
     in_order = stays["dischtime"] > stays["admittime"]
     stays = flow.keep(stays, in_order, "dated", "discharge after admission")
     episodes = build_episodes(stays)

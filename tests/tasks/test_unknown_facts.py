@@ -125,7 +125,11 @@ def test_planned_returns_and_observation_stays_need_the_type_of_admission(wards)
 
 
 def test_an_exception_without_its_facts_says_so(wards):
-    said = caveats(without(wards, "SERVICE_IN//").label())
+    said = caveats(without(wards, "SERVICE_IN//", "DIAGNOSIS//").label())
+    assert said["excluded: cancer"] == "cannot be applied: no diagnosis codes"
+    for subject in (1, 2, 3):
+        wards.event(subject, "2150-01-06 10:00", "DIAGNOSIS//ICD10//I500", 99 + subject, 1)
+    said = caveats(wards.label())
     assert said["excluded: cancer"] == "its exception cannot be applied: no services"
 
 
@@ -153,12 +157,30 @@ def test_a_stay_without_a_discharge_is_still_there_and_not_misdated(wards):
     assert caveats(result)["in hospital"] == "33 % have no end in the data"
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_admissions_and_discharges_need_not_say_where_from_and_where_to(wards, task):
+    before = wards.labelled(task(min_age=0))
+    for name in ("ADMISSION", "DISCHARGE"):
+        wards.rows = [(*row[:2], name if row[2].startswith(f"{name}//") else row[2], *row[3:]) for row in wards.rows]
+    after = wards.labelled(task(min_age=0))
+    assert after.samples.prediction_time.tolist() == before.samples.prediction_time.tolist()
+    assert [step.admissions for step in after.flow] == [step.admissions for step in before.flow]
+
+
+def test_where_no_stay_has_a_discharge_the_message_names_it(wards):
+    without(wards, "DISCHARGE//")
+    with pytest.raises(SchemaError, match="still there: no DISCHARGE event of a stay in the data"):
+        wards.label()
+    with pytest.raises(SchemaError, match="end unknown: no DISCHARGE event of a stay in the data"):
+        wards.labelled(HeartFailure(cohort="all"))
+
+
 def test_discharges_without_an_admission_are_counted(wards):
     wards.rows = [row for row in wards.rows if not (row[0] == 1 and row[2].startswith("ADMISSION//"))]
     result = wards.label()
     assert result.counts["admissions"] == (3, 3)
     assert caveats(result)["admissions"] == "1 more have a discharge but no admission"
-    with pytest.raises(SchemaError, match="admissions: 4 more have a discharge but no admission; no ADMISSION// event"):
+    with pytest.raises(SchemaError, match="admissions: 4 more have a discharge but no admission; no ADMISSION event"):
         without(wards, "ADMISSION//").label()
 
 
