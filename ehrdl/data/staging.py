@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 #: Raised whenever `stage` would write other bytes for the same rows.
-VERSION = 2
+VERSION = 3
 
+#: Columns that are counted, and the names of their counts.
+_FLAGS = {"fallback": "on_fallback", "from_comment": "from_comments", "from_bound": "from_bounds"}
 #: Few, since a note can have ten thousand characters.
 _ROWS_A_BATCH = 2_048
 #: So much waits in memory before it is written.
@@ -34,13 +36,14 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
 
     Args:
         con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule). Every row has a
-            subject; one without a time is static. Rows of any other columns are spread too.
+        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule); where a table has
+            them, `from_comment` and `from_bound` (bool, how a result was read). Every row has a subject; one without a
+            time is static. Rows of any other columns are spread too.
         folder: is made where it is not there; what it holds of other shards stays.
         n_shards: how many shards the subjects are spread over.
 
     Returns:
-        Numbers of `rows`, and of rows `on_fallback`.
+        Numbers of `rows`, of rows `on_fallback`, and of those with another flag.
     """
     counts = {"rows": 0, "on_fallback": 0}
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,8 +51,9 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
     with _spreading(folder, n_shards) as spread:
         for batch in con.sql(rows).to_arrow_reader(_ROWS_A_BATCH):
             counts["rows"] += batch.num_rows
-            if "fallback" in batch.schema.names:
-                counts["on_fallback"] += pc.sum(batch["fallback"]).as_py() or 0
+            for flag, name in _FLAGS.items():
+                if flag in batch.schema.names:
+                    counts[name] = counts.get(name, 0) + (pc.sum(batch[flag]).as_py() or 0)
             spread.add(batch)
     return counts
 

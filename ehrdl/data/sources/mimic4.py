@@ -26,7 +26,7 @@ from ehrdl.data.sources.mimic4_tables import NOTES, OPTIONAL, ORDERS, REQUIRED, 
 from ehrdl.data.sources.mimic4_titles import find_titles, read_titles
 from ehrdl.data.sources.packed import READ, elsewhere, find, find_all, unread
 from ehrdl.data.sources.raw import RawTable
-from ehrdl.engine import Prepare, check_disk, digest, fingerprint, say
+from ehrdl.engine import Prepare, check_disk, digest, fingerprint, read_json, say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.paths import expanded
 from ehrdl.shards import Tally, map_shards
@@ -50,7 +50,7 @@ class Mimic4(Source):
         null_words: cells that read so, such as `NULL`, stand for an absent value in every column, besides empty cells.
     """
 
-    VERSION = 10
+    VERSION = 11
     caveats = (
         "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
         "its layout are a selection of their own.",
@@ -109,7 +109,8 @@ class Mimic4(Source):
         titles = read_titles(find_titles(self.root))
         known = self._concepts()
         writer = events.EventsWriter(out, prepare)
-        staged = self._stage(files, prepare, self._queries(known, "hosp/labevents" in files), out)
+        staged = self._stage(files, prepare, known, out)
+        found = [one for folder, _ in staged.values() for one in read_json(folder / "findings.json")]
         for name, (folder, counts) in staged.items():
             if name in REQUIRED and not counts["rows"]:
                 raise SchemaError(f"{files[name].path}: has no rows")
@@ -123,10 +124,10 @@ class Mimic4(Source):
         if not prepare.keep:
             for folder, _ in staged.values():
                 shutil.rmtree(folder)
-        return {"tables": writer.counts, "missing": lines}
+        return {"tables": writer.counts, "missing": lines, "quality": found}
 
     def _stage(
-        self, files: dict[str, RawTable], prepare: Prepare, queries: dict[str, str], out: Path
+        self, files: dict[str, RawTable], prepare: Prepare, known: concepts.Concepts, out: Path
     ) -> dict[str, tuple[Path, dict[str, int]]]:
         """Read every table, the longest first, stays before all others; each at most once, whatever stopped a run."""
         rows = out / ".rows"
@@ -135,11 +136,12 @@ class Mimic4(Source):
         n_bytes = sum(sizes.values())
         job = StageTable(
             prepare,
-            queries,
+            self._queries(known, "hosp/labevents" in files),
             {name: fingerprint(table.path, prepare.verify) for name, table in files.items()},
             self.versions()[:-1],
             tuple(files[name] for name in ORDERS if name in files),
             tally=Tally(rows),
+            items={"hosp/labevents": bedside.ids(known, "LAB//"), "icu/chartevents": bedside.ids(known, "CHART//")},
         )
         first, *_ = REQUIRED
         staged = {first: job(files[first])}

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data.sources.mimic4_rows import end_of_day, finite, pair, row, stored, tidy, unit
+from ehrdl.data.sources.mimic4_rows import end_of_day, finite, is_bound, known, number_in, pair, row, stored, tidy, unit
 from ehrdl.errors import SchemaError
 
 
-def items(known: Concepts, has_labevents: bool) -> dict[str, str]:
+def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
     """The rule of each table of items: the items that the concepts list, and all of inputevents, which are drugs.
 
     Labs and vitals: charttime -> max(charttime, storetime); null storetime: 4 h for a lab, 1 h for a vital.
@@ -15,35 +15,54 @@ def items(known: Concepts, has_labevents: bool) -> dict[str, str]:
     Lab items in chartevents repeat labevents at the time of the draw: dropped where labevents is read, else under the
     lab's delay.
     """
-    lab_items = set(known.frame.base_code[known.frame.category == "lab"])
-    charted = [code for code in known.base_codes("CHART//") if code not in lab_items]
-    copies = [] if has_labevents else [code for code in known.base_codes("CHART//") if code in lab_items]
+    lab_items = set(listed.frame.base_code[listed.frame.category == "lab"])
+    charted = [code for code in listed.base_codes("CHART//") if code not in lab_items]
+    copies = [] if has_labevents else [code for code in listed.base_codes("CHART//") if code in lab_items]
     return {
-        "hosp/labevents": _results("LAB", known.base_codes("LAB//"), 4),
+        "hosp/labevents": _results("LAB", listed.base_codes("LAB//"), 4, comments="comments"),
         "icu/chartevents": _results("CHART", charted, 1, slow=copies),
         "icu/inputevents": pair(*_INPUTS),
-        "icu/outputevents": row(*_OUTPUTS, fallback="storetime IS NULL", table=_listed(known, "OUTPUT//")),
-        "icu/procedureevents": pair(*_PROCEDURES, table=_listed(known, "PROCEDURE_")),
+        "icu/outputevents": row(*_OUTPUTS, fallback="storetime IS NULL", table=_listed(listed, "OUTPUT//")),
+        "icu/procedureevents": pair(*_PROCEDURES, table=_listed(listed, "PROCEDURE_")),
     }
 
 
-def _results(prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = ()) -> str:
+def _results(
+    prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = (), comments: str = "NULL::VARCHAR"
+) -> str:
+    """The rule of a table of results.
+
+    The number is valuenum; where that is null, the number or the bound that the value is, or, without a value, that the
+    comment begins with. MIMIC-IV has no valuenum for `>300`: the bound stands for it, and its text says so. A range, or
+    any other word, is text alone. `___` is unknown.
+    """
     delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
+    value, comment = known("value"), known(comments)
     number = finite("valuenum")  # what a float32 cannot hold is no number: it stays as text
+    read = f"""CASE WHEN valuenum IS NOT NULL THEN {number} WHEN ({value}) IS NOT NULL
+        THEN {number_in("value", "valueuom")} ELSE {number_in(comments, "valueuom", is_comment=True)} END"""
+    alone = f"valuenum IS NULL AND ({value}) IS NULL"
+    bound = f"valuenum IS NULL AND ({read}) IS NOT NULL AND {is_bound(f'coalesce({value}, {comments})')}"
     return row(
         f"'{prefix}//' || itemid || '//' || {unit('valueuom')}",
         "charttime",
         stored("charttime", delay),
-        number,
-        f"CASE WHEN ({number}) IS NULL THEN value END",
+        read,
+        f"CASE WHEN ({number}) IS NULL THEN coalesce({value}, {comment}) END",
         "storetime IS NULL",
-        where=f"itemid IN {_ids((*items, *slow))} AND (valuenum IS NOT NULL OR value IS NOT NULL)",
+        where=f"itemid IN {_ids((*items, *slow))} AND NOT ({alone} AND ({comment}) IS NULL)",
+        flags=f"{alone} AS from_comment, coalesce({bound}, false) AS from_bound",
     )
 
 
-def _listed(known: Concepts, prefix: str) -> str:
+def _listed(concepts: Concepts, prefix: str) -> str:
     """SQL of the rows of the items that stand in a code with this prefix: a START brings its END, and the other way."""
-    return f"(SELECT * FROM raw WHERE itemid IN {_ids(known.base_codes(prefix))})"
+    return f"(SELECT * FROM raw WHERE itemid IN {_ids(concepts.base_codes(prefix))})"
+
+
+def ids(listed: Concepts, prefix: str) -> tuple[int, ...]:
+    """The item ids that the concepts list under a prefix."""
+    return tuple(int(code.split("//")[1]) for code in listed.base_codes(prefix) if code.split("//")[1].isdecimal())
 
 
 def _ids(codes: Sequence[str]) -> str:
@@ -79,7 +98,7 @@ _PROCEDURES = (
 )
 # Outpatient measurements are known to the day: its end. `110/70` is two values.
 _PRESSURES = r"regexp_extract_all(trim(result_value), '^(\d+\.?\d*)\s*/\s*(\d+\.?\d*)$', {})[1]"
-_NUMBER = finite("TRY_CAST(result_value AS DOUBLE)")
+_NUMBER = number_in("result_value", "''")
 _NAME = f"'OMR//' || {tidy('result_name')}"
 _IS_PAIR = f"{_PRESSURES.format(1)} IS NOT NULL"
 OMR = pair(
@@ -88,7 +107,7 @@ OMR = pair(
         "time": end_of_day("chartdate"),
         "number": f"CASE WHEN {_IS_PAIR} THEN TRY_CAST({_PRESSURES.format(1)} AS DOUBLE) ELSE {_NUMBER} END",
         "text": f"CASE WHEN NOT ({_IS_PAIR}) AND ({_NUMBER}) IS NULL THEN result_value END",
-        "where": "result_value IS NOT NULL",
+        "where": f"({known('result_value')}) IS NOT NULL",
     },
     {
         "code": f"{_NAME} || ' diastolic//mmHg'",

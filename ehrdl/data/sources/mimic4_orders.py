@@ -47,7 +47,7 @@ _RESULT = f"""greatest({_TAKEN}, coalesce(storetime, {end_of_day("storedate")}, 
 # Of a culture alone does no organism mean NEGATIVE: a Gram stain or a serology says in its comment what it found.
 _GREW = f"""coalesce({tidy("org_name")}, CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
     WHEN test_name ILIKE '%culture%' THEN 'NEGATIVE' ELSE '' END)"""
-_FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(trim(comments), ''))"
+_FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(nullif(trim(comments), ''), '___'))"
 # Two events. TAKEN: once a specimen, its type alone, for the number of rows tells what grew; at charttime, else the end
 # of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its text is the
 # specimen with the antibiotic's result or the comment.

@@ -18,6 +18,7 @@ def row(
     encounter: str = "hadm_id",
     where: str = "true",
     table: str = "raw",
+    flags: str = "",
 ) -> str:
     """SQL of one event a row; a row without a subject, a time or a code is no event.
 
@@ -31,11 +32,12 @@ def row(
         encounter: encounter_id.
         where: which rows are events.
         table: what to select from.
+        flags: SQL of further columns that are counted.
     """
     return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
         CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
         CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
-        {fallback} AS fallback
+        {fallback} AS fallback{", " if flags else ""}{flags}
         FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND {code} IS NOT NULL AND ({where})"""
 
 
@@ -80,6 +82,30 @@ def end_of_day(time: str) -> str:
 def finite(number: str) -> str:
     """SQL of a number that a float32 can hold; NaN, infinity and 1e300 are none."""
     return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"
+
+
+#: A number alone, or the bound of one: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.
+_BOUND = r"^\s*(<=|>=|<|>|≤|≥|less than|greater than)?\s*([+-]?(?:\d+(?:\.\d+)?|\.\d+))\s*([a-zµ%][a-z0-9µ/%^]*)?\s*\*?"
+#: Where a comment's result ends: with it, or before a remark.
+_END, _END_OF_RESULT = r"\.?\s*$", r"(?:\.?\s*$|\.\s\s)"
+
+
+def known(text: str) -> str:
+    """SQL of a text as it is written; null where it is empty or blanked (`___`)."""
+    return f"CASE WHEN trim({text}) NOT IN ('', '___') THEN {text} END"
+
+
+def number_in(text: str, unit: str, is_comment: bool = False) -> str:
+    """SQL of the number that a text is, or of its bound; null where it holds anything else, or another unit."""
+    pattern = f"(?i){_BOUND}{_END_OF_RESULT if is_comment else _END}"
+    number = finite(f"TRY_CAST(regexp_extract({text}, '{pattern}', 2) AS DOUBLE)")
+    own = f"regexp_extract({text}, '{pattern}', 3)"
+    return f"CASE WHEN {own} = '' OR lower({own}) = lower(replace({unit}, ' ', '')) THEN {number} END"
+
+
+def is_bound(text: str) -> str:
+    """SQL of whether a text begins as a bound does."""
+    return rf"regexp_matches({text}, '(?i)^\s*(<|>|≤|≥|less than|greater than)')"
 
 
 def unit(column: str) -> str:

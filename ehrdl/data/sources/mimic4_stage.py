@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ehrdl.data.sources import mimic4_orders as orders
 from ehrdl.data.sources import mimic4_stays as stays
+from ehrdl.data.sources.mimic4_seen import Seen, findings_of_counts
 from ehrdl.data.sources.mimic4_tables import KEYS, ORDERS, SHARDED, STREAMED
 from ehrdl.data.sources.packed import is_parquet
 from ehrdl.data.sources.raw import RawTable
@@ -44,6 +45,7 @@ class StageTable:
         stays: the folder that staging the admissions left, for the tables that need stays.
         share: processes that do this at the same time.
         tally: counts rows read.
+        items: the item ids that the concepts list, of the tables that have them.
     """
 
     prepare: Prepare
@@ -54,6 +56,7 @@ class StageTable:
     stays: Path | None = None
     share: int = 1
     tally: Tally | None = field(default=None)
+    items: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __call__(self, table: RawTable) -> tuple[Path, dict[str, int]]:
         """The folder of staged rows and their counts."""
@@ -63,7 +66,10 @@ class StageTable:
             with connect(self.prepare, folder, self.share) as con:
                 # The same rows in the same order every time; processes run side by side.
                 con.execute("SET threads = 1; SET preserve_insertion_order = true")
-                write_json(folder / "counts.json", self._read(con, table, sql, folder / "rows"))
+                counts, seen = self._read(con, table, sql, folder / "rows")
+                write_json(folder / "counts.json", counts)
+                found = [*seen.findings(), *findings_of_counts(table.name, counts)]
+                write_json(folder / "findings.json", [one.to_dict() for one in found])
                 if table.name == _ADMISSIONS:
                     con.execute(stays.write_stays(folder))
 
@@ -92,25 +98,25 @@ class StageTable:
     def _orders(self, table: RawTable) -> tuple[RawTable, ...]:
         return self.orders if table.name == _DRUGS else ()
 
-    def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
+    def _read(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> _Read:
         if self.stays and _needs_stays(sql):
             con.execute(stays.read_stays(self.stays))
         if table.name in STREAMED:
             return self._run(con, table, sql, rows)
         if table.name in SHARDED:
             return self._read_by_shard(con, table, sql, rows)
-        self._run(con, table, _HOLD)
+        _, seen = self._run(con, table, _HOLD)
         con.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT * FROM held")
         if table.name == _ADMISSIONS:
             con.execute(stays.STAYS)
-        return stage(con, sql, rows, self.prepare.shards(0))
+        return stage(con, sql, rows, self.prepare.shards(0)), seen
 
-    def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> dict[str, int]:
+    def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> _Read:
         """Spread the table, and the orders that it joins, as they are; then stage a shard at a time."""
         n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
         with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
             spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
-            self._run(con, table, _WITH_SUBJECT, spread[table.name])
+            _, seen = self._run(con, table, _WITH_SUBJECT, spread[table.name])
             for other in self._orders(table):
                 self._run(con, other, _OF_ANYONE, spread[other.name])
             for shard in range(n_shards):
@@ -118,21 +124,20 @@ class StageTable:
                 if found[table.name]:
                     con.execute(f"CREATE OR REPLACE TEMP VIEW raw AS {_shard_of(table.name, found)}")
                     total.update(stage(con, sql, rows, n_shards))
-        return dict(total)
+        return dict(total), seen
 
-    def _run(
-        self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None
-    ) -> dict[str, int]:
+    def _run(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None) -> _Read:
         """One pass over the table's file: `sql`, or its rows staged into a folder.
 
         The quick pass refuses what a slower one reads, or names better; so what it cannot read is read again.
         """
         for typed in (True, False):
-            seen = _Keys(KEYS.get(table.name))
+            keys, seen = _Keys(KEYS.get(table.name)), Seen(table, self.items.get(table.name, ()))
             tally = self.tally if typed else None
 
-            def watch(batch: pa.RecordBatch, seen: _Keys = seen, tally: Tally | None = tally) -> None:
-                seen.add(batch)
+            def watch(batch: pa.RecordBatch, to: _Watchers = (keys, seen), tally: Tally | None = tally) -> None:
+                for watcher in to:
+                    watcher.add(batch)
                 if tally:
                     tally.add(batch.num_rows)
 
@@ -146,10 +151,16 @@ class StageTable:
                     raise explain(error, table) from None
                 _drop(rows)
                 continue
-            if seen.may_repeat or is_parquet(table.path):
+            if keys.may_repeat or is_parquet(table.path):
                 _refuse_twice(con, table)
-            return counts
+            seen.add_parquet()
+            return counts, seen
         raise AssertionError("unreachable")
+
+
+#: Counts of staged rows, and what the cells showed.
+_Read = tuple[dict[str, int], Seen]
+_Watchers = tuple["_Keys", Seen]
 
 
 class _Keys:
