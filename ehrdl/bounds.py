@@ -15,8 +15,9 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -96,7 +97,7 @@ class Distinct(Rule):
     def broken(self, value: Any) -> str | None:
         """Which stands twice."""
         twice = next((one for one in value if value.count(one) > 1), None)
-        return None if twice is None else f"holds {_shown(twice)} {value.count(twice)} times; once is enough"
+        return None if twice is None else f"holds {shown(twice)} {value.count(twice)} times; once is enough"
 
 
 class FolderName(Rule):
@@ -128,6 +129,8 @@ class FolderPath(Rule):
         return "is blank" if not value.strip() else None
 
 
+#: A folder or file that need not be there yet.
+Location = Annotated[str, FolderPath()]
 Count = Annotated[int, Bound("[1, inf)")]
 #: Units of a layer.
 Width = Annotated[int, Bound("[1, 65536]")]
@@ -158,7 +161,7 @@ def wrong(value: Any, hint: Any) -> str | None:
         return None if (value is None and NoneType in inner) or None in reasons else reasons[-1]
     if kind is Literal:
         known = any(value == one and type(value) is type(one) for one in inner)
-        return None if known else f"{_shown(value)} is not one of {', '.join(map(str, inner))}"
+        return None if known else f"{shown(value)} is not one of {', '.join(map(str, inner))}"
     if kind is list:
         return _wrong_list(value, inner[0])
     if kind is tuple:
@@ -172,23 +175,23 @@ def wrong(value: Any, hint: Any) -> str | None:
 def _against(value: Any, rules: tuple[Any, ...]) -> str | None:
     broken = (rule.broken(value) for rule in rules if isinstance(rule, Rule))
     reason = next(filter(None, broken), None)
-    return reason and f"{_shown(value)} {reason}"
+    return reason and f"{shown(value)} {reason}"
 
 
 def _wrong_list(value: Any, inner: Any) -> str | None:
     if not isinstance(value, list | tuple):
-        return f"expected a list, got {_shown(value)}"
+        return f"expected a list, got {shown(value)}"
     for one in value:
         if reason := wrong(one, inner):
             return reason
         if isinstance(one, str) and value.count(one) > 1:
-            return f"{_shown(one)} stands {value.count(one)} times; once is enough"
+            return f"{shown(one)} stands {value.count(one)} times; once is enough"
     return None
 
 
 def _wrong_dict(value: Any, inner: Any) -> str | None:
     if not isinstance(value, Mapping):
-        return f"expected keys and values, got {_shown(value)}"
+        return f"expected keys and values, got {shown(value)}"
     return next((f"{name!r}: {reason}" for name, one in value.items() if (reason := wrong(one, inner))), None)
 
 
@@ -196,29 +199,35 @@ def _wrong_leaf(value: Any, kind: Any) -> str | None:
     if kind in (int, float):
         number = Integral if kind is int else Real
         if isinstance(value, bool) or not isinstance(value, number):
-            return f"expected {kind.__name__}, got {_shown(value)}"
+            return f"expected {kind.__name__}, got {shown(value)}"
         if isinstance(value, Integral):  # what does not fit into 64 bits is in no table and no tensor
-            return None if abs(int(value)) < 2**63 else f"{_shown(value)} is too large"
-        return None if math.isfinite(float(value)) else f"{_shown(value)} is not finite"
+            return None if abs(int(value)) < 2**63 else f"{shown(value)} is too large"
+        return None if math.isfinite(float(value)) else f"{shown(value)} is not finite"
     if kind is str:
         if not isinstance(value, str):
-            return f"expected text, got {_shown(value)}"
+            return f"expected text, got {shown(value)}"
         if not value:
             return "'' is empty"
         if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
-            return f"{_shown(value)} has a line break or another character that cannot be written"
+            return f"{shown(value)} has a line break or another character that cannot be written"
     if kind is bool and not isinstance(value, bool):
-        return f"expected true or false, got {_shown(value)}"
+        return f"expected true or false, got {shown(value)}"
     return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value, cut where it is long."""
     try:
         text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list in a list in a list …
+        return "what cannot be shown"
     return text if len(text) <= 80 else f"{text[:60]}…{text[-12:]}"
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """What was probably meant, as the end of a line; nothing where no name is near."""
+    near = get_close_matches(str(name), list(allowed), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 @functools.cache

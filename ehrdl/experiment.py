@@ -219,20 +219,13 @@ def _prepare(
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
-    Cheap checks come first: a missing table or a wrong trainer argument is said before hours of reading.
+    Cheap checks come first: a wrong trainer argument or a missing table is said before hours of reading.
     """
-    data.source.fingerprint(data.prepare.verify)
     with folder.timed("import"):
-        from ehrdl.training.baseline import check_baselines, check_params
-        from ehrdl.training.fit import check_trainer
+        from ehrdl.training.check import check_config
 
-        baselines = check_baselines(baselines, task.name, BASELINES)
-        check_params(baseline_params)
-        trainer = check_trainer(trainer)
-        from ehrdl.metrics.evaluate import DEEP
-        from ehrdl.training.combine import check_members
-
-        check_members(combine.members or [], [*DEEP, *baselines])
+        trainer, baselines = check_config(task.name, trainer, baselines, BASELINES, combine, baseline_params)
+        data.source.fingerprint(data.prepare.verify)
         from ehrdl.training.pretrain import check_pretraining
         from ehrdl.training.provenance import check_network
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
@@ -14,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ehrdl.allowed import refusal
-from ehrdl.bounds import check_call
+from ehrdl.bounds import check_call, nearest, shown
 from ehrdl.errors import ConfigError
 from ehrdl.signatures import arguments
 from ehrdl.training import trainer
@@ -39,6 +38,18 @@ class Parser(ArgumentParser):
         takes = f" [takes {', '.join(self.keys())}]" if "is not accepted" in message else ""
         super().error(message + takes, ex)
         raise AssertionError("unreachable")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """The configuration of a command line.
+
+        Raises:
+            ConfigError: an option's value cannot be read at all; other errors are told by `error`.
+        """
+        try:
+            return super().parse_args(*args, **kwargs)
+        except (RecursionError, ValueError, OverflowError) as error:
+            reason = "is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+            raise ConfigError(f"a value cannot be read ({reason})") from None
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
         """The objects of a configuration, whose every argument is checked first, also that of a network made later.
@@ -251,7 +262,7 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     own = reason.split(". Got value: Namespace(")[0]  # without the values of the classes around it
     expected = re.search(r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", own)
     if match := expected or re.search(r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", own):
-        return f"{path}: expected {_plain(match[1])}, got {match[2]!r}"
+        return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
     if re.search(r"class_path|subclass|mport path|has no attribute|is abstract", reason):
         return _no_class(path, reason, keys)
     return f"{path}: {reason.strip()}" if path else text
@@ -287,8 +298,7 @@ def _outermost(path: str, keys: list[str]) -> str:
 
 def _unknown(parent: str, name: str, allowed: list[str]) -> str:
     """A key that does not exist, with its nearest neighbour and what is allowed beside it."""
-    near = get_close_matches(name, allowed, 1)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    hint = nearest(name, allowed) or "."
     return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
 
 

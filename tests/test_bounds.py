@@ -83,7 +83,7 @@ def test_a_bound_holds_up_to_its_ends(interval, inside, outside):
 def test_what_a_value_cannot_be_is_told_with_the_value(value, hint, line):
     assert line in wrong(value, hint)
     assert "\n" not in wrong(value, hint) and len(wrong(value, hint)) < 300
-    assert wrong(10**5000, int) == "a huge number is too large"  # more digits than Python writes
+    assert wrong(10**5000, int) == "what cannot be shown is too large"  # more digits than Python writes
 
 
 @pytest.mark.parametrize("name", ["run", "a b", "été", "心", "v1.2", "[a] *", "a" * 200, "console", "company"])

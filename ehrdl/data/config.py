@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from ehrdl.bounds import Bound, Count, Filled, Options
+from ehrdl.bounds import Bound, Count, Filled, Location, Options
 from ehrdl.data.sections import normalized
 from ehrdl.data.sources.base import Source
 from ehrdl.data.split import Split
@@ -135,7 +135,7 @@ class DataConfig(Options, key="data"):
     """
 
     source: Source
-    concepts: str | None = None
+    concepts: Location | None = None
     window: Window = field(default_factory=Window)
     split: Split = field(default_factory=Split)
     notes: NoteOptions = field(default_factory=NoteOptions)

@@ -13,12 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrdl.bounds import Bound, nearest, wrong
 from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.models.tabular import number_columns
 from ehrdl.schema import BINARY, REGRESSION
@@ -41,6 +42,14 @@ class _Range:
     high: float
     log: bool = True
     whole: bool = False
+    least: int = 1
+
+    @property
+    def kind(self) -> Any:
+        """What a user may give: a whole number from `least`, a share, or any number above 0."""
+        if self.whole:
+            return Annotated[int, Bound(f"[{self.least}, 131072]")]
+        return Annotated[float, Bound("(0, 1]" if self.high <= 1 else "(0, inf)")]
 
     def draw(self, u: float) -> float | int:
         """The value at `u` in [0, 1)."""
@@ -92,7 +101,7 @@ class LightGBM(Library):
     }
     space = {  # noqa: RUF012
         "learning_rate": _Range(0.02, 0.1),
-        "num_leaves": _Range(4, 64, whole=True),
+        "num_leaves": _Range(4, 64, whole=True, least=2),
         "min_data_in_leaf": _Range(10, 200, whole=True),
         "feature_fraction": _Range(0.05, 0.8),
         "bagging_fraction": _Range(0.5, 1.0, log=False),
@@ -279,7 +288,7 @@ def boosted_trials(
 
 
 def check_boosted(library: str, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that are not searched, or are no positive number.
+    """Refuse parameters that are not searched, or cannot be.
 
     Raises:
         ConfigError: naming the key.
@@ -287,10 +296,10 @@ def check_boosted(library: str, given: Mapping[str, Any]) -> None:
     allowed = LIBRARIES[library].space
     for key, value in given.items():
         if key not in allowed:
-            takes = f"{library} takes {', '.join(allowed)}"
+            takes = f"{library} takes {', '.join(allowed)}{nearest(key, allowed)}"
             raise ConfigError(f"baseline_params.{library}.{key}: there is no such parameter; {takes}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ConfigError(f"baseline_params.{library}.{key}: {value!r} is not a number above 0")
+        if reason := wrong(value, allowed[key].kind):
+            raise ConfigError(f"baseline_params.{library}.{key}: {reason}")
 
 
 def require(library: str) -> Any:

@@ -30,6 +30,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ehrdl.bounds import nearest
 from ehrdl.errors import ConfigError
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -84,7 +85,7 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
     allowed = model.get_params()
     for key in params:
         if key not in allowed:
-            takes = f"{type(model).__name__} takes {', '.join(allowed)}"
+            takes = f"{type(model).__name__} takes {', '.join(allowed)}{nearest(key, allowed)}"
             raise ConfigError(f"baseline_params.{name}.{key}: there is no such parameter; {takes}")
     model.set_params(**params)
     try:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import schema as meds
 
+from ehrdl.bounds import Location
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.parquet_files import list_parquet
@@ -48,7 +49,7 @@ class Labels(Task):
 
     def __init__(
         self,
-        path: str,
+        path: Location,
         output: str = "label",
         hidden_codes: list[str] | None = None,
         kind: LabelKind = "auto",

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss, mean_squared_error
 
+from ehrdl.bounds import nearest
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate, without_rich
 from ehrdl.engine import progress, say, whole
@@ -47,7 +48,7 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
     allowed = (*BASELINES, *BOOSTED, *SCORES)
     for name in names:
         if name not in allowed:
-            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(allowed)}")
+            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(allowed)}{nearest(name, allowed)}")
         if names.count(name) > 1:
             raise ConfigError(f"baselines: {name!r} stands {names.count(name)} times; once is enough")
         if name in BOOSTED:
@@ -79,7 +80,7 @@ def check_params(params: Params) -> None:
     """
     for name, given in params.items():
         if name not in FITTED:
-            raise ConfigError(f"baseline_params: {name!r} is not one of {', '.join(FITTED)}")
+            raise ConfigError(f"baseline_params: {name!r} is not one of {', '.join(FITTED)}{nearest(name, FITTED)}")
         if not isinstance(given, Mapping):
             raise ConfigError(f"baseline_params.{name}: expected parameters and their values, got {given!r}")
         if name in BOOSTED:

@@ -94,6 +94,12 @@ class TuneOptions(Options, key="tune"):
     name: Annotated[str, FolderName()] | None = None
     chosen: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        super().__post_init__()
+        for key, value in self.space.items():
+            _distribution(key, value)
+
     def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
         """The part of the space that is a baseline's, or by default the deep model's.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from ehrdl.bounds import Bound
+from ehrdl.bounds import Bound, nearest
 from ehrdl.errors import ConfigError
 from ehrdl.signatures import arguments
 
@@ -65,11 +64,8 @@ def check_keys(keys: Iterable[Any]) -> None:
         if key in OURS:
             raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
         if takes and key not in takes:  # where Lightning has no source, its own check follows
-            near = get_close_matches(str(key), allowed, 1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigError(
-                f"trainer.{key}: not an argument of pytorch_lightning.Trainer{hint} Allowed: {', '.join(allowed)}"
-            )
+            said = f"not an argument of pytorch_lightning.Trainer{nearest(key, allowed) or '.'}"
+            raise ConfigError(f"trainer.{key}: {said} Allowed: {', '.join(allowed)}")
 
 
 def _check_kind(key: str, value: Any) -> None:

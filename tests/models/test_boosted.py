@@ -181,8 +181,11 @@ def test_given_parameters_are_one_trial_and_the_others_keep_the_fixed_choice(nam
     ("given", "said"),
     [
         ({"depth": 3}, "baseline_params.lightgbm.depth: there is no such parameter; lightgbm takes learning_rate, "),
-        ({"num_leaves": 0}, "baseline_params.lightgbm.num_leaves: 0 is not a number above 0"),
-        ({"lambda_l2": "much"}, "baseline_params.lightgbm.lambda_l2: 'much' is not a number above 0"),
+        ({"num_leaves": 0}, "baseline_params.lightgbm.num_leaves: 0 is not between 2 and 131072"),
+        ({"lambda_l2": "much"}, "baseline_params.lightgbm.lambda_l2: expected float, got 'much'"),
+        ({"lambda_l2": float("inf")}, "baseline_params.lightgbm.lambda_l2: inf is not finite"),
+        ({"num_leaves": 4.5}, "baseline_params.lightgbm.num_leaves: expected int, got 4.5"),
+        ({"bagging_fraction": 1.5}, "baseline_params.lightgbm.bagging_fraction: 1.5 is not above 0 and at most 1"),
     ],
 )
 def test_parameters_that_cannot_be_are_named(given, said):

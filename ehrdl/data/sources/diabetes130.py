@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ehrdl.bounds import Location
 from ehrdl.clinical.concepts import load
 from ehrdl.data import events, staging
 from ehrdl.data.sources.base import Source
@@ -44,7 +45,7 @@ class Diabetes130(Source):
     concepts = "diabetes130.csv"
     caveats = ("The stays are of 130 hospitals in the US from 1999 to 2008; care and coding have changed since.",)
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Location) -> None:
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from meds import schema as meds
 
+from ehrdl.bounds import Location
 from ehrdl.data import events, staging
 from ehrdl.data.listing import list_shards
 from ehrdl.data.sources.base import Source
@@ -59,7 +60,7 @@ class Meds(Source):
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         rename: dict[str, str | list[str]] | None = None,
         notes: list[str] | None = None,
         encounter: str | None = None,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from ehrdl.bounds import Bound
+from ehrdl.bounds import Bound, Location
 from ehrdl.clinical import concepts
 from ehrdl.data import events, staging
 from ehrdl.data.sources import mimic4_bedside as bedside
@@ -58,11 +58,11 @@ class Mimic4(Source):
 
     def __init__(
         self,
-        root: str,
-        note_root: str | None = None,
+        root: Location,
+        note_root: Location | None = None,
         tables: list[str] | None = None,
         coding_lag_days: Annotated[float, Bound("[0, 36525)", "codes would leak before")] = 7,
-        concepts: str | None = None,
+        concepts: Location | None = None,
         null_words: list[str] | None = None,
     ) -> None:
         for table in tables or []:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ehrdl.bounds import Location
 from ehrdl.clinical.concepts import Concepts, load
 from ehrdl.data import events, staging
 from ehrdl.data.sources.base import Source
@@ -60,7 +61,7 @@ class Physionet2012(Source):
         "not in the data, nor anything after the first 48 hours.",
     )
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Location) -> None:
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ehrdl.bounds import Location
 from ehrdl.clinical.concepts import Concepts, load
 from ehrdl.data import events, staging
 from ehrdl.data.sources.base import Source
@@ -49,7 +50,7 @@ class Physionet2019(Source):
     concepts = "physionet2019.csv"
     caveats = ("Sets A and B come from the intensive care units of one hospital system each.",)
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Location) -> None:
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
