@@ -154,7 +154,7 @@ def test_a_report_of_damaged_files_is_one_line(made, name, how, tmp_path, capsys
     damaged(run, name, how, random.Random(SEED))
     line = outcome(capsys, "report", str(run))
     if line is None:  # a flipped letter may leave another text, and a folder is no file of the run
-        assert how in ("flip", "folder")
+        assert how in ("flip", "folder") and name != "config.yaml"
     else:
         assert name in line and not (run / "report.html").exists()
 

@@ -17,7 +17,7 @@ from ehrdl.report.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
 from ehrdl.training.config import ReportOptions
-from ehrdl.training.files import reading
+from ehrdl.training.files import check_config, reading
 
 
 def remake(
@@ -90,6 +90,7 @@ def _beside(folder: Path) -> _Beside:
         for step in flow.get("steps") or []:
             _ = step["step"], int(step["admissions"]), int(step["subjects"])
     config: Any = {}
+    check_config(folder, manifest)
     if (folder / "config.yaml").is_file():
         with reading(folder / "config.yaml", "config"):
             config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))

@@ -50,6 +50,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_config(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a `config.yaml` that is not the one that the run wrote; a cut one may still be YAML.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    facts = (manifest.get("files") or {}).get("config.yaml")
+    if facts and (why := _differs(folder / "config.yaml", facts)):
+        raise ConfigError(f"{folder / 'config.yaml'}: {why}; {_REMEDY}")
+
+
 def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
     """Compare a run's files with those that it recorded.
 

@@ -83,9 +83,9 @@ class Run:
             if any(self.folder.iterdir()):
                 raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
             return
-        self._check_config(path)
-        if self.finished:
+        if self.finished:  # first: a config that was cut is no other config
             check_files(self.folder, read_manifest(self.folder))
+        self._check_config(path)
 
     def _check_removable(self) -> None:
         """Refuse to begin where the old run's folder could not be removed at the end of the preparation."""
