@@ -223,13 +223,16 @@ def _prepare(
     """
     with folder.timed("import"):
         from ehrdl.training.check import check_config
+        from ehrdl.training.plan import check_fits, check_schedule
 
         trainer, baselines = check_config(task.name, trainer, baselines, BASELINES, combine, baseline_params)
+        check_schedule(trainer, optim)
         data.source.fingerprint(data.prepare.verify)
         from ehrdl.training.pretrain import check_pretraining
         from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)
+    check_fits(prepared, data.batch, trainer, optim)
     networks = [try_to_build(model, spec) for spec in variants(prepared.spec).values()]
     if optim.stages == 2:
         check_stages(networks, prepared.spec)

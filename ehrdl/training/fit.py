@@ -38,6 +38,7 @@ from ehrdl.training.checkpoint import AtomicCheckpoints, Resume, read, remove_st
 from ehrdl.training.config import Optim
 from ehrdl.training.digests import data_digest, weights_digest
 from ehrdl.training.lit import LitClassifier
+from ehrdl.training.precision import with_plugins
 from ehrdl.training.pretrain import pretrain
 from ehrdl.training.ranks import check_strategy, n_processes
 from ehrdl.training.signals import interruptible
@@ -53,7 +54,8 @@ DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "use_distributed_sampler": False,
 }
-_HALF = ("16", "16-mixed", "16-true")
+_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
+_HALF = ("16", "16-mixed")
 
 
 def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +87,8 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     if isinstance(shell.accelerator, CPUAccelerator) and str(merged.get("precision")) in _HALF:
         precision = merged["precision"]
         raise ConfigError(f"trainer.precision: {precision} needs a GPU, and this runs on the CPU; use bf16-mixed or 32")
+    if shell.precision not in _PRECISIONS:
+        raise ConfigError(f"trainer.precision: {shell.precision} is not one of {', '.join(_PRECISIONS)}")
     check_strategy(shell.strategy)
     return merged
 
@@ -152,7 +156,8 @@ def fit(
         with common(n, trainer, joined) as fitted:
             shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
             fitted.weights = weights_digest(model) if n > 1 else ""
-            _select(model, callbacks)
+            _select(model, callbacks, stem)
+            model.float()  # whatever the fit's precision: as a run that resumes after it, and `ehrdl predict`, load it
             shell.save_checkpoint(final, weights_only=True)
         shutil.rmtree(scratch, ignore_errors=True)
     n_numbers = len(spec.regression)
@@ -229,11 +234,10 @@ def _train(
 ) -> pl.Trainer:
     """Fit, in all processes alike."""
     shell = pl.Trainer(
-        **{"enable_progress_bar": os.isatty(2)} | trainer,
+        **{"enable_progress_bar": os.isatty(2)} | with_plugins(trainer, AtomicCheckpoints()),
         logger=loggers,
         callbacks=callbacks,
         default_root_dir=joined.scratch,
-        plugins=[AtomicCheckpoints()],
     )
     with interruptible():
         shell.fit(model, datamodule=data, ckpt_path=joined.resume, weights_only=True)
@@ -293,7 +297,7 @@ def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """An exponential average in place: torch's own makes three copies of an encoder of 100 M weights in each step."""
 
     def average(kept: Tensor, current: Tensor, _: Tensor) -> Tensor:
-        return kept.lerp_(current, share)
+        return kept.lerp_(current.to(kept.dtype), share)
 
     return average
 
@@ -320,15 +324,15 @@ class Patience(EarlyStopping):
             super()._run_early_stopping_check(trainer)
 
 
-def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
+def _select(model: LitClassifier, callbacks: list[Callback], stem: str) -> None:
     """Put the best tuning epoch's weights into the model; averaged weights are there already."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
-            if callback.best_model_score is None or not math.isfinite(callback.best_model_score):
-                say("optim.selection: no epoch has a tuning score to be selected by; the last one's weights are kept")
-                continue
+            if not callback.best_model_path:  # `max_time` was over before the first validation
+                return say(f"{stem}: no tuning score was taken before the fit ended, so its last weights are kept")
             state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
             model.load_state_dict(state["state_dict"])
+    return None
 
 
 @contextmanager

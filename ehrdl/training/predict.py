@@ -20,6 +20,7 @@ from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.files import reading
 from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
+from ehrdl.training.precision import with_plugins
 from ehrdl.training.ranks import one_device
 
 
@@ -31,9 +32,10 @@ def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tu
             enable_checkpointing=False,
             enable_progress_bar=False,
             default_root_dir=NOWHERE,
-            **one_device(trainer),
+            **with_plugins(one_device(trainer)),
         )
         parts = shell.predict(model, loader) or []
+        model.float()
     rows = np.concatenate([row.cpu().numpy() for row, _ in parts])
     return rows, np.concatenate([prob.cpu().numpy() for _, prob in parts]).astype(np.float64)
 

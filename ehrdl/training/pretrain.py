@@ -28,6 +28,7 @@ from ehrdl.models.base import Network
 from ehrdl.schema import TRAIN
 from ehrdl.training.checkpoint import NOWHERE, read
 from ehrdl.training.config import Optim
+from ehrdl.training.precision import with_plugins
 from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import warmup_cosine
 
@@ -71,9 +72,10 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         enable_progress_bar=visible,
         callbacks=[TQDMProgressBar(refresh_rate=10)] if visible else [],
         default_root_dir=NOWHERE,
-        **one_device(trainer),
+        **with_plugins(one_device(trainer)),
     )
     shell.fit(module, loader)
+    encoder.float()
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, part)

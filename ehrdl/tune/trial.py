@@ -27,6 +27,7 @@ from ehrdl.training.baseline import (
     training_phrases,
 )
 from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.plan import check_fits, check_schedule
 from ehrdl.training.predict import predict
 from ehrdl.training.pretrain import check_pretraining
 from ehrdl.training.provenance import check_network
@@ -77,7 +78,9 @@ def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None
     """
     if baseline is not None:
         return check_params(objects.baseline_params)
-    alone(objects.trainer)
+    trainer = alone(objects.trainer)
+    check_schedule(trainer, objects.optim)
+    check_fits(prepared, objects.data.batch, trainer, objects.optim)
     networks = [try_to_build(objects.model, spec) for spec in variants(prepared.spec).values()]
     if objects.optim.stages == 2:
         check_stages(networks, prepared.spec)

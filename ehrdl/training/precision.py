@@ -1,0 +1,71 @@
+"""Lightning's `bf16-true` and `64-true` for a `Batch`, whose hours, values and labels keep their precision.
+
+Lightning's own plugins set every floating tensor of a batch anew, which a frozen dataclass refuses, and would round
+hours to three digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.precision import DoublePrecision, HalfPrecision
+from torch import nn
+
+from ehrdl.batch import Batch
+
+
+class HalfWeights(HalfPrecision):
+    """`bf16-true`: weight matrices are bfloat16, and products are taken in it, as under autocast.
+
+    Biases, norms, scalers and what a batch holds stay float32: they are little, and rounding them costs accuracy.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bf16-true")
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """Cast the matrices."""
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        return module
+
+    def tensor_init_context(self) -> AbstractContextManager[Any]:
+        """New tensors are float32."""
+        return nullcontext()
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        """Products in bfloat16, on whichever device."""
+        devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        with ExitStack() as stack:
+            for device in devices:
+                stack.enter_context(torch.autocast(device, torch.bfloat16))
+            yield
+
+    def convert_input(self, data: Any) -> Any:
+        """As it is."""
+        return data
+
+
+class DoubleWeights(DoublePrecision):
+    """`64-true`: weights, and what a batch holds, are float64."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Cast floating tensors, a `Batch` as a whole."""
+        return data.to(torch.float64) if isinstance(data, Batch) else super().convert_input(data)
+
+
+_OURS: dict[Any, Any] = {"bf16-true": HalfWeights, "64-true": DoubleWeights, "64": DoubleWeights, 64: DoubleWeights}
+
+
+def with_plugins(trainer: dict[str, Any], *plugins: Any) -> dict[str, Any]:
+    """The arguments of a Trainer with plugins, among them ours in place of a precision of Lightning's."""
+    kind = _OURS.get(trainer.get("precision"))
+    if kind is None:
+        return trainer | {"plugins": list(plugins)}
+    kept = {key: value for key, value in trainer.items() if key != "precision"}
+    return kept | {"plugins": [*plugins, kind()]}
