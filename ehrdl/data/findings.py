@@ -20,13 +20,15 @@ from ehrdl.schema import BIRTH, DEATH
 from ehrdl.shards import map_shards
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 1
+VERSION = 2
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
-_OLDEST_YEARS, _LONGEST_DAYS = 120, 366
+_OLDEST_YEARS, _LONGEST_DAYS, _LATEST_YEARS = 120, 366, 10
+#: Families of codes that are measured at a time of day, which orders them within a stay.
+_MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
 #: Above such a share a finding is loud. An error of entry is rare; what some hospitals do not record is not.
-_ENTRY, _UNRECORDED, _WORDS, _VALUES = 0.01, 0.1, 0.05, 0.1
+_ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT = 0.01, 0.1, 0.05, 0.1, 0.5
 #: A word that fewer rows have might name someone, and is only counted.
 _FEWEST_ROWS, _WORDS_NAMED = 10, 3
 #: Words after `ADMISSION_TYPE//` and `DISCHARGE//` that the rules of cohorts tell apart, or know as neither.
@@ -126,14 +128,22 @@ _STAYS = f"""
 """
 _OF_EVENTS = f"""
     SELECT count(*) AS timed,
-        count(*) FILTER (time < '{_FIRST_YEAR}-01-01' OR time >= '{_LAST_YEAR + 1}-01-01') AS misdated
-    FROM {{rows}} WHERE time IS NOT NULL AND code <> '{BIRTH}'
+        count(*) FILTER (time < '{_FIRST_YEAR}-01-01' OR time >= '{_LAST_YEAR + 1}-01-01') AS misdated,
+        count(*) FILTER (family IN {_MEASURED}) AS measured,
+        count(*) FILTER (family IN {_MEASURED} AND time = date_trunc('day', time)) AS midnight,
+        count(last) AS followed,
+        count(*) FILTER (time > last + INTERVAL {_LATEST_YEARS} YEAR AND time < '{_LAST_YEAR + 1}-01-01') AS late
+    FROM (SELECT subject_id, time, split_part(code, '//', 1) AS family FROM {{rows}}
+        WHERE time IS NOT NULL AND code <> '{BIRTH}')
+        LEFT JOIN (SELECT subject_id, max(dischtime) AS last FROM stay GROUP BY subject_id) USING (subject_id)
 """
 _OF_FACTS = """
     SELECT count(*) FILTER (is_end) AS ends, count(*) FILTER (is_end AND encounter_id IS NULL) AS without_id,
         count(*) FILTER (is_code) AS codes,
         count(*) FILTER (is_code AND NOT regexp_matches(code, '^DIAGNOSIS//ICD(9|10)//.')) AS unversioned,
-        count(*) FILTER (is_code AND regexp_matches(code, '^DIAGNOSIS//ICD(9//[0-9]{0,2}|10//.{0,2})$')) AS cut
+        count(*) FILTER (is_code AND regexp_matches(code, '^DIAGNOSIS//ICD(9//[0-9]{0,2}|10//.{0,2})$')) AS cut,
+        count(*) FILTER (is_code AND regexp_matches(code, '^DIAGNOSIS//ICD(9|10)//.')
+            AND NOT regexp_matches(code, '^DIAGNOSIS//ICD(9//[0-9EV]|10//[A-Z])[0-9A-Z.]*$')) AS formless
     FROM (SELECT *, starts_with(code, 'DIAGNOSIS//') AS is_code,
         starts_with(code, 'ADMISSION//') OR starts_with(code, 'DISCHARGE//') AS is_end FROM fact)
 """
@@ -158,6 +168,20 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]]) -> list[Find
     years = f"{_FIRST_YEAR} to {_LAST_YEAR}"
     rows = (
         ("time", f"events are dated outside the years {years}", "misdated", "timed", _ENTRY),
+        (
+            "time",
+            f"events are over {_LATEST_YEARS} years after the patient's last discharge",
+            "late",
+            "followed",
+            _ENTRY,
+        ),
+        (
+            "time",
+            f"measurements ({', '.join(_MEASURED)}) are at 00:00: their time of day is lost and they are seen early",
+            "midnight",
+            "measured",
+            _MIDNIGHT,
+        ),
         (BIRTH, "stays are of patients without a date of birth: the age is unknown", "ageless", "stays", _UNRECORDED),
         (BIRTH, f"stays begin at an age above {_OLDEST_YEARS} years", "ancient", "aged", _ENTRY),
         (BIRTH, "stays begin before the patient's birth", "unborn", "aged", _ENTRY),
@@ -186,11 +210,13 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]]) -> list[Find
             "codes",
             _ENTRY,
         ),
+        ("DIAGNOSIS", "codes have no form of ICD: no rule of a cohort knows them", "formless", "codes", _ENTRY),
         ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
     )
     found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in rows]
     found += [_unknown_words(name, words[name]) for name in _KNOWN]
-    return [one for one in found if one.n]
+    # Some charting at midnight is usual in a ward.
+    return [one for one in found if one.n and (one.is_loud or one.limit != _MIDNIGHT)]
 
 
 def _unknown_words(name: str, words: Counter[str]) -> Finding:

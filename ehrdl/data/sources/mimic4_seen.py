@@ -43,6 +43,8 @@ _FEWEST_ROWS = 100
 #: Share of rows whose item the concepts do not list above which the ids are not MIMIC-IV's (its demo: 21 %, 78 %).
 _UNLISTED = {"hosp/labevents": 0.4, "icu/chartevents": 0.95}
 _LONG = ("text", "comments", "value")
+#: A cell without a letter or digit, such as `___` or `?`, leaves no code.
+_CODE, _NO_CODE_LIMIT = "icd_code", 0.01
 
 
 class Seen:
@@ -56,7 +58,7 @@ class Seen:
     def __init__(self, table: RawTable, items: tuple[int, ...] = ()) -> None:
         self.table = table
         self._items = pa.array(items, pa.int64())
-        self._rows = self._unlisted = 0
+        self._rows = self._unlisted = self._codeless = 0
         self._empty: Counter[str] = Counter()
         self._first: dict[str, pa.Scalar | None] = dict.fromkeys((*_VARIED, *_USUALLY_VARIED))
         self._varied: set[str] = set()
@@ -69,6 +71,9 @@ class Seen:
             self._empty[name] += column.null_count
             if name in self._first and name not in self._varied:
                 self._compare(name, column)
+        if _CODE in batch.schema.names:
+            codes = batch.column(_CODE).drop_null()
+            self._codeless += len(codes) - (pc.sum(pc.match_substring_regex(codes, "[0-9A-Za-z]")).as_py() or 0)
         if len(self._items) and "itemid" in batch.schema.names and self.table.name in _UNLISTED:
             column = batch.column("itemid")
             known = pc.is_in(column, self._items.cast(column.type))
@@ -104,6 +109,9 @@ class Seen:
             if first is not None and column not in self._varied and n >= _FEWEST_ROWS:
                 limit = 0.5 if column in _VARIED else 1.0
                 found.append(Finding(name, column, "cells all hold one value", n, self._rows, limit))
+        if self._codeless:
+            what = "cells hold no letter and no digit, so no code"
+            found.append(Finding(name, _CODE, what, self._codeless, self._rows, _NO_CODE_LIMIT))
         limit = _UNLISTED.get(name, 1.0)
         what = "rows have an item that the concepts do not list, and are left out"
         return [*found, *([Finding(name, "itemid", what, self._unlisted, self._rows, limit)] if self._unlisted else [])]

@@ -65,3 +65,9 @@ def test_a_parquet_table_is_counted_too(mimic):
     (unlisted,) = [one for one in mimic.facts["quality"] if one["column"] == "itemid"]
     assert (unlisted["n"], unlisted["of"], unlisted["level"]) == (120, 121, "warning")
     assert {one["column"] for one in mimic.facts["quality"] if "one value" in one["what"]} >= {"charttime", "valuenum"}
+
+
+def test_cells_without_a_letter_or_digit_are_no_codes(tmp_path):
+    codes = {"subject_id": list(range(N)), "icd_code": ["I500", "___"] * (N // 2), "icd_version": [10] * N}
+    (one,) = found(tmp_path, codes, "hosp/diagnoses_icd")
+    assert one == ("icd_code", "cells hold no letter and no digit, so no code", N // 2, True)
