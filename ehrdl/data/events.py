@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -153,7 +155,7 @@ def subject_ids(root: Path) -> np.ndarray:
         return np.asarray(con.execute(sql).fetchnumpy()["subject_id"], dtype=np.int64)
 
 
-def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
+def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
     """Check an EVENTS folder: MEDS's own schemas, then what they leave out; a block of rows at a time.
 
     Args:
@@ -161,7 +163,8 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
         prepare: workers that share the files.
 
     Returns:
-        Numbers of rows, subjects and codes.
+        Numbers of rows, subjects and codes; and `repeated`, of each kind of code (`LAB`) that has them how many events
+        are equal to another one, and how many events there are.
 
     Raises:
         SchemaError: wrong types, wrong order, a subject in two shards, a code without metadata.
@@ -173,32 +176,61 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, int]:
     known = set(pq.read_table(root / meds.code_metadata_filepath)["code"].to_pylist())
     size = sum(file.stat().st_size for file in files)
     found = map_shards(_validate_file, files, prepare or Prepare(workers=1), size, "check events")
-    refuse_shared(files, [subjects for _, subjects, _ in found])
-    codes = set().union(*(names for _, _, names in found))
-    if codes - known:
-        raise SchemaError(f"{root / meds.code_metadata_filepath}: code {min(codes - known)} is missing")
+    refuse_shared(files, [part.subjects for part in found])
+    codes = Counter[str]()
+    repeated = Counter[str]()
+    for part in found:
+        codes.update(part.codes)
+        repeated.update(part.repeated)
+    if missing := codes.keys() - known:
+        raise SchemaError(f"{root / meds.code_metadata_filepath}: code {min(missing)} is missing")
     splits = pq.read_table(root / meds.subject_splits_filepath)
     if len(set(splits["subject_id"].to_pylist())) != splits.num_rows:
         raise LeakageError(f"{root / meds.subject_splits_filepath}: a subject stands in two splits")
-    n_subjects = sum(len(subjects) for _, subjects, _ in found)
-    return {"rows": sum(n for n, _, _ in found), "subjects": n_subjects, "codes": len(codes)}
+    counts = {"rows": codes.total(), "subjects": sum(len(part.subjects) for part in found), "codes": len(codes)}
+    of_kind = _by_kind(codes)
+    return counts | {"repeated": {kind: [n, of_kind[kind]] for kind, n in sorted(_by_kind(repeated).items())}}
 
 
-def _validate_file(file: Path) -> tuple[int, np.ndarray, set[str]]:
-    """Rows, subjects and codes of a file that is as it must be."""
-    n_rows, subjects, codes = 0, [], set()
+@dataclass(frozen=True)
+class _Valid:
+    """A file that is as it must be: its subjects, its rows by code, and those of them that repeat the one before."""
+
+    subjects: np.ndarray
+    codes: Counter[str]
+    repeated: Counter[str]
+
+
+def _by_kind(codes: Mapping[str, int]) -> Counter[str]:
+    """Rows by what stands before the first `//` of a code."""
+    kinds = Counter[str]()
+    for code, n in codes.items():
+        kinds[code.split("//")[0]] += n
+    return kinds
+
+
+def _counted(codes: pa.ChunkedArray) -> dict[str, int]:
+    pairs = pc.value_counts(codes)
+    return dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True))
+
+
+def _validate_file(file: Path) -> _Valid:
+    """What a file holds that is as it must be."""
+    n_rows, subjects, codes, repeated = 0, [], Counter[str](), Counter[str]()
     last: pa.Table | None = None
     with pq.ParquetFile(file) as opened:
         for batch in opened.iter_batches(_ROWS_A_GROUP):
             table = check(pa.Table.from_batches([batch]), EVENTS)
             meds.DataSchema.validate(meds.DataSchema.align(table))
-            _check_order(file, table if last is None else pa.concat_tables([last, table]), n_rows - (last is not None))
+            joined = table if last is None else pa.concat_tables([last, table])
+            equal = _check_order(file, joined, n_rows - (last is not None))
+            repeated.update(_counted(joined["code"].take(equal + 1)))
             n_rows += table.num_rows
-            codes |= set(pc.unique(table["code"]).to_pylist())
+            codes.update(_counted(table["code"]))
             subjects.append(np.unique(table["subject_id"].to_numpy()))
             last = table.slice(table.num_rows - 1)
     every = np.unique(np.concatenate(subjects)) if subjects else np.zeros(0, np.int64)
-    return n_rows, every, codes
+    return _Valid(every, codes, repeated)
 
 
 def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None:
@@ -213,8 +245,12 @@ def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None
         raise SchemaError(f"{files[second]}: subject {subject} stands in {files[first]} too")
 
 
-def _check_order(file: Path, table: pa.Table, first: int) -> None:
-    """The rows are in the total order of EVENTS; `first` is the number of the first row."""
+def _check_order(file: Path, table: pa.Table, first: int) -> np.ndarray:
+    """The rows are in the total order of EVENTS; `first` is the number of the first row.
+
+    Returns:
+        The rows of the table that the next one is equal to.
+    """
     tied = np.ones(max(table.num_rows - 1, 0), bool)
     late = np.zeros_like(tied)
     for name in EVENTS_ORDER:
@@ -232,3 +268,4 @@ def _check_order(file: Path, table: pa.Table, first: int) -> None:
     if late.any():
         place = first + int(np.argmax(late)) + 1
         raise SchemaError(f"{file}: row {place} is out of order (by {', '.join(EVENTS_ORDER)})")
+    return np.flatnonzero(tied)

@@ -20,7 +20,7 @@ from ehrdl.schema import BIRTH, DEATH
 from ehrdl.shards import map_shards
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 2
+VERSION = 3
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
@@ -28,7 +28,7 @@ _OLDEST_YEARS, _LONGEST_DAYS, _LATEST_YEARS = 120, 366, 10
 #: Families of codes that are measured at a time of day, which orders them within a stay.
 _MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
 #: Above such a share a finding is loud. An error of entry is rare; what some hospitals do not record is not.
-_ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT = 0.01, 0.1, 0.05, 0.1, 0.5
+_ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT, _REPEATED = 0.01, 0.1, 0.05, 0.1, 0.5, 0.3
 #: A word that fewer rows have might name someone, and is only counted.
 _FEWEST_ROWS, _WORDS_NAMED = 10, 3
 #: Words after `ADMISSION_TYPE//` and `DISCHARGE//` that the rules of cohorts tell apart, or know as neither.
@@ -52,6 +52,17 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
 
     folder = cached(prepare, "quality", {"events": events.name, "version": VERSION}, build)
     return from_dicts(read_json(folder / "findings.json"))
+
+
+def find_repeated(repeated: dict[str, list[int]]) -> list[Finding]:
+    """Kinds of events of which too many are equal to another one, as where a table was appended to itself.
+
+    Args:
+        repeated: of a kind of code how many are, and how many events there are, as `events.validate` counts them.
+    """
+    what = "events are equal to another one; all are kept"
+    found = [Finding("EVENTS", kind, what, n, of, _REPEATED) for kind, (n, of) in repeated.items()]
+    return [one for one in found if one.share > _ENTRY]
 
 
 def find_in_series(series: Store, known: Concepts) -> list[Finding]:

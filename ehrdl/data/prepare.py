@@ -21,7 +21,7 @@ from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
-from ehrdl.data.findings import find_in_events, find_in_series
+from ehrdl.data.findings import find_in_events, find_in_series, find_repeated
 from ehrdl.data.listing import shard_files
 from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.static import STATICS, static_features, subject_facts
@@ -88,7 +88,8 @@ def read_events(data: DataConfig) -> Path:
 def find_quality(data: DataConfig, events: Path) -> list[Finding]:
     """What the source, the checks of EVENTS and the concepts found; all of it is counted before, or in the cache."""
     known = load_concepts(data)
-    of_source = from_dicts(read_json(events / "source.json").get("quality", []))
+    source = read_json(events / "source.json")
+    of_source = [*from_dicts(source.get("quality", [])), *find_repeated(source["events"].get("repeated", {}))]
     series = open_series(data, events, known)
     return [*of_source, *find_in_events(events, data.prepare), *find_in_series(series, known)]
 

@@ -61,7 +61,7 @@ def rewrite(folder, change):
 
 
 def test_what_is_written_is_a_valid_meds_dataset(folder):
-    assert validate(folder) == {"rows": 6, "subjects": 3, "codes": 4}
+    assert validate(folder) == {"rows": 6, "subjects": 3, "codes": 4, "repeated": {}}
     for file in (folder / "data").iterdir():
         meds.DataSchema.validate(pq.read_table(file))  # as any other tool would read it
     codes = pq.read_table(folder / meds.code_metadata_filepath)

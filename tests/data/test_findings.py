@@ -9,7 +9,7 @@ import pytest
 
 from ehrdl.clinical import concepts
 from ehrdl.data import store
-from ehrdl.data.findings import find_in_events, find_in_series
+from ehrdl.data.findings import find_in_events, find_in_series, find_repeated
 from ehrdl.engine import Prepare
 from ehrdl.schema import EVENTS
 
@@ -122,6 +122,14 @@ def test_a_second_run_reports_the_same_from_the_cache(tmp_path, prepare):
     first = find_in_events(events, prepare)
     (events / "data/0.parquet").unlink()
     assert find_in_events(events, prepare) == first
+
+
+def test_a_table_that_was_appended_to_itself_is_loud_and_a_few_equal_rows_are_not_worth_a_line():
+    found = find_repeated({"LAB": [100, 200], "EMAR": [3, 200], "CHART": [1, 200]})
+    assert [(one.column, one.n, one.of, one.is_loud) for one in found] == [
+        ("LAB", 100, 200, True),
+        ("EMAR", 3, 200, False),
+    ]
 
 
 def test_values_out_of_range_and_in_unknown_units_are_findings_of_their_channel(tmp_path, prepare):

@@ -37,7 +37,7 @@ def test_a_dataset_without_any_optional_column_is_read(meds):
     assert frame.columns.tolist() == EVENTS.names()
     assert frame.code.tolist() == ["GENDER//F", "LAB//50912//mg/dL"]
     assert frame[["numeric_value", "text_value", "encounter_id"]].isna().all(axis=None)
-    assert validate(meds.events) == {"rows": 2, "subjects": 1, "codes": 2}
+    assert validate(meds.events) == {"rows": 2, "subjects": 1, "codes": 2, "repeated": {}}
 
 
 def test_files_in_folders_of_any_depth_are_all_read_and_a_column_may_be_in_some_alone(meds):
