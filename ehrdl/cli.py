@@ -22,7 +22,7 @@ from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_ful
 from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
 from ehrdl.paths import expanded
 from ehrdl.recorded import not_recorded
-from ehrdl.training.ranks import first_alone
+from ehrdl.training.ranks import begin_others_with, first_alone
 from ehrdl.training.signals import last_words, stoppable
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
@@ -52,6 +52,7 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
 
     _set_environment()
     argv = sys.argv[1:] if argv is None else argv
+    begin_others_with(["train", *argv])
     with _one_line_errors(), _named(argv) as argv:
         parser = train_parser(prog)
         objects, parsed = _configured(parser, argv)
@@ -84,6 +85,7 @@ def prepare(argv: list[str], prog: str) -> None:
 def pretrain(argv: list[str], prog: str) -> None:
     """Pretrain a note encoder on the training notes of a training configuration."""
     _set_environment()
+    begin_others_with(["pretrain", *argv])
     with _one_line_errors(), _named(argv) as argv:
         parser = _pretrain_parser(prog)
         objects, parsed = _configured(parser, argv)

@@ -239,10 +239,24 @@ def _train(
         callbacks=callbacks,
         default_root_dir=joined.scratch,
     )
-    with interruptible():
+    with interruptible(), _whole_gradients():
         shell.fit(model, datamodule=data, ckpt_path=joined.resume, weights_only=True)
         signals.release(stop=bool(signals.pending()))  # one that came after the last step
     return shell
+
+
+@contextmanager
+def _whole_gradients() -> Iterator[None]:
+    """What torch says of weights that a step left without a gradient, as one line that names the option."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Expected to have finished reduction in the prior iteration" in str(error):
+            raise ConfigError(
+                "trainer.strategy: a step leaves some weights of this network without a gradient; "
+                "use ddp_find_unused_parameters_true"
+            ) from None
+        raise
 
 
 def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[str, Any]) -> int:

@@ -7,6 +7,7 @@ and write nothing (`team.py`). Free of torch at import: the command line asks be
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,23 @@ def place() -> Place:
     if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         return Place(int(env.get("SLURM_PROCID", "0")), int(env["SLURM_NTASKS"]), "srun")
     return Place()
+
+
+_again: list[str] = []
+
+
+def begin_others_with(arguments: list[str]) -> None:
+    """Let other processes of a run be started by a command of ehrdl: this process's own need not be one.
+
+    Args:
+        arguments: of the command, its name first.
+    """
+    _again[:] = ["-c", "from ehrdl.cli import main; main()", *arguments]
+
+
+def command_of_others() -> list[str]:
+    """The command line of another process: a command of ehrdl, or this process's own script again."""
+    return [sys.executable, *(_again or sys.orig_argv[1:])]
 
 
 def hold_back() -> str:

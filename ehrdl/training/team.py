@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, WorkerError
 from ehrdl.training.link import Link, listen
-from ehrdl.training.ranks import LEADER, Place
+from ehrdl.training.ranks import LEADER, Place, command_of_others
 
 #: Seconds within which the processes of a run must have found each other.
 MEET = 300.0
@@ -66,9 +66,9 @@ class Leader:
         world = {"NODE_RANK": "0", "WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         for rank in range(1, n):
             own = f"{rank} {n} 127.0.0.1 {listener.getsockname()[1]} {token}"
-            env = os.environ | world | {"LOCAL_RANK": str(rank), LEADER: own}
-            command = [sys.executable, *sys.orig_argv[1:]]
-            self._children.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL))
+            paths = os.pathsep.join(path for path in sys.path if path)
+            env = os.environ | world | {"LOCAL_RANK": str(rank), LEADER: own, "PYTHONPATH": paths}
+            self._children.append(subprocess.Popen(command_of_others(), env=env, stdin=subprocess.DEVNULL))
         os.environ.update(world, LOCAL_RANK="0")
         self.meet(n, listener, token)
 
@@ -181,8 +181,7 @@ class Leader:
                 child.kill()
                 child.wait()
         if self._children:
-            for name in _VARIABLES:
-                os.environ.pop(name, None)
+            _forget(well)
         self._closing = True
 
 
@@ -260,6 +259,18 @@ class Follower:
         self.reply(failed=" ".join(reason.split())[:500])
         self._gone.wait(_GRACE)  # torchrun would end the first process before it has told
         raise SystemExit(status) from None
+
+
+def _forget(well: bool) -> None:
+    """Leave nothing of processes that have ended, for the next run of this one."""
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    if "torch.distributed" in sys.modules:
+        from torch import distributed
+
+        # nccl would wait for processes that died
+        if distributed.is_initialized() and (well or distributed.get_backend() == "gloo"):
+            distributed.destroy_process_group()
 
 
 def _ended(code: int | None) -> str:
