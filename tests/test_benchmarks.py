@@ -68,6 +68,12 @@ def test_bounds_are_found_in_seconds_and_memory(tmp_path):
         assert 100 < found[f"{step}_peak_mb"] <= found["peak_mb"]
 
 
+def test_threads_times_a_fit_quiet_and_loaded(tmp_path):
+    found = run(tmp_path, "threads", "--runs", "1", "--rows", "300", "--busy", "1", "--fits", "gradient_boosting")
+    ratio = found["gradient_boosting_loaded_s"] / found["gradient_boosting_quiet_s"]
+    assert found["gradient_boosting_ratio"] == pytest.approx(ratio, abs=0.02)
+
+
 def test_startup_times_the_import_and_the_help(tmp_path):
     found = run(tmp_path, "startup", "--runs", "1")
     assert 0 < found["import_s"] < found["help_s"]
