@@ -17,13 +17,13 @@ from ehrdl.data.window import Window
 from ehrdl.engine import Prepare
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
-from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, Pretraining, RunOptions
+from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, Pretraining, ReportOptions, RunOptions
 from ehrdl.training.space import TuneOptions
 
 NUMBER = re.compile(r"\b(int|float)\b")
 ROOT = Path(__file__).parents[1]
 OPTIONS = [RunOptions, Optim, Boosting, Combine, LoggerOptions, Pretraining, TuneOptions, NoteOptions, RecordOptions]
-OPTIONS += [BatchOptions, Split, Window, Prepare]
+OPTIONS += [BatchOptions, Split, Window, Prepare, ReportOptions]
 
 
 def named_classes():

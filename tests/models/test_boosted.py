@@ -155,7 +155,8 @@ def test_a_stored_file_that_is_junk_is_refused_by_name(name, content, fitted, tm
     save_boosted(fitted[name], tmp_path, "death")
     path = tmp_path / f"{name}-death.{LIBRARIES[name].suffix}"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"{path.name}: is no model of {name} of this version of ehrdl \(") as refused:
+    says = rf"{path.name}: is no model of {name} of this version of ehrdl \("
+    with pytest.raises(ConfigError, match=says) as refused:
         load_boosted(tmp_path, name, "death")
     assert "\n" not in str(refused.value)
     path.unlink()
