@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,6 +181,22 @@ def say(line: str) -> None:
 
     if not _muted:
         print(line, file=sys.stderr, flush=True)
+
+
+def has_terminal() -> bool:
+    """Whether standard error is a terminal, which shows bars; a log has lines instead."""
+    import sys
+
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def staged(name: str) -> Iterator[None]:
+    """A stage of the work, with a line that gives its time where nobody sees a bar."""
+    start = time.perf_counter()
+    yield
+    if not has_terminal():
+        say(f"{name}: {time.perf_counter() - start:.1f} s")
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:

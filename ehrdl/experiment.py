@@ -15,7 +15,7 @@ from typing import Any
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
 from ehrdl.data.sources.base import Source
-from ehrdl.engine import digest, progress, say, use_cache, write_json, write_text
+from ehrdl.engine import digest, progress, say, staged, use_cache, write_json, write_text
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
@@ -259,7 +259,7 @@ def check_stages(networks: list[Network], spec: DataSpec) -> None:
 
 
 def prepare(
-    data: DataConfig, task: Task, timed: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    data: DataConfig, task: Task, timed: Callable[[str], AbstractContextManager[Any]] = staged
 ) -> tuple[Any, TaskResult]:
     """Everything of a run that comes before fitting: EVENTS, cohort, series store, notes and tokens, all in the cache.
 

@@ -98,6 +98,12 @@ def test_a_build_that_is_killed_ends_byte_for_byte_as_if_undisturbed(tmp_path):
 
 
 @pytest.mark.slow
+def test_runs_that_are_killed_and_preempted_end_as_if_undisturbed(tmp_path):
+    found = run(tmp_path, "preempt", "--kills", "1", "--preemptions", "1")
+    assert (found["kills_equal"], found["preemptions_equal"], found["requeued"]) == (1, 1, 1)
+
+
+@pytest.mark.slow
 def test_a_domain_pretrained_encoder_is_compared_with_one_of_random_weights(tmp_path):
     sizes = ["--patients", "200", "--epochs", "1", "--domain-epochs", "1", "--max-notes", "2"]
     found = run(tmp_path, "pretrained", "--small", *sizes, "--cache", str(tmp_path / "cache"))

@@ -20,7 +20,7 @@ from sklearn.metrics import log_loss, mean_squared_error
 from ehrdl.bounds import nearest
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.table import tabulate, without_rich
-from ehrdl.engine import progress, say, whole
+from ehrdl.engine import progress, say, staged, whole
 from ehrdl.errors import ConfigError
 from ehrdl.models.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.models.score import SCORED_TASK, SCORES
@@ -157,14 +157,15 @@ def _fit_classical(
     models: dict[str, list[Predictor]] = {}
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
-            for output in prepared.spec.outputs:
-                if name in BOOSTED:
-                    model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
-                else:
-                    made = make_candidates(name, seed, output.kind, params)
-                    path = folder / "models" / f"{name}-{output.name}.skops"
-                    model = _one(made, output, prepared, plain, phrases, path)
-                models.setdefault(name, []).append(model)
+            with staged(name):
+                for output in prepared.spec.outputs:
+                    if name in BOOSTED:
+                        model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
+                    else:
+                        made = make_candidates(name, seed, output.kind, params)
+                        path = folder / "models" / f"{name}-{output.name}.skops"
+                        model = _one(made, output, prepared, plain, phrases, path)
+                    models.setdefault(name, []).append(model)
     found = [_predict_all(models, tables[TUNING])]
     held_out = prepared.rows(HELD_OUT)
     for start in range(0, len(held_out), _ROWS_A_BLOCK):

@@ -40,6 +40,7 @@ from ehrdl.training.digests import data_digest, weights_digest
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.pretrain import pretrain
+from ehrdl.training.progress import EpochLines
 from ehrdl.training.ranks import check_strategy, n_processes
 from ehrdl.training.signals import interruptible
 from ehrdl.training.together import Joined, common
@@ -156,7 +157,7 @@ def fit(
         with common(n, trainer, joined) as fitted:
             shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
             fitted.weights = weights_digest(model) if n > 1 else ""
-            _select(model, callbacks, stem)
+            _select(model, callbacks)
             model.float()  # whatever the fit's precision: as a run that resumes after it, and `ehrdl predict`, load it
             shell.save_checkpoint(final, weights_only=True)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -215,7 +216,7 @@ def join_fit(
             network.start_from([make(specs[name].trained(optim.auxiliary_weight)) for name in joined.start])
         steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
         callbacks = _callbacks(optim, Path(joined.scratch), steps, trainer, model.monitor)
-        shown = (LearningRateMonitor, TQDMProgressBar)
+        shown = (LearningRateMonitor, TQDMProgressBar, EpochLines)
         callbacks = [callback for callback in callbacks if not isinstance(callback, shown)]
         ready()
         shell = _train(model, data, joined, trainer | {"enable_progress_bar": False}, callbacks, [])
@@ -319,7 +320,8 @@ def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def _callbacks(
     optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
 ) -> list[Callback]:
-    chosen: list[Callback] = [Resume(scratch), LearningRateMonitor("step")]
+    lines = EpochLines(scratch.name.removeprefix("."), score=monitor)
+    chosen: list[Callback] = [Resume(scratch), LearningRateMonitor("step"), lines]
     if os.isatty(2) and trainer.get("enable_progress_bar", True):
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
@@ -331,22 +333,22 @@ def _callbacks(
 
 
 class Patience(EarlyStopping):
-    """Early stopping to which an epoch whose tuning score is unknown says nothing."""
+    """Early stopping to which an epoch without a tuning score, or with an unknown one, says nothing."""
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
-        if not math.isnan(trainer.callback_metrics.get(self.monitor, 0.0)):
+        if not math.isnan(trainer.callback_metrics.get(self.monitor, math.nan)):
             super()._run_early_stopping_check(trainer)
 
 
-def _select(model: LitClassifier, callbacks: list[Callback], stem: str) -> None:
+def _select(model: LitClassifier, callbacks: list[Callback]) -> None:
     """Put the best tuning epoch's weights into the model; averaged weights are there already."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
-            if not callback.best_model_path:  # `max_time` was over before the first validation
-                return say(f"{stem}: no tuning score was taken before the fit ended, so its last weights are kept")
+            if callback.best_model_score is None or not math.isfinite(callback.best_model_score):
+                say("optim.selection: no epoch has a tuning score to be selected by; the last one's weights are kept")
+                continue
             state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
             model.load_state_dict(state["state_dict"])
-    return None
 
 
 @contextmanager

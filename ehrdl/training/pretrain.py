@@ -29,6 +29,7 @@ from ehrdl.schema import TRAIN
 from ehrdl.training.checkpoint import NOWHERE, read
 from ehrdl.training.config import Optim
 from ehrdl.training.precision import with_plugins
+from ehrdl.training.progress import EpochLines
 from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import warmup_cosine
 
@@ -70,7 +71,7 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=visible,
-        callbacks=[TQDMProgressBar(refresh_rate=10)] if visible else [],
+        callbacks=[EpochLines("notes", "masked"), *([TQDMProgressBar(refresh_rate=10)] if visible else [])],
         default_root_dir=NOWHERE,
         **with_plugins(one_device(trainer)),
     )

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ehrdl.engine import say, sweep, write_json, write_text
+from ehrdl.engine import say, staged, sweep, write_json, write_text
 from ehrdl.errors import ConfigError
 from ehrdl.folders import check_writable
 from ehrdl.paths import expanded
@@ -147,7 +147,8 @@ class Run:
     def timed(self, step: str) -> Iterator[None]:
         """Record the wall time of a step [s]."""
         start = time.perf_counter()
-        yield
+        with staged(step):
+            yield
         self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,19 @@
 """What leaves no batch, or no score to select by, is refused before any fit; a plan that works is Lightning's own."""
 
+import functools
+
 import pytest
+import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
+from ehrdl.data.config import BatchOptions
+from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError
+from ehrdl.models.multimodal import MultimodalModel
+from ehrdl.models.series import SeriesGRU
 from ehrdl.training.config import Optim
+from ehrdl.training.fit import check_trainer, fit
 from ehrdl.training.plan import _end, _first_score, check_plan, check_schedule
 
 BEST = Optim(selection="best_tuning")
@@ -80,9 +89,6 @@ def test_a_plan_with_a_batch_and_a_score_passes(trainer):
     ],
 )
 def test_lightning_takes_the_first_score_and_ends_where_the_plan_says(trainer):
-    import pytorch_lightning as pl
-    import torch
-
     class Count(Callback):
         batches = first = 0
 
@@ -113,3 +119,11 @@ def test_lightning_takes_the_first_score_and_ends_where_the_plan_says(trainer):
     pl.Trainer(**trainer, **quiet, callbacks=[count]).fit(Module(), loader, loader)
     assert count.batches == _end(trainer, 8)
     assert count.first == _first_score(trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1), 8)
+
+
+def test_where_time_ends_a_fit_before_any_score_the_last_weights_are_kept(prepared, tmp_path, capsys):
+    network = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
+    short = {"max_epochs": 9, "check_val_every_n_epoch": 9, "max_time": {"milliseconds": 1}, "accelerator": "cpu"}
+    data, spec = ClinicalDataModule(prepared, BatchOptions()), prepared.spec.only("series")
+    fit(network, data, spec, BEST, check_trainer(short), tmp_path, "series_only", 0)
+    assert "no epoch has a tuning score to be selected by; the last one's weights are kept" in capsys.readouterr().err
