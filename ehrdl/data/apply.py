@@ -16,6 +16,7 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.groups import named_groups
 from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, with_presence
 from ehrdl.data.prepare_notes import collect_records, tokenized
 from ehrdl.data.static import STATICS, static_features, subject_facts
@@ -70,10 +71,10 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
         words, frame = tokenized(data, events, fitted.tokenizer, own)
         frame = replace(frame, kinds=spec.note_kinds)
     dataset = SampleDataset(samples, static, series, words, data.window, spec.channels)
-    samples = with_presence(samples, dataset)
+    samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     hidden = hidden_channels(series, known, result.hidden_codes)
-    gaps = _gaps(spec, series, hidden, read_json(events / "source.json"))
+    gaps = _gaps(spec, series, hidden, read_json(events / "source.json"), data.notes.min_patients)
     gaps["samples"] = len(samples)
     for kind in ("note", "series"):
         gaps[f"samples_without_{kind}"] = int((samples[f"group_has_{kind}"] == "no").sum())
@@ -106,7 +107,9 @@ def _check_units(spec: DataSpec, known: Concepts) -> None:
             )
 
 
-def _gaps(spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, Any]) -> dict[str, Any]:
+def _gaps(
+    spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, Any], min_patients: int
+) -> dict[str, Any]:
     """What the models knew and these data lack, and the other way round."""
     counts = np.bincount(np.asarray(series.channel), minlength=len(series.channels))
     here = {channel.name: int(n) for channel, n in zip(series.channels, counts, strict=True) if n}
@@ -116,7 +119,7 @@ def _gaps(spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, A
         "missing": source["missing"],
         "channels_absent": [name for name in fitted if name not in here],
         "channels_unknown": {name: n for name, n in here.items() if name in shown and name not in fitted},
-        "unknown_units": {code: c["unknown_unit"] for code, c in series.counts.items() if c["unknown_unit"]},
+        "unknown_units": series.unknown_units(min_patients),
         "implausible_values": {code: c["implausible"] for code, c in series.counts.items() if c["implausible"]},
         "tables": source["tables"],
     }

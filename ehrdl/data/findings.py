@@ -20,7 +20,7 @@ from ehrdl.schema import BIRTH, DEATH
 from ehrdl.shards import map_shards
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 3
+VERSION = 4
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
@@ -29,8 +29,8 @@ _OLDEST_YEARS, _LONGEST_DAYS, _LATEST_YEARS = 120, 366, 10
 _MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
 #: Above such a share a finding is loud. An error of entry is rare; what some hospitals do not record is not.
 _ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT, _REPEATED = 0.01, 0.1, 0.05, 0.1, 0.5, 0.3
-#: A word that fewer rows have might name someone, and is only counted.
-_FEWEST_ROWS, _WORDS_NAMED = 10, 3
+#: A word that fewer patients have might name someone, and is only counted.
+_FEWEST_PATIENTS, _WORDS_NAMED = 10, 3
 #: Words after `ADMISSION_TYPE//` and `DISCHARGE//` that the rules of cohorts tell apart, or know as neither.
 _KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS}
 
@@ -44,11 +44,13 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
         job = _Shard(prepare, folder, min(prepare.processes(size), len(files)))
         counts: Counter[str] = Counter()
         words: dict[str, Counter[str]] = {name: Counter() for name in _KNOWN}
+        patients: dict[str, Counter[str]] = {name: Counter() for name in _KNOWN}
         for found, named in map_shards(job, files, prepare, size, "data quality"):
             counts.update(found)
-            for name, more in named.items():
-                words[name].update(more)
-        write_json(folder / "findings.json", [one.to_dict() for one in _findings(counts, words)])
+            for name, rows in named.items():
+                words[name].update({word: n for word, n, _ in rows})
+                patients[name].update({word: n for word, _, n in rows})
+        write_json(folder / "findings.json", [one.to_dict() for one in _findings(counts, words, patients)])
 
     folder = cached(prepare, "quality", {"events": events.name, "version": VERSION}, build)
     return from_dicts(read_json(folder / "findings.json"))
@@ -108,7 +110,7 @@ class _Shard:
     spill: Path
     share: int
 
-    def __call__(self, file: Path) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    def __call__(self, file: Path) -> tuple[dict[str, int], dict[str, list[tuple[str, int, int]]]]:
         with connect(self.prepare, self.spill, self.share) as con:
             con.execute(_FACTS.format(rows=scan(file)))
             con.execute(_STAYS)
@@ -116,7 +118,7 @@ class _Shard:
             for sql in (_OF_EVENTS.format(rows=scan(file)), _OF_FACTS, _OF_SUBJECTS, _OF_STAYS):
                 row = con.execute(sql).fetchdf().iloc[0]
                 counts |= {str(name): int(n) for name, n in row.items()}
-            words = {name: dict(con.execute(_WORDS_SQL.format(column=name.lower())).fetchall()) for name in _KNOWN}
+            words = {name: con.execute(_WORDS_SQL.format(column=name.lower())).fetchall() for name in _KNOWN}
         return counts, words
 
 
@@ -172,10 +174,12 @@ _OF_STAYS = f"""
         count(*) FILTER (CAST(death AS DATE) < CAST(admittime AS DATE)) AS dead
     FROM stay JOIN subject USING (subject_id)
 """
-_WORDS_SQL = "SELECT {column}, count(*) FROM stay WHERE {column} IS NOT NULL GROUP BY 1"
+_WORDS_SQL = """
+    SELECT {column}, count(*), count(DISTINCT subject_id) FROM stay WHERE {column} IS NOT NULL GROUP BY 1
+"""
 
 
-def _findings(counts: Counter[str], words: dict[str, Counter[str]]) -> list[Finding]:
+def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: dict[str, Counter[str]]) -> list[Finding]:
     years = f"{_FIRST_YEAR} to {_LAST_YEAR}"
     rows = (
         ("time", f"events are dated outside the years {years}", "misdated", "timed", _ENTRY),
@@ -225,15 +229,16 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]]) -> list[Find
         ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
     )
     found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in rows]
-    found += [_unknown_words(name, words[name]) for name in _KNOWN]
+    found += [_unknown_words(name, words[name], patients[name]) for name in _KNOWN]
     # Some charting at midnight is usual in a ward.
     return [one for one in found if one.n and (one.is_loud or one.limit != _MIDNIGHT)]
 
 
-def _unknown_words(name: str, words: Counter[str]) -> Finding:
+def _unknown_words(name: str, words: Counter[str], patients: Counter[str]) -> Finding:
     """The words that no rule knows, the commonest of them by name."""
     unknown = Counter({word: n for word, n in words.items() if folded(word) not in _KNOWN[name]})
-    named = [repr(word[:40]) for word, n in unknown.most_common(_WORDS_NAMED) if n >= _FEWEST_ROWS]
+    common = [word for word, _ in unknown.most_common() if patients[word] >= _FEWEST_PATIENTS]
+    named = [repr(word[:40]) for word in common[:_WORDS_NAMED]]
     such = f" ({', '.join(named)})" if named else ""
     what = f"stays have a word that no rule of a cohort knows{such}"
     return Finding("EVENTS", name, what, sum(unknown.values()), sum(words.values()), _WORDS)

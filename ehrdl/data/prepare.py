@@ -22,6 +22,7 @@ from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
 from ehrdl.data.findings import find_in_events, find_in_series, find_repeated
+from ehrdl.data.groups import named_groups
 from ehrdl.data.listing import shard_files
 from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.static import STATICS, static_features, subject_facts
@@ -125,11 +126,11 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     if frame and data.notes.source != "record" and (line := describe_notes(split_facts)):
         say(line)
     dataset = SampleDataset(samples, static, series, words, data.window, channels)
-    samples = with_presence(samples, dataset)
+    samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
     source = read_json(events / "source.json")
-    facts = _facts(samples, dataset, frame, series, source)
+    facts = _facts(samples, dataset, frame, series, source, data.notes.min_patients)
     facts["data"]["split"] = split_facts
     if any(table.get("timed_by_policy") for table in source["tables"].values()):
         timed = timed_at_prediction(events, samples)
@@ -266,6 +267,7 @@ def _facts(
     frame: NoteFrame | None,
     series: store.Store,
     source: dict[str, Any],
+    min_patients: int,
 ) -> dict[str, Any]:
     slices = dataset.stop - dataset.start
     most = frame.max_chunks if frame else None
@@ -285,5 +287,5 @@ def _facts(
             "samples_cut_to_max_chunks": n_cut,
         },
         "implausible_values": {k: v["implausible"] for k, v in series.counts.items() if v["implausible"]},
-        "unknown_units": {k: v["unknown_unit"] for k, v in series.counts.items() if v["unknown_unit"]},
+        "unknown_units": series.unknown_units(min_patients),
     }

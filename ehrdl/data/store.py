@@ -26,7 +26,7 @@ from ehrdl.schema import NEVER_INPUT
 from ehrdl.shards import map_shards
 
 #: Raised whenever `build` would write other bytes for the same EVENTS.
-VERSION = 5
+VERSION = 6
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
 
@@ -37,7 +37,7 @@ class Store:
 
     Attributes:
         channels: what each number in `channel` means.
-        counts: facts kept, out of the plausible range, and of unknown unit, a channel each.
+        counts: facts kept, out of the plausible range, and of unknown unit, and their patients, a channel each.
     """
 
     available: np.ndarray
@@ -52,6 +52,18 @@ class Store:
     def channel_id(self, name: str) -> int:
         """The number of a channel, by its name."""
         return [channel.name for channel in self.channels].index(name)
+
+    def unknown_units(self, min_patients: int) -> dict[str, int]:
+        """Facts in units that the concepts do not know, by code; a unit of fewer patients is not named.
+
+        A unit is what somebody typed, and may name a patient.
+        """
+        found: Counter[str] = Counter()
+        for code, counts in self.counts.items():
+            if counts["unknown_unit"]:
+                named = code if counts["patients"] >= min_patients else "//".join(code.split("//")[:2])
+                found[named] += counts["unknown_unit"]
+        return dict(found)
 
 
 def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
@@ -129,9 +141,9 @@ _KEPT = """
 """
 _COUNTS = """
     SELECT name AS channel, count(*) FILTER (plausible) AS kept, count(*) FILTER (NOT plausible) AS implausible,
-        0::BIGINT AS unknown_unit FROM fact GROUP BY 1
+        0::BIGINT AS unknown_unit, count(DISTINCT subject_id) AS patients FROM fact GROUP BY 1
     UNION ALL
-    SELECT code, 0, 0, count(*) FROM {rows} WHERE code NOT IN (SELECT code FROM concept)
+    SELECT code, 0, 0, count(*), count(DISTINCT subject_id) FROM {rows} WHERE code NOT IN (SELECT code FROM concept)
         AND split_part(code, '//', 1) || '//' || split_part(code, '//', 2) IN (SELECT code FROM base) GROUP BY 1
 """
 

@@ -1,5 +1,6 @@
 """What EVENTS cannot mean, on a small hospital in which one thing at a time is wrong."""
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 
 from ehrdl.clinical import concepts
 from ehrdl.data import store
-from ehrdl.data.findings import find_in_events, find_in_series, find_repeated
+from ehrdl.data.findings import _unknown_words, find_in_events, find_in_series, find_repeated
 from ehrdl.engine import Prepare
 from ehrdl.schema import EVENTS
 
@@ -145,3 +146,11 @@ def test_values_out_of_range_and_in_unknown_units_are_findings_of_their_channel(
     assert (out.column, out.n, out.of, out.is_loud) == ("sodium", 20, 30, True)
     assert (unit.column, unit.n, unit.of, unit.is_loud) == ("sodium", 10, 20, True)
     assert "plausible range" in out.what and "unit" in unit.what
+
+
+def test_a_word_is_named_by_its_patients_and_not_by_its_stays():
+    rows = {"Nach Hause": (40, 12), "Mrs Smith": (30, 2)}
+    stays, patients = (Counter({word: counts[i] for word, counts in rows.items()}) for i in (0, 1))
+    found = _unknown_words("DISCHARGE", stays, patients)
+    assert found.what == "stays have a word that no rule of a cohort knows ('Nach Hause')"
+    assert (found.n, found.of) == (70, 70)

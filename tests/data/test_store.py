@@ -84,9 +84,17 @@ def test_implausible_values_and_unknown_units_are_left_out_and_counted(stored):
         ]
     )
     assert store.value.tolist() == [66.0]
-    assert store.counts["creatinine"] == {"kept": 1, "implausible": 1, "unknown_unit": 0}
-    assert store.counts["LAB//50912//stone"] == {"kept": 0, "implausible": 0, "unknown_unit": 1}
+    assert store.counts["creatinine"] == {"kept": 1, "implausible": 1, "unknown_unit": 0, "patients": 1}
+    assert store.counts["LAB//50912//stone"] == {"kept": 0, "implausible": 0, "unknown_unit": 1, "patients": 1}
     assert set(store.counts) == {"creatinine", "LAB//50912//stone"}
+
+
+def test_a_unit_that_few_patients_have_is_counted_and_not_named(stored):
+    facts = [(who, 0, f"LAB//50912//{unit}", 1.0, None, 0) for who, unit in [(1, "stone"), (1, "smith"), (2, "stone")]]
+    store = stored(facts)
+    assert store.unknown_units(1) == {"LAB//50912//smith": 1, "LAB//50912//stone": 2}
+    assert store.unknown_units(2) == {"LAB//50912": 1, "LAB//50912//stone": 2}
+    assert store.unknown_units(3) == {"LAB//50912": 3}
 
 
 def test_the_ends_of_every_plausible_range_are_plausible(stored, known):

@@ -1,0 +1,25 @@
+"""Groups of patients, as predictions and the report name them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+#: Groups whose values are words of the hospital's tables, which somebody typed.
+_TYPED = ("sex", "race", "insurance", "language", "care_unit")
+
+
+def named_groups(samples: pd.DataFrame, min_patients: int) -> pd.DataFrame:
+    """SAMPLES in which no group is named that fewer patients are in: a language can tell who it is.
+
+    Args:
+        samples: with their groups.
+        min_patients: so many patients of the cohort must be in a group; those of smaller ones are in one together.
+    """
+    changed = {}
+    for name in (f"group_{name}" for name in _TYPED):
+        if name in samples:
+            patients = samples.groupby(name, dropna=True).subject_id.nunique()
+            few = samples[name].isin(patients.index[patients < min_patients])
+            if few.any():
+                changed[name] = samples[name].astype(object).mask(few, f"fewer than {min_patients} patients")
+    return samples.assign(**changed)
