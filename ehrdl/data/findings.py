@@ -123,7 +123,7 @@ class _Shard:
 
 
 _FACTS = f"""
-    CREATE TEMP TABLE fact AS SELECT subject_id, time, code, encounter_id FROM {{rows}}
+    CREATE TEMP TABLE fact AS SELECT subject_id, time, code, encounter_id, numeric_value FROM {{rows}}
     WHERE code IN ('{BIRTH}', '{DEATH}') OR starts_with(code, 'GENDER//') OR starts_with(code, 'ADMISSION//')
         OR starts_with(code, 'DISCHARGE//') OR starts_with(code, 'ADMISSION_TYPE//') OR starts_with(code, 'DIAGNOSIS//')
 """
@@ -136,7 +136,9 @@ _STAYS = f"""
         min(time) FILTER (starts_with(code, 'ADMISSION//')) AS admittime,
         max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
         max(substr(code, 17)) FILTER (starts_with(code, 'ADMISSION_TYPE//')) AS admission_type,
-        max(substr(code, 12)) FILTER (starts_with(code, 'DISCHARGE//')) AS discharge
+        max(substr(code, 12)) FILTER (starts_with(code, 'DISCHARGE//')) AS discharge,
+        bool_or(numeric_value = 1) FILTER (starts_with(code, 'DIAGNOSIS//')) AS has_principal,
+        count(*) FILTER (starts_with(code, 'DIAGNOSIS//')) > 0 AS is_coded
     FROM fact WHERE encounter_id IS NOT NULL GROUP BY subject_id, encounter_id HAVING admittime IS NOT NULL
 """
 _OF_EVENTS = f"""
@@ -171,7 +173,9 @@ _OF_STAYS = f"""
         count(birth) AS aged, count(*) FILTER (birth IS NULL) AS ageless,
         count(*) FILTER (year(admittime) < year(birth)) AS unborn,
         count(*) FILTER (year(admittime) - year(birth) > {_OLDEST_YEARS}) AS ancient, count(death) AS mortal,
-        count(*) FILTER (CAST(death AS DATE) < CAST(admittime AS DATE)) AS dead
+        count(*) FILTER (CAST(death AS DATE) < CAST(admittime AS DATE)) AS dead,
+        count(*) FILTER (is_coded) AS coded,
+        count(*) FILTER (is_coded AND NOT coalesce(has_principal, false)) AS without_principal
     FROM stay JOIN subject USING (subject_id)
 """
 _WORDS_SQL = """
@@ -225,6 +229,7 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: di
             "codes",
             _ENTRY,
         ),
+        ("DIAGNOSIS", "coded stays have no diagnosis in first place (1)", "without_principal", "coded", _UNRECORDED),
         ("DIAGNOSIS", "codes have no form of ICD: no rule of a cohort knows them", "formless", "codes", _ENTRY),
         ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
     )

@@ -17,10 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 #: Raised whenever `stage` would write other bytes for the same rows.
-VERSION = 3
+VERSION = 4
 
 #: Columns that are counted, and the names of their counts.
-_FLAGS = {"fallback": "on_fallback", "from_comment": "from_comments", "from_bound": "from_bounds"}
+_FLAGS = {
+    "fallback": "on_fallback",
+    "from_comment": "from_comments",
+    "from_bound": "from_bounds",
+    "no_number": "without_number",
+}
 #: Few, since a note can have ten thousand characters.
 _ROWS_A_BATCH = 2_048
 #: So much waits in memory before it is written.
@@ -37,8 +42,8 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
     Args:
         con: the connection.
         select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule); where a table has
-            them, `from_comment` and `from_bound` (bool, how a result was read). Every row has a subject; one without a
-            time is static. Rows of any other columns are spread too.
+            them, `from_comment`, `from_bound` and `no_number` (bool, how a result was read). Every row has a subject;
+            one without a time is static. Rows of any other columns are spread too.
         folder: is made where it is not there; what it holds of other shards stays.
         n_shards: how many shards the subjects are spread over.
 

@@ -89,6 +89,7 @@ def test_a_clean_hospital_gives_no_finding(tmp_path, prepare):
         (swap("DIAGNOSIS", "DIAGNOSIS//ICD10//___"), "DIAGNOSIS", "no form of ICD"),
         (swap("ADMISSION//", encounter=False), "encounter_id", "belong to no stay"),
         (swap("DIAGNOSIS", "DIAGNOSIS//ICD11//I500"), "DIAGNOSIS", "neither ICD9 nor ICD10"),
+        (swap("DIAGNOSIS", number=2.0), "DIAGNOSIS", "no diagnosis in first place"),
         (swap("DIAGNOSIS", "DIAGNOSIS//ICD9//8"), "DIAGNOSIS", "too short"),
         (
             swap("ADMISSION_TYPE", "ADMISSION_TYPE//INPATIENT"),

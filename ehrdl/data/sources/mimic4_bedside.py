@@ -51,7 +51,7 @@ def _results(
         f"CASE WHEN ({number}) IS NULL THEN coalesce({value}, {comment}) END",
         "storetime IS NULL",
         where=f"itemid IN {_ids((*items, *slow))} AND NOT ({alone} AND ({comment}) IS NULL)",
-        flags=f"{alone} AS from_comment, coalesce({bound}, false) AS from_bound",
+        flags=f"{alone} AS from_comment, coalesce({bound}, false) AS from_bound, ({read}) IS NULL AS no_number",
     )
 
 

@@ -42,6 +42,9 @@ _USUALLY_VARIED = ("gender", "admission_type", "discharge_location")
 _FEWEST_ROWS = 100
 #: Share of rows whose item the concepts do not list above which the ids are not MIMIC-IV's (its demo: 21 %, 78 %).
 _UNLISTED = {"hosp/labevents": 0.4, "icu/chartevents": 0.95}
+#: Tables of which every row is one event of a stay, and the share of rows above which too many are none.
+_ONE_EVENT = ("hosp/diagnoses_icd", "hosp/procedures_icd", "hosp/drgcodes", "hosp/hcpcsevents")
+_LOST = 0.05
 _LONG = ("text", "comments", "value")
 #: A cell without a letter or digit, such as `___` or `?`, leaves no code.
 _CODE, _NO_CODE_LIMIT = "icd_code", 0.01
@@ -58,14 +61,14 @@ class Seen:
     def __init__(self, table: RawTable, items: tuple[int, ...] = ()) -> None:
         self.table = table
         self._items = pa.array(items, pa.int64())
-        self._rows = self._unlisted = self._codeless = 0
+        self.rows = self._unlisted = self._codeless = 0
         self._empty: Counter[str] = Counter()
         self._first: dict[str, pa.Scalar | None] = dict.fromkeys((*_VARIED, *_USUALLY_VARIED))
         self._varied: set[str] = set()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a block of rows; its columns are named as in the table."""
-        self._rows += batch.num_rows
+        self.rows += batch.num_rows
         for name in batch.schema.names:
             column = batch.column(name)
             self._empty[name] += column.null_count
@@ -102,26 +105,36 @@ class Seen:
         name, found = self.table.name, []
         for column, n in self._empty.items():
             limit = (_EMPTY | _EMPTY_IN.get(name, {})).get(column, 1.0)
-            if n and (n > limit * self._rows or n == self._rows):
-                found.append(Finding(name, column, "cells are empty", n, self._rows, limit))
+            if n and (n > limit * self.rows or n == self.rows):
+                found.append(Finding(name, column, "cells are empty", n, self.rows, limit))
         for column, first in self._first.items():
-            n = self._rows - self._empty[column]
+            n = self.rows - self._empty[column]
             if first is not None and column not in self._varied and n >= _FEWEST_ROWS:
                 limit = 0.5 if column in _VARIED else 1.0
-                found.append(Finding(name, column, "cells all hold one value", n, self._rows, limit))
+                found.append(Finding(name, column, "cells all hold one value", n, self.rows, limit))
         if self._codeless:
             what = "cells hold no letter and no digit, so no code"
-            found.append(Finding(name, _CODE, what, self._codeless, self._rows, _NO_CODE_LIMIT))
+            found.append(Finding(name, _CODE, what, self._codeless, self.rows, _NO_CODE_LIMIT))
         limit = _UNLISTED.get(name, 1.0)
         what = "rows have an item that the concepts do not list, and are left out"
-        return [*found, *([Finding(name, "itemid", what, self._unlisted, self._rows, limit)] if self._unlisted else [])]
+        return [*found, *([Finding(name, "itemid", what, self._unlisted, self.rows, limit)] if self._unlisted else [])]
 
 
-def findings_of_counts(name: str, counts: Mapping[str, int]) -> list[Finding]:
-    """What was read in another way than usual: results from comments, and bounds in the place of numbers."""
+def findings_of_counts(name: str, counts: Mapping[str, int], n_rows: int) -> list[Finding]:
+    """What was read in another way than usual, or not at all.
+
+    Args:
+        name: of the table.
+        counts: of its events, as `staging.stage` makes them.
+        n_rows: rows of the table.
+    """
     whats = {
         "from_comments": ("comments", "results stand in the comment alone, and are read from it"),
         "from_bounds": ("value", "results are a bound such as >300, and are read as that number"),
+        "without_number": ("valuenum", "results hold no number: no channel has them"),
     }
     found = [(column, what, counts.get(key, 0)) for key, (column, what) in whats.items()]
-    return [Finding(name, column, what, n, counts["rows"]) for column, what, n in found if n]
+    read = [Finding(name, column, what, n, counts["rows"]) for column, what, n in found if n]
+    lost = n_rows - counts["rows"] if name in _ONE_EVENT else 0
+    what = "rows lack a code, or name no stay of hosp/admissions that has ended: they are left out"
+    return [*read, *([Finding(name, "hadm_id", what, lost, n_rows, _LOST)] if lost else [])]

@@ -68,7 +68,7 @@ class StageTable:
                 con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 counts, seen = self._read(con, table, sql, folder / "rows")
                 write_json(folder / "counts.json", counts)
-                found = [*seen.findings(), *findings_of_counts(table.name, counts)]
+                found = [*seen.findings(), *findings_of_counts(table.name, counts, seen.rows)]
                 write_json(folder / "findings.json", [one.to_dict() for one in found])
                 if table.name == _ADMISSIONS:
                     con.execute(stays.write_stays(folder))

@@ -327,7 +327,8 @@ def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -
         return f"CASE WHEN {fits} THEN {value} WHEN {cell} IS NOT NULL THEN error('{MARK} {column} ' || {cell}) END"
     if kind == "TIMESTAMP":
         usual = f"length({cell}) = 19 AND {cell}[17] = ':' AND {cell}[19] <> 'Z'"  # much quicker than the full test
-        value = f"CASE WHEN {usual} OR regexp_full_match({cell}, '{_TIME}') THEN {value} END"
+        padded = f"regexp_full_match(trim({cell}), '{_TIME}')"  # a column of fixed width
+        value = f"CASE WHEN {usual} OR {padded} THEN TRY_CAST(trim({cell}) AS TIMESTAMP) END"
     if kind in _WHOLE:
         value = f"CASE WHEN regexp_full_match({cell}, '{_INTEGER}') THEN {value} END"
     return f"coalesce({value}, CASE WHEN {cell} <> '' THEN error('{MARK} {column} ' || {cell}) END)"

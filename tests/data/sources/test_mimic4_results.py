@@ -90,10 +90,12 @@ def test_what_is_read_from_comments_and_bounds_is_counted_and_a_finding(mimic):
         "on_fallback": 0,
         "from_comments": 2,
         "from_bounds": 2,
+        "without_number": 1,
     }
     found = {one["what"].split(",")[0]: (one["column"], one["n"], one["of"]) for one in mimic.facts["quality"]}
     assert found["results stand in the comment alone"] == ("comments", 2, 4)
     assert found["results are a bound such as >300"] == ("value", 2, 4)
+    assert found["results hold no number: no channel has them"] == ("valuenum", 1, 4)
 
 
 def test_a_table_without_comments_is_read(mimic):

@@ -71,3 +71,11 @@ def test_cells_without_a_letter_or_digit_are_no_codes(tmp_path):
     codes = {"subject_id": list(range(N)), "icd_code": ["I500", "___"] * (N // 2), "icd_version": [10] * N}
     (one,) = found(tmp_path, codes, "hosp/diagnoses_icd")
     assert one == ("icd_code", "cells hold no letter and no digit, so no code", N // 2, True)
+
+
+def test_codes_of_a_stay_that_is_not_there_are_counted(mimic):
+    for stay in [10] * 20 + [11] * 15:
+        mimic.add("hosp/diagnoses_icd", subject_id=1, hadm_id=stay, seq_num=1, icd_code="I500", icd_version=10)
+    mimic.read()
+    (lost,) = [one for one in mimic.facts["quality"] if one["column"] == "hadm_id"]
+    assert (lost["table"], lost["n"], lost["of"], lost["level"]) == ("hosp/diagnoses_icd", 15, 35, "warning")

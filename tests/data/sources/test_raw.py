@@ -357,3 +357,8 @@ def test_row_that_stands_twice_is_named(mimic, table, key):
     mimic.rows[table] *= 2
     mimic.write()
     assert failure(mimic) == f"{table}.csv: {key} stands in 2 rows; it must stand in one"
+
+
+def test_times_of_a_column_of_fixed_width_are_read(mimic):
+    mimic.lab(charttime="2150-01-02 06:00:00   ", storetime=" 2150-01-02 07:00:00")
+    assert mimic.read().of("LAB//") == ("2150-01-02 06:00:00", "2150-01-02 07:00:00")
