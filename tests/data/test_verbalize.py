@@ -182,7 +182,7 @@ def test_limits_of_an_unknown_sex_are_those_that_hold_for_either():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sections": []}, r"data\.notes\.record\.sections: is empty"),
+        ({"sections": []}, r"data\.notes\.record\.sections: \[\] is empty"),
         ({"sections": ["labs"]}, r"data\.notes\.record\.sections: 'labs' is not one of demographics, units"),
         ({"max_drugs": 0}, r"data\.notes\.record\.max_drugs: 0 is below 1; leave the section out"),
     ],
