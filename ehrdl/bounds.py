@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
+from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -154,6 +155,7 @@ def wrong(value: Any, hint: Any) -> str | None:
     ('expected int, got True', 'nan is not finite', "'b' is not one of a", "'a' stands 2 times; once is enough")
     """
     kind, inner = get_origin(hint), get_args(hint)
+    value = str(value) if isinstance(value, PurePath) else value  # from Python a path is as good as its text
     if kind is Annotated:
         return wrong(value, inner[0]) or _against(value, hint.__metadata__)
     if kind in (Union, UnionType):

@@ -135,3 +135,12 @@ def test_options_are_dataclasses_all_the_way_down():
     """The parser takes a class for a group of keys only if all that it inherits from are dataclasses."""
     assert all(is_dataclass(kind) for option in OPTIONS for kind in option.__mro__[:-1])
     assert issubclass(Optim, Options)
+
+
+def test_a_path_from_python_is_as_good_as_its_text():
+    from ehrdl.data.sources.mimic4 import Mimic4
+    from ehrdl.engine import Prepare
+    from ehrdl.recorded import describe
+
+    assert describe(Mimic4(root=Path("hospital"))) == describe(Mimic4(root="hospital"))
+    assert Prepare(cache=Path("cache")) == Prepare(cache="cache")
