@@ -73,6 +73,8 @@ END_STAGE_KIDNEY = CodeSet(
 SURGICAL_SERVICES = (
     "CSURG", "DENT", "ENT", "EYE", "GU", "GYN", "NSURG", "ORTHO", "PSURG", "SURG", "TRAUM", "TSURG", "VSURG",
 )  # fmt: skip
+#: All services of MIMIC-IV, by the same page: a rule of surgery or of oncology knows no other word.
+SERVICES = frozenset({*SURGICAL_SERVICES, "CMED", "MED", "NB", "NBB", "NMED", "OBS", "OMED", "PSYCH"})
 
 # Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay and is no observation.
 PLANNED_ADMISSIONS = ("ELECTIVE", "SURGICAL SAME DAY ADMISSION")

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ehrdl.clinical.codes import ADMISSION_TYPES, DISCHARGE_LOCATIONS, folded
+from ehrdl.clinical.codes import ADMISSION_TYPES, DISCHARGE_LOCATIONS, SERVICES, folded
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
@@ -31,8 +31,8 @@ _MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
 _ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT, _REPEATED = 0.01, 0.1, 0.05, 0.1, 0.5, 0.3
 #: A word that fewer patients have might name someone, and is only counted.
 _FEWEST_PATIENTS, _WORDS_NAMED = 10, 3
-#: Words after `ADMISSION_TYPE//` and `DISCHARGE//` that the rules of cohorts tell apart, or know as neither.
-_KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS}
+#: Words after `ADMISSION_TYPE//` and the like that the rules of cohorts tell apart, or know as neither.
+_KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS, "SERVICE_IN": SERVICES}
 
 
 def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
@@ -126,6 +126,7 @@ _FACTS = f"""
     CREATE TEMP TABLE fact AS SELECT subject_id, time, code, encounter_id, numeric_value FROM {{rows}}
     WHERE code IN ('{BIRTH}', '{DEATH}') OR starts_with(code, 'GENDER//') OR starts_with(code, 'ADMISSION//')
         OR starts_with(code, 'DISCHARGE//') OR starts_with(code, 'ADMISSION_TYPE//') OR starts_with(code, 'DIAGNOSIS//')
+        OR starts_with(code, 'SERVICE_IN//')
 """
 _STAYS = f"""
     CREATE TEMP TABLE subject AS SELECT subject_id, min(time) FILTER (code = '{BIRTH}') AS birth,
@@ -137,6 +138,7 @@ _STAYS = f"""
         max(time) FILTER (starts_with(code, 'DISCHARGE//')) AS dischtime,
         max(substr(code, 17)) FILTER (starts_with(code, 'ADMISSION_TYPE//')) AS admission_type,
         max(substr(code, 12)) FILTER (starts_with(code, 'DISCHARGE//')) AS discharge,
+        max(substr(code, 13)) FILTER (starts_with(code, 'SERVICE_IN//')) AS service_in,
         bool_or(numeric_value = 1) FILTER (starts_with(code, 'DIAGNOSIS//')) AS has_principal,
         count(*) FILTER (starts_with(code, 'DIAGNOSIS//')) > 0 AS is_coded
     FROM fact WHERE encounter_id IS NOT NULL GROUP BY subject_id, encounter_id HAVING admittime IS NOT NULL
