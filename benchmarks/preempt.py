@@ -63,6 +63,7 @@ def start(arguments: list[str], log: Path, environment: dict[str, str]) -> int:
     status = 1
     try:
         os.environ.update(environment)
+        tempfile.tempdir = None  # is asked again
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -121,7 +122,9 @@ def programs(folder: Path) -> dict[str, str]:
     return {f"SLURM_{key}": value for key, value in _SLURM.items()} | {"PATH": path}
 
 
-def disturb(folder: Path, patients: int, kills: int, preemptions: int, seed: int) -> dict[str, Any]:
+def disturb(
+    folder: Path, patients: int, kills: int, preemptions: int, seed: int, temporary: dict[str, str]
+) -> dict[str, Any]:
     """Stop as many runs, resume each, and count those that end equal to an undisturbed one."""
     log = folder / "log"
     undisturbed(command(folder, "first", patients), log)  # fills the cache
@@ -132,7 +135,7 @@ def disturb(folder: Path, patients: int, kills: int, preemptions: int, seed: int
         ("kills", kills, signal.SIGKILL, -signal.SIGKILL),
         ("preemptions", preemptions, signal.SIGUSR1, 128 + signal.SIGUSR1),
     ):
-        environment = job if kind == signal.SIGUSR1 else {}
+        environment = temporary | (job if kind == signal.SIGUSR1 else {})
         n_equal = done = 0
         while done < count:
             name = f"{what}-{done}"
@@ -162,10 +165,12 @@ def main() -> None:
     parser.add_argument("--preemptions", type=int, default=20)
     parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tmpdir", type=Path, help="the runs' temporary folder, such as one on another file system")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ehrdl-preempt-") as folder:
-        found = disturb(Path(folder), options.patients, options.kills, options.preemptions, options.seed)
+        temporary = {"TMPDIR": str(options.tmpdir)} if options.tmpdir else {}
+        found = disturb(Path(folder), options.patients, options.kills, options.preemptions, options.seed, temporary)
     show("preempt", found, options.json)
     raise SystemExit(any(found[f"{what}_equal"] != found[what] for what in ("kills", "preemptions")))
 
