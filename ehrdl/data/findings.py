@@ -20,7 +20,7 @@ from ehrdl.schema import BIRTH, DEATH
 from ehrdl.shards import map_shards
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 4
+VERSION = 5
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
