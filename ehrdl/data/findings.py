@@ -6,7 +6,6 @@ Each limit is far above what MIMIC-IV's demo and the shipped open data show, and
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from ehrdl.clinical.codes import ADMISSION_TYPES, DISCHARGE_LOCATIONS, SERVICES, folded
@@ -17,7 +16,6 @@ from ehrdl.engine import Prepare, cached, connect, read_json, write_json
 from ehrdl.paths import scan
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import BIRTH, DEATH
-from ehrdl.shards import map_shards
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
 VERSION = 5
@@ -39,17 +37,17 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
     """What an EVENTS folder cannot mean; counted at most once."""
 
     def build(folder: Path) -> None:
-        files = shard_files(events)
-        size = sum(file.stat().st_size for file in files)
-        job = _Shard(prepare, folder, min(prepare.processes(size), len(files)))
-        counts: Counter[str] = Counter()
-        words: dict[str, Counter[str]] = {name: Counter() for name in _KNOWN}
-        patients: dict[str, Counter[str]] = {name: Counter() for name in _KNOWN}
-        for found, named in map_shards(job, files, prepare, size, "data quality"):
-            counts.update(found)
-            for name, rows in named.items():
-                words[name].update({word: n for word, n, _ in rows})
-                patients[name].update({word: n for word, _, n in rows})
+        with connect(prepare, folder) as con:
+            rows = scan(shard_files(events))
+            con.execute(_FACTS.format(rows=rows))
+            con.execute(_STAYS)
+            counts: Counter[str] = Counter()
+            for sql in (_OF_EVENTS.format(rows=rows), _OF_FACTS, _OF_SUBJECTS, _OF_STAYS):
+                found = con.execute(sql)
+                counts.update(dict(zip((column[0] for column in found.description), found.fetchall()[0], strict=True)))
+            listed = {name: con.execute(_WORDS_SQL.format(column=name.lower())).fetchall() for name in _KNOWN}
+        words = {name: Counter({word: n for word, n, _ in rows}) for name, rows in listed.items()}
+        patients = {name: Counter({word: n for word, _, n in rows}) for name, rows in listed.items()}
         write_json(folder / "findings.json", [one.to_dict() for one in _findings(counts, words, patients)])
 
     folder = cached(prepare, "quality", {"events": events.name, "version": VERSION}, build)
@@ -100,26 +98,6 @@ def find_in_series(series: Store, known: Concepts) -> list[Finding]:
             )
         )
     return [one for one in found if one.n]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Counts in one shard; a class so that joblib can send it to a process."""
-
-    prepare: Prepare
-    spill: Path
-    share: int
-
-    def __call__(self, file: Path) -> tuple[dict[str, int], dict[str, list[tuple[str, int, int]]]]:
-        with connect(self.prepare, self.spill, self.share) as con:
-            con.execute(_FACTS.format(rows=scan(file)))
-            con.execute(_STAYS)
-            counts: dict[str, int] = {}
-            for sql in (_OF_EVENTS.format(rows=scan(file)), _OF_FACTS, _OF_SUBJECTS, _OF_STAYS):
-                row = con.execute(sql).fetchdf().iloc[0]
-                counts |= {str(name): int(n) for name, n in row.items()}
-            words = {name: con.execute(_WORDS_SQL.format(column=name.lower())).fetchall() for name in _KNOWN}
-        return counts, words
 
 
 _FACTS = f"""

@@ -50,7 +50,7 @@ class Mimic4(Source):
         null_words: cells that read so, such as `NULL`, stand for an absent value in every column, besides empty cells.
     """
 
-    VERSION = 12
+    VERSION = 13
     caveats = (
         "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
         "its layout are a selection of their own.",

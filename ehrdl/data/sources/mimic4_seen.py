@@ -105,7 +105,7 @@ class Seen:
         name, found = self.table.name, []
         for column, n in self._empty.items():
             limit = (_EMPTY | _EMPTY_IN.get(name, {})).get(column, 1.0)
-            if n and (n > limit * self.rows or n == self.rows):
+            if column not in self.table.optional and n and (n > limit * self.rows or n == self.rows):
                 found.append(Finding(name, column, "cells are empty", n, self.rows, limit))
         for column, first in self._first.items():
             n = self.rows - self._empty[column]
