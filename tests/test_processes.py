@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,12 +57,11 @@ class Hospital:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("small", "crash"):
-            config = CONFIG | {"run": {"name": "x", "root": str(folder / "runs")}}
-            config["data"] = CONFIG["data"] | {"prepare": {"cache": str(folder / "cache")}}
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        config = CONFIG | {"run": {"name": "x", "root": str(folder / "runs")}}
+        config["data"] = CONFIG["data"] | {"prepare": {"cache": str(folder / "cache")}}
+        (folder / "small.yaml").write_text(yaml.safe_dump(config))
 
-    def command(self, name: str, *more: str, start: tuple[str, ...] = ()) -> list[str]:
+    def command(self, name: str, *more: str, start: Sequence[str] = ()) -> list[str]:
         begin = [*start, sys.executable, *EHRDL]
         return [*begin, "train", "--config", str(self.folder / "small.yaml"), f"--run.name={name}", *more]
 
@@ -82,7 +82,7 @@ class Hospital:
         assert not left
         return process.returncode, errors.splitlines()
 
-    def run(self, name: str, *more: str, start: tuple[str, ...] = (), **env: str) -> tuple[int, list[str]]:
+    def run(self, name: str, *more: str, start: Sequence[str] = (), **env: str) -> tuple[int, list[str]]:
         return self.end(self.start(self.command(name, *more, start=start), **env))
 
     @staticmethod
@@ -159,10 +159,8 @@ def test_a_finished_run_is_left_alone_and_an_overwritten_one_is_made_again(hospi
     pd.testing.assert_series_equal(hospital.prob("pair"), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_torchrun_starts_the_same_two_processes(hospital, pair, overwrite):
-    more = ["--run.overwrite=true"] if overwrite else []
-    status, _ = hospital.run("torchrun", *TWO, "--seeds=[0,1]", *more, start=TORCHRUN)
+def test_torchrun_starts_the_same_two_processes(hospital, pair):
+    status, _ = hospital.run("torchrun", *TWO, "--seeds=[0,1]", "--run.overwrite=true", start=TORCHRUN)
     assert status == 0
     pd.testing.assert_series_equal(hospital.prob("torchrun"), hospital.prob("pair"), rtol=0, atol=0)
 
@@ -216,6 +214,47 @@ def test_sigterm_to_the_first_process_ends_both_where_the_command_resumes(hospit
     assert [line for line in lines if "SIGTERM" in line] == ["ehrdl: stopped by SIGTERM; the same command resumes"]
     assert hospital.run("term", *TWO, "--seeds=[0,1]")[0] == 0
     pd.testing.assert_series_equal(hospital.prob("term"), hospital.prob("pair"), rtol=0, atol=0)
+
+
+#: A network of which one process fails in its third step.
+BROKEN = """
+import os
+from ehrdl.models.multimodal import MultimodalModel
+
+class Broken(MultimodalModel):
+    steps = 0
+
+    def loss(self, batch):
+        self.steps += 1
+        if self.steps == 3 and os.environ["LOCAL_RANK"] == "1":
+            raise ArithmeticError("a bad batch")
+        return super().loss(batch)
+"""
+
+
+@pytest.mark.parametrize("start", [(), TORCHRUN], ids=["devices", "torchrun"])
+def test_an_error_of_one_process_ends_all_with_its_traceback_and_one_line(hospital, start):
+    (hospital.folder / "broken.py").write_text(BROKEN)
+    name = f"broken-{len(start)}"
+    began = time.monotonic()
+    status, lines = hospital.run(name, *TWO, "--model=broken.Broken", "--optim.pretrain_epochs=0", start=start)
+    assert status == (1 if start else 2), lines
+    assert sum("ArithmeticError: a bad batch" in line for line in lines) >= 2
+    said = [line for line in lines if line.startswith("ehrdl:")]
+    assert len(said) == 1 and said[0].startswith("ehrdl: process 1 of 2 failed: ArithmeticError: a bad batch")
+    assert time.monotonic() - began < 240
+
+
+def test_two_nodes_are_the_same_two_processes(hospital, pair):
+    nodes = [*TORCHRUN[:3], "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", "--master-port=29517"]
+    trainer = ["--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+    commands = [
+        hospital.command("nodes", *trainer, "--seeds=[0,1]", start=(*nodes, f"--node-rank={rank}", "--no-python"))
+        for rank in range(2)
+    ]
+    agents = [hospital.start(command) for command in commands]
+    assert [hospital.end(agent)[0] for agent in agents] == [0, 0]
+    pd.testing.assert_series_equal(hospital.prob("nodes"), hospital.prob("pair"), rtol=0, atol=0)
 
 
 def test_what_was_started_otherwise_than_the_trainer_asks_is_one_line(hospital):
