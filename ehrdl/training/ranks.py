@@ -107,7 +107,10 @@ def n_processes(trainer: dict[str, Any]) -> int:
     """
     import pytorch_lightning as pl
 
-    shell = pl.Trainer(**trainer, logger=False, enable_checkpointing=False)
+    from ehrdl.training.fit import quiet
+
+    with quiet():
+        shell = pl.Trainer(**trainer, logger=False, enable_checkpointing=False)
     return int(shell.num_devices * shell.num_nodes)
 
 

@@ -1,5 +1,7 @@
 """A process knows which of a run's it is by torchrun's, SLURM's or our own variables; what cannot work is refused."""
 
+import logging
+
 import pytest
 
 from ehrdl.cli import main
@@ -45,6 +47,19 @@ def test_the_variables_of_the_starter_name_the_place_of_a_process(env, values, f
 def test_processes_are_the_devices_of_all_nodes(env, arguments, n):
     env({})
     assert n_processes(check_trainer({"accelerator": "cpu"} | arguments)) == n
+
+
+def test_processes_are_counted_without_a_word_of_lightnings(env):
+    env({})
+    heard, logger = [], logging.getLogger("pytorch_lightning")
+    handler = logging.Handler()
+    handler.emit = heard.append
+    logger.addHandler(handler)
+    try:
+        n_processes({"accelerator": "cpu"})
+    finally:
+        logger.removeHandler(handler)
+    assert heard == []
 
 
 @pytest.mark.parametrize(
