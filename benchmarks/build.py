@@ -65,7 +65,7 @@ def tokenise(data: DataConfig, events: Path, folder: Path) -> dict[str, Any]:
     subjects = opened.subjects[assign(opened.subjects, Split()) == TRAIN]
     few = subjects[: max(1, len(subjects) * _NOTES_FITTED // max(len(opened), 1))]
     folder.mkdir()
-    vocab.fit_tokenizer(opened, few, data.notes.vocab_size, folder)
+    vocab.fit_tokenizer(opened, few, data.notes.vocab_size, folder, min_patients=1)  # few may be fewer than ten
     began = time.perf_counter()
     with PeakMemory() as memory:
         words, _ = tokenized(data, events, str(folder))

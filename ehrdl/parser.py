@@ -209,7 +209,8 @@ def _check_class(file: str, content: Mapping[Any, Any], prefix: str) -> None:
     for name in content.get("init_args", ()):
         if takes is not None and name not in takes:
             own = [key for key, argument in takes.items() if key not in _GIVEN or not argument.required]
-            raise ConfigError(_unknown(f"{prefix}init_args", str(name), own))
+            taker = content["class_path"].rpartition(".")[2]
+            raise ConfigError(f"{_unknown(f'{prefix}init_args', str(name), own)} ({taker} takes no other)")
 
 
 def _check_classes(config: Any, prefix: str = "") -> None:

@@ -121,7 +121,7 @@ def refusal(capsys, *argv):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--combine.models=[vote]", "combine.models: 'vote' is not one of ensemble, stack"),
+        ("--combine.models=[vote]", "combine.models: expected one of 'ensemble', 'stack', got 'vote'"),
         ("--combine.members=[fused, lasso]", "combine.members: 'lasso' is no model of this run; there are fused,"),
         ("--boosting.trials=0", "boosting.trials: 0 is below 1"),
         ("--combine.member=[fused]", "combine.member: there is no such key; did you mean members?"),

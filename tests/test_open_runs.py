@@ -84,7 +84,7 @@ def sepsis(tmp_path_factory):
     write_records(root / "data" / "training_setB", 100_001, 60)
     ids = [f"p{number}" for number in range(100_001, 100_061)]
     split = write_split(root / "split", train=ids[:30], tuning=ids[30:45], held_out=[f"{x}.psv" for x in ids[45:]])
-    return run_config("physionet2019", root / "data", split, MEMBERS)
+    return run_config("physionet2019", root / "data", split, MEMBERS, "--report.min_count=1")
 
 
 def test_hourly_sepsis_runs_from_its_config_with_the_challenge_s_own_record_names(sepsis):

@@ -175,7 +175,7 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
 
 def _say_sync(folder: Path, own: str) -> None:
     """How the files of a run, and of the processes that it resumed from, reach the service."""
-    files = sorted(str(path) for path in folder.glob(f"offline-run-*-{own}"))
+    files = sorted(str(path) for path in folder.glob("offline-run-*") if path.name.endswith(f"-{own}"))
     if files:
         say(f"wandb: to send this run: wandb sync --yes {shlex.join(files)}")
 

@@ -97,7 +97,9 @@ def test_text_baselines_are_left_out_with_a_line_where_there_are_no_notes(prepar
     without = dataclasses.replace(prepared, spec=prepared.spec.only("series"))
     parts = fit_baselines(["prevalence", "bag_of_words", "tabular_and_words"], without, tmp_path, seed=0)
     assert [part.model.iloc[0] for part in parts] == ["prevalence"]
-    assert capsys.readouterr().err.splitlines() == [
+    *lines, fitted = capsys.readouterr().err.splitlines()
+    assert fitted.startswith("prevalence: ")
+    assert lines == [
         "bag_of_words: left out, since no training sample sees a note",
         "tabular_and_words: left out, since no training sample sees a note",
     ]
