@@ -82,7 +82,8 @@ def test_the_same_call_returns_the_finished_folder(run, call, capsys):
         ({"model": lambda spec: SMALL(spec)}, "model.class_path was"),
         ({"trainer": TRAINER | {"max_epochs": 2}}, "trainer.max_epochs was"),
     ],
-    ids=["source", "task", "horizon", "hidden", "network", "function", "trainer"],  # no address, which processes differ in
+    # Names without an address, in which two processes of pytest differ.
+    ids=["source", "task", "horizon", "hidden", "network", "function", "trainer"],
 )
 def test_a_call_of_the_same_name_with_something_else_is_refused(run, call, other, key):
     with pytest.raises(ConfigError, match=r"was made with another config \(.*choose another run.name") as error:
