@@ -219,7 +219,7 @@ def _prepare(
 ) -> tuple[Any, TaskResult, dict[str, Any], list[str]]:
     """Data, cohort, and checked trainer and baselines, before anything is written to the run folder.
 
-    Cheap checks come first: a wrong trainer argument or a missing table is said before hours of reading.
+    Cheap checks come first: a wrong trainer argument or a missing table is reported before hours of reading.
     """
     with folder.timed("import"):
         from ehrdl.training.check import check_config

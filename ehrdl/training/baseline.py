@@ -104,7 +104,7 @@ def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFra
     """The phrases that baselines of text may learn, those of enough patients; none where no baseline reads text.
 
     Args:
-        names: of the baselines.
+        names: the baselines.
         prepared: the data.
         table: of its training rows.
     """

@@ -107,7 +107,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a damaged file leads its reader to into one line.
 
     Args:
-        path: of the file.
+        path: the file.
         what: it should be, such as `checkpoint`.
 
     Raises:

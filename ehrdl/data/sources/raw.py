@@ -49,8 +49,8 @@ class RawTable:
     """One table file, and the types of the columns that are read from it.
 
     Attributes:
-        name: of the table.
-        path: of the file.
+        name: the table, such as `hosp/labevents`.
+        path: the file.
         columns: their types; a column of `optional` may be missing, and is null then.
         null_words: cells that read so stand for an absent value, besides empty ones.
     """
