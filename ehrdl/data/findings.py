@@ -18,7 +18,7 @@ from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import BIRTH, DEATH
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 5
+VERSION = 6
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
@@ -152,6 +152,7 @@ _OF_STAYS = f"""
         count(*) FILTER (dischtime > admittime + INTERVAL {_LONGEST_DAYS} DAY) AS endless,
         count(birth) AS aged, count(*) FILTER (birth IS NULL) AS ageless,
         count(*) FILTER (year(admittime) < year(birth)) AS unborn,
+        count(*) FILTER (year(admittime) = year(birth)) AS newborn,
         count(*) FILTER (year(admittime) - year(birth) > {_OLDEST_YEARS}) AS ancient, count(death) AS mortal,
         count(*) FILTER (CAST(death AS DATE) < CAST(admittime AS DATE)) AS dead,
         count(*) FILTER (is_coded) AS coded,
@@ -184,6 +185,7 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: di
         (BIRTH, "stays are of patients without a date of birth: the age is unknown", "ageless", "stays", _UNRECORDED),
         (BIRTH, f"stays begin at an age above {_OLDEST_YEARS} years", "ancient", "aged", _ENTRY),
         (BIRTH, "stays begin before the patient's birth", "unborn", "aged", _ENTRY),
+        (BIRTH, "stays begin in the year of birth: newborns, or 0 written for no age", "newborn", "aged", 1.0),
         ("GENDER", "patients have no sex", "without_sex", "subjects", _UNRECORDED),
         (
             "GENDER",

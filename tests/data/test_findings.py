@@ -108,6 +108,12 @@ def test_a_column_that_cannot_be_is_one_loud_finding(tmp_path, prepare, change, 
     assert found.n == N
 
 
+def test_an_age_of_0_is_told_and_never_loud_since_newborns_have_it(tmp_path, prepare):
+    (found,) = find_in_events(write(tmp_path / "events", swap("MEDS_BIRTH", shift=18263 * DAY)), prepare)
+    assert (found.column, found.n, found.is_loud) == ("MEDS_BIRTH", N, False)
+    assert "in the year of birth" in found.what
+
+
 @pytest.mark.parametrize("word", ["ew emer.", "EW EMER. ", " EW\u00a0EMER.", "EW  EMER."])
 def test_a_known_word_is_known_however_it_is_written(tmp_path, prepare, word):
     assert find_in_events(write(tmp_path / "events", swap("ADMISSION_TYPE", f"ADMISSION_TYPE//{word}")), prepare) == []
