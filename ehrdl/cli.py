@@ -19,7 +19,7 @@ from ehrdl import __version__
 from ehrdl.allowed import HELP, OPTION, allowed_modules, config_files, take_option
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
-from ehrdl.parser import Parser, check_files, explain, fail, read_yaml
+from ehrdl.parser import Parser, carried_over, check_files, explain, fail, read_yaml
 from ehrdl.paths import expanded
 from ehrdl.recorded import not_recorded
 from ehrdl.training.ranks import begin_others_with, first_alone
@@ -62,9 +62,12 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
 
 def _configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
     """The objects of a configuration, and the configuration."""
-    check_files(argv, list(parser.keys()))
+    check_files(argv, parser.annotations())
     parsed = parser.parse_args(argv)
-    return parser.instantiate(parsed), parsed
+    objects = parser.instantiate(parsed)
+    for line in carried_over(argv, parsed):
+        say(line)
+    return objects, parsed
 
 
 def prepare(argv: list[str], prog: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from ehrdl.allowed import refusal
 from ehrdl.bounds import check_call, nearest, shown
 from ehrdl.errors import ConfigError
-from ehrdl.signatures import arguments
+from ehrdl.signatures import Argument, arguments
 from ehrdl.training import trainer
 from ehrdl.training.ranks import hold_back
 
@@ -62,8 +63,15 @@ class Parser(ArgumentParser):
 
     def keys(self) -> dict[str, str]:
         """The keys of a configuration, each with the name of its type."""
+        return {key: getattr(kind, "__name__", "") for key, kind in self._typed().items()}
+
+    def annotations(self) -> dict[str, str]:
+        """The keys of a configuration, each with its type in full."""
+        return {key: str(kind) for key, kind in self._typed().items()}
+
+    def _typed(self) -> dict[str, Any]:
         actions = [action for action in self._actions if action.dest.split(".")[-1] not in _NOT_KEYS]
-        return {action.dest: getattr(getattr(action, "_typehint", None), "__name__", "") for action in actions}
+        return {action.dest: getattr(action, "_typehint", "") for action in actions}
 
 
 def fail(line: str) -> NoReturn:
@@ -72,21 +80,26 @@ def fail(line: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def check_files(argv: list[str], keys: list[str]) -> None:
+def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
     """Refuse what the parser would not name, would name late or would take without a word, on a command line.
 
     It names a wrong key before a class of a config is imported, which takes seconds.
+
+    Args:
+        argv: the command line.
+        annotations: the keys of a configuration, each with its type.
 
     Raises:
         ConfigError: a config file is missing, is no YAML or no mapping, says a key twice, or gives a group of keys no
             keys; or there or among the options there is no such key.
     """
+    keys = list(annotations)
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         value = value if equals else after
         if option == "--config":
             content = read_yaml(value)
-            _check_groups(value, content, keys)
+            _check_groups(value, content, annotations)
             trainer.check_arguments(content.get("trainer", {}))
         elif option.startswith("--trainer."):
             _check_trainer_option(option.removeprefix("--trainer."), value)
@@ -113,6 +126,72 @@ def _check_option(path: str, keys: list[str]) -> None:
         if allowed and name not in allowed:
             raise ConfigError(_unknown(parent, name, allowed))
         parent = f"{parent}.{name}" if parent else name
+
+
+def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
+    """The values that a class takes over from the class that an earlier config or option names, a line for each class.
+
+    The parser keeps every value whose name and type fit, also one that was a default of the class before.
+
+    Args:
+        argv: the command line, which `parsed` came of.
+        parsed: its configuration.
+    """
+    classes: dict[str, str] = {}
+    own: dict[str, set[str]] = {}
+    for given in _layers(argv):
+        for name, value in given.items():
+            key, _, last = name.rpartition(".")
+            if last == "class_path":
+                if classes.get(key, value) != value:
+                    own[key] = set()
+                classes[key] = value
+        for key, names in own.items():
+            names |= {name.removeprefix(f"{key}.init_args.") for name in given}
+    lines = []
+    for key, names in own.items():
+        named: Any = parsed.get(key)
+        if not named or not named.get("init_args"):
+            continue
+        takes = inspect.signature(resolve_name(named.class_path)).parameters
+        kept = [
+            f"{name} {value!r} (its own default: {takes[name].default!r})"
+            for name, value in vars(named.init_args).items()
+            if name not in names and name in takes and _differs(value, takes[name].default)
+        ]
+        if kept:
+            taker = named.class_path.rpartition(".")[2]
+            lines.append(f"note: {key}: {taker} takes over from the class before it: {', '.join(kept)}")
+    return lines
+
+
+def _layers(argv: list[str]) -> Iterator[dict[str, Any]]:
+    """What each config file and option of a command line gives: values by their full keys."""
+    for token, after in zip(argv, [*argv, ""][1:], strict=True):
+        option, equals, value = token.partition("=")
+        value = value if equals else after
+        if option == "--config":
+            yield _flat(read_yaml(value))
+        elif option.startswith("--"):
+            yield {option.removeprefix("--"): value}
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their keys, with dots.
+
+    >>> _flat({"optim": {"lr": 0.1}, "seeds": [0]})
+    {'optim.lr': 0.1, 'seeds': [0]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether a plain value is another one than a plain default; what is no plain value is not compared."""
+    plain = (int, float, str, bool, list)
+    return isinstance(value, plain) and (default is None or isinstance(default, plain)) and value != default
 
 
 def read_yaml(file: str) -> dict[str, Any]:
@@ -183,22 +262,34 @@ def _refuse_loops(file: str, content: Any) -> None:
         waiting += [(one, depth + 1) for one in inner]
 
 
-def _check_groups(file: str, content: Mapping[Any, Any], keys: list[str], prefix: str = "") -> None:
-    if "class_path" in content:
-        _check_class(file, content, prefix)
+def _check_groups(file: str, content: Mapping[Any, Any], annotations: Mapping[str, str], prefix: str = "") -> None:
+    keys = list(annotations)
     allowed = _below(prefix.removesuffix("."), keys)
+    if "class_path" in content:
+        takes = _check_class(file, content, annotations.get(prefix.removesuffix("."), ""), prefix)
+        annotations = {f"{prefix}init_args.{name}": argument.annotation for name, argument in takes.items()}
     for name, value in content.items():
         if allowed and name not in allowed and "." not in str(name):
             raise ConfigError(_unknown(prefix.removesuffix("."), str(name), allowed))
         inner = _below(f"{prefix}{name}", keys)
         if isinstance(value, dict):
-            _check_groups(file, value, keys, f"{prefix}{name}.")
+            _check_groups(file, value, annotations, f"{prefix}{name}.")
         elif inner and not isinstance(value, str):  # a string names a config file of this group
             raise ConfigError(f"{file}: {prefix}{name}: expected the keys {', '.join(inner)}, got {value!r}")
 
 
-def _check_class(file: str, content: Mapping[Any, Any], prefix: str) -> None:
-    """Refuse a wrong part of a class, and an argument that its source does not have."""
+def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix: str) -> Mapping[str, Argument]:
+    """The arguments of a class, as far as its source tells.
+
+    Args:
+        file: that names the class.
+        content: `class_path` and `init_args`.
+        annotation: of the key that the class is given to.
+        prefix: of that key.
+
+    Raises:
+        ConfigError: a part is wrong, or the class does not have an argument.
+    """
     for name, value in content.items():
         kind = {"class_path": str, "init_args": dict}.get(name)
         if kind is None:
@@ -208,9 +299,18 @@ def _check_class(file: str, content: Mapping[Any, Any], prefix: str) -> None:
     takes = arguments(content.get("class_path", ""))
     for name in content.get("init_args", ()):
         if takes is not None and name not in takes:
+            _check_kind(content["class_path"], annotation, prefix)
             own = [key for key, argument in takes.items() if key not in _GIVEN or not argument.required]
             taker = content["class_path"].rpartition(".")[2]
             raise ConfigError(f"{_unknown(f'{prefix}init_args', str(name), own)} ({taker} takes no other)")
+    return takes or {}
+
+
+def _check_kind(class_path: str, annotation: str, prefix: str) -> None:
+    """Refuse a class of ehrdl that is of another kind than its key wants: then its arguments are not the fault."""
+    kind = next((word for word in re.findall(r"\w+", annotation) if _classes(word)), None)
+    if kind and class_path.startswith("ehrdl.") and class_path not in _classes(kind):
+        raise ConfigError(_of_another_kind(prefix.removesuffix("."), class_path, kind))
 
 
 def _check_classes(config: Any, prefix: str = "") -> None:
@@ -314,9 +414,12 @@ def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
     kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
     names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
     absent = re.search(r"No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+'|is abstract", reason)
-    why = f" ({absent[0]})" if absent else ""
-    there = f"; there are {', '.join(_classes(kinds[0]))}" if kinds[0] else ""
-    return f"{path}.class_path: {names[0].rstrip('.')!r} is no {kinds[0] or 'class'}{why}{there}"
+    return _of_another_kind(path, names[0].rstrip("."), kinds[0], f" ({absent[0]})" if absent else "")
+
+
+def _of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
+    there = f"; there are {', '.join(_classes(kind))}" if kind else ""
+    return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"
 
 
 def _classes(kind: str) -> list[str]:

@@ -17,10 +17,12 @@ class Argument:
     """An argument of a constructor.
 
     Attributes:
+        annotation: as its source writes it, '' = none.
         kinds: the types of YAML that it takes; None = its annotation does not tell.
         required: whether it has no default.
     """
 
+    annotation: str
     kinds: frozenset[type] | None
     required: bool
 
@@ -71,13 +73,18 @@ def _arguments(given: ast.arguments) -> dict[str, Argument]:
     positional = [*given.posonlyargs, *given.args]
     first_default = len(positional) - len(given.defaults)
     found = {
-        argument.arg: Argument(_kinds(argument.annotation), i < first_default)
+        argument.arg: _argument(argument, i < first_default)
         for i, argument in enumerate(positional)
         if i  # self
     }
     for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        found[argument.arg] = Argument(_kinds(argument.annotation), default is None)
+        found[argument.arg] = _argument(argument, default is None)
     return found
+
+
+def _argument(given: ast.arg, required: bool) -> Argument:
+    written = ast.unparse(given.annotation) if given.annotation else ""
+    return Argument(written, _kinds(given.annotation), required)
 
 
 def _kinds(annotation: ast.expr | None) -> frozenset[type] | None:

@@ -12,6 +12,7 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.cli import main, train, train_parser
+from ehrdl.parser import carried_over
 
 ROOT = Path(__file__).parents[1]
 PATIENTS = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
@@ -307,6 +308,30 @@ def test_later_config_and_command_line_override_earlier_ones(config, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ data
+
+
+def test_values_that_a_class_takes_over_from_the_class_before_it_are_said(config, tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"dropout": 0.5, "hidden": 32}}
+    config["model"]["init_args"]["series"] = series
+    first.write_text(yaml.safe_dump(config), encoding="utf-8")
+    grud = "ehrdl.models.gru_d.GRUD"
+    second.write_text(yaml.safe_dump({"model": {"init_args": {"series": {"class_path": grud}}}}), encoding="utf-8")
+    key = "model.init_args.series"
+    for argv, kept in (
+        (["--config", str(first)], []),
+        (["--config", str(first), f"--{key}.class_path={grud}"], ["hidden 32", "bin_hours 12.0", "dropout 0.5"]),
+        (["--config", str(first), "--config", str(second)], ["hidden 32", "bin_hours 12.0", "dropout 0.5"]),
+        (
+            ["--config", str(first), f"--{key}.class_path", grud, f"--{key}.init_args.dropout", "0.2"],
+            ["hidden 32", "bin_hours 12.0"],
+        ),
+    ):
+        lines = carried_over(argv, train_parser().parse_args(argv))
+        assert len(lines) == bool(kept)
+        for line in lines:
+            assert line.startswith(f"note: {key}: GRUD takes over from the class before it: ")
+            assert [part.split(" (")[0] for part in line.split(": ", 3)[3].split("), ")] == kept
 
 
 def test_missing_root_is_named(refusal, config):
