@@ -49,14 +49,26 @@ def read_stays(
         subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), deathtime (NaT = did not die in the
         stay, or no time is known), admission_type, disposition, insurance, race, language (null = not known), care_unit
         (first ICU unit, null = none), n_codes (diagnoses of the stay), n_icd (those in ICD-9 or ICD-10), n_principal
-        (of these, in the principal position), n_services; true or false: surgical (a surgical service), died, and a
+        (of these, in the principal position), n_services; true or false: surgical (a surgical service), died (where no
+        stay of the data says so: the patient's death is dated on a day of a stay without a disposition), and a
         column for each set, `principal_NAME` or `coded_NAME`; summary_time (the discharge summary's earliest
         `available_time`: it says which notes a sample can have, and enters no rule).
     """
     stays = _frame(events, _stays_sql(principal, coded, unadmitted))
     for name in ("admission_type", "disposition", "insurance", "race", "language"):
         stays[name] = _known(stays[name], compared=name in ("admission_type", "disposition"))
+    if len(stays) and not stays["died"].any():
+        stays["died"] = _died_by_date(stays, read_subjects(events)["death"])
     return stays.assign(care_unit=_named(stays["care_unit"]))
+
+
+def _died_by_date(stays: pd.DataFrame, death: pd.Series) -> pd.Series:
+    """Who died in a stay, where the data tell deaths of patients alone: on a day of the stay, and left for nowhere."""
+    day, first, last = (
+        times.dt.normalize() for times in (stays["subject_id"].map(death), stays["admittime"], stays["dischtime"])
+    )
+    died: pd.Series = stays["disposition"].isna() & (first <= day) & (day <= last)
+    return died
 
 
 def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:

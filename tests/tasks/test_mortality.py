@@ -59,6 +59,26 @@ def test_a_death_is_dated_by_the_death_not_by_a_discharge_that_was_noted_before(
     assert deaths(hospital).labels == {100: 1.0}
 
 
+@pytest.mark.parametrize(
+    ("to", "death", "label"),
+    [
+        ("", "2150-06-10 08:00", 1.0),
+        ("", "2150-06-10 23:59", 1.0),
+        ("", "2150-06-11 08:00", 0.0),
+        ("HOME", "2150-06-10 08:00", 0.0),
+    ],
+)
+def test_a_death_that_names_no_stay_is_dated_into_it_where_no_death_does(hospital, to, death, label):
+    icu(hospital.stay(ADMIT, "2150-06-10 10:00", to=to), ADMIT, None, 100).event(1, death, DEATH)
+    assert deaths(hospital).labels == {100: label}
+
+
+def test_a_death_that_names_no_stay_is_in_none_where_another_names_one(hospital):
+    icu(hospital.stay(ADMIT, "2150-06-10 10:00", to=""), ADMIT, None, 100).event(1, "2150-06-10 08:00", DEATH)
+    hospital.patient(2).stay("2150-06-01 10:00", "2150-06-10 10:00", subject=2, to="DIED")
+    assert deaths(hospital).labels == {100: 0.0}
+
+
 def test_a_stay_whose_end_is_not_in_the_data_has_an_unknown_label(hospital):
     hospital.event(1, ADMIT, "ADMISSION//ICU", 100)
     icu(hospital, ADMIT, None, 100)
