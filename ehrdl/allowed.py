@@ -71,7 +71,7 @@ def config_files(argv: Sequence[str]) -> list[str]:
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         if option == "--config":
-            found.append(value if equals else after)
+            found.append(os.path.expanduser(value if equals else after))
     return found
 
 

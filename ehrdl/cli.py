@@ -96,7 +96,9 @@ def pretrain(argv: list[str], prog: str) -> None:
             raise ConfigError("--out: missing; name the folder that the encoder goes to")
         from ehrdl.pretraining import pretrain
 
-        start = parsed["from"] or _pretrained(yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out)
+        start = os.path.expanduser(parsed["from"] or "") or _pretrained(
+            yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out
+        )
         pretrain(objects.data, objects.task, expanded(objects.out), start, objects.pretrain, objects.trainer)
 
 

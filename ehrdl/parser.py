@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from ehrdl.allowed import refusal
 from ehrdl.bounds import check_call, nearest, shown
 from ehrdl.errors import ConfigError
+from ehrdl.paths import expanded
 from ehrdl.signatures import Argument, arguments
 from ehrdl.training import trainer
 from ehrdl.training.ranks import hold_back
@@ -201,7 +202,7 @@ def read_yaml(file: str) -> dict[str, Any]:
         ConfigError: it is missing, is no YAML or no mapping, or says a key twice.
     """
     try:
-        content = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(expanded(file).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     except yaml.MarkedYAMLError as error:

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from ehrdl import paths
+from ehrdl.batch import DataSpec
 from ehrdl.cli import main
-from ehrdl.data.config import DataConfig
+from ehrdl.data.config import DataConfig, NoteOptions
 from ehrdl.data.prepare import read_events
 from ehrdl.data.sources.diabetes130 import Diabetes130
 from ehrdl.data.sources.meds import Meds
@@ -28,6 +29,8 @@ from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.split_files import read_split_files
 from ehrdl.engine import Prepare, connect
 from ehrdl.errors import ConfigError
+from ehrdl.models.note import NoteTransformer
+from ehrdl.schema import OutputSpec
 from ehrdl.tasks.labels import Labels
 from ehrdl.training.config import RunOptions
 from ehrdl.training.run import Run
@@ -156,6 +159,11 @@ def test_a_tilde_is_the_home_folder_wherever_a_user_writes_a_path(tmp_path, monk
     for source in (Meds, Mimic4, Physionet2012, Physionet2019, Diabetes130):
         assert source(root="~/a").root == tmp_path / "a"
     assert Mimic4("~/a", note_root="~/b").note_root == tmp_path / "b"
+    assert NoteOptions(tokenizer="~/words").tokenizer == str(tmp_path / "words")
+    with pytest.raises(ConfigError, match=f"pretrained '{tmp_path}/encoder'"):
+        NoteTransformer(
+            DataSpec(("note",), (), (), (), (), 0.0, 9, 0, 8, (OutputSpec("one"),), (0.5,)), pretrained="~/encoder"
+        )
     assert Prepare(cache="~/cache").cache == str(tmp_path / "cache")
     assert Run(RunOptions("one", root="~/runs"), {}).folder == tmp_path / "runs" / "one"
     assert Labels("~/labels").path == tmp_path / "labels"
@@ -170,6 +178,7 @@ def test_a_tilde_after_an_option_is_the_home_folder(tmp_path, monkeypatch, capsy
         ["report", "~/p.parquet"],
         ["predict", "--run=~/p.parquet"],
         ["export", "--out=~/o", "--predictions=~/p.parquet"],
+        ["train", "--config=~/p.parquet"],
     ):
         with pytest.raises(SystemExit):
             main(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
@@ -87,6 +88,8 @@ class NoteOptions(Options, key="data.notes"):
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the key."""
         super().__post_init__()
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", os.path.expanduser(self.tokenizer))
         if self.choose != "latest" and self.max_chunks is None:
             raise ConfigError(f"data.notes.choose: {self.choose} cuts nothing without data.notes.max_chunks; set that")
         for section in self.keep_sections:

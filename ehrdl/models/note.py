@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ class NoteTransformer(nn.Module, Encoder):
         if spec.vocab_size < 1:
             raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
         self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
-        self.pretrained = pretrained
+        self.pretrained = pretrained = os.path.expanduser(pretrained) if pretrained else None
         self.cache = cache_in_use() if cache == "auto" else cache
         self.pad_id, self._caches = spec.pad_id, dict[str, EmbeddingCache]()
         if pretrained:
