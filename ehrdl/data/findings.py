@@ -18,7 +18,7 @@ from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import BIRTH, DEATH
 
 #: Raised whenever `find_in_events` would find other things in the same EVENTS.
-VERSION = 6
+VERSION = 7
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
@@ -127,10 +127,15 @@ _OF_EVENTS = f"""
         count(*) FILTER (family IN {_MEASURED}) AS measured,
         count(*) FILTER (family IN {_MEASURED} AND time = date_trunc('day', time)) AS midnight,
         count(last) AS followed,
-        count(*) FILTER (time > last + INTERVAL {_LATEST_YEARS} YEAR AND time < '{_LAST_YEAR + 1}-01-01') AS late
-    FROM (SELECT subject_id, time, split_part(code, '//', 1) AS family FROM {{rows}}
+        count(*) FILTER (time > last + INTERVAL {_LATEST_YEARS} YEAR AND time < '{_LAST_YEAR + 1}-01-01') AS late,
+        count(dischtime) AS placed,
+        count(*) FILTER (NOT time BETWEEN admittime - INTERVAL {_LONGEST_DAYS} DAY
+            AND dischtime + INTERVAL {_LONGEST_DAYS} DAY) AS astray
+    FROM (SELECT subject_id, encounter_id, time, split_part(code, '//', 1) AS family FROM {{rows}}
         WHERE time IS NOT NULL AND code <> '{BIRTH}')
         LEFT JOIN (SELECT subject_id, max(dischtime) AS last FROM stay GROUP BY subject_id) USING (subject_id)
+        LEFT JOIN (SELECT subject_id, encounter_id, admittime, dischtime FROM stay WHERE admittime <= dischtime)
+            USING (subject_id, encounter_id)
 """
 _OF_FACTS = """
     SELECT count(*) FILTER (is_end) AS ends, count(*) FILTER (is_end AND encounter_id IS NULL) AS without_id,
@@ -173,6 +178,13 @@ def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: di
             f"events are over {_LATEST_YEARS} years after the patient's last discharge",
             "late",
             "followed",
+            _ENTRY,
+        ),
+        (
+            "encounter_id",
+            f"events are over {_LONGEST_DAYS} days outside the stay that they name",
+            "astray",
+            "placed",
             _ENTRY,
         ),
         (

@@ -83,9 +83,13 @@ def test_a_clean_hospital_gives_no_finding(tmp_path, prepare):
         (swap("MEDS_DEATH", shift=-200 * DAY), "MEDS_DEATH", "begin after that day"),
         (swap("DISCHARGE", shift=-4 * DAY), "DISCHARGE", "before their admission"),
         (swap("DISCHARGE", shift=30 * 365 * DAY), "DISCHARGE", "longer than 366 days"),
-        (swap("LAB", shift=-350 * 365 * DAY), "time", "outside the years 1900 to 2250"),
-        (swap("LAB", shift=200 * 365 * DAY), "time", "outside the years 1900 to 2250"),
-        (swap("LAB", shift=30 * 365 * DAY), "time", "over 10 years after the patient's last discharge"),
+        (swap("LAB", shift=-350 * 365 * DAY, encounter=False), "time", "outside the years 1900 to 2250"),
+        (swap("LAB", shift=200 * 365 * DAY, encounter=False), "time", "outside the years 1900 to 2250"),
+        (
+            swap("LAB", shift=30 * 365 * DAY, encounter=False),
+            "time",
+            "over 10 years after the patient's last discharge",
+        ),
         (swap("LAB", shift=-timedelta(hours=10)), "time", "are at 00:00"),
         (swap("DIAGNOSIS", "DIAGNOSIS//ICD10//___"), "DIAGNOSIS", "no form of ICD"),
         (swap("ADMISSION//", encounter=False), "encounter_id", "belong to no stay"),
@@ -106,6 +110,12 @@ def test_a_column_that_cannot_be_is_one_loud_finding(tmp_path, prepare, change, 
     assert (found.table, found.column, found.is_loud) == ("EVENTS", column, True)
     assert says in found.what
     assert found.n == N
+
+
+def test_an_event_far_outside_the_stay_that_it_names_is_told(tmp_path, prepare):
+    (found,) = find_in_events(write(tmp_path / "events", swap("LAB", shift=-3700 * DAY)), prepare)
+    assert (found.column, found.n, found.is_loud) == ("encounter_id", N, True)
+    assert "outside the stay that they name" in found.what
 
 
 def test_an_age_of_0_is_told_and_never_loud_since_newborns_have_it(tmp_path, prepare):
