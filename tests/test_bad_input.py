@@ -280,7 +280,7 @@ KEYS = [
     (f"{MODEL}.pretrained", "/no/such-encoder", ["NoteTransformer: pretrained '/no/such-encoder' cannot be loaded"]),
     ("task.class_path", "ehrdl.tasks.readmission.Nothing", ["task.class_path", "there are", "Readmission"]),
     ("model.class_path", "ehrdl.models.note.NoteTransformer", ["model.class_path", "there are", "MultimodalModel"]),
-    ("model.init_args.series.class_path", "ehrdl.models.note.NoteTransformer", ["series.class_path", "SeriesGRU"]),
+    ("model.init_args.series.class_path", "ehrdl.models.fusion.GatedFusion", ["series.class_path", "SeriesGRU"]),
     ("task.init_args.horizon_days", -3, ["task.init_args.horizon_days", "-3"]),
     ("task.init_args.min_age", 119, ["no index stay is left", "age: 0 after"]),
     ("trainer.max_epoch", 3, ["trainer.max_epoch", "not an argument"]),
