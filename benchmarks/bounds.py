@@ -24,7 +24,8 @@ from ehrdl.clinical import concepts
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.sampler import LengthBuckets
 from ehrdl.data.store import Store
-from ehrdl.data.window import HOUR, Window, bounds
+from ehrdl.data.window import Window, bounds
+from ehrdl.schema import HOUR
 
 _STAYS_A_BLOCK = 5_000
 _BATCH = 64

@@ -21,7 +21,7 @@ from ehrdl.batch import ChannelSpec
 from ehrdl.clinical import concepts
 from ehrdl.data.notes import Notes, open_notes
 from ehrdl.data.store import Store, open_store
-from ehrdl.data.window import HOUR
+from ehrdl.schema import HOUR
 
 _STAY_HOURS = 160
 _SEEN = 3 / 4  # of a stay's facts and notes, by its sample on average

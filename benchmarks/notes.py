@@ -33,7 +33,7 @@ from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
 from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.window import Window
 from ehrdl.engine import Prepare
-from ehrdl.models.head import masked_bce
+from ehrdl.models.loss import masked_bce
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.packing import length_groups, pack, round_up

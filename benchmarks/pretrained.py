@@ -46,10 +46,11 @@ from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.pretraining import pretrain
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import HELD_OUT, TUNING
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training.config import Optim, Pretraining
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict, prediction_rows, true_risk
 
 _OUTPUT = "readmission"

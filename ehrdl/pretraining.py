@@ -53,7 +53,7 @@ def pretrain(
         EhrdlError: one line that says what is wrong; nothing is left behind.
     """
     from ehrdl.experiment import prepare
-    from ehrdl.training.fit import check_trainer
+    from ehrdl.processes.trainer import check_trainer
     from ehrdl.training.provenance import check_network
     from ehrdl.training.run import holding
     from ehrdl.training.team import Follower
@@ -86,8 +86,8 @@ def _follow(
 ) -> None:
     """Take part in the training as another process than the first, which has prepared the data; write nothing."""
     from ehrdl.experiment import prepare
+    from ehrdl.processes.trainer import check_trainer
     from ehrdl.training.domain import join_masked
-    from ehrdl.training.fit import check_trainer
     from ehrdl.training.together import Joined
 
     with team.reporting():
@@ -178,7 +178,7 @@ def _fit(
 ) -> None:
     """Train and write the encoder into `part`; what a killed process left there is resumed from."""
     from ehrdl.data.vocab import load_tokenizer
-    from ehrdl.training.ranks import n_processes
+    from ehrdl.processes.trainer import n_processes
 
     module, loaders, facts = _module(prepared, model, data, start, options)
     counts, key = facts["train"], digest(facts)

@@ -26,6 +26,8 @@ Kind = Literal["binary", "regression"]
 BINARY: Literal["binary"] = "binary"
 REGRESSION: Literal["regression"] = "regression"
 
+#: Microseconds per hour; all times are int64 microseconds since 1970.
+HOUR = 3_600_000_000
 #: The output of the PhysioNet/CinC Challenge 2019, one sample an hour; the challenge's utility is computed for it.
 HOURLY_SEPSIS = "sepsis_2019"
 

@@ -21,9 +21,8 @@ from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
 from ehrdl.data.sources.meds import Meds
 from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.store import Store
-from ehrdl.data.window import HOUR
 from ehrdl.engine import Prepare
-from ehrdl.schema import EVENTS, TaskResult
+from ehrdl.schema import EVENTS, HOUR, TaskResult
 from ehrdl.tasks.readmission import Readmission
 
 

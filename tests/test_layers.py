@@ -26,7 +26,7 @@ GROUND = [
 FLOOR = {
     **dict.fromkeys((*GROUND, "signatures"), 0),
     **dict.fromkeys(("data", "tasks", "models", "metrics"), 1),
-    **dict.fromkeys(("training", "explain"), 2),
+    **dict.fromkeys(("training", "processes", "explain"), 2),
     "report": 3,
     **dict.fromkeys(("experiment", "scoring"), 4),
     **dict.fromkeys(("tune", "stress", "serve", "parser", "pretraining"), 5),

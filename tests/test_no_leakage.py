@@ -36,12 +36,12 @@ from ehrdl.data.store import build as build_store
 from ehrdl.data.store import open_store
 from ehrdl.data.table import tabulate
 from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
-from ehrdl.data.window import HOUR, Window
+from ehrdl.data.window import Window
 from ehrdl.engine import Prepare
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.schema import HELD_OUT, HOUR, TRAIN, TUNING
 
 SODIUM, DRUG, MICROSECOND = 2, 4, 1 / HOUR
 WINDOW = Window(series_hours=24, note_hours=30, max_observations=6, max_notes=3)

@@ -21,8 +21,9 @@ from ehrdl.data.sources.meds import Meds
 from ehrdl.data.static import static_features, subject_facts
 from ehrdl.data.store import build as build_store
 from ehrdl.data.store import open_store
-from ehrdl.data.window import HOUR, Window
+from ehrdl.data.window import Window
 from ehrdl.engine import Prepare
+from ehrdl.schema import HOUR
 
 KNOWN = concepts.load()
 SHOWN = [channel for channel in KNOWN.channels if channel.name in ("creatinine", "heart_rate", "ph", "icu_in")]

@@ -27,8 +27,8 @@ from ehrdl.data.static import static_features
 from ehrdl.data.table import tabulate
 from ehrdl.data.verbalize import verbalize
 from ehrdl.data.vocab import load_tokenizer
-from ehrdl.data.window import HOUR, Window
-from ehrdl.schema import HELD_OUT, TRAIN
+from ehrdl.data.window import Window
+from ehrdl.schema import HELD_OUT, HOUR, TRAIN
 
 SODIUM, DRUG, MICROSECOND = 2, 4, 1 / HOUR
 WINDOW = Window(series_hours=24, note_hours=30, max_observations=6, max_notes=2)

@@ -16,7 +16,8 @@ import pandas as pd
 from ehrdl.batch import ChannelSpec
 from ehrdl.data.notes import Notes
 from ehrdl.data.store import Store
-from ehrdl.data.window import HOUR, Window, bounds, inside
+from ehrdl.data.window import Window, bounds, inside
+from ehrdl.schema import HOUR
 
 _MAPPED = ("available", "time", "channel", "value")
 _HIDDEN = -1

@@ -9,9 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from ehrdl.clinical.codes import ADMISSION_TYPES, DISCHARGE_LOCATIONS, SERVICES, folded
-from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.listing import shard_files
-from ehrdl.data.store import Store
 from ehrdl.engine import Prepare, cached, connect, read_json, write_json
 from ehrdl.paths import scan
 from ehrdl.quality import Finding, from_dicts
@@ -63,41 +61,6 @@ def find_repeated(repeated: dict[str, list[int]]) -> list[Finding]:
     what = "events are equal to another one; all are kept"
     found = [Finding("EVENTS", kind, what, n, of, _REPEATED) for kind, (n, of) in repeated.items()]
     return [one for one in found if one.share > _ENTRY]
-
-
-def find_in_series(series: Store, known: Concepts) -> list[Finding]:
-    """Values out of their plausible range, and in units that the concepts do not know, a channel each."""
-    channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))
-    kept = {name: counts["kept"] for name, counts in series.counts.items()}
-    unknown: Counter[str] = Counter()
-    for code, counts in series.counts.items():
-        if counts["unknown_unit"]:
-            unknown[channel_of["//".join(code.split("//")[:2])]] += counts["unknown_unit"]
-    found = []
-    for name, counts in series.counts.items():
-        of = counts["kept"] + counts["implausible"]
-        found.append(
-            Finding(
-                "series",
-                name,
-                "values are outside their plausible range, and left out",
-                counts["implausible"],
-                of,
-                _VALUES,
-            )
-        )
-    for name, n in unknown.items():
-        found.append(
-            Finding(
-                "series",
-                name,
-                "values are in a unit without a row in the concepts, and left out",
-                n,
-                n + kept.get(name, 0),
-                _VALUES,
-            )
-        )
-    return [one for one in found if one.n]
 
 
 _FACTS = f"""

@@ -21,10 +21,11 @@ from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.events import validate
-from ehrdl.data.findings import find_in_events, find_in_series, find_repeated
+from ehrdl.data.findings import find_in_events, find_repeated
 from ehrdl.data.groups import named_groups
 from ehrdl.data.listing import shard_files
 from ehrdl.data.prepare_notes import collect_records, training_notes
+from ehrdl.data.series_findings import find_in_series
 from ehrdl.data.static import STATICS, static_features, subject_facts
 from ehrdl.data.temporal import describe_notes, describe_split, split_samples
 from ehrdl.data.timing import describe_timing, timed_at_prediction

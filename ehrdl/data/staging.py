@@ -116,3 +116,8 @@ class _Spread:
             writer = pq.ParquetWriter(staged(self.folder, shard), schema, **_FORMAT)
             self._writers[shard] = self.files.enter_context(writer)
         return self._writers[shard]
+
+
+def finite(number: str) -> str:
+    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 are none."""
+    return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"

@@ -15,9 +15,9 @@ import pandas as pd
 from ehrdl.clinical.codes import folded_sql
 from ehrdl.data.listing import shard_files
 from ehrdl.data.store import Store
-from ehrdl.data.window import HOUR, bounds
+from ehrdl.data.window import bounds
 from ehrdl.paths import scan
-from ehrdl.schema import BIRTH
+from ehrdl.schema import BIRTH, HOUR
 
 _YEAR = 365.25 * 24 * HOUR
 _DAY = 24 * HOUR

@@ -14,8 +14,6 @@ import numpy as np
 
 from ehrdl.bounds import Count, Hours, Options
 
-HOUR = 3_600_000_000
-
 
 @dataclass(frozen=True)
 class Window(Options, key="data.window"):

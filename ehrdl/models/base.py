@@ -91,6 +91,6 @@ class Network(ABC, Checked):
 
     def loss(self, batch: Any) -> Any:
         """What training minimises, a scalar; by default the loss of all outputs over known labels."""
-        from ehrdl.models.head import masked_loss  # here, so that naming a network needs no torch
+        from ehrdl.models.loss import masked_loss  # here, so that naming a network needs no torch
 
         return masked_loss(self.forward(batch), batch.label, self.spec)

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.bounds import Filled, Layers, Share, Width
 from ehrdl.models.base import Encoder, Network
-from ehrdl.models.head import masked_loss
+from ehrdl.models.loss import masked_loss
 from ehrdl.models.members import MemberHead
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.summary import WindowSummary

@@ -9,62 +9,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ehrdl.batch import DataSpec
 from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Head
-from ehrdl.schema import REGRESSION
-
-
-def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) where none is known.
-
-    Args:
-        logits: (B, K).
-        label: (B, K) float, NaN = unknown.
-
-    >>> masked_bce(torch.zeros(2, 1), torch.tensor([[1.0], [float("nan")]]))
-    tensor(0.6931)
-    """
-    known = ~label.isnan()
-    target = label.nan_to_num(0.0)
-    loss = binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    return (loss * known).sum() / known.sum().clamp(min=1)
-
-
-def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
-    """The loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) where none is known.
-
-    A binary output has its cross-entropy. A regression output has half the squared error of the standardised label:
-    then the gradient in the logit is prediction minus label for both kinds, and neither drowns the other.
-
-    Args:
-        logits: (B, K).
-        label: (B, K) float on the labels' own scale, NaN = unknown.
-        spec: kinds of the outputs, their scale and their weights in the average; None = all are binary and count alike.
-    """
-    if spec is None or not (spec.regression or spec.weights):
-        return masked_bce(logits, label)
-    logits = logits.float()
-    known = (~label.isnan()) * logits.new_tensor(spec.weights or 1.0)
-    target = label.nan_to_num(0.0)
-    if spec.regression:
-        target = ((label - label.new_tensor(spec.label_mean)) / label.new_tensor(spec.label_std)).nan_to_num(0.0)
-    numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
-    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
-    loss = torch.where(numeric, (logits - target) ** 2 / 2, cross_entropy)
-    return (loss * known).sum() / known.sum().clamp(min=1e-6)
-
-
-def predicted(logits: Tensor, spec: DataSpec) -> Tensor:
-    """Logits (B, K) as predictions on the labels' own scale: a probability, or the value of a regression output."""
-    prob = torch.sigmoid(logits.float())
-    if not spec.regression:
-        return prob
-    value = logits.float() * logits.new_tensor(spec.label_std).float() + logits.new_tensor(spec.label_mean).float()
-    numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
-    return torch.where(numeric, value, prob)
 
 
 class LinearHead(nn.Module, Head):

@@ -13,7 +13,8 @@ from ehrdl.bounds import NonNegative
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Fusion, Head, Network, Steps
 from ehrdl.models.fusion import GatedFusion
-from ehrdl.models.head import LinearHead, MlpHead, masked_loss
+from ehrdl.models.head import LinearHead, MlpHead
+from ehrdl.models.loss import masked_loss
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.static import StaticMlp

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ehrdl.metrics.evaluate import DEEP
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.training.baseline import check_baselines, check_params
 from ehrdl.training.combine import check_members
 from ehrdl.training.config import Combine
-from ehrdl.training.fit import check_trainer
 
 
 def check_config(

@@ -21,13 +21,13 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedModel, PreTr
 from ehrdl.data.sampler import LengthBuckets, Loader
 from ehrdl.engine import say
 from ehrdl.models.masked import guess
+from ehrdl.processes.trainer import n_processes, quiet
 from ehrdl.training import signals
 from ehrdl.training.checkpoint import NOWHERE, AtomicCheckpoints, Resume, resumable
 from ehrdl.training.config import Pretraining
 from ehrdl.training.digests import weights_digest
-from ehrdl.training.fit import quiet
 from ehrdl.training.pretrain import Chunks
-from ehrdl.training.ranks import n_processes, one_device
+from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import n_steps, warmup_cosine
 from ehrdl.training.signals import interruptible
 from ehrdl.training.together import Joined, common

@@ -19,7 +19,7 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.engine import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
-from ehrdl.models.head import masked_loss, predicted
+from ehrdl.models.loss import masked_loss, predicted
 from ehrdl.schema import REGRESSION
 from ehrdl.training.augment import Augment
 from ehrdl.training.config import Optim

@@ -15,10 +15,10 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.data.sampler import Loader
 from ehrdl.engine import read_json, whole, write_json
 from ehrdl.metrics.calibration import Platt, fit_calibrator
+from ehrdl.processes.trainer import quiet
 from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
 from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.files import reading
-from ehrdl.training.fit import quiet
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.ranks import one_device

@@ -18,7 +18,6 @@ from ehrdl.errors import ConfigError
 LEADER = "EHRDL_LEADER"
 #: Seconds for which another process than the first keeps an error of its own, which the first mostly has as well.
 _HOLD_BACK = 20.0
-_STRATEGIES = "auto, ddp, ddp_find_unused_parameters_true, ddp_find_unused_parameters_false"
 
 
 @dataclass(frozen=True)
@@ -97,41 +96,6 @@ def first_alone(command: str) -> None:
     from ehrdl.engine import say
 
     say(f"{command} is the work of one process; the other {here.size - 1} have ended")
-
-
-def n_processes(trainer: dict[str, Any]) -> int:
-    """In how many processes a Trainer of these arguments trains: devices of all nodes.
-
-    Args:
-        trainer: from `check_trainer`.
-    """
-    import pytorch_lightning as pl
-
-    from ehrdl.training.fit import quiet
-
-    with quiet():
-        shell = pl.Trainer(**trainer, logger=False, enable_checkpointing=False)
-    return int(shell.num_devices * shell.num_nodes)
-
-
-def check_strategy(strategy: Any) -> None:
-    """Refuse a strategy under which one process could not lead the others.
-
-    Args:
-        strategy: a Lightning Trainer's.
-
-    Raises:
-        ConfigError: it is not one of those that start each process by its command.
-    """
-    from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-
-    by_command = type(strategy) is DDPStrategy and strategy._start_method == "popen"
-    if not (by_command or isinstance(strategy, SingleDeviceStrategy)):
-        named = getattr(strategy, "_start_method", "")
-        how = f" with start_method {named}" if named else ""
-        raise ConfigError(
-            f"trainer.strategy: {type(strategy).__name__}{how} is not supported; choose one of {_STRATEGIES}"
-        )
 
 
 def check_world(n: int) -> None:

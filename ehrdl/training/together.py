@@ -14,8 +14,9 @@ from typing import Any
 
 from ehrdl.engine import mute, say
 from ehrdl.errors import ConfigError, EhrdlError, WorkerError
+from ehrdl.processes.trainer import n_processes
 from ehrdl.training.link import connect, listen
-from ehrdl.training.ranks import LEADER, Place, check_alone, check_world, n_processes, place
+from ehrdl.training.ranks import LEADER, Place, check_alone, check_world, place
 from ehrdl.training.team import MEET, SECONDS_A_LOOK, Follower, Leader
 
 _leader: Leader | None = None
@@ -59,7 +60,7 @@ def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | No
         mute()
         _follower = _follower or _join(here, *os.environ[LEADER].split(" ")[2:])
         return _follower.of(leader)
-    from ehrdl.training.fit import check_trainer
+    from ehrdl.processes.trainer import check_trainer
 
     n = n_processes(check_trainer(trainer))
     check_world(n)

@@ -15,6 +15,7 @@ from ehrdl.data.table import tabulate
 from ehrdl.experiment import check_stages, prepare, try_to_build, variants
 from ehrdl.models.boosted import BOOSTED, boosted_trials, fit_boosted
 from ehrdl.models.tabular import predict as predict_table
+from ehrdl.processes.trainer import check_trainer, n_processes
 from ehrdl.schema import TRAIN, TUNING, OutputSpec
 from ehrdl.training.baseline import (
     Params,
@@ -26,12 +27,12 @@ from ehrdl.training.baseline import (
     thinned,
     training_phrases,
 )
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.plan import check_fits, check_schedule
 from ehrdl.training.predict import predict
 from ehrdl.training.pretrain import check_pretraining
 from ehrdl.training.provenance import check_network
-from ehrdl.training.ranks import n_processes, one_device
+from ehrdl.training.ranks import one_device
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score

@@ -14,11 +14,10 @@ from optuna.trial import Trial
 from ehrdl.engine import read_json, say, write_json
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import variants
+from ehrdl.processes.trainer import check_trainer, n_processes
 from ehrdl.training.baseline import FITTED
 from ehrdl.training.config import RunOptions
-from ehrdl.training.fit import check_trainer
 from ehrdl.training.ledger import asked_digest, subjects_digest
-from ehrdl.training.ranks import n_processes
 from ehrdl.training.run import FREE, Run, holding
 from ehrdl.training.space import TuneOptions
 from ehrdl.tune import record

@@ -11,7 +11,8 @@ from ehrdl.batch import Batch
 from ehrdl.data.chunks import NoteFrame
 from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.window import HOUR, Window
+from ehrdl.data.window import Window
+from ehrdl.schema import HOUR
 
 FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=24)
 SEEDS = range(60)

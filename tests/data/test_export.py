@@ -15,10 +15,10 @@ from ehrdl.data.events import EventsWriter, validate
 from ehrdl.data.export import export_events
 from ehrdl.data.sources.base import Source
 from ehrdl.data.split import Split, assign
-from ehrdl.data.window import HOUR, bounds
+from ehrdl.data.window import bounds
 from ehrdl.engine import Prepare, read_json
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.schema import NEVER_INPUT, TaskResult
+from ehrdl.schema import HOUR, NEVER_INPUT, TaskResult
 from ehrdl.tasks.readmission import Readmission
 
 TIMES = ("happened", "available")

@@ -10,7 +10,8 @@ import pytest
 
 from ehrdl.clinical import concepts
 from ehrdl.data import store
-from ehrdl.data.findings import _unknown_words, find_in_events, find_in_series, find_repeated
+from ehrdl.data.findings import _unknown_words, find_in_events, find_repeated
+from ehrdl.data.series_findings import find_in_series
 from ehrdl.engine import Prepare
 from ehrdl.schema import EVENTS
 

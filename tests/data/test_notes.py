@@ -6,8 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ehrdl.data.notes import TokenLists, bodies, open_notes
 from ehrdl.data.notes_build import collect, tokenize
-from ehrdl.data.window import HOUR
 from ehrdl.engine import Prepare
+from ehrdl.schema import HOUR
 
 ROWS = [
     (2, 0, "NOTE//discharge//DS", None, "second", 30),

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from ehrdl.data.static import STATICS, static_features, subject_facts
-from ehrdl.data.window import HOUR
+from ehrdl.schema import HOUR
 
 ADMISSION, DISCHARGE, SODIUM = 0, 1, 2
 YEAR, DAY = 365.25 * 24, 24

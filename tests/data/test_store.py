@@ -6,9 +6,9 @@ from ehrdl.clinical import concepts
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.store import build as build_store
 from ehrdl.data.store import open_store
-from ehrdl.data.window import HOUR
 from ehrdl.engine import Prepare
 from ehrdl.errors import SchemaError
+from ehrdl.schema import HOUR
 
 CREATININE, SODIUM = "LAB//50912//mg/dL", "LAB//50983//mEq/L"
 

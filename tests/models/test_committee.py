@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, gelu
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.committee import Committee, mean_member
-from ehrdl.models.head import masked_loss
+from ehrdl.models.loss import masked_loss
 from ehrdl.models.members import MemberHead
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU

@@ -11,7 +11,8 @@ from ehrdl.batch import Batch
 from ehrdl.errors import ConfigError
 from ehrdl.models.cross_attention import CrossAttentionFusion
 from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion, ModalityDropout
-from ehrdl.models.head import MlpHead, masked_bce
+from ehrdl.models.head import MlpHead
+from ehrdl.models.loss import masked_bce
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ehrdl.models.head import LinearHead, MlpHead, masked_bce, masked_loss, predicted
+from ehrdl.models.head import LinearHead, MlpHead
+from ehrdl.models.loss import masked_bce, masked_loss, predicted
 from ehrdl.schema import OutputSpec
 
 NAN = float("nan")

@@ -8,7 +8,8 @@ from torch import nn
 from ehrdl.batch import Batch
 from ehrdl.models.base import Network
 from ehrdl.models.fusion import GatedFusion
-from ehrdl.models.head import MlpHead, masked_bce, predicted
+from ehrdl.models.head import MlpHead
+from ehrdl.models.loss import masked_bce, predicted
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU

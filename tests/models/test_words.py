@@ -12,7 +12,7 @@ import torch
 from ehrdl.errors import ConfigError
 from ehrdl.models.cross_attention import CrossAttentionFusion
 from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion
-from ehrdl.models.head import masked_bce
+from ehrdl.models.loss import masked_bce
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.words import WordEvidence, hashed_phrases

@@ -20,12 +20,14 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training import checkpoint
 from ehrdl.training import fit as fitting
 from ehrdl.training.apply import load_deep
+from ehrdl.training.callbacks import _horizon
 from ehrdl.training.config import Optim
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.predict import predict
 
@@ -51,10 +53,10 @@ class Killed(BaseException):
 def fit_series(prepared, tmp_path, monkeypatch):
     """Fits a small network of the series, two epochs of eight steps; with `stop_at`, only up to that step."""
     monkeypatch.setattr(checkpoint, "_CHECKPOINT_STEPS", 3)
-    plain = fitting._callbacks
+    plain = fitting.make_callbacks
 
     def run(folder, selection="averaged", stop_at=-1, error=Killed, epochs=2):
-        monkeypatch.setattr(fitting, "_callbacks", lambda *args: [*plain(*args), Stop(stop_at, error)])
+        monkeypatch.setattr(fitting, "make_callbacks", lambda *args: [*plain(*args), Stop(stop_at, error)])
         (tmp_path / folder).mkdir(exist_ok=True)
         data = ClinicalDataModule(prepared, BatchOptions(size=math.ceil(len(prepared.rows(TRAIN)) / 8)))
         assert len(data.train_dataloader()) == 8
@@ -111,7 +113,7 @@ def test_the_weights_that_are_kept_are_the_moving_average_of_those_of_the_steps(
     ],
 )
 def test_the_average_looks_back_a_tenth_of_the_run_at_most(trainer, steps):
-    assert fitting._horizon(Optim(ema_decay=0.99), 100, trainer) == pytest.approx(steps)
+    assert _horizon(Optim(ema_decay=0.99), 100, trainer) == pytest.approx(steps)
 
 
 def test_tuning_scores_do_not_depend_on_how_samples_fall_into_batches(prepared):

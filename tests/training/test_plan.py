@@ -12,8 +12,9 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.series import SeriesGRU
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.training.config import Optim
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.plan import _end, _first_score, check_plan, check_schedule
 
 BEST = Optim(selection="best_tuning")

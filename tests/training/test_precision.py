@@ -17,10 +17,11 @@ from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.summary import WindowSummary
 from ehrdl.models.triplets import TripletTransformer
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import TRAIN
 from ehrdl.training.apply import load_deep
 from ehrdl.training.config import Optim
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.precision import DoubleWeights, HalfWeights
 from ehrdl.training.predict import predict
 

@@ -8,9 +8,9 @@ from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.note import NoteTransformer
+from ehrdl.processes.trainer import quiet
 from ehrdl.schema import TRAIN
 from ehrdl.training.config import Optim
-from ehrdl.training.fit import quiet
 from ehrdl.training.pretrain import Chunks, pretrain
 
 TRAINER = {"accelerator": "cpu"}

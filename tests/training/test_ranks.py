@@ -6,9 +6,9 @@ import pytest
 
 from ehrdl.cli import main
 from ehrdl.errors import ConfigError
+from ehrdl.processes.trainer import check_trainer, n_processes
 from ehrdl.training import ranks
-from ehrdl.training.fit import check_trainer
-from ehrdl.training.ranks import Place, check_alone, check_world, n_processes, place
+from ehrdl.training.ranks import Place, check_alone, check_world, place
 from ehrdl.training.together import common
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}

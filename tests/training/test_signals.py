@@ -15,9 +15,10 @@ from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.series import SeriesGRU
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import TRAIN
 from ehrdl.training.config import Optim
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict
 from ehrdl.training.signals import Stopped, stoppable
 

@@ -21,10 +21,11 @@ from ehrdl.models.multimodal import MultimodalModel
 from ehrdl.models.note import NoteTransformer
 from ehrdl.models.series import SeriesGRU
 from ehrdl.models.words import WordEvidence
+from ehrdl.processes.trainer import check_trainer
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training import fit as fitting
 from ehrdl.training.config import Optim, RunOptions
-from ehrdl.training.fit import check_trainer, fit
+from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
 
 SMALL = partial(MultimodalModel, note=partial(NoteTransformer, width=8, heads=2), series=partial(SeriesGRU, hidden=4))
@@ -52,7 +53,7 @@ class Watch(Callback):
 @pytest.fixture
 def watch(monkeypatch):
     """Watches the fits of a name from now on."""
-    plain = fitting._callbacks
+    plain = fitting.make_callbacks
 
     def start(name, kill=-1):
         found = Watch(kill)
@@ -60,7 +61,7 @@ def watch(monkeypatch):
         def callbacks(optim, scratch, *more):
             return [*plain(optim, scratch, *more), *([found] if scratch.name == f".{name}-seed0" else [])]
 
-        monkeypatch.setattr(fitting, "_callbacks", callbacks)
+        monkeypatch.setattr(fitting, "make_callbacks", callbacks)
         return found
 
     return start

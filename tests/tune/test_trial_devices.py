@@ -1,6 +1,6 @@
 """Trials are fitted on one device, whatever the run has, and that is told."""
 
-from ehrdl.training.ranks import n_processes
+from ehrdl.processes.trainer import n_processes
 from ehrdl.tune.trial import alone
 from ehrdl.tune.tune import _one_device
 

@@ -17,8 +17,8 @@ import pandas as pd
 
 from ehrdl.bounds import Bound
 from ehrdl.clinical import concepts
-from ehrdl.data.window import HOUR
 from ehrdl.errors import ConfigError
+from ehrdl.schema import HOUR
 
 #: How long a fact waits [h], at most a century.
 Delay = Annotated[float, Bound("[0, 876600)", "a fact would be seen before it happened")]

@@ -16,9 +16,8 @@ from ehrdl.data.sources.meds_check import RowCheck, disk_full
 from ehrdl.data.sources.meds_codes import CodeRules
 from ehrdl.data.sources.meds_columns import damaged
 from ehrdl.data.sources.meds_stays import JOIN_STAY, NUMBER_STAYS
-from ehrdl.data.sources.mimic4_rows import finite
 from ehrdl.data.sources.raw_errors import is_full
-from ehrdl.data.staging import stage, staged_files
+from ehrdl.data.staging import finite, stage, staged_files
 from ehrdl.data.timing import family
 from ehrdl.engine import Prepare, cache_folder, cached, connect, read_json, write_json
 from ehrdl.errors import SchemaError

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data.sources.mimic4_rows import end_of_day, finite, is_bound, known, number_in, pair, row, stored, tidy, unit
+from ehrdl.data.sources.mimic4_rows import end_of_day, is_bound, known, number_in, pair, row, stored, tidy, unit
+from ehrdl.data.staging import finite
 from ehrdl.errors import SchemaError
 
 

@@ -1,6 +1,7 @@
 """The rules of MIMIC-IV's drugs, cultures and notes."""
 
-from ehrdl.data.sources.mimic4_rows import day, end_of_day, finite, pair, row, stored, tidy, union, unit, word
+from ehrdl.data.sources.mimic4_rows import day, end_of_day, pair, row, stored, tidy, union, unit, word
+from ehrdl.data.staging import finite
 
 #: Rows of poe and pharmacy where the table is missing.
 NO_ORDERS = {

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ehrdl.clinical.codes import BLANKS
+from ehrdl.data.staging import finite
 
 #: Each row of `raw` twice, told apart by `part`: a table with two events a row is still read in one pass.
 TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
@@ -77,11 +78,6 @@ def day(time: str) -> str:
 def end_of_day(time: str) -> str:
     """SQL of the last moment of a time's day."""
     return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
-
-
-def finite(number: str) -> str:
-    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 are none."""
-    return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"
 
 
 #: A number alone, or the bound of one: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.

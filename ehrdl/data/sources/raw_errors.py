@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
 
 from ehrdl.data.sources.packed import stream_fault
 from ehrdl.errors import SchemaError
 
-if TYPE_CHECKING:
-    from ehrdl.data.sources.raw import RawTable
+
+class Table(Protocol):
+    """What must be known of the table that could not be read: `RawTable` has it."""
+
+    @property
+    def name(self) -> str:
+        """The table, such as `hosp/labevents`."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The types of its columns."""
+
+    def row_of(self, column: str, value: str) -> int | None:
+        """The first row with a value, counted from 1; None = it is in none."""
+
 
 MEANING = {
     "BIGINT": "a whole number from 0 to 9,223,372,036,854,775,807",
@@ -39,7 +58,7 @@ def is_full(error: Exception) -> bool:
     return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
 
 
-def explain(error: Exception, table: RawTable) -> SchemaError:
+def explain(error: Exception, table: Table) -> SchemaError:
     """A failure to read a table as one line that names the file, the row and the value."""
     text = str(error)
     if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):

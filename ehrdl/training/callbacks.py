@@ -1,0 +1,98 @@
+"""The callbacks of a fit: which weights are kept, when it stops early, and what it reports."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+    WeightAveraging,
+)
+from torch import Tensor
+
+from ehrdl.engine import say
+from ehrdl.training.checkpoint import Resume
+from ehrdl.training.config import Optim
+from ehrdl.training.lit import LitClassifier
+from ehrdl.training.progress import EpochLines
+
+
+def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> float:
+    """The monitored tuning metric of the weights that are kept: of the best epoch, or of the average at the end."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            score = float(callback.best_model_score)
+            return score if math.isfinite(score) else math.nan
+    return float(shell.callback_metrics.get(monitor, torch.tensor(math.nan)))
+
+
+def _horizon(optim: Optim, steps_an_epoch: int, trainer: dict[str, Any]) -> float:
+    """How many steps the average of the weights looks back.
+
+    A decay of 0.99 looks back 100; a short run would still hold its random start, so it looks back less.
+    """
+    epochs, steps = trainer["max_epochs"] or -1, trainer.get("max_steps", -1)
+    ends = [n for n in (epochs * steps_an_epoch, steps) if n > 0]  # neither where `max_time` alone ends the run
+    return max(2.0, min([1 / (1 - optim.ema_decay), *(n / 10 for n in ends)]))
+
+
+def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """An exponential average in place: torch's own makes three copies of an encoder of 100 M weights in each step."""
+
+    def average(kept: Tensor, current: Tensor, _: Tensor) -> Tensor:
+        return kept.lerp_(current.to(kept.dtype), share)
+
+    return average
+
+
+def make_callbacks(
+    optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
+) -> list[Callback]:
+    """The callbacks of a fit.
+
+    Args:
+        optim: how weights are averaged or selected, and when a fit stops early.
+        scratch: the fit's folder of checkpoints.
+        steps_an_epoch: optimiser steps per epoch.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        monitor: the tuning metric that selects epochs.
+    """
+    lines = EpochLines(scratch.name.removeprefix("."), score=monitor)
+    chosen: list[Callback] = [Resume(scratch), LearningRateMonitor("step"), lines]
+    if os.isatty(2) and trainer.get("enable_progress_bar", True):
+        chosen.append(TQDMProgressBar(refresh_rate=10))
+    if optim.selection == "averaged":
+        share = 1 / _horizon(optim, steps_an_epoch, trainer)
+        # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
+        return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(share))]
+    best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+    return [*chosen, best, Patience(monitor, mode="max", patience=optim.patience)]
+
+
+class Patience(EarlyStopping):
+    """Early stopping to which an epoch without a tuning score, or with an unknown one, says nothing."""
+
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        if not math.isnan(trainer.callback_metrics.get(self.monitor, math.nan)):
+            super()._run_early_stopping_check(trainer)
+
+
+def keep_best(model: LitClassifier, callbacks: list[Callback]) -> None:
+    """Put the best tuning epoch's weights into the model; averaged weights are there already."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            if callback.best_model_score is None or not math.isfinite(callback.best_model_score):
+                say("optim.selection: no epoch has a tuning score to be selected by; the last one's weights are kept")
+                continue
+            state = torch.load(callback.best_model_path, weights_only=True, map_location="cpu")
+            model.load_state_dict(state["state_dict"])
