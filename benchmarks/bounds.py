@@ -22,8 +22,8 @@ from measure import PeakMemory, show
 
 from ehrdl.clinical import concepts
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.sampler import LengthBuckets
-from ehrdl.data.store import Store
+from ehrdl.data.loading.sampler import LengthBuckets
+from ehrdl.data.series.store import Store
 from ehrdl.data.window import Window, bounds
 from ehrdl.schema import HOUR
 

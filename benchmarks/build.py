@@ -18,14 +18,15 @@ from typing import Any
 import hospital
 from measure import PeakMemory, disk_mb, show
 
-from ehrdl.data import notes, vocab
 from ehrdl.data.config import DataConfig
+from ehrdl.data.notes import store as notes
+from ehrdl.data.notes import vocabulary as vocab
 from ehrdl.data.prepare import build_store, load_concepts, read_events
 from ehrdl.data.prepare_notes import collect_notes, tokenized
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.schema import TRAIN
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.splits.subjects import Split, assign
 
 _NOTES_FITTED = 20_000
 

@@ -19,12 +19,12 @@ import pandas as pd
 from measure import show
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from ehrdl.cli import main
-from ehrdl.data.sources import synthetic_risk as risk
-from ehrdl.data.sources.mimic4_tables import TABLES
-from ehrdl.data.sources.raw import find
-from ehrdl.data.sources.synthetic import write_hospital
+from ehrdl.cli.main import main
 from ehrdl.metrics.discrimination import auroc
+from ehrdl.simulator import risk
+from ehrdl.sources.mimic4.tables import TABLES
+from ehrdl.sources.raw import find
+from ehrdl.sources.synthetic import write_hospital
 
 _KEYS = ["subject_id", "prediction_time"]
 _FACTS = [*risk.NOTE_NAMES, *risk.SERIES_NAMES, *risk.RECORD_NAMES]
@@ -37,7 +37,7 @@ def measure(root: Path, n_patients: int, seed: int, config: str, overrides: list
         write_hospital(hospital, n_patients=n_patients, seed=seed)
     tables = [name for name in TABLES if find(hospital, name)]
     cache = f"--data.prepare.cache={root / 'cache'}"
-    source = ["--data.source", "ehrdl.data.sources.mimic4.Mimic4", f"--data.source.root={hospital}",
+    source = ["--data.source", "ehrdl.sources.mimic4.source.Mimic4", f"--data.source.root={hospital}",
               f"--data.source.tables={tables}"]  # fmt: skip
     main(["train", "--config", config, *source, cache, f"--run.root={root / 'runs'}", "--run.name=ceiling",
           *overrides])  # fmt: skip

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from ehrdl.batch import ChannelSpec
 from ehrdl.clinical import concepts
-from ehrdl.data.notes import Notes, open_notes
-from ehrdl.data.store import Store, open_store
+from ehrdl.data.notes.store import Notes, open_notes
+from ehrdl.data.series.store import Store, open_store
 from ehrdl.schema import HOUR
 
 _STAY_HOURS = 160

@@ -21,7 +21,7 @@ from typing import Any
 
 from measure import show
 
-from ehrdl.data.sources.synthetic import write_hospital
+from ehrdl.sources.synthetic import write_hospital
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 _SECONDS_A_LOOK = 0.02
@@ -32,10 +32,10 @@ def command(hospital: Path, cache: Path, workers: int) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from ehrdl.cli import main; main()",
+        "from ehrdl.cli.main import main; main()",
         "prepare",
         f"--config={_CONFIG}",
-        "--data.source=ehrdl.data.sources.mimic4.Mimic4",
+        "--data.source=ehrdl.sources.mimic4.source.Mimic4",
         f"--data.source.root={hospital}",
         f"--data.prepare.cache={cache}",
         f"--data.prepare.workers={workers}",

@@ -32,7 +32,7 @@ def command(folder: Path, name: str, patients: int) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from ehrdl.cli import main; main()",
+        "from ehrdl.cli.main import main; main()",
         "train",
         f"--config={_CONFIG}",
         f"--run.name={name}",

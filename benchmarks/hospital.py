@@ -18,8 +18,9 @@ import pyarrow as pa
 from pyarrow import csv
 
 from ehrdl.clinical import concepts
-from ehrdl.data.sources import synthetic_phrases
-from ehrdl.engine import progress, read_json, write_json
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import progress
+from ehrdl.simulator import phrases as synthetic_phrases
 
 #: Rows a thousand rows of all tables, after the row counts of MIMIC-IV 3.1 and MIMIC-IV-Note 2.2.
 SHARES = {

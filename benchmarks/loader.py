@@ -25,12 +25,12 @@ import torch
 from cohort import Cohort, channel_specs
 from measure import show
 
-from ehrdl.data.chunks import NoteFrame
-from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.notes import Notes
-from ehrdl.data.sampler import LengthBuckets, Loader
-from ehrdl.data.static import STATICS
+from ehrdl.data.features.static import STATICS
+from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.collate import Collate
+from ehrdl.data.loading.sampler import LengthBuckets, Loader
+from ehrdl.data.notes.store import Notes
 from ehrdl.data.window import Window
 
 _BATCH = 64

@@ -38,11 +38,11 @@ import pyarrow.parquet as pq
 from measure import show
 
 from ehrdl.data.config import DataConfig
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import EhrdlError
 from ehrdl.experiment import prepare
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import write_hospital
 from ehrdl.tasks.readmission import Readmission
 
 _PATIENTS, _SEED = 150, 3

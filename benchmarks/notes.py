@@ -30,14 +30,14 @@ from ehrdl.batch import Batch, DataSpec
 from ehrdl.data.config import BatchOptions, DataConfig, NoteOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
-from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.models.loss import masked_bce
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.packing import length_groups, pack, round_up
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.packing import length_groups, pack, round_up
+from ehrdl.models.notes.transformer import NoteTransformer
 from ehrdl.schema import OutputSpec
+from ehrdl.sources.synthetic import Synthetic
 from ehrdl.tasks.readmission import Readmission
 
 _SD = 914 / 2267  # of the mean

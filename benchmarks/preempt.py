@@ -25,8 +25,8 @@ import pandas as pd
 import torch
 from measure import show
 
-from ehrdl.cli import main as ehrdl_command
-from ehrdl.engine import read_json
+from ehrdl.cli.main import main as ehrdl_command
+from ehrdl.engine.files import read_json
 
 _CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 _SECONDS_A_LOOK = 0.01

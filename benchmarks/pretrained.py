@@ -37,19 +37,20 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig
 from ehrdl.data.config import BatchOptions, DataConfig, NoteOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.sources.synthetic import Synthetic
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare, say
+from ehrdl.engine.messages import say
+from ehrdl.engine.options import Prepare
 from ehrdl.experiment import prepare
 from ehrdl.metrics.evaluate import evaluate
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
-from ehrdl.pretraining import pretrain
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import Optim, Pretraining
+from ehrdl.pretraining.command import pretrain
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import HELD_OUT, TUNING
+from ehrdl.sources.synthetic import Synthetic
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.training.config import Optim, Pretraining
 from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict, prediction_rows, true_risk
 

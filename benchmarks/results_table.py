@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from compare import Finished, read_run, refuse, table
 
-from ehrdl.engine import write_text
+from ehrdl.engine.files import write_text
 from ehrdl.errors import ConfigError, EhrdlError
-from ehrdl.report.compare import Finished, read_run, refuse, table
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 END = "<!-- end of results -->"

@@ -18,25 +18,25 @@ import numpy as np
 import pandas as pd
 from measure import show
 
-from ehrdl.cli import main
-from ehrdl.data.sources import synthetic_risk as risk
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import read_json
+from ehrdl.cli.main import main
+from ehrdl.engine.files import read_json
 from ehrdl.metrics.discrimination import auroc
+from ehrdl.simulator import risk
+from ehrdl.sources.synthetic import write_hospital
 
 CONFIG = """
 run: {{name: first, root: {root}}}
 data:
-  source: {{class_path: ehrdl.data.sources.synthetic.Synthetic, init_args: {{n_patients: 10000, seed: 4}}}}
+  source: {{class_path: ehrdl.sources.synthetic.Synthetic, init_args: {{n_patients: 10000, seed: 4}}}}
   prepare: {{cache: {cache}}}
   window: {{series_hours: 240, note_hours: 2160}}
   notes: {{vocab_size: 1000, chunk_tokens: 128}}
 task: {{class_path: ehrdl.tasks.readmission.Readmission}}
 model:
-  class_path: ehrdl.models.multimodal.MultimodalModel
+  class_path: ehrdl.models.networks.multimodal.MultimodalModel
   init_args:
-    note: {{class_path: ehrdl.models.note.NoteTransformer, init_args: {{width: 32}}}}
-    series: {{class_path: ehrdl.models.series.SeriesGRU, init_args: {{hidden: 32, dropout: 0.5}}}}
+    note: {{class_path: ehrdl.models.notes.transformer.NoteTransformer, init_args: {{width: 32}}}}
+    series: {{class_path: ehrdl.models.series.gru.SeriesGRU, init_args: {{hidden: 32, dropout: 0.5}}}}
 optim: {{lr: 0.002, weight_decay: 0.05}}
 trainer: {{max_epochs: 6, accelerator: cpu}}
 baselines: [gradient_boosting]

@@ -17,8 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 from measure import show
 
-from ehrdl.cli import main
-from ehrdl.data.sampler import Loader
+from ehrdl.cli.main import main
+from ehrdl.data.loading.sampler import Loader
 from ehrdl.training.lit import LitClassifier
 
 

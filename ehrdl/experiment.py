@@ -14,16 +14,18 @@ from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
-from ehrdl.data.sources.base import Source
-from ehrdl.engine import digest, progress, say, staged, use_cache, write_json, write_text
+from ehrdl.engine.cache import use_cache
+from ehrdl.engine.files import digest, write_json, write_text
+from ehrdl.engine.messages import progress, say, staged
 from ehrdl.errors import ConfigError, EhrdlError, SchemaError
+from ehrdl.events.source import Source
 from ehrdl.models.base import Network
+from ehrdl.options.search import TuneOptions
+from ehrdl.options.training import Boosting, Combine, LoggerOptions, Optim, ReportOptions, RunOptions
 from ehrdl.quality import tell
 from ehrdl.recorded import describe
 from ehrdl.schema import TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, ReportOptions, RunOptions
-from ehrdl.training.space import TuneOptions
+from ehrdl.tasks.common.base import Task
 
 #: Until a run is finished: which data it was begun on.
 _BEGUN = ".data"
@@ -87,9 +89,9 @@ def run(
     Raises:
         EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
     """
-    from ehrdl.training.run import Run, holding
-    from ehrdl.training.team import Follower
-    from ehrdl.training.together import together
+    from ehrdl.processes.team import Follower
+    from ehrdl.processes.together import together
+    from ehrdl.runs.folder import Run, holding
 
     _check_seeds(seeds)
     if config is None:
@@ -160,13 +162,13 @@ def _lead(
     prepared, result, trainer, baselines = _prepare(
         folder, data, task, model, trainer, baselines, optim, combine, baseline_params
     )
-    from ehrdl.training.combine import find_members, fit_combined
+    from ehrdl.comparators.combine import find_members, fit_combined
 
     members = find_members(combine, list(variants(prepared.spec)), baselines, seeds)
     _check_same_data(folder, prepared)
     folder.open()
     _write_cohort(folder, prepared, result, data.source)
-    from ehrdl.training.logger import tracking
+    from ehrdl.runs.logger import tracking
 
     with tracking(logger, folder.options.name, folder.folder, folder.config) as tracker:
         parts = _fit(
@@ -222,14 +224,14 @@ def _prepare(
     Cheap checks come first: a wrong trainer argument or a missing table is reported before hours of reading.
     """
     with folder.timed("import"):
-        from ehrdl.training.check import check_config
+        from ehrdl.comparators.check import check_config
         from ehrdl.training.plan import check_fits, check_schedule
 
         trainer, baselines = check_config(task.name, trainer, baselines, BASELINES, combine, baseline_params)
         check_schedule(trainer, optim)
         data.source.fingerprint(data.prepare.verify)
+        from ehrdl.runs.provenance import check_network
         from ehrdl.training.pretrain import check_pretraining
-        from ehrdl.training.provenance import check_network
 
     prepared, result = prepare(data, task, folder.timed)
     check_fits(prepared, data.batch, trainer, optim)
@@ -318,7 +320,7 @@ def _check_same_data(folder: Any, prepared: Any) -> None:
 
 
 def _write_cohort(folder: Any, prepared: Any, result: TaskResult, source: Source) -> None:
-    from ehrdl.training.files import copy_folder
+    from ehrdl.runs.files import copy_folder
 
     write_json(folder.folder / "flow.json", result.cohort(source.caveats))
     write_text(folder.folder / _BEGUN, prepared.identity())
@@ -344,10 +346,10 @@ def _fit(
     """PREDICTIONS of every baseline and deep model, on tuning and held-out samples."""
     import numpy as np
 
+    from ehrdl.comparators.apply import write_encoders
+    from ehrdl.comparators.baseline import fit_baselines
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.schema import HELD_OUT, TUNING
-    from ehrdl.training.apply import write_encoders
-    from ehrdl.training.baseline import fit_baselines
     from ehrdl.training.fit import fit, pretrained_notes
     from ehrdl.training.predict import predict, prediction_rows, true_risk
 
@@ -415,7 +417,7 @@ def _report(
     from ehrdl.report.html import write_report
     from ehrdl.report.screen import print_metrics
     from ehrdl.report.summary import summarize
-    from ehrdl.training import ledger
+    from ehrdl.runs import ledger
     from ehrdl.training.predict import write_calibrators, write_predictions
 
     names = [output.name for output in result.outputs]

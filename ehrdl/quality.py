@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ehrdl.engine import say
+from ehrdl.engine.messages import say
 from ehrdl.errors import SchemaError
 
 #: Quiet findings that are printed; further ones are counted.

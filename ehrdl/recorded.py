@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Self
 
-from ehrdl.engine import digest
+from ehrdl.engine.files import digest
 
 #: Key of what stands for an object that no config can make again.
 NOT_RECORDED = "not_recorded"

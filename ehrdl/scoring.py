@@ -12,13 +12,15 @@ from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
-from ehrdl.engine import progress, read_json, say, use_cache, write_json
+from ehrdl.engine.cache import use_cache
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.folders import check_writable, filling
+from ehrdl.engine.messages import progress, say
 from ehrdl.errors import ConfigError
-from ehrdl.folders import check_writable, filling
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
-from ehrdl.tasks.base import Task
-from ehrdl.training.files import check_files, read_manifest, reading
+from ehrdl.runs.files import check_files, read_manifest, reading
+from ehrdl.tasks.common.base import Task
 
 #: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
 _NAMES_SHOWN = 12
@@ -131,9 +133,9 @@ def _predictions(
     """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
     import numpy as np
 
+    from ehrdl.comparators.apply import baseline_probs, load_deep
+    from ehrdl.comparators.combine import combined
     from ehrdl.data.module import ClinicalDataModule
-    from ehrdl.training.apply import baseline_probs, load_deep
-    from ehrdl.training.combine import combined
     from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
 
     calibrators = read_calibrators(run / "calibration.json")

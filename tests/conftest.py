@@ -16,13 +16,13 @@ import pytest
 
 from ehrdl.clinical.concepts import Channel
 from ehrdl.data.config import DataConfig
-from ehrdl.data.notes import Notes, TokenLists
+from ehrdl.data.notes.store import Notes, TokenLists
 from ehrdl.data.prepare import Prepared, find_samples, prepare, read_events
-from ehrdl.data.sources.meds import Meds
-from ehrdl.data.sources.synthetic import Synthetic
-from ehrdl.data.store import Store
-from ehrdl.engine import Prepare
+from ehrdl.data.series.store import Store
+from ehrdl.engine.options import Prepare
 from ehrdl.schema import EVENTS, HOUR, TaskResult
+from ehrdl.sources.meds.source import Meds
+from ehrdl.sources.synthetic import Synthetic
 from ehrdl.tasks.readmission import Readmission
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.allowed import allowed_modules, config_files, take_option
-from ehrdl.cli import main, train, train_parser
+from ehrdl.cli.allowed import allowed_modules, config_files, take_option
+from ehrdl.cli.main import main, train, train_parser
 from ehrdl.errors import ConfigError
 
 #: An encoder as CONTRIBUTING.md describes one, without a single type; it leaves a mark when it is imported.
@@ -32,7 +32,7 @@ class Mine(Encoder, torch.nn.Module):
         present = torch.ones(batch.batch_size, dtype=torch.bool)
         return self.weight.expand(batch.batch_size, -1), present
 """
-MODEL = "ehrdl.models.multimodal.MultimodalModel"
+MODEL = "ehrdl.models.networks.multimodal.MultimodalModel"
 #: A class of a module of Python that opens a web page when it is imported.
 OTHER = "antigravity.Page"
 
@@ -40,7 +40,7 @@ OTHER = "antigravity.Page"
 def config(series, **more):
     return {
         "run": {"name": "run"},
-        "data": {"source": {"class_path": "ehrdl.data.sources.synthetic.Synthetic", "init_args": {"n_patients": 20}}},
+        "data": {"source": {"class_path": "ehrdl.sources.synthetic.Synthetic", "init_args": {"n_patients": 20}}},
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {"class_path": MODEL, "init_args": {"series": series}},
     } | more
@@ -90,7 +90,7 @@ def instantiated(folder, content, *argv):
         return parser.instantiate(parser.parse_args(rest))
 
 
-GOOD = {"class_path": "ehrdl.models.series.SeriesGRU"}
+GOOD = {"class_path": "ehrdl.models.series.gru.SeriesGRU"}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_class_of_another_module_is_refused_on_the_command_line(refused, argv)
     assert f"{OTHER!r} is not imported" in refused(config(GOOD), *argv)
 
 
-@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "ehrdl.cli.os.system", "torch.os.system"])
+@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "ehrdl.cli.main.os.system", "torch.os.system"])
 def test_what_a_known_module_merely_passes_on_is_refused(refused, name):
     assert "is not imported" in refused(config(GOOD), "--model", name)
 
@@ -214,8 +214,8 @@ def test_a_module_that_is_nowhere_is_named_with_its_key(refused, form):
 
 
 def test_a_class_that_a_module_lacks_is_named(refused):
-    line = refused(config(GOOD), "--model", "ehrdl.models.multimodal.Nothing")
-    assert line.startswith("model.class_path: 'ehrdl.models.multimodal.Nothing' is no Network (module ")
+    line = refused(config(GOOD), "--model", "ehrdl.models.networks.multimodal.Nothing")
+    assert line.startswith("model.class_path: 'ehrdl.models.networks.multimodal.Nothing' is no Network (module ")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import read_events
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import write_hospital
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow  # seventy runs of the command line
@@ -36,21 +36,21 @@ def hospital(tmp_path_factory):
 def config(tmp_path):
     """A configuration that is right, for a test to spoil."""
     network = {
-        "note": {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 8}},
-        "series": {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 4, "bin_hours": 24}},
+        "note": {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 8}},
+        "series": {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 4, "bin_hours": 24}},
     }
     return {
         "run": {"name": "run", "root": str(tmp_path / "runs")},
         "data": {
             "source": {
-                "class_path": "ehrdl.data.sources.mimic4.Mimic4",
+                "class_path": "ehrdl.sources.mimic4.source.Mimic4",
                 "init_args": {"root": str(tmp_path / "hospital")},
             },
             "notes": {"vocab_size": 300},
             "prepare": {"cache": str(tmp_path / "cache"), "n_shards": 1},
         },
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
-        "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": network},
+        "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel", "init_args": network},
         "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         "baselines": ["prevalence"],
     }
@@ -279,8 +279,16 @@ KEYS = [
     ("data.notes.tokenizer", "/no/such-tokenizer", ["data.notes.tokenizer", "/no/such-tokenizer"]),
     (f"{MODEL}.pretrained", "/no/such-encoder", ["NoteTransformer: pretrained '/no/such-encoder' cannot be loaded"]),
     ("task.class_path", "ehrdl.tasks.readmission.Nothing", ["task.class_path", "there are", "Readmission"]),
-    ("model.class_path", "ehrdl.models.note.NoteTransformer", ["model.class_path", "there are", "MultimodalModel"]),
-    ("model.init_args.series.class_path", "ehrdl.models.fusion.GatedFusion", ["series.class_path", "SeriesGRU"]),
+    (
+        "model.class_path",
+        "ehrdl.models.notes.transformer.NoteTransformer",
+        ["model.class_path", "there are", "MultimodalModel"],
+    ),
+    (
+        "model.init_args.series.class_path",
+        "ehrdl.models.fusion.simple.GatedFusion",
+        ["series.class_path", "SeriesGRU"],
+    ),
     ("task.init_args.horizon_days", -3, ["task.init_args.horizon_days", "-3"]),
     ("task.init_args.min_age", 119, ["no index stay is left", "age: 0 after"]),
     ("trainer.max_epoch", 3, ["trainer.max_epoch", "not an argument"]),
@@ -331,7 +339,7 @@ def test_a_full_disk_is_said_and_the_next_run_starts_clean(
     hospital, tmp_path, config, refusal, small_disk, monkeypatch
 ):
     for name in ("_DISK_STAGED", "_DISK_AFTER"):  # so that it is found out in the middle
-        monkeypatch.setattr(f"ehrdl.data.sources.mimic4.{name}", 0)
+        monkeypatch.setattr(f"ehrdl.sources.mimic4.source.{name}", 0)
     (tmp_path / "hospital").symlink_to(hospital)
     config["data"]["prepare"]["cache"] = str(small_disk / "cache")
     line = refusal()

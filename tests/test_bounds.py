@@ -10,15 +10,15 @@ from typing import Annotated, Literal
 
 import pytest
 
-from ehrdl.bounds import Bound, Checked, Filled, FolderName, FolderPath, Options, _hints, wrong
 from ehrdl.data.config import BatchOptions, NoteOptions, RecordOptions
-from ehrdl.data.split import Split
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
-from ehrdl.training.config import Boosting, Combine, LoggerOptions, Optim, Pretraining, ReportOptions, RunOptions
-from ehrdl.training.space import TuneOptions
+from ehrdl.options.bounds import Bound, Checked, Filled, FolderName, FolderPath, Options, _hints, wrong
+from ehrdl.options.search import TuneOptions
+from ehrdl.options.training import Boosting, Combine, LoggerOptions, Optim, Pretraining, ReportOptions, RunOptions
+from ehrdl.splits.subjects import Split
 
 NUMBER = re.compile(r"\b(int|float)\b")
 ROOT = Path(__file__).parents[1]
@@ -138,9 +138,9 @@ def test_options_are_dataclasses_all_the_way_down():
 
 
 def test_a_path_from_python_is_as_good_as_its_text():
-    from ehrdl.data.sources.mimic4 import Mimic4
-    from ehrdl.engine import Prepare
+    from ehrdl.engine.options import Prepare
     from ehrdl.recorded import describe
+    from ehrdl.sources.mimic4.source import Mimic4
 
     assert describe(Mimic4(root=Path("hospital"))) == describe(Mimic4(root="hospital"))
     assert Prepare(cache=Path("cache")) == Prepare(cache="cache")

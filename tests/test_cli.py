@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ehrdl import __version__
-from ehrdl.cli import main, train, train_parser
-from ehrdl.parser import carried_over
+from ehrdl.cli.main import main, train, train_parser
+from ehrdl.cli.parser import carried_over
 
 ROOT = Path(__file__).parents[1]
 PATIENTS = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
@@ -38,15 +38,15 @@ def hospital(tmp_path):
 def config(tmp_path):
     """A configuration that is right, for a test to spoil."""
     source = {"root": str(tmp_path / "hospital"), "tables": []}
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}}
     return {
         "run": {"name": "run", "root": str(tmp_path / "runs")},
         "data": {
-            "source": {"class_path": "ehrdl.data.sources.mimic4.Mimic4", "init_args": source},
+            "source": {"class_path": "ehrdl.sources.mimic4.source.Mimic4", "init_args": source},
             "prepare": {"cache": str(tmp_path / "cache"), "n_shards": 1},
         },
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"min_age": 18}},
-        "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": {"series": series}},
+        "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel", "init_args": {"series": series}},
         "optim": {"lr": 0.001},
         "trainer": {"max_epochs": 1},
     }
@@ -219,28 +219,16 @@ def test_value_that_does_not_fit_is_named_with_what_does(refusal, hospital, conf
 
 
 SOURCES = ", ".join(
-    [
-        "ehrdl.data.sources.diabetes130.Diabetes130",
-        "ehrdl.data.sources.meds.Meds",
-        "ehrdl.data.sources.mimic4.Mimic4",
-        "ehrdl.data.sources.physionet2012.Physionet2012",
-        "ehrdl.data.sources.physionet2019.Physionet2019",
-        "ehrdl.data.sources.synthetic.Synthetic",
-    ]
+    f"ehrdl.sources.{name}" for name in ("Diabetes130", "Meds", "Mimic4", "Physionet2012", "Physionet2019", "Synthetic")
 )
 TASKS = ", ".join(
-    [
-        "ehrdl.tasks.diabetes.DiabetesReadmission",
-        "ehrdl.tasks.diagnosis.HeartFailure",
-        "ehrdl.tasks.joint.Joint",
-        "ehrdl.tasks.labels.Labels",
-        "ehrdl.tasks.mortality.Mortality",
-        "ehrdl.tasks.readmission.Readmission",
-        "ehrdl.tasks.sepsis2019.HourlySepsis",
-        "ehrdl.tasks.stay.LengthOfStay",
-    ]
+    f"ehrdl.tasks.{name}"
+    for name in (
+        *("DiabetesReadmission", "HeartFailure", "HourlySepsis", "Joint", "Labels", "LengthOfStay"),
+        *("Mortality", "Readmission"),
+    )
 )
-NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.ensemble.Ensemble, ehrdl.models.multimodal.MultimodalModel"
+NETWORKS = ", ".join(f"ehrdl.models.{name}" for name in ("Committee", "Ensemble", "MultimodalModel"))
 
 
 @pytest.mark.parametrize(
@@ -248,21 +236,29 @@ NETWORKS = "ehrdl.models.committee.Committee, ehrdl.models.ensemble.Ensemble, eh
     [
         (
             "data.source",
-            "ehrdl.data.sources.mimic9.M",
-            "is no Source (module 'ehrdl.data.sources' has no attribute 'm",
+            "ehrdl.sources.mimic9.M",
+            "is no Source (module 'ehrdl.sources' has no attribute 'm",
         ),
-        ("data.source", "ehrdl.data.sources.mimic4.M", "is no Source (module 'ehrdl.data.sources.mimic4' has no attri"),
-        ("data.source", "ehrdl.data.sources.base.Source", "is no Source (is abstract); there are " + SOURCES),
-        ("task", "ehrdl.data.sources.mimic4.Mimic4", f"is no Task; there are {TASKS}"),
+        (
+            "data.source",
+            "ehrdl.sources.mimic4.source.M",
+            "is no Source (module 'ehrdl.sources.mimic4.source' has no attri",
+        ),
+        ("data.source", "ehrdl.events.source.Source", "is no Source (is abstract); there are " + SOURCES),
+        ("task", "ehrdl.sources.mimic4.source.Mimic4", f"is no Task; there are {TASKS}"),
         ("task", "ehrdl.errors", f"is no Task; there are {TASKS}"),
         ("task", "Readmissions", f"is no Task; there are {TASKS}"),
-        ("model", "ehrdl.models.series.SeriesGRU", f"is no Network; there are {NETWORKS}"),
+        ("model", "ehrdl.models.series.gru.SeriesGRU", f"is no Network; there are {NETWORKS}"),
         (
             SERIES,
-            "ehrdl.models.series.GRU",
-            "is no Encoder (module 'ehrdl.models.series' has no attribute 'GRU'); ther",
+            "ehrdl.models.series.gru.GRU",
+            "is no Encoder (module 'ehrdl.models.series.gru' has no attribute 'GRU'); there are",
         ),
-        (SERIES, "ehrdl.models.fusion.GatedFusion", "is no Encoder; there are ehrdl.models.channels.C"),
+        (
+            SERIES,
+            "ehrdl.models.fusion.simple.GatedFusion",
+            "is no Encoder; there are ehrdl.models.ChannelTransformer, ehrdl.models.G",
+        ),
     ],
 )
 def test_class_that_does_not_exist_or_is_of_another_kind_is_named_with_those_that_are(
@@ -310,21 +306,46 @@ def test_later_config_and_command_line_override_earlier_ones(config, tmp_path):
 # ------------------------------------------------------------------------------------------------ data
 
 
+@pytest.mark.parametrize("name", ["ehrdl.models.GRUD", "ehrdl.models.series.gru_d.GRUD", "GRUD"])
+@pytest.mark.parametrize("form", ["in the file", "in one word", "by an option", "as JSON"])
+def test_a_class_has_its_own_defaults_and_not_those_of_the_class_that_it_stands_for(config, tmp_path, name, form):
+    file, key = tmp_path / "config.yaml", "model.init_args.series"
+    if form in ("in the file", "in one word"):
+        config["model"]["init_args"]["series"] = {"class_path": name} if form == "in the file" else name
+        argv = []
+    else:
+        del config["model"]["init_args"]["series"]
+        argv = [f"--{key}={name}" if form == "by an option" else f'--{key}={{"class_path": "{name}"}}']
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    series = train_parser().parse_args(["--config", str(file), *argv]).model.init_args.series
+    assert vars(series.init_args) == {"hidden": 64, "bin_hours": 2.0, "dropout": 0.1, "channel_dropout": 0.0}
+
+
+@pytest.mark.parametrize("task", ["HeartFailure", "ehrdl.tasks.HeartFailure", "ehrdl.tasks.heart_failure.HeartFailure"])
+def test_a_class_is_named_by_one_word_by_its_package_or_by_its_module(config, tmp_path, task):
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    parser = train_parser()
+    parsed = parser.parse_args(["--config", str(file), f"--task={task}"])
+    assert yaml.safe_load(parser.dump(parsed))["task"]["class_path"] == "ehrdl.tasks.HeartFailure"
+    assert parser.instantiate(parsed).task.name == "heart_failure"
+
+
 def test_values_that_a_class_takes_over_from_the_class_before_it_are_said(config, tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"dropout": 0.5, "hidden": 32}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"dropout": 0.5, "hidden": 32}}
     config["model"]["init_args"]["series"] = series
     first.write_text(yaml.safe_dump(config), encoding="utf-8")
-    grud = "ehrdl.models.gru_d.GRUD"
+    grud = "ehrdl.models.series.gru_d.GRUD"
     second.write_text(yaml.safe_dump({"model": {"init_args": {"series": {"class_path": grud}}}}), encoding="utf-8")
     key = "model.init_args.series"
     for argv, kept in (
         (["--config", str(first)], []),
-        (["--config", str(first), f"--{key}.class_path={grud}"], ["hidden 32", "bin_hours 12.0", "dropout 0.5"]),
-        (["--config", str(first), "--config", str(second)], ["hidden 32", "bin_hours 12.0", "dropout 0.5"]),
+        (["--config", str(first), f"--{key}.class_path={grud}"], ["hidden 32", "dropout 0.5"]),
+        (["--config", str(first), "--config", str(second)], ["hidden 32", "dropout 0.5"]),
         (
             ["--config", str(first), f"--{key}.class_path", grud, f"--{key}.init_args.dropout", "0.2"],
-            ["hidden 32", "bin_hours 12.0"],
+            ["hidden 32"],
         ),
     ):
         lines = carried_over(argv, train_parser().parse_args(argv))
@@ -418,7 +439,10 @@ def test_console_train_is_the_train_of_the_script(capsys):
 
 
 def test_help_is_quick_and_imports_no_torch():
-    code = "import sys; from ehrdl.cli import train\ntry: train(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from ehrdl.cli.main import train\n"
+        "try: train(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -444,7 +468,7 @@ def test_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ehrdl.cli.train_parser", stop)
+    monkeypatch.setattr("ehrdl.cli.main.train_parser", stop)
     with pytest.raises(SystemExit) as caught:
         train([])
     assert (caught.value.code, capsys.readouterr().err) == (

@@ -11,14 +11,14 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from ehrdl.cli import predict, train
+from ehrdl.cli.main import predict, train
 
 pytestmark = pytest.mark.slow  # a whole run
 CONFIG = Path(__file__).parents[1] / "configs" / "joint_synthetic.yaml"
 DEEP, COMBINED = ["fused", "notes_only", "series_only"], ["ensemble", "stack"]
 MEMBERS = ["fused", "lightgbm", "xgboost"]
 OPTIONS = [
-    "--task=ehrdl.tasks.stay.LengthOfStay",
+    "--task=ehrdl.tasks.length_of_stay.LengthOfStay",
     "--task.unit=hospital",
     "--task.over_days=[3]",
     "--seeds=[0, 1]",

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.cli import _with_values, train, train_parser
+from ehrdl.baselines.boosted import BOOSTED
+from ehrdl.cli.main import _with_values, train, train_parser
+from ehrdl.comparators.baseline import check_params
 from ehrdl.experiment import BASELINES
-from ehrdl.models.boosted import BOOSTED
-from ehrdl.training.baseline import check_params
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "mimic-iv-demo-2.2"
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def _source(path: Path) -> str:
@@ -50,7 +50,7 @@ def test_the_header_says_what_it_is_what_it_needs_and_what_comes_out(path):
     header = [line for line in path.read_text().split("\nrun:")[0].splitlines() if line.startswith("#")]
     titles = [line[2:].split(":")[0] for line in header if line[2:3].strip()]
     assert titles == ["What", "Data", "Command", "Expected"]
-    assert any(line.startswith(f"# Command:  python train.py --config configs/{path.name}") for line in header)
+    assert any(line.startswith(f"# Command:  python train.py --config {path.relative_to(ROOT)}") for line in header)
 
 
 @each
@@ -70,7 +70,9 @@ def test_the_parser_takes_it_and_makes_what_it_names(path):
 def test_what_it_offers_to_search_is_there_and_takes_every_bound(name):
     parser = train_parser()
     parser.exit_on_error = False
-    parsed = parser.parse_args(["--config", str(ROOT / "configs" / f"{name}.yaml"), "--data.source.root=/hospital"])
+    parsed = parser.parse_args(
+        ["--config", str(ROOT / "configs" / "benchmarks" / f"{name}.yaml"), "--data.source.root=/hospital"]
+    )
     options = parser.instantiate(parsed).tune
     config = yaml.safe_load(parser.dump(parsed, skip_unset=False))
     boosted = [baseline for baseline in config["baselines"] if baseline in BOOSTED]

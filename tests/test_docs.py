@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ehrdl.clinical import concepts
-from ehrdl.data.sources.meds_codes import DEFAULT_DELAY, DELAYS
+from ehrdl.options.training import Pretraining
 from ehrdl.schema import EVENTS, PREDICTIONS, SAMPLES, TableSchema
-from ehrdl.training.config import Pretraining
+from ehrdl.sources.meds.codes import DEFAULT_DELAY, DELAYS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
 

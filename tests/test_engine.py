@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ehrdl import engine
-from ehrdl.engine import Prepare, building, cached, connect, digest, fingerprint, write_json
+from ehrdl.engine.cache import cached
+from ehrdl.engine.database import connect
+from ehrdl.engine.files import building, digest, fingerprint, read_json, write_json
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +19,7 @@ MIB = 1 << 20
 BUILDER = """
 import sys, time
 from pathlib import Path
-from ehrdl.engine import Prepare, cached
+from ehrdl.engine.cache import Prepare, cached
 
 def build(folder):
     (folder / "data").write_text("half")
@@ -60,7 +62,7 @@ def test_a_step_is_built_once_for_a_key(prepare):
     first = cached(prepare, "step", {"a": 1}, build)
     assert cached(prepare, "step", {"a": 1}, build) == first
     assert (first / "data").read_text() == "x"
-    assert engine.read_json(first / "key.json") == {"a": 1}
+    assert read_json(first / "key.json") == {"a": 1}
     assert cached(prepare, "step", {"a": 2}, build) != first
     assert cached(prepare, "other", {"a": 1}, build) != first
     assert len(built) == 3
@@ -118,7 +120,7 @@ def test_json_refuses_numbers_that_it_does_not_have(tmp_path, number):
 
 def test_json_is_written_whole(tmp_path):
     write_json(tmp_path / "a.json", {"b": [1, 2.5, None, "ä"]})
-    assert engine.read_json(tmp_path / "a.json") == {"b": [1, 2.5, None, "ä"]}
+    assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None, "ä"]}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -11,10 +11,10 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from ehrdl import experiment
-from ehrdl.cli import train
+from ehrdl.baselines.scores import NOT_DEPLOYABLE, SCORES
+from ehrdl.baselines.tabular import BASELINES
+from ehrdl.cli.main import train
 from ehrdl.errors import ConfigError
-from ehrdl.models.score import NOT_DEPLOYABLE, SCORES
-from ehrdl.models.tabular import BASELINES
 from ehrdl.report.screen import print_metrics
 from ehrdl.schema import PREDICTIONS, check
 
@@ -32,19 +32,19 @@ FILES = [
 def runs(tmp_path_factory):
     """The folder of two runs of one config under two names."""
     root = tmp_path_factory.mktemp("experiment")
-    note = {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16}}
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    note = {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 16}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}}
     config = {
         "data": {
             "source": {
-                "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+                "class_path": "ehrdl.sources.synthetic.Synthetic",
                 "init_args": {"n_patients": 300, "seed": 1, "note_tokens": [40, 120]},
             },
             "prepare": {"cache": str(root / "cache")},
         },
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {
-            "class_path": "ehrdl.models.multimodal.MultimodalModel",
+            "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
             "init_args": {"note": note, "series": series},
         },
         "seeds": SEEDS,

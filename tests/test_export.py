@@ -4,19 +4,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ehrdl.cli import main
-from ehrdl.engine import read_json
+from ehrdl.cli.main import main
+from ehrdl.engine.files import read_json
 
 
 @pytest.fixture
 def config(hospital, tmp_path):
     """The configuration of the small hospital, whose EVENTS are read already."""
-    source = {"class_path": "ehrdl.data.sources.synthetic.Synthetic", "init_args": {"n_patients": 300, "seed": 1}}
+    source = {"class_path": "ehrdl.sources.synthetic.Synthetic", "init_args": {"n_patients": 300, "seed": 1}}
     content = {
         "run": {"name": "run"},
         "data": {"source": source, "prepare": {"cache": hospital.config.prepare.cache}},
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
-        "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel"},
+        "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel"},
     }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(content))

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from ehrdl.engine.folders import check_writable, filling
 from ehrdl.errors import ConfigError
-from ehrdl.folders import check_writable, filling
 
 
 def test_a_folder_that_can_be_made_is_fine(tmp_path):
@@ -32,7 +32,7 @@ def test_a_read_only_folder_is_refused_for_what_would_be_made_in_it(tmp_path):
     """Modes do not bind root, who gives its rights up for this test."""
     code = (
         "import os, sys; from pathlib import Path; from ehrdl.errors import ConfigError;"
-        "from ehrdl.folders import check_writable;"
+        "from ehrdl.engine.folders import check_writable;"
         "os.getuid() or os.setuid(65534)\n"
         "try: check_writable(Path(sys.argv[1]), 'run.root')\n"
         "except ConfigError as error: print(error)"

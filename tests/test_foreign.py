@@ -11,10 +11,10 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from ehrdl.batch import DataSpec
-from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
+from ehrdl.data.notes.vocabulary import fit_tokenizer, load_tokenizer
 from ehrdl.errors import ConfigError
-from ehrdl.models.masked import load_masked
-from ehrdl.models.note_backbone import load, without_weights
+from ehrdl.models.notes.backbone import load, without_weights
+from ehrdl.models.notes.masked import load_masked
 from ehrdl.schema import OutputSpec
 
 PACKAGE = Path(__file__).parents[1] / "ehrdl"

@@ -17,15 +17,15 @@ print(json.dumps([seconds, [name for name in {heavy} if name in sys.modules]]))
 #: All that the parser of a configuration imports.
 CONFIGURATION = [
     "ehrdl.experiment",
-    "ehrdl.pretraining",
+    "ehrdl.pretraining.command",
     "ehrdl.batch",
     "ehrdl.data.config",
-    "ehrdl.data.sources.base",
-    "ehrdl.tasks.base",
+    "ehrdl.events.source",
+    "ehrdl.tasks.common.base",
     "ehrdl.models.base",
-    "ehrdl.training.config",
-    "ehrdl.parser",
-    "ehrdl.cli",
+    "ehrdl.options.training",
+    "ehrdl.cli.parser",
+    "ehrdl.cli.main",
 ]
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
-from ehrdl.cli import export, predict, report, train
+from ehrdl.cli.main import export, predict, report, train
 from ehrdl.schema import PREDICTIONS, check
 
 pytestmark = pytest.mark.slow  # a whole run

@@ -9,18 +9,19 @@ import pytest
 import yaml
 
 from ehrdl import experiment
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.config import DataConfig
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import Synthetic, write_hospital
-from ehrdl.engine import Prepare, read_json, write_json
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
-from ehrdl.models.committee import Committee
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.series import SeriesGRU
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.models.networks.committee import Committee
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import RunOptions
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import Synthetic, write_hospital
+from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.training.config import RunOptions
 
 SMALL = partial(MultimodalModel, series=partial(SeriesGRU, hidden=4, bin_hours=24))
 TRAINER = {"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 3, "num_sanity_val_steps": 0}

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.config import DataConfig
 from ehrdl.data.export import export_events
 from ehrdl.data.prepare import find_samples, prepare, read_events
-from ehrdl.data.sources.meds import Meds
-from ehrdl.data.split import Split
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.schema import SPLITS
+from ehrdl.sources.meds.source import Meds
+from ehrdl.splits.subjects import Split
 from ehrdl.tasks.labels import Labels
 from ehrdl.tasks.readmission import Readmission
 
@@ -108,14 +108,14 @@ def test_a_datasets_own_split_is_exported_whole_and_the_export_can_be_read_again
 
 def write_config(folder, data, task):
     network = {
-        "note": {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 8}},
-        "series": {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 4, "bin_hours": 24}},
+        "note": {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 8}},
+        "series": {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 4, "bin_hours": 24}},
     }
     run = {
         "run": {"name": "run", "root": str(folder / "runs")},
         "data": data,
         "task": task,
-        "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": network},
+        "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel", "init_args": network},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 2},
         "baselines": ["prevalence", "logistic_regression", "bag_of_words"],
     }
@@ -129,7 +129,7 @@ def test_a_plain_dataset_with_label_files_runs_from_end_to_end(plain, hospital, 
     labels = hospital.result.samples[["subject_id", "prediction_time"]]
     labels.assign(boolean_value=hospital.result.samples.label_readmission == 1).to_parquet(tmp_path / "labels.parquet")
     data = {
-        "source": {"class_path": "ehrdl.data.sources.meds.Meds", "init_args": {"root": str(plain)}},
+        "source": {"class_path": "ehrdl.sources.meds.source.Meds", "init_args": {"root": str(plain)}},
         "split": {"kind": "source"},
         "notes": {"vocab_size": 300},
         "prepare": {"cache": str(tmp_path / "cache")},

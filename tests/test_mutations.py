@@ -10,24 +10,24 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from ehrdl.cli import _configured, _one_line_errors, train_parser
+from ehrdl.cli.main import _configured, _one_line_errors, train_parser
 from ehrdl.experiment import BASELINES, _check_seeds
 
 _ENCODER = {
-    "class_path": "ehrdl.models.series.SeriesGRU",
+    "class_path": "ehrdl.models.series.gru.SeriesGRU",
     "init_args": {"hidden": 8, "bin_hours": 12.0, "dropout": 0.1},
 }
 _NOTE = {
-    "class_path": "ehrdl.models.note.NoteTransformer",
+    "class_path": "ehrdl.models.notes.transformer.NoteTransformer",
     "init_args": {"width": 16, "layers": 1, "token_dropout": 0.1},
 }
-_FUSION = {"class_path": "ehrdl.models.fusion.GatedFusion", "init_args": {"width": 8, "modality_dropout": 0.1}}
+_FUSION = {"class_path": "ehrdl.models.fusion.simple.GatedFusion", "init_args": {"width": 8, "modality_dropout": 0.1}}
 CONFIG = {
     "run": {"name": "run", "root": "runs", "overwrite": False},
     "seeds": [0, 1],
     "data": {
         "source": {
-            "class_path": "ehrdl.data.sources.mimic4.Mimic4",
+            "class_path": "ehrdl.sources.mimic4.source.Mimic4",
             "init_args": {"root": "hospital", "coding_lag_days": 7},
         },
         "window": {"series_hours": 168, "note_hours": 8760, "max_observations": 64, "max_notes": 4},
@@ -38,7 +38,7 @@ CONFIG = {
     },
     "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"min_age": 18, "horizon_days": 30}},
     "model": {
-        "class_path": "ehrdl.models.multimodal.MultimodalModel",
+        "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
         "init_args": {"series": _ENCODER, "note": _NOTE, "fusion": _FUSION, "auxiliary_weight": 0.3},
     },
     "optim": {"lr": 0.001, "weight_decay": 0.01, "warmup": 0.1, "selection": "averaged", "shift_hours": 0.0},
@@ -130,7 +130,7 @@ def mutated(seed):
 
 def drive(file, *argv):
     """The command line as far as no data are needed."""
-    from ehrdl.training.check import check_config
+    from ehrdl.comparators.check import check_config
 
     with _one_line_errors():
         made, _ = _configured(train_parser(), ["--config", str(file), *argv])

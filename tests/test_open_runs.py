@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.cli import main, train
-from ehrdl.data.sources.diabetes130_rows import COLUMNS as UCI_COLUMNS
-from ehrdl.data.sources.physionet2019_files import COLUMNS
+from ehrdl.cli.main import main, train
 from ehrdl.schema import HOURLY_SEPSIS
+from ehrdl.sources.diabetes130.rows import COLUMNS as UCI_COLUMNS
+from ehrdl.sources.physionet2019.files import COLUMNS
 
 MEMBERS = "--combine.members=[series_only,logistic_regression]"
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs" / "benchmarks"
 TINY = [
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",

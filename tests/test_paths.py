@@ -15,25 +15,26 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ehrdl import paths
 from ehrdl.batch import DataSpec
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.config import DataConfig, NoteOptions
 from ehrdl.data.prepare import read_events
-from ehrdl.data.sources.diabetes130 import Diabetes130
-from ehrdl.data.sources.meds import Meds
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.physionet2012 import Physionet2012
-from ehrdl.data.sources.physionet2019 import Physionet2019
-from ehrdl.data.sources.synthetic import Synthetic
-from ehrdl.data.split_files import read_split_files
-from ehrdl.engine import Prepare, connect
+from ehrdl.engine import paths
+from ehrdl.engine.database import connect
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import NoteTransformer
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.training import RunOptions
+from ehrdl.runs.folder import Run
 from ehrdl.schema import OutputSpec
+from ehrdl.sources.diabetes130.source import Diabetes130
+from ehrdl.sources.meds.source import Meds
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.physionet2012.source import Physionet2012
+from ehrdl.sources.physionet2019.source import Physionet2019
+from ehrdl.sources.synthetic import Synthetic
+from ehrdl.splits.files import read_split_files
 from ehrdl.tasks.labels import Labels
-from ehrdl.training.config import RunOptions
-from ehrdl.training.run import Run
 
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
 NAMES = (
@@ -88,7 +89,7 @@ def test_duckdb_writes_and_spills_under_any_name(tmp_path, name):
 
 def test_links_end_with_the_process_and_not_with_its_forks(tmp_path):
     script = (
-        "import os, sys; from pathlib import Path; from ehrdl.paths import plain\n"
+        "import os, sys; from pathlib import Path; from ehrdl.engine.paths import plain\n"
         "file = Path(sys.argv[1])\n"
         "link = plain(file)\n"
         "assert os.readlink(link) == str(file) and link == plain(file)\n"
@@ -111,7 +112,7 @@ _NOT_DUCKDB = {"pd", "csv", "arrow_csv", "pa.csv"}
 
 
 def handed_over(source):
-    """Lines of a source file in which a path reaches DuckDB, or a pattern the file system, without `ehrdl.paths`."""
+    """Lines of a source file in which a path reaches DuckDB, or a pattern a folder, not by `ehrdl.engine.paths`."""
     tree = ast.parse(source)
     docs = {
         id(node.body[0].value)
@@ -148,7 +149,7 @@ def test_what_hands_over_a_path_by_itself_is_found(line):
 
 
 def test_no_other_way_to_hand_over_a_path_is_left():
-    files = set(PACKAGE.rglob("*.py")) - {PACKAGE / "paths.py"}
+    files = set(PACKAGE.rglob("*.py")) - {PACKAGE / "engine" / "paths.py"}
     found = {str(file): list(handed_over(file.read_text(encoding="utf-8"))) for file in files}
     assert {file: lines for file, lines in found.items() if lines} == {}
 
@@ -197,10 +198,13 @@ def test_a_whole_run_under_odd_names(tmp_path, monkeypatch):
     for decoy in ("O'Brien n aXbX", "O'Brien e a1b2"):  # matched by the pattern
         shutil.copytree(events, tmp_path / decoy / "meds 1")
     odd_config = odd / "config?.yaml"
-    note = {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16}}
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
-    meds = {"class_path": "ehrdl.data.sources.meds.Meds", "init_args": {"root": str(odd / "meds [1]")}}
-    model = {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": {"note": note, "series": series}}
+    note = {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 16}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}}
+    meds = {"class_path": "ehrdl.sources.meds.source.Meds", "init_args": {"root": str(odd / "meds [1]")}}
+    model = {
+        "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
+        "init_args": {"note": note, "series": series},
+    }
     config = {
         "run": {"name": "a [run]'s *name?", "root": str(odd / "runs")},
         "data": {"source": meds, "prepare": {"cache": str(odd / "cache")}},

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrdl.batch import Batch
-from ehrdl.cli import train
-from ehrdl.data.collate import Collate
+from ehrdl.cli.main import train
 from ehrdl.data.config import DataConfig
+from ehrdl.data.features.table import tabulate
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.prepare import find_samples, prepare, read_events
-from ehrdl.data.sources.physionet2012 import Physionet2012
-from ehrdl.data.split import Split
-from ehrdl.data.table import tabulate
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.sources.physionet2012.source import Physionet2012
+from ehrdl.splits.subjects import Split
 from ehrdl.tasks.mortality import Mortality
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +167,14 @@ def test_published_files_of_record_ids_split_the_real_data(stays, tmp_path):
 def test_one_gru_goes_from_the_archives_to_a_report_in_under_four_minutes(tmp_path):
     start = time.perf_counter()
     where = [f"--run.root={tmp_path}", f"--data.prepare.cache={tmp_path / 'cache'}", f"--data.source.root={DATA}"]
-    train(["--config", str(ROOT / "configs" / "physionet2012_gru.yaml"), *where, "--trainer.accelerator=cpu"])
+    train(
+        [
+            "--config",
+            str(ROOT / "configs" / "benchmarks" / "physionet2012_gru.yaml"),
+            *where,
+            "--trainer.accelerator=cpu",
+        ]
+    )
     assert time.perf_counter() - start < 240
     run = tmp_path / "physionet2012_gru"
     models = json.loads((run / "metrics.json").read_text())["outputs"]["mortality"]["models"]

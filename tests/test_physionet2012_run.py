@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.cli import main, train
+from ehrdl.cli.main import main, train
 
-CONFIG = Path(__file__).parents[1] / "configs" / "physionet2012_gru.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "benchmarks" / "physionet2012_gru.yaml"
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"
 TINY = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--baselines=[prevalence,gradient_boosting]"]
 VITALS = {"HR": 85, "SysABP": 115, "Temp": 37, "GCS": 12, "Urine": 90, "Lactate": 2}

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ehrdl.cli import train
-from ehrdl.data.sources.synthetic import write_hospital
+from ehrdl.cli.main import train
+from ehrdl.sources.synthetic import write_hospital
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +36,13 @@ ELSEWHERE = {
 }
 MODELS = {
     "notes": {
-        "note": {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16, "heads": 2}},
-        "words": {"class_path": "ehrdl.models.words.WordEvidence"},
+        "note": {
+            "class_path": "ehrdl.models.notes.transformer.NoteTransformer",
+            "init_args": {"width": 16, "heads": 2},
+        },
+        "words": {"class_path": "ehrdl.models.notes.words.WordEvidence"},
     },
-    "both": {"note": None, "words": {"class_path": "ehrdl.models.words.WordEvidence"}},
+    "both": {"note": None, "words": {"class_path": "ehrdl.models.notes.words.WordEvidence"}},
 }
 
 
@@ -74,14 +77,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "run": {"name": name, "root": str(root / "runs")},
             "data": {
                 "source": {
-                    "class_path": "ehrdl.data.sources.mimic4.Mimic4",
+                    "class_path": "ehrdl.sources.mimic4.source.Mimic4",
                     "init_args": {"root": str(root / "hospital"), "note_root": str(root / "hospital")},
                 },
                 "prepare": {"cache": str(root / "cache")},
                 "notes": {"source": name, "split_sections": True, "vocab_size": 2000},
             },
             "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
-            "model": {"class_path": "ehrdl.models.multimodal.MultimodalModel", "init_args": model},
+            "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel", "init_args": model},
             "trainer": {"max_epochs": 1, "accelerator": "cpu"},
             "logger": {"wandb": True, "mode": "offline"},
         }

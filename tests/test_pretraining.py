@@ -17,18 +17,19 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 from transformers import AutoModel, AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM, RobertaConfig, RobertaModel
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.sources.base import Source
-from ehrdl.engine import digest, read_json
+from ehrdl.engine.files import digest, read_json
 from ehrdl.errors import ConfigError, LeakageError, SchemaError
-from ehrdl.models.note import NoteTransformer
-from ehrdl.pretraining import pretrain
+from ehrdl.events.source import Source
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.training import Pretraining
+from ehrdl.pretraining import domain
+from ehrdl.pretraining.command import pretrain
+from ehrdl.runs.provenance import check_network, read_subjects
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.training import checkpoint, domain
-from ehrdl.training.config import Pretraining
-from ehrdl.training.provenance import check_network, read_subjects
+from ehrdl.training import checkpoint
 
 SMALL = Pretraining(epochs=2, lr=0.01, layers=1, width=16, heads=2)
 CPU = {"accelerator": "cpu"}
@@ -191,16 +192,19 @@ def config(hospital, tmp_path):
             "run": {"name": "run", "root": str(tmp_path / "runs")},
             "data": {
                 "source": {
-                    "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+                    "class_path": "ehrdl.sources.synthetic.Synthetic",
                     "init_args": {"n_patients": 300, "seed": 1},
                 },
                 "prepare": {"cache": hospital.config.prepare.cache},
             },
             "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
             "model": {
-                "class_path": "ehrdl.models.multimodal.MultimodalModel",
+                "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
                 "init_args": {
-                    "note": {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"heads": 2, "width": 8}}
+                    "note": {
+                        "class_path": "ehrdl.models.notes.transformer.NoteTransformer",
+                        "init_args": {"heads": 2, "width": 8},
+                    }
                 },
             },
             "trainer": {"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 2},

@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-EHRDL = ["-c", "from ehrdl.cli import main; main()"]
+EHRDL = ["-c", "from ehrdl.cli.main import main; main()"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 #: 200 patients and models so small that a fit takes a second; without dropout, so that two processes equal one.
 CONFIG = {
     "data": {
         "source": {
-            "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+            "class_path": "ehrdl.sources.synthetic.Synthetic",
             "init_args": {"n_patients": 200, "seed": 0, "note_tokens": [20, 40]},
         },
         "notes": {"chunk_tokens": 64, "vocab_size": 300},
@@ -29,17 +29,17 @@ CONFIG = {
     },
     "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
     "model": {
-        "class_path": "ehrdl.models.multimodal.MultimodalModel",
+        "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
         "init_args": {
             "note": {
-                "class_path": "ehrdl.models.note.NoteTransformer",
+                "class_path": "ehrdl.models.notes.transformer.NoteTransformer",
                 "init_args": {"width": 16, "layers": 1, "dropout": 0.0, "token_dropout": 0.0},
             },
-            "series": {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8, "dropout": 0.0}},
+            "series": {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8, "dropout": 0.0}},
             "static": {"class_path": "ehrdl.models.static.StaticMlp", "init_args": {"dropout": 0.0}},
             "head": {"class_path": "ehrdl.models.head.LinearHead"},
             "fusion": {
-                "class_path": "ehrdl.models.fusion.GatedFusion",
+                "class_path": "ehrdl.models.fusion.simple.GatedFusion",
                 "init_args": {"dropout": 0.0, "modality_dropout": 0.0},
             },
         },
@@ -219,7 +219,7 @@ def test_sigterm_to_the_first_process_ends_both_where_the_command_resumes(hospit
 #: A network of which one process fails in its third step.
 BROKEN = """
 import os
-from ehrdl.models.multimodal import MultimodalModel
+from ehrdl.models.networks.multimodal import MultimodalModel
 
 class Broken(MultimodalModel):
     steps = 0

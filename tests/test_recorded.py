@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from ehrdl.data.config import DataConfig
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import Synthetic
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.recorded import UNKNOWABLE, describe, not_recorded, unknowable
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import Synthetic
+from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.joint import Joint
+from ehrdl.tasks.length_of_stay import LengthOfStay
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.tasks.stay import LengthOfStay
 
 WIDTH = 8
 
@@ -33,7 +33,7 @@ class Slotted:
 
 def test_a_source_and_a_task_are_a_class_path_and_the_arguments_with_their_defaults():
     assert describe(Synthetic(300, note_tokens=(4, 9))) == {
-        "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+        "class_path": "ehrdl.sources.synthetic.Synthetic",
         "init_args": {"n_patients": 300, "seed": 0, "note_tokens": [4, 9]},
     }
     found = describe(Readmission(death="exclude"))
@@ -54,11 +54,11 @@ def test_parts_of_parts_are_described_too():
 
 def test_a_partial_of_a_class_is_a_config_and_needs_no_hash():
     found = describe(partial(MultimodalModel, series=partial(SeriesGRU, hidden=4)))
-    assert found["class_path"] == "ehrdl.models.multimodal.MultimodalModel"
-    assert found["init_args"]["series"]["class_path"] == "ehrdl.models.series.SeriesGRU"
+    assert found["class_path"] == "ehrdl.models.networks.multimodal.MultimodalModel"
+    assert found["init_args"]["series"]["class_path"] == "ehrdl.models.series.gru.SeriesGRU"
     assert found["init_args"]["series"]["init_args"]["hidden"] == 4
     assert list(not_recorded({"model": found})) == [] and "spec" not in found["init_args"]
-    assert describe(MultimodalModel)["class_path"] == "ehrdl.models.multimodal.MultimodalModel"
+    assert describe(MultimodalModel)["class_path"] == "ehrdl.models.networks.multimodal.MultimodalModel"
 
 
 def test_what_is_described_survives_a_pickle():

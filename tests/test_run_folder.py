@@ -9,24 +9,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ehrdl.cli import main
-from ehrdl.data.sources.synthetic import write_hospital
+from ehrdl.cli.main import main
+from ehrdl.sources.synthetic import write_hospital
 
 CONFIG = """
 run: {{name: small, root: {root}}}
 seeds: [3, 4]
 data:
   source:
-    class_path: ehrdl.data.sources.mimic4.Mimic4
+    class_path: ehrdl.sources.mimic4.source.Mimic4
     init_args: {{root: {hospital}}}
   prepare: {{cache: {cache}}}
   notes: {{vocab_size: 500, chunk_tokens: 64}}
 task: {{class_path: ehrdl.tasks.readmission.Readmission}}
 model:
-  class_path: ehrdl.models.multimodal.MultimodalModel
+  class_path: ehrdl.models.networks.multimodal.MultimodalModel
   init_args:
-    note: {{class_path: ehrdl.models.note.NoteTransformer, init_args: {{width: 16}}}}
-    series: {{class_path: ehrdl.models.series.SeriesGRU, init_args: {{hidden: 8, bin_hours: 24}}}}
+    note: {{class_path: ehrdl.models.notes.transformer.NoteTransformer, init_args: {{width: 16}}}}
+    series: {{class_path: ehrdl.models.series.gru.SeriesGRU, init_args: {{hidden: 8, bin_hours: 24}}}}
 trainer: {{max_epochs: 1, accelerator: cpu}}
 baselines: [prevalence, logistic_regression, bag_of_words, lace]
 combine: {{models: [ensemble, stack], members: [fused, logistic_regression]}}

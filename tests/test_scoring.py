@@ -10,26 +10,26 @@ import pytest
 import torch
 import yaml
 
-from ehrdl.cli import _source, main
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import read_json, write_json
+from ehrdl.cli.main import _source, main
+from ehrdl.engine.files import read_json, write_json
 from ehrdl.schema import HELD_OUT
+from ehrdl.sources.synthetic import write_hospital
 
 CONFIG = """
 run: {{name: small, root: {root}}}
 seeds: [3]
 data:
   source:
-    class_path: ehrdl.data.sources.mimic4.Mimic4
+    class_path: ehrdl.sources.mimic4.source.Mimic4
     init_args: {{root: {hospital}}}
   prepare: {{cache: {cache}}}
   notes: {{vocab_size: 500, chunk_tokens: 64}}
 task: {{class_path: ehrdl.tasks.readmission.Readmission}}
 model:
-  class_path: ehrdl.models.multimodal.MultimodalModel
+  class_path: ehrdl.models.networks.multimodal.MultimodalModel
   init_args:
-    note: {{class_path: ehrdl.models.note.NoteTransformer, init_args: {{width: 16}}}}
-    series: {{class_path: ehrdl.models.series.SeriesGRU, init_args: {{hidden: 8, bin_hours: 24}}}}
+    note: {{class_path: ehrdl.models.notes.transformer.NoteTransformer, init_args: {{width: 16}}}}
+    series: {{class_path: ehrdl.models.series.gru.SeriesGRU, init_args: {{hidden: 8, bin_hours: 24}}}}
 trainer: {{max_epochs: 1, accelerator: cpu}}
 baselines: [prevalence, gradient_boosting, bag_of_words, hospital]
 """
@@ -213,7 +213,7 @@ def test_a_task_with_other_outputs_is_refused(run, hospital, tmp_path, capsys):
         capsys,
         "predict",
         f"--run={run}",
-        "--task=ehrdl.tasks.diagnosis.HeartFailure",
+        "--task=ehrdl.tasks.heart_failure.HeartFailure",
         f"--data.prepare.cache={tmp_path / 'cache'}",
     )
     assert "has the outputs heart_failure, but the run was fitted on readmission" in line

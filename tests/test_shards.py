@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from ehrdl.data.config import DataConfig
+from ehrdl.data.notes.vocabulary import fit_tokenizer
 from ehrdl.data.prepare import build_store, load_concepts, read_events
 from ehrdl.data.prepare_notes import collect_notes, tokenized
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.data.vocab import fit_tokenizer
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.shards import map_shards
 from ehrdl.errors import ConfigError, MissingExtraError, WorkerError
-from ehrdl.shards import map_shards
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import write_hospital
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,8 +44,8 @@ def test_a_worker_that_the_system_kills_is_one_line():
 COUNTED = """
 import sys, time
 from pathlib import Path
-from ehrdl.engine import Prepare
-from ehrdl.shards import Tally, map_shards
+from ehrdl.engine.cache import Prepare
+from ehrdl.engine.shards import Tally, map_shards
 
 tally = Tally(Path(sys.argv[1]))
 
@@ -75,8 +75,8 @@ def test_a_terminal_shows_rows_and_rows_a_second(tmp_path):
 SLOW = """
 import os, sys, time
 from pathlib import Path
-from ehrdl.engine import Prepare
-from ehrdl.shards import map_shards
+from ehrdl.engine.cache import Prepare
+from ehrdl.engine.shards import map_shards
 
 def sleep(name):
     Path(name).write_text(str(os.getpid()))
@@ -139,7 +139,7 @@ def alone(hospital, tmp_path_factory):
     cache = tmp_path_factory.mktemp("alone")
     data = DataConfig(Mimic4(str(hospital)), prepare=Prepare(cache=str(cache)))
     events = read_events(data)
-    from ehrdl.data.notes import open_notes
+    from ehrdl.data.notes.store import open_notes
 
     opened = open_notes(collect_notes(data, events)[0])
     (hospital.parent / "tokenizer").mkdir()

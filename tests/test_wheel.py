@@ -33,7 +33,7 @@ def test_a_wheel_installed_outside_the_checkout_trains_as_train_py_does(tmp_path
             "--trainer.max_epochs", "1", '--baselines=["prevalence", "bag_of_words"]',
         ]  # fmt: skip
 
-    main = ["-c", "from ehrdl.cli import main; main()", "train"]
+    main = ["-c", "from ehrdl.cli.main import main; main()", "train"]
     _run([*main, *options("wheel")], tmp_path, PYTHONPATH=str(site))
     _run([str(ROOT / "train.py"), *options("checkout")], tmp_path)
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("wheel", "checkout")]

@@ -8,36 +8,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).resolve().with_name("step_versions.json")
-_MIMIC4 = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/mimic4_*.py"))
-_RAW = ("ehrdl/data/sources/raw.py", "ehrdl/data/sources/packed.py")
-_MEDS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/meds_*.py"))
+
+
+def _sources(name: str) -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(f"ehrdl/sources/{name}/*.py"))
+
+
+_RAW = ("ehrdl/sources/raw.py", "ehrdl/sources/packed.py")
 _NO_CODE = {"VERSION", "caveats"}
-_TYPES = "ehrdl/data/sources/arrow_types.py"
-_ARCHIVE = {"physionet2012": ["ehrdl/data/sources/archive.py"], "physionet2019": ["ehrdl/data/sources/archive.py"]}
-_OPEN = {
-    name: [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(f"ehrdl/data/sources/{name}_*.py"))]
-    + _ARCHIVE.get(name, [])
-    for name in ("diabetes130", "physionet2012", "physionet2019")
-}
-_SYNTHETIC = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/data/sources/synthetic*.py"))
+_TYPES = "ehrdl/sources/arrow_types.py"
+_ARCHIVE = {"physionet2012": ["ehrdl/sources/archive.py"], "physionet2019": ["ehrdl/sources/archive.py"]}
+_OPEN = {name: [*_sources(name), *_ARCHIVE.get(name, [])] for name in ("diabetes130", "physionet2012", "physionet2019")}
+_SIMULATOR = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("ehrdl/simulator/*.py"))
 #: Step: the file that holds its VERSION, then the files of its code with the names it starts from (none = all).
 STEPS = {
-    "events": {"ehrdl/data/events.py": ["EventsWriter"], "ehrdl/data/typed.py": []},
-    "staging": {"ehrdl/data/staging.py": []},
-    "series": {"ehrdl/data/store.py": ["build"]},
-    "quality": {"ehrdl/data/findings.py": ["find_in_events"]},
+    "events": {"ehrdl/events/writer.py": ["EventsWriter"], "ehrdl/events/typed.py": []},
+    "staging": {"ehrdl/events/staging.py": []},
+    "series": {"ehrdl/data/series/store.py": ["build"]},
+    "quality": {"ehrdl/events/findings.py": ["find_in_events"]},
     "notes": {
-        "ehrdl/data/notes_build.py": ["collect", "tokenize"],
-        "ehrdl/data/notes.py": ["write_sections"],
-        "ehrdl/data/sections.py": [],
+        "ehrdl/data/notes/build.py": ["collect", "tokenize"],
+        "ehrdl/data/notes/store.py": ["write_sections"],
+        "ehrdl/data/notes/sections.py": [],
     },
-    "coded": {"ehrdl/data/coded.py": ["build"]},
-    "records": {"ehrdl/data/verbalize.py": [], "ehrdl/data/records.py": [], "ehrdl/clinical/reference.py": []},
-    "tokenizer": {"ehrdl/data/vocab.py": ["fit_tokenizer"], "ehrdl/data/shared_words.py": []},
-    "mimic4": {path: [] for path in ("ehrdl/data/sources/mimic4.py", *_MIMIC4, *_RAW, _TYPES)},
-    "meds": {path: [] for path in ("ehrdl/data/sources/meds.py", *_MEDS, _TYPES)},
-    **{name: {path: [] for path in (f"ehrdl/data/sources/{name}.py", *more)} for name, more in _OPEN.items()},
-    "synthetic": {"ehrdl/data/sources/synthetic.py": []} | {path: [] for path in _SYNTHETIC},
+    "coded": {"ehrdl/data/record/coded.py": ["build"]},
+    "records": {"ehrdl/data/record/text.py": [], "ehrdl/data/record/store.py": [], "ehrdl/clinical/reference.py": []},
+    "tokenizer": {"ehrdl/data/notes/vocabulary.py": ["fit_tokenizer"], "ehrdl/data/notes/shared_words.py": []},
+    "mimic4": {path: [] for path in ("ehrdl/sources/mimic4/source.py", *_sources("mimic4"), *_RAW, _TYPES)},
+    "meds": {path: [] for path in ("ehrdl/sources/meds/source.py", *_sources("meds"), _TYPES)},
+    **{name: {path: [] for path in (f"ehrdl/sources/{name}/source.py", *more)} for name, more in _OPEN.items()},
+    "synthetic": {"ehrdl/sources/synthetic.py": []} | {path: [] for path in _SIMULATOR},
 }
 
 

@@ -150,12 +150,11 @@ def _pattern(code: str, rest: str) -> re.Pattern[str]:
     return re.compile(f"{base}(?://(?:{ends}))" + ("" if rest else "?"), re.IGNORECASE | re.DOTALL)
 
 
-def load(path: Path | None = None, shipped: str | None = None) -> Concepts:
+def load(path: Path | None = None) -> Concepts:
     """Read and check a table of concepts.
 
     Args:
-        path: a file with the columns of `concepts.csv`, for another hospital; default a shipped table.
-        shipped: name of a table in this folder, such as `physionet2012.csv`; default the table for MIMIC-IV.
+        path: a file with the columns of `concepts.csv`, for another hospital; default that table, for MIMIC-IV.
 
     Raises:
         SchemaError: the file is missing, or a row breaks a rule; the message names file, line, column and value.
@@ -163,7 +162,7 @@ def load(path: Path | None = None, shipped: str | None = None) -> Concepts:
     >>> load().channels[0]
     Channel(name='sodium', kind='numeric', category='lab', unit='mEq/L', low=50.0, high=225.0)
     """
-    file: Path | Traversable = files("ehrdl.clinical") / (shipped or "concepts.csv") if path is None else path
+    file: Path | Traversable = files("ehrdl.clinical") / "concepts.csv" if path is None else path
     channels: dict[str, Channel] = {}
     rows: dict[tuple[str, str], dict[str, object]] = {}
     owner: dict[str, Channel] = {}  # base code -> the channel of its first row

@@ -1,1 +1,1 @@
-"""From a hospital's tables to batches, through one point-in-time cut (window.py)."""
+"""From EVENTS and SAMPLES to batches, through one point-in-time cut (window.py)."""

@@ -16,13 +16,13 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.features.static import STATICS, static_features, subject_facts
 from ehrdl.data.groups import named_groups
 from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, with_presence
 from ehrdl.data.prepare_notes import collect_records, tokenized
-from ehrdl.data.static import STATICS, static_features, subject_facts
-from ehrdl.data.store import Store
-from ehrdl.data.temporal import split_samples
-from ehrdl.engine import read_json
+from ehrdl.data.series.store import Store
+from ehrdl.data.temporal_split import split_samples
+from ehrdl.engine.files import read_json
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import BINARY, HELD_OUT, SAMPLES, OutputSpec, TaskResult, check
 

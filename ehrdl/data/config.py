@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from ehrdl.bounds import Bound, Count, Filled, Location, Options
-from ehrdl.data.sections import normalized
-from ehrdl.data.sources.base import Source
-from ehrdl.data.split import Split
+from ehrdl.data.notes.sections import normalized
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
+from ehrdl.events.source import Source
+from ehrdl.options.bounds import Bound, Count, Filled, Location, Options
+from ehrdl.splits.subjects import Split
 
 #: Which chunks of a sample are kept, of all chunks of its notes from the oldest on.
 Choice = Literal["latest", "first_and_last", "even"]
@@ -152,7 +152,7 @@ class DataConfig(Options, key="data"):
             ConfigError: a split of the source, which has none, or a file of the split that is missing or no list.
         """
         if self.split.files is not None:
-            from ehrdl.data.split_files import read_split_files
+            from ehrdl.splits.files import read_split_files
 
             read_split_files(self.split.files, self.source.subject_of)
         if self.split.method == "source" and not self.source.has_splits():

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.batch import ChannelSpec
-from ehrdl.data.notes import Notes
-from ehrdl.data.store import Store
+from ehrdl.data.notes.store import Notes
+from ehrdl.data.series.store import Store
 from ehrdl.data.window import Window, bounds, inside
 from ehrdl.schema import HOUR
 

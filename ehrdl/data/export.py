@@ -23,18 +23,21 @@ import pyarrow.parquet as pq
 from meds import schema as meds
 
 from ehrdl.data.config import DataConfig, NoteOptions
-from ehrdl.data.events import subject_ids
-from ehrdl.data.listing import shard_files
-from ehrdl.data.notes import NOTE
-from ehrdl.data.notes_build import cut_note
+from ehrdl.data.notes.build import cut_note
+from ehrdl.data.notes.store import NOTE
 from ehrdl.data.prepare import find_samples, read_events
-from ehrdl.data.split import Split, assign
-from ehrdl.data.temporal import describe_split, source_splits, split_samples
-from ehrdl.engine import Prepare, building, connect, free_folder, read_json, say, write_json
+from ehrdl.data.temporal_split import describe_split, source_splits, split_samples
+from ehrdl.engine.database import connect
+from ehrdl.engine.files import building, free_folder, read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.paths import scan
+from ehrdl.engine.shards import map_shards
 from ehrdl.errors import SchemaError
-from ehrdl.paths import scan
+from ehrdl.events.listing import shard_files
+from ehrdl.events.writer import subject_ids
 from ehrdl.schema import BIRTH, EVENTS, NEVER_INPUT, REGRESSION, SAMPLES, SPLITS, OutputSpec, check
-from ehrdl.shards import map_shards
+from ehrdl.splits.subjects import Split, assign
 
 Times = Literal["happened", "available"]
 

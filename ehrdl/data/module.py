@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytorch_lightning as pl
 
-from ehrdl.data.budget import TokenBudget
-from ehrdl.data.chunks import n_tokens
-from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
+from ehrdl.data.loading.budget import TokenBudget
+from ehrdl.data.loading.chunks import n_tokens
+from ehrdl.data.loading.collate import Collate
+from ehrdl.data.loading.sampler import LengthBuckets, Loader
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.sampler import LengthBuckets, Loader
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
 _TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets: the encoder of notes is the slow part

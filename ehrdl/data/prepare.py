@@ -16,22 +16,25 @@ import pandas as pd
 from ehrdl.batch import AuxiliarySpec, DataSpec
 from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data import store, vocab
-from ehrdl.data.chunks import NoteFrame, n_chunks
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.events import validate
-from ehrdl.data.findings import find_in_events, find_repeated
+from ehrdl.data.features.static import STATICS, static_features, subject_facts
 from ehrdl.data.groups import named_groups
-from ehrdl.data.listing import shard_files
+from ehrdl.data.loading.chunks import NoteFrame, n_chunks
+from ehrdl.data.notes import vocabulary as vocab
 from ehrdl.data.prepare_notes import collect_records, training_notes
-from ehrdl.data.series_findings import find_in_series
-from ehrdl.data.static import STATICS, static_features, subject_facts
-from ehrdl.data.temporal import describe_notes, describe_split, split_samples
-from ehrdl.data.timing import describe_timing, timed_at_prediction
-from ehrdl.engine import cached, digest, read_json, say, write_json
+from ehrdl.data.series import store
+from ehrdl.data.series.findings import find_in_series
+from ehrdl.data.temporal_split import describe_notes, describe_split, split_samples
+from ehrdl.engine.cache import cached
+from ehrdl.engine.files import digest, read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.engine.paths import expanded, scan
 from ehrdl.errors import LeakageError, SchemaError
-from ehrdl.paths import expanded, scan
+from ehrdl.events.findings import find_in_events, find_repeated
+from ehrdl.events.listing import shard_files
+from ehrdl.events.timing import describe_timing, timed_at_prediction
+from ehrdl.events.writer import validate
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
@@ -145,7 +148,7 @@ def load_concepts(data: DataConfig) -> Concepts:
     """The concepts that the series keep: of `data.concepts`, else those that the source brings, else MIMIC-IV's."""
     if data.concepts:
         return concept_tables.load(expanded(data.concepts))
-    return concept_tables.load(shipped=type(data.source).concepts)
+    return concept_tables.load(data.source.concepts_file())
 
 
 def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:

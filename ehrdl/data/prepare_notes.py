@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data import coded, notes, notes_build, records, verbalize, vocab
-from ehrdl.data.chunks import NoteFrame
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.engine import cached, digest, read_json, say
+from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.notes import build as notes_build
+from ehrdl.data.notes import store as notes
+from ehrdl.data.notes import vocabulary as vocab
+from ehrdl.data.record import coded
+from ehrdl.data.record import store as records
+from ehrdl.data.record import text as verbalize
+from ehrdl.engine.cache import cached
+from ehrdl.engine.files import digest, read_json
+from ehrdl.engine.messages import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

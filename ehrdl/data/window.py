@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ehrdl.bounds import Count, Hours, Options
+from ehrdl.options.bounds import Count, Hours, Options
 
 
 @dataclass(frozen=True)

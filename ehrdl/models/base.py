@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ehrdl.batch import DataSpec
-from ehrdl.bounds import Checked
+from ehrdl.options.bounds import Checked
 
 
 @dataclass(frozen=True)

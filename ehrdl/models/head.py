@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import DataSpec
-from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Head
+from ehrdl.options.bounds import Share, Width
 
 
 class LinearHead(nn.Module, Head):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.bounds import Filled
 from ehrdl.models.base import Encoder
+from ehrdl.options.bounds import Filled
 
 
 class Joined(nn.Module, Encoder):

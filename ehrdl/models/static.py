@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.bounds import Share, Width
 from ehrdl.models.base import Encoder
+from ehrdl.options.bounds import Share, Width
 
 
 class StaticMlp(nn.Module, Encoder):

@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CPUAccelerator
 
 from ehrdl.errors import ConfigError
-from ehrdl.training.trainer import OURS, check_arguments
+from ehrdl.options.trainer import OURS, check_arguments
 
 _STRATEGIES = "auto, ddp, ddp_find_unused_parameters_true, ddp_find_unused_parameters_false"
 

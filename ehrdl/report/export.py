@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ehrdl.engine import building, free_folder, say
+from ehrdl.engine.files import building, free_folder
+from ehrdl.engine.messages import say
 from ehrdl.errors import SchemaError
 from ehrdl.report.predictions import read_predictions
 from ehrdl.schema import HELD_OUT

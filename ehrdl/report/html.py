@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ehrdl.engine import write_text
+from ehrdl.engine.files import write_text
 from ehrdl.report.plots import draw
 
 #: Metric -> its heading, and what is good.

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ehrdl.baselines.scores import NOT_DEPLOYABLE
 from ehrdl.metrics.calibration import equal_bins
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import BAYES, COMBINED, DEEP, METRICS, Outcome
 from ehrdl.metrics.present import PRESENT
-from ehrdl.models.score import NOT_DEPLOYABLE
 from ehrdl.report.present import present
 from ehrdl.report.suppress import WITHHELD, Shown, hide_groups, joined, joined_histogram, patients
 from ehrdl.report.utility import utility_rows

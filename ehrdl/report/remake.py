@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from ehrdl.engine import read_json, write_json
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.folders import check_writable
 from ehrdl.errors import SchemaError
-from ehrdl.folders import check_writable
 from ehrdl.metrics.evaluate import evaluate
+from ehrdl.options.training import ReportOptions
 from ehrdl.report.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
-from ehrdl.training.config import ReportOptions
-from ehrdl.training.files import check_config, reading
+from ehrdl.runs.files import check_config, reading
 
 
 def remake(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ehrdl.engine import say
-from ehrdl.models.score import NOT_DEPLOYABLE
+from ehrdl.baselines.scores import NOT_DEPLOYABLE
+from ehrdl.engine.messages import say
 from ehrdl.schema import FlowStep
 
 

@@ -1,1 +1,17 @@
-"""One file a task: EVENTS in, SAMPLES out."""
+"""Tasks, a file each: EVENTS in, SAMPLES out."""
+
+from ehrdl.lazy import lazily
+
+_WHERE = {
+    "DiabetesReadmission": "diabetes",
+    "HeartFailure": "heart_failure",
+    "HourlySepsis": "sepsis2019",
+    "Joint": "joint",
+    "Labels": "labels",
+    "LengthOfStay": "length_of_stay",
+    "Mortality": "mortality",
+    "Readmission": "readmission",
+    "Task": "common.base",
+}
+__all__ = [*_WHERE]
+__getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from ehrdl.errors import SchemaError
 from ehrdl.schema import OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import prevalence, to_samples
-from ehrdl.tasks.flow import Facts, Flow
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import prevalence, to_samples
+from ehrdl.tasks.common.flow import Facts, Flow
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import FlowStep, OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
+from ehrdl.tasks.common.base import Task
 
 if TYPE_CHECKING:
     import duckdb

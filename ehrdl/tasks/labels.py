@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import schema as meds
 
-from ehrdl.bounds import Location
-from ehrdl.engine import say
+from ehrdl.engine.messages import say
+from ehrdl.engine.parquet import list_parquet
+from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError, SchemaError
-from ehrdl.parquet_files import list_parquet
-from ehrdl.paths import expanded
+from ehrdl.options.bounds import Location
 from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import prevalence, to_samples
-from ehrdl.tasks.episodes import read_stays, read_subjects
-from ehrdl.tasks.flow import Facts, Flow
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import prevalence, to_samples
+from ehrdl.tasks.common.flow import Facts, Flow
+from ehrdl.tasks.common.stays import read_stays, read_subjects
 
 if TYPE_CHECKING:
     import duckdb

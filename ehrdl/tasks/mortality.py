@@ -16,8 +16,8 @@ import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import DEATH, REGRESSION, OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import (
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import (
     Age,
     HoursIn,
     age_at_admission,
@@ -29,7 +29,7 @@ from ehrdl.tasks.cohort import (
     with_icu_stays,
     with_patients,
 )
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.common.flow import Flow
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 
-from ehrdl.bounds import Bound
 from ehrdl.clinical.codes import CANCER_TREATMENT, DELIVERY, PLANNED_ADMISSIONS, PSYCHIATRIC, REHABILITATION
 from ehrdl.clinical.years import approximate_years
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.options.bounds import Bound
 from ehrdl.schema import OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import (
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import (
     Age,
     age_at_admission,
     deaths,
@@ -26,8 +26,8 @@ from ehrdl.tasks.cohort import (
     to_samples,
     with_patients,
 )
-from ehrdl.tasks.episodes import build_episodes, read_emergency_visits
-from ehrdl.tasks.flow import Facts, Flow
+from ehrdl.tasks.common.flow import Facts, Flow
+from ehrdl.tasks.common.stays import build_episodes, read_emergency_visits
 
 if TYPE_CHECKING:
     import duckdb

@@ -9,9 +9,9 @@ import pandas as pd
 
 from ehrdl.errors import SchemaError
 from ehrdl.schema import BIRTH, HOURLY_SEPSIS, OutputSpec, TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.cohort import to_samples
-from ehrdl.tasks.flow import Flow
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import to_samples
+from ehrdl.tasks.common.flow import Flow
 
 if TYPE_CHECKING:
     import duckdb

@@ -1,1 +1,1 @@
-"""The Lightning shell, fitting, baselines, prediction, and the run folder."""
+"""The Lightning module, how it is fitted, and how it predicts."""

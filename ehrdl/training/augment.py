@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.training.config import Optim
+from ehrdl.options.training import Optim
 
 
 class Augment(nn.Module):

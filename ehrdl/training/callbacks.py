@@ -20,9 +20,9 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor
 
-from ehrdl.engine import say
+from ehrdl.engine.messages import say
+from ehrdl.options.training import Optim
 from ehrdl.training.checkpoint import Resume
-from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.progress import EpochLines
 

@@ -16,8 +16,9 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from ehrdl.engine import say, whole
-from ehrdl.training import signals
+from ehrdl.engine.files import whole
+from ehrdl.engine.messages import say
+from ehrdl.processes import signals
 
 #: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
 _CHECKPOINT_STEPS = 200

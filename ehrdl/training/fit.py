@@ -19,21 +19,21 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.module import ClinicalDataModule
-from ehrdl.engine import say
+from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.options.training import Optim
+from ehrdl.processes import signals
+from ehrdl.processes.signals import interruptible
+from ehrdl.processes.together import Joined, common
 from ehrdl.processes.trainer import n_processes, quiet
-from ehrdl.training import signals
+from ehrdl.runs.digests import data_digest, weights_digest
 from ehrdl.training.callbacks import keep_best, kept_score, make_callbacks
 from ehrdl.training.checkpoint import AtomicCheckpoints, read, remove_strays, resumable
-from ehrdl.training.config import Optim
-from ehrdl.training.digests import data_digest, weights_digest
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.pretrain import pretrain
 from ehrdl.training.progress import EpochLines
-from ehrdl.training.signals import interruptible
-from ehrdl.training.together import Joined, common
 
 
 def fit(

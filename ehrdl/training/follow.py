@@ -12,12 +12,12 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.options.training import Optim
+from ehrdl.processes.team import Follower
+from ehrdl.processes.together import Joined
 from ehrdl.processes.trainer import check_trainer
-from ehrdl.training.config import Optim
-from ehrdl.training.digests import data_digest
+from ehrdl.runs.digests import data_digest
 from ehrdl.training.fit import join_fit
-from ehrdl.training.team import Follower
-from ehrdl.training.together import Joined
 
 
 def follow(

@@ -16,13 +16,13 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.engine import say
+from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.models.loss import masked_loss, predicted
+from ehrdl.options.training import Optim
 from ehrdl.schema import REGRESSION
 from ehrdl.training.augment import Augment
-from ehrdl.training.config import Optim
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
 _UNKNOWN = -1  # how torchmetrics is told that a label is unknown

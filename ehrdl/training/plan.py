@@ -12,8 +12,8 @@ from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.errors import ConfigError
+from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import n_processes
-from ehrdl.training.config import Optim
 
 _SCORELESS = "optim.selection: best_tuning selects by a tuning score, and none is taken before the fit ends"
 

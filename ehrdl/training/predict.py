@@ -11,17 +11,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 
+from ehrdl.data.loading.sampler import Loader
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.sampler import Loader
-from ehrdl.engine import read_json, whole, write_json
+from ehrdl.engine.files import read_json, whole, write_json
 from ehrdl.metrics.calibration import Platt, fit_calibrator
+from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import quiet
+from ehrdl.runs.files import reading
 from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
 from ehrdl.training.checkpoint import NOWHERE
-from ehrdl.training.files import reading
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
-from ehrdl.training.ranks import one_device
 
 
 def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

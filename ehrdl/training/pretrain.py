@@ -19,18 +19,19 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ehrdl.data.chunks import Cutter, NoteFrame
-from ehrdl.data.notes import Notes
+from ehrdl.data.loading.chunks import Cutter, NoteFrame
+from ehrdl.data.notes.store import Notes
 from ehrdl.data.prepare import Prepared
-from ehrdl.engine import say, whole
+from ehrdl.engine.files import whole
+from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.options.training import Optim
+from ehrdl.processes.ranks import one_device
 from ehrdl.schema import TRAIN
 from ehrdl.training.checkpoint import NOWHERE, read
-from ehrdl.training.config import Optim
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.progress import EpochLines
-from ehrdl.training.ranks import one_device
 from ehrdl.training.schedule import warmup_cosine
 
 #: Share of tokens that are hidden and guessed (Devlin 2019).

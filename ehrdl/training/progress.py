@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from ehrdl.engine import has_terminal, say
+from ehrdl.engine.messages import has_terminal, say
 
 #: So many epochs have a line each; of more, those that come at least so many seconds after the line before.
 _ALL, _APART_S = 20, 10.0

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from ehrdl.data.prepare import Prepared
-from ehrdl.data.split import uniform
 from ehrdl.errors import ConfigError
 from ehrdl.schema import BINARY, TRAIN, TUNING
+from ehrdl.splits.subjects import uniform
 
 _BLINDED = "blinded"
 

@@ -13,9 +13,9 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from ehrdl import __version__
-from ehrdl.engine import write_json, write_text
-from ehrdl.training.run import git_hash
-from ehrdl.training.space import TuneOptions, with_values
+from ehrdl.engine.files import write_json, write_text
+from ehrdl.options.search import TuneOptions, with_values
+from ehrdl.runs.folder import git_hash
 from ehrdl.tune.score import SHOWN
 from ehrdl.tune.study import Trials, reason
 

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrdl.errors import EhrdlError, is_disk_full
-from ehrdl.training.space import Choice, Range, TuneOptions
+from ehrdl.options.search import Choice, Range, TuneOptions
 from ehrdl.tune.score import Pruned, rises
 
 DATABASE = "study.db"

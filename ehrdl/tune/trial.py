@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrdl.data.module import ClinicalDataModule
-from ehrdl.data.prepare import Prepared
-from ehrdl.data.table import tabulate
-from ehrdl.experiment import check_stages, prepare, try_to_build, variants
-from ehrdl.models.boosted import BOOSTED, boosted_trials, fit_boosted
-from ehrdl.models.tabular import predict as predict_table
-from ehrdl.processes.trainer import check_trainer, n_processes
-from ehrdl.schema import TRAIN, TUNING, OutputSpec
-from ehrdl.training.baseline import (
+from ehrdl.baselines.boosted import BOOSTED, boosted_trials, fit_boosted
+from ehrdl.baselines.tabular import predict as predict_table
+from ehrdl.comparators.baseline import (
     Params,
     check_params,
     fit_candidate,
@@ -27,13 +21,19 @@ from ehrdl.training.baseline import (
     thinned,
     training_phrases,
 )
+from ehrdl.data.features.table import tabulate
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.data.prepare import Prepared
+from ehrdl.experiment import check_stages, prepare, try_to_build, variants
+from ehrdl.options.search import TuneOptions
+from ehrdl.processes.ranks import one_device
+from ehrdl.processes.trainer import check_trainer, n_processes
+from ehrdl.runs.provenance import check_network
+from ehrdl.schema import TRAIN, TUNING, OutputSpec
 from ehrdl.training.fit import fit
 from ehrdl.training.plan import check_fits, check_schedule
 from ehrdl.training.predict import predict
 from ehrdl.training.pretrain import check_pretraining
-from ehrdl.training.provenance import check_network
-from ehrdl.training.ranks import one_device
-from ehrdl.training.space import TuneOptions
 from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score
 

@@ -11,15 +11,16 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from ehrdl.engine import read_json, say, write_json
+from ehrdl.comparators.baseline import FITTED
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import variants
+from ehrdl.options.search import TuneOptions
+from ehrdl.options.training import RunOptions
 from ehrdl.processes.trainer import check_trainer, n_processes
-from ehrdl.training.baseline import FITTED
-from ehrdl.training.config import RunOptions
-from ehrdl.training.ledger import asked_digest, subjects_digest
-from ehrdl.training.run import FREE, Run, holding
-from ehrdl.training.space import TuneOptions
+from ehrdl.runs.folder import FREE, Run, holding
+from ehrdl.runs.ledger import asked_digest, subjects_digest
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
 from ehrdl.tune.study import Trials, opened, reason

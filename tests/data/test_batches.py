@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from ehrdl.batch import Batch
-from ehrdl.data.chunks import NoteFrame
-from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.window import Window
 from ehrdl.schema import HOUR
 

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import NoteOptions
+from ehrdl.data.notes.vocabulary import fit_tokenizer, load_tokenizer
 from ehrdl.data.prepare import prepare
-from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
 
 WORDS = ["Name:", "seen", "by", "Dr.", "a_b", "on", "the", "(day).", "hello", "foo", "bar,", "12", "mg;"]
 TEXT = " ".join(WORDS * 20)

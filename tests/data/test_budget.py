@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from ehrdl.data.budget import TokenBudget
-from ehrdl.data.chunks import NoteFrame
-from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.loading.budget import TokenBudget
+from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.window import Window
 from ehrdl.errors import ConfigError

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ehrdl.data.budget import TokenBudget
-from ehrdl.data.chunks import Cutter, NoteFrame, chosen, n_chunks, n_tokens
-from ehrdl.data.collate import Collate
 from ehrdl.data.config import BatchOptions, NoteOptions
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.loading.budget import TokenBudget
+from ehrdl.data.loading.chunks import Cutter, NoteFrame, chosen, n_chunks, n_tokens
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
-from ehrdl.data.notes import Sections
+from ehrdl.data.notes.store import Sections
+from ehrdl.data.notes.vocabulary import fit_kinds
 from ehrdl.data.prepare import prepare
-from ehrdl.data.vocab import fit_kinds
 from ehrdl.data.window import Window
 from ehrdl.errors import ConfigError
 from ehrdl.schema import TRAIN

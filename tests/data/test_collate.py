@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from ehrdl.data.chunks import NoteFrame
-from ehrdl.data.collate import Collate
 from ehrdl.data.dataset import SampleDataset
+from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.window import Window
 
 SODIUM = 2

@@ -8,11 +8,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ehrdl.data.events import EventsWriter, subject_ids, validate
-from ehrdl.data.split import Split, assign
-from ehrdl.engine import Prepare, read_json
+from ehrdl.engine.files import read_json
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import LeakageError, SchemaError
+from ehrdl.events.writer import EventsWriter, subject_ids, validate
 from ehrdl.schema import EVENTS_ORDER
+from ehrdl.splits.subjects import Split, assign
 
 ROWS = """
     SELECT * FROM (VALUES

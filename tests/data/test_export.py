@@ -11,14 +11,15 @@ import pytest
 
 from ehrdl.clinical import concepts
 from ehrdl.data.config import NoteOptions
-from ehrdl.data.events import EventsWriter, validate
 from ehrdl.data.export import export_events
-from ehrdl.data.sources.base import Source
-from ehrdl.data.split import Split, assign
 from ehrdl.data.window import bounds
-from ehrdl.engine import Prepare, read_json
+from ehrdl.engine.files import read_json
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.events.source import Source
+from ehrdl.events.writer import EventsWriter, validate
 from ehrdl.schema import HOUR, NEVER_INPUT, TaskResult
+from ehrdl.splits.subjects import Split, assign
 from ehrdl.tasks.readmission import Readmission
 
 TIMES = ("happened", "available")

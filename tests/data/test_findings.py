@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrdl.clinical import concepts
-from ehrdl.data import store
-from ehrdl.data.findings import _unknown_words, find_in_events, find_repeated
-from ehrdl.data.series_findings import find_in_series
-from ehrdl.engine import Prepare
+from ehrdl.data.series import store
+from ehrdl.data.series.findings import find_in_series
+from ehrdl.engine.options import Prepare
+from ehrdl.events.findings import _unknown_words, find_in_events, find_repeated
 from ehrdl.schema import EVENTS
 
 DAY = timedelta(days=1)

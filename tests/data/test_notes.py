@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ehrdl.data.notes import TokenLists, bodies, open_notes
-from ehrdl.data.notes_build import collect, tokenize
-from ehrdl.engine import Prepare
+from ehrdl.data.notes.build import collect, tokenize
+from ehrdl.data.notes.store import TokenLists, bodies, open_notes
+from ehrdl.engine.options import Prepare
 from ehrdl.schema import HOUR
 
 ROWS = [

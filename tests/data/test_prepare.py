@@ -6,25 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.clinical.concepts import load
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.config import DataConfig, NoteOptions
+from ehrdl.data.features.table import tabulate
+from ehrdl.data.notes.sections import mask_section
+from ehrdl.data.notes.vocabulary import load_tokenizer
 from ehrdl.data.prepare import hidden_channels, load_concepts, prepare
 from ehrdl.data.prepare_notes import tokenized
-from ehrdl.data.sections import mask_section
-from ehrdl.data.sources.synthetic import Synthetic
-from ehrdl.data.split import Split
-from ehrdl.data.table import tabulate
-from ehrdl.data.vocab import load_tokenizer
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN
+from ehrdl.sources.physionet2012.source import Physionet2012
+from ehrdl.sources.synthetic import Synthetic
+from ehrdl.splits.subjects import Split
 
 
 class OwnConcepts(Synthetic):
     """A source that names its table of concepts; `reference_ranges.csv` is shipped, but is none."""
 
-    concepts = "reference_ranges.csv"
+    concepts = "own.csv"
 
 
 CUT = Split("temporal", cut_year=2017, last_year=2022)
@@ -242,7 +243,8 @@ def test_data_without_any_note_in_sight_say_nothing_of_what_is_present(hospital)
 
 
 def test_a_source_brings_its_own_concepts_and_data_concepts_replaces_them(tmp_path):
-    with pytest.raises(SchemaError, match=r"reference_ranges\.csv: line 1: column code stands 0 times"):
+    assert load_concepts(DataConfig(Physionet2012("p12"))).channels != load().channels
+    with pytest.raises(SchemaError, match=rf"{Path(__file__).parent}/own\.csv: cannot be read"):  # beside its class
         load_concepts(DataConfig(OwnConcepts(n_patients=300)))
     shipped = (ROOT / "ehrdl" / "clinical" / "concepts.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "two.csv").write_text("\n".join(shipped[:2]) + "\n", encoding="utf-8")

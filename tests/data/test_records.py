@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.data.apply import Fitted, apply
-from ehrdl.data.collate import Collate
 from ehrdl.data.config import NoteOptions, RecordOptions
-from ehrdl.data.notes import Notes
+from ehrdl.data.features.table import tabulate
+from ehrdl.data.loading.collate import Collate
+from ehrdl.data.notes.store import Notes
 from ehrdl.data.prepare import prepare
-from ehrdl.data.table import tabulate
 from ehrdl.errors import ConfigError
 from ehrdl.schema import TRAIN
 from ehrdl.training.pretrain import Chunks
@@ -130,8 +130,8 @@ def test_a_source_that_is_none_is_refused_by_its_key():
 
 def test_the_line_that_ends_preparing_counts_the_records(hospital, capsys):
     cache = f"--data.prepare.cache={hospital.events.parent}"
-    source = ["--data.source=ehrdl.data.sources.synthetic.Synthetic", "--data.source.init_args.n_patients=300"]
-    task = ["--task=ehrdl.tasks.readmission.Readmission", "--model=ehrdl.models.multimodal.MultimodalModel"]
+    source = ["--data.source=ehrdl.sources.synthetic.Synthetic", "--data.source.init_args.n_patients=300"]
+    task = ["--task=ehrdl.tasks.readmission.Readmission", "--model=ehrdl.models.networks.multimodal.MultimodalModel"]
     run = ["--run.name=records", "--data.source.init_args.seed=1", "--data.notes.source=record"]
     main(["prepare", *source, *task, cache, *run])
     assert f"0 notes, {len(hospital.prepared.samples):,} verbalised records; samples" in capsys.readouterr().err

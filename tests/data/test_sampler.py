@@ -3,7 +3,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ehrdl.data.sampler import LengthBuckets, Loader
+from ehrdl.data.loading.sampler import LengthBuckets, Loader
 
 
 def buckets(

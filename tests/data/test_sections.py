@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ehrdl.data.apply import Fitted, apply
-from ehrdl.data.collate import Collate
 from ehrdl.data.config import NoteOptions
-from ehrdl.data.notes import open_notes
-from ehrdl.data.notes_build import collect, tokenize
+from ehrdl.data.loading.collate import Collate
+from ehrdl.data.notes.build import collect, tokenize
+from ehrdl.data.notes.sections import REPORT, SUMMARY, keep_sections, mask_section, normalized, split_sections
+from ehrdl.data.notes.store import open_notes
+from ehrdl.data.notes.vocabulary import fit_tokenizer, load_tokenizer
 from ehrdl.data.prepare import prepare
-from ehrdl.data.sections import REPORT, SUMMARY, keep_sections, mask_section, normalized, split_sections
-from ehrdl.data.sources.synthetic_illness import CONDITIONS
-from ehrdl.data.sources.synthetic_risk import NOTE_NAMES
-from ehrdl.data.sources.synthetic_text import summary
-from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
-from ehrdl.engine import Prepare, read_json
+from ehrdl.engine.files import read_json
+from ehrdl.engine.options import Prepare
 from ehrdl.schema import TRAIN
+from ehrdl.simulator.illness import CONDITIONS
+from ehrdl.simulator.risk import NOTE_NAMES
+from ehrdl.simulator.text import summary
 
 DISCHARGE = """ 
 Name:  ___                    Unit No:   ___

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
-from ehrdl.data import vocab
-from ehrdl.data.notes import with_records
-from ehrdl.data.shared_words import shared_words, split_words
-from ehrdl.data.vocab import fit_tokenizer, load_tokenizer
+from ehrdl.data.notes import vocabulary as vocab
+from ehrdl.data.notes.shared_words import shared_words, split_words
+from ehrdl.data.notes.store import with_records
+from ehrdl.data.notes.vocabulary import fit_tokenizer, load_tokenizer
 from ehrdl.errors import ConfigError
 
 #: Which patients, of 0 to 19, have which words; each stands in three notes of each.
@@ -96,7 +96,7 @@ def test_a_vocabulary_without_a_word_is_one_line_that_says_what_to_do(notes, tmp
 def test_many_words_are_shown_to_the_trainer_as_a_share_of_their_number(notes, bert, monkeypatch):
     found = shared_words(notes, np.arange(20), bert, 10)
     assert " ".join(found.texts()).split().count("chest") == 120
-    monkeypatch.setattr("ehrdl.data.shared_words._SHOWN", 60)
+    monkeypatch.setattr("ehrdl.data.notes.shared_words._SHOWN", 60)
     shown = " ".join(found.texts()).split()
     assert {word: shown.count(word) for word in found.counts} == {
         ",": 7, ".": 7, "chest": 14, "john": 7, "naive": 14, "pain": 14

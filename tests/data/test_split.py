@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ehrdl.data.split import Split, assign
 from ehrdl.errors import ConfigError
+from ehrdl.splits.subjects import Split, assign
 
 TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
 IDS = np.array([1, 2, 3, 10_000_032, 10_000_084, 10_000_007, 19_999_987, -5, 2**62])

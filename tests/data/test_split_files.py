@@ -9,11 +9,11 @@ import pytest
 
 from ehrdl.data.apply import Fitted, apply
 from ehrdl.data.prepare import prepare
-from ehrdl.data.split import Split
-from ehrdl.data.split_files import read_split_files
-from ehrdl.data.temporal import describe_split, split_samples
+from ehrdl.data.temporal_split import describe_split, split_samples
 from ehrdl.errors import ConfigError, LeakageError, SchemaError
 from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
+from ehrdl.splits.files import read_split_files
+from ehrdl.splits.subjects import Split
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.data.static import STATICS, static_features, subject_facts
+from ehrdl.data.features.static import STATICS, static_features, subject_facts
 from ehrdl.schema import HOUR
 
 ADMISSION, DISCHARGE, SODIUM = 0, 1, 2

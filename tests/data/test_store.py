@@ -4,9 +4,9 @@ import pytest
 
 from ehrdl.clinical import concepts
 from ehrdl.clinical.concepts import Concepts
-from ehrdl.data.store import build as build_store
-from ehrdl.data.store import open_store
-from ehrdl.engine import Prepare
+from ehrdl.data.series.store import build as build_store
+from ehrdl.data.series.store import open_store
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import SchemaError
 from ehrdl.schema import HOUR
 

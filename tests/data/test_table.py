@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.static import STATICS
-from ehrdl.data.table import RICH, RICH_OF_EVENTS, STATISTICS, tabulate, without_rich
+from ehrdl.data.features.static import STATICS
+from ehrdl.data.features.table import RICH, RICH_OF_EVENTS, STATISTICS, tabulate, without_rich
 from ehrdl.data.window import Window
 
 ADMISSION, SODIUM, CREATININE, DRUG = 0, 2, 3, 4
@@ -119,7 +119,7 @@ def test_the_table_equals_a_slow_one_in_pandas(make, monkeypatch):
             time, channel = float(rng.integers(0, 140)), int(rng.choice([SODIUM, CREATININE, DRUG]))
             value = 1.0 if channel == DRUG else float(np.float32(rng.normal(140, 5)))
             facts.append((subject, time, time + float(rng.integers(0, 10)), channel, value))
-    monkeypatch.setattr("ehrdl.data.table._SAMPLES_A_BLOCK", 7)
+    monkeypatch.setattr("ehrdl.data.features.table._SAMPLES_A_BLOCK", 7)
     table = tabulate(make(at, facts), np.arange(len(at)))
     wanted = pd.DataFrame([slow(facts, sample) for sample in at])
     pd.testing.assert_frame_equal(table[wanted.columns], wanted, check_dtype=False, rtol=1e-5)

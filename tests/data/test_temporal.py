@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from ehrdl.data.config import DataConfig
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.split import Split, assign
-from ehrdl.data.temporal import describe_notes, describe_split, split_samples
+from ehrdl.data.temporal_split import describe_notes, describe_split, split_samples
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.splits.subjects import Split, assign
 
 #: The shifted year 2150 may stand for 2014, 2015 or 2016.
 GROUP, ANCHOR = "2014 - 2016", 2150

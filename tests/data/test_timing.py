@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ehrdl.data.timing import describe_timing, timed_at_prediction
+from ehrdl.events.timing import describe_timing, timed_at_prediction
 
 HOUR = pd.Timedelta(hours=1)
 

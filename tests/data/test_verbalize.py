@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 
 from ehrdl.clinical import concepts, reference
-from ehrdl.data.coded import build as build_coded
-from ehrdl.data.coded import open_coded
 from ehrdl.data.config import SECTIONS, RecordOptions
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.static import static_features, subject_facts
-from ehrdl.data.store import build as build_store
-from ehrdl.data.store import open_store
-from ehrdl.data.verbalize import verbalize
+from ehrdl.data.features.static import static_features, subject_facts
+from ehrdl.data.record.coded import build as build_coded
+from ehrdl.data.record.coded import open_coded
+from ehrdl.data.record.text import verbalize
+from ehrdl.data.series.store import build as build_store
+from ehrdl.data.series.store import open_store
 from ehrdl.data.window import Window
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
 KNOWN = concepts.load()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ehrdl.data.vocab import fit_channels, fit_tokenizer, load_tokenizer
+from ehrdl.data.notes.vocabulary import fit_channels, fit_tokenizer, load_tokenizer
 from ehrdl.errors import ConfigError
 
 NONE_HIDDEN = np.zeros(5, bool)
@@ -102,7 +102,7 @@ def test_sums_over_blocks_are_the_sums_over_all(build, monkeypatch):
     ]
     store, train = build.store(facts), np.arange(0, 40, 3)
     (whole,) = fit_channels(store, train, NONE_HIDDEN)
-    monkeypatch.setattr("ehrdl.data.vocab._FACTS_A_BLOCK", 30)
+    monkeypatch.setattr("ehrdl.data.notes.vocabulary._FACTS_A_BLOCK", 30)
     (blocks,) = fit_channels(store, train, NONE_HIDDEN)
     values = np.float32([v for s, _, _, _, v in facts if s % 3 == 0]).astype(float)
     for spec in (whole, blocks):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
+from ehrdl.options.training import Optim
 from ehrdl.training.augment import Augment
-from ehrdl.training.config import Optim
 
 
 def test_nothing_changes_in_evaluation_or_where_nothing_is_asked_for(spec, random_batch):

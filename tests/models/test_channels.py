@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.channels import ChannelTransformer
+from ehrdl.models.series.channels import ChannelTransformer
 
 
 def test_channels_exchange_what_they_know(spec, make_batch):

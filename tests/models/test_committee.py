@@ -6,12 +6,12 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.committee import Committee, mean_member
 from ehrdl.models.loss import masked_loss
-from ehrdl.models.members import MemberHead
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.summary import WindowSummary
+from ehrdl.models.networks.committee import Committee, mean_member
+from ehrdl.models.networks.members import MemberHead
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.models.series.window_summary import WindowSummary
 from ehrdl.schema import REGRESSION, OutputSpec
 
 NOTE = partial(NoteTransformer, width=16, layers=1, heads=2)

@@ -9,11 +9,11 @@ from torch import nn
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
-from ehrdl.models.cross_attention import CrossAttentionFusion, Listen, aged, readable
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.steps import lay_out
+from ehrdl.models.fusion.cross_attention import CrossAttentionFusion, Listen, aged, readable
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.steps import lay_out
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
 
 
 def steps(states, valid, hours=None):

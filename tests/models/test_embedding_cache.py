@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ehrdl import engine
-from ehrdl.engine import Prepare, use_cache
-from ehrdl.models.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
-from ehrdl.models.note import NoteTransformer
+from ehrdl.engine.cache import use_cache
+from ehrdl.engine.options import Prepare
+from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
+from ehrdl.models.notes.transformer import NoteTransformer
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 
@@ -74,7 +74,7 @@ def test_without_a_folder_the_features_are_the_same(make, family):
 def test_vectors_are_kept_where_the_data_are_unless_a_folder_is_named(families, tmp_path, monkeypatch):
     family = families["bert"]
     batch = family.batch(LENGTHS)
-    monkeypatch.setattr(engine, "_in_use", Prepare.cache)  # as in a process that has prepared nothing
+    monkeypatch.setattr("ehrdl.engine.cache._in_use", Prepare.cache)  # as in a process that has prepared nothing
     monkeypatch.chdir(tmp_path)
 
     def folder_of(**options):
@@ -201,7 +201,7 @@ def test_a_copy_and_a_pickle_share_the_folder(tmp_path):
 
 
 def test_many_files_are_read_whatever_the_order_of_the_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr("ehrdl.models.embedding_cache._OPEN", 2)
+    monkeypatch.setattr("ehrdl.models.notes.embedding_cache._OPEN", 2)
     keys, vectors = _numbers(100)
     cache = EmbeddingCache(tmp_path, 12)
     for start in range(0, 100, 20):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.committee import Committee
-from ehrdl.models.ensemble import Ensemble
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.committee import Committee
+from ehrdl.models.networks.ensemble import Ensemble
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
 
 MULTIMODAL = partial(
     MultimodalModel, note=partial(NoteTransformer, width=8, heads=2), series=partial(SeriesGRU, hidden=8)

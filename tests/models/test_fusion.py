@@ -9,15 +9,15 @@ from torch import nn
 
 from ehrdl.batch import Batch
 from ehrdl.errors import ConfigError
-from ehrdl.models.cross_attention import CrossAttentionFusion
-from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion, ModalityDropout
+from ehrdl.models.fusion.cross_attention import CrossAttentionFusion
+from ehrdl.models.fusion.simple import ConcatFusion, GatedFusion, LateFusion, ModalityDropout
 from ehrdl.models.head import MlpHead
 from ehrdl.models.loss import masked_bce
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.notes.words import WordEvidence
+from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.models.static import StaticMlp
-from ehrdl.models.words import WordEvidence
 
 SMALL = {"width": 16}
 FUSIONS = {

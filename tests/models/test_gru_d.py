@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.gru_d import GRUD, DecayCell, intervals
+from ehrdl.models.series.gru_d import GRUD, DecayCell, intervals
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 

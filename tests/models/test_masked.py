@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.masked import fit_vocabulary, guess, load_masked, masked_from_scratch
+from ehrdl.models.notes.masked import fit_vocabulary, guess, load_masked, masked_from_scratch
 
 SIZE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 #: RoBERTa counts positions from the padding's on.

@@ -7,12 +7,12 @@ from torch import nn
 
 from ehrdl.batch import Batch
 from ehrdl.models.base import Network
-from ehrdl.models.fusion import GatedFusion
+from ehrdl.models.fusion.simple import GatedFusion
 from ehrdl.models.head import MlpHead
 from ehrdl.models.loss import masked_bce, predicted
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.schema import OutputSpec
 
 SMALL = partial(

@@ -7,9 +7,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.note_pool import LinkPool, softmax_or_nothing
-from ehrdl.models.stay import Stay
+from ehrdl.models.notes.links import Stay
+from ehrdl.models.notes.pool import LinkPool, softmax_or_nothing
+from ehrdl.models.notes.transformer import NoteTransformer
 
 NOTES = [[([2, 7, 8, 3], -1.0), ([2, 9, 3], -30.0)], [], [([2, 5, 5, 5, 6, 3], -2.0)]]
 FACTS = [[], [], []]

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.note_backbone import encode, position_limit, position_offset
+from ehrdl.models.notes.backbone import encode, position_limit, position_offset
+from ehrdl.models.notes.transformer import NoteTransformer
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 

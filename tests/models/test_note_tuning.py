@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError, MissingExtraError
-from ehrdl.models.embedding_cache import encoder_hash
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.note_backbone import configurations, without_weights
+from ehrdl.models.notes.backbone import configurations, without_weights
+from ehrdl.models.notes.embedding_cache import encoder_hash
+from ehrdl.models.notes.transformer import NoteTransformer
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.note_backbone import encode
-from ehrdl.models.packing import DEVICE_RUN_COST, RUN_COST, length_groups, pack, round_up
+from ehrdl.models.notes.backbone import encode
+from ehrdl.models.notes.packing import DEVICE_RUN_COST, RUN_COST, length_groups, pack, round_up
+from ehrdl.models.notes.transformer import NoteTransformer
 
 LENGTHS = [64, 9, 33, 1, 40, 63, 17, 5]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.channels import ChannelTransformer
-from ehrdl.models.gru_d import GRUD
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.summary import WindowSummary
-from ehrdl.models.triplets import TripletTransformer
+from ehrdl.models.series.channels import ChannelTransformer
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.models.series.gru_d import GRUD
+from ehrdl.models.series.triplets import TripletTransformer
+from ehrdl.models.series.window_summary import WindowSummary
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 FACTS = [[(-40.0, SODIUM, 139.0), (-3.0, CREATININE, 2.0)], [(-1.0, DIALYSIS, 1.0)], []]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.observations import Scale
-from ehrdl.models.series import SeriesGRU, grid, summarise
+from ehrdl.models.series.gru import SeriesGRU, grid, summarise
+from ehrdl.models.series.observations import Scale
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 

@@ -5,8 +5,8 @@ import torch
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.joined import Joined
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.summary import RunningScale, WindowSummary, summaries
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.models.series.window_summary import RunningScale, WindowSummary, summaries
 
 SODIUM, CREATININE, DIALYSIS = 0, 1, 2
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.triplets import NumberEmbedding, TripletTransformer, latest
+from ehrdl.models.series.triplets import NumberEmbedding, TripletTransformer, latest
 
 SODIUM, CREATININE = 0, 1
 

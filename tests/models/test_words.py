@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.cross_attention import CrossAttentionFusion
-from ehrdl.models.fusion import ConcatFusion, GatedFusion, LateFusion
+from ehrdl.models.fusion.cross_attention import CrossAttentionFusion
+from ehrdl.models.fusion.simple import ConcatFusion, GatedFusion, LateFusion
 from ehrdl.models.loss import masked_bce
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.words import WordEvidence, hashed_phrases
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.notes.words import WordEvidence, hashed_phrases
 
 
 def test_a_phrase_is_counted_once_a_chunk_and_padding_never() -> None:

@@ -1,8 +1,8 @@
 """The results table, of real run folders; what speaks for a choice by held-out samples is refused."""
 
-import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +10,27 @@ import pandas as pd
 import pytest
 import yaml
 
-from ehrdl.cli import train
-from ehrdl.engine import digest
+from ehrdl.cli.main import train
+from ehrdl.engine.files import digest
 from ehrdl.errors import LeakageError
 from ehrdl.metrics.evaluate import evaluate
-from ehrdl.report.compare import merged, n_trials, read_run, refuse, table
+from ehrdl.runs.ledger import LEDGER, settings
 from ehrdl.schema import HOURLY_SEPSIS
-from ehrdl.training.ledger import LEDGER, settings
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
-results_table = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results_table)
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import results_table  # noqa: E402
+from compare import merged, n_trials, read_run, refuse, table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def made(hospital, tmp_path_factory):
     """Two runs of the same settings on two splits."""
     root = tmp_path_factory.mktemp("compare")
-    note = {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16}}
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    note = {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 16}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}}
     source = {
-        "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+        "class_path": "ehrdl.sources.synthetic.Synthetic",
         "init_args": {"n_patients": 300, "seed": 1},
     }
     config = {
@@ -39,7 +38,7 @@ def made(hospital, tmp_path_factory):
         "data": {"source": source, "prepare": {"cache": hospital.config.prepare.cache}},
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {
-            "class_path": "ehrdl.models.multimodal.MultimodalModel",
+            "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
             "init_args": {"note": note, "series": series},
         },
         "trainer": {"max_epochs": 1, "limit_train_batches": 1, "accelerator": "cpu", "log_every_n_steps": 1},
@@ -301,7 +300,7 @@ def test_figures_of_others_name_who_ran_the_method_and_our_own_is_not_called_pub
     source = dict(zip(known.model, known.source, strict=True))
     run_by = [name for name in source if " as run by " in source[name] or " as given by " in source[name]]
     assert run_by == ["GRU-D", "Transformer", "mTAND", "Raindrop", "Warpformer", "GraFITi"]
-    data = {"source": {"class_path": "ehrdl.data.sources.physionet2012.PhysioNet2012"}}
+    data = {"source": {"class_path": "ehrdl.sources.physionet2012.source.PhysioNet2012"}}
     results_table.main([str(finished(tmp_path / "r", rows_of(0, output="mortality"), data=data))])
     text = capsys.readouterr().out
     assert "| GRU-D (Che et al. 2018, as run by Li et al. 2023" in text

@@ -90,7 +90,7 @@ MANIFEST = {
     "wall_s": {"prepare": 31.2, "fit": 122.91},
     "versions": {"torch": "2.13.0", "python": "3.12.1"},
     "hardware": {"cpu": "4 cores", "memory_gib": 15.6},
-    "source": {"class_path": "ehrdl.data.sources.synthetic.Synthetic", "init_args": {"n_patients": 2000}},
+    "source": {"class_path": "ehrdl.sources.synthetic.Synthetic", "init_args": {"n_patients": 2000}},
     "tables": {"hosp/labevents": 120_331},
     "missing": ["note/radiology: not in this source; radiology reports are not used"],
     "warnings": ["AUROC above 0.85 on MIMIC: probable leak <script>alert(1)</script>"],

@@ -186,7 +186,7 @@ def test_units_are_no_paths(text, kept):
 
 
 def test_names_on_a_hub_and_class_paths_stay():
-    config = {"class_path": "ehrdl.data.sources.mimic4.Mimic4", "pretrained": "org/model", "files": ["a/b/c", "d"]}
+    config = {"class_path": "ehrdl.sources.mimic4.source.Mimic4", "pretrained": "org/model", "files": ["a/b/c", "d"]}
     assert in_config(config) == config | {"files": ["PATH", "PATH"]}
     assert in_command("ehrdl train --model.pretrained org/model --data.source.root data") == (
         "ehrdl train --model.pretrained org/model --data.source.root PATH"

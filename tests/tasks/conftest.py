@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ehrdl.schema import TaskResult
-from ehrdl.tasks.base import Task
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.readmission import Readmission
 
 COLUMNS = ["subject_id", "time", "code", "numeric_value", "text_value", "available_time", "encounter_id"]

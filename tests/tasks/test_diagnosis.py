@@ -8,7 +8,7 @@ import pytest
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import SAMPLES, check
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.tasks.heart_failure import HeartFailure
 
 EARLIER = ("2150-01-01 10:00", "2150-01-05 10:00")
 INDEX = ("2150-06-01 10:00", "2150-06-05 10:00")

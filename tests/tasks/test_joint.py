@@ -6,11 +6,11 @@ import pytest
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import SAMPLES, check
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.joint import Joint
+from ehrdl.tasks.length_of_stay import LengthOfStay
 from ehrdl.tasks.mortality import Mortality
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.tasks.stay import LengthOfStay
 
 NONE, FAILURE = ("ICD10//I10",), ("ICD10//I10", "ICD10//I509")
 STAY = {"unit": "hospital", "over_days": [3]}

@@ -9,8 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.sources.mimic4.source import Mimic4
 from ehrdl.tasks.readmission import Readmission
 
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mimic-iv-demo-2.2"

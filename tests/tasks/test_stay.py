@@ -7,7 +7,7 @@ import pytest
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import SAMPLES, OutputSpec, check
-from ehrdl.tasks.stay import LengthOfStay
+from ehrdl.tasks.length_of_stay import LengthOfStay
 
 ADMIT, T0 = "2150-06-01 10:00", "2150-06-02 10:00"
 

@@ -3,11 +3,11 @@
 import pytest
 
 from ehrdl.errors import SchemaError
-from ehrdl.tasks.diagnosis import HeartFailure
+from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.joint import Joint
+from ehrdl.tasks.length_of_stay import LengthOfStay
 from ehrdl.tasks.mortality import Mortality
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.tasks.stay import LengthOfStay
 
 ICU = {"units": [("Medical ICU", "2150-01-01 10:00")]}
 TASKS = {

@@ -10,14 +10,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from ehrdl.data.table import tabulate
+from ehrdl.baselines.scores import SCORES
+from ehrdl.baselines.tabular import BASELINES, predict
+from ehrdl.comparators import baseline
+from ehrdl.comparators.baseline import check_baselines, fit_baselines, load, save, thinned
+from ehrdl.data.features.table import tabulate
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import BASELINES as DEFAULT
-from ehrdl.models.score import SCORES
-from ehrdl.models.tabular import BASELINES, predict
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
-from ehrdl.training import baseline
-from ehrdl.training.baseline import check_baselines, fit_baselines, load, save, thinned
 
 pytestmark = pytest.mark.slow  # every baseline is fitted
 

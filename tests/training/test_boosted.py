@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from ehrdl.data.table import RICH, tabulate
+from ehrdl.baselines.boosted import BOOSTED
+from ehrdl.comparators import baseline
+from ehrdl.comparators.apply import baseline_probs
+from ehrdl.comparators.baseline import check_baselines, fit_baselines
+from ehrdl.data.features.table import RICH, tabulate
 from ehrdl.errors import ConfigError, MissingExtraError
-from ehrdl.models.boosted import BOOSTED
+from ehrdl.options.training import Boosting
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
-from ehrdl.training import baseline
-from ehrdl.training.apply import baseline_probs
-from ehrdl.training.baseline import check_baselines, fit_baselines
-from ehrdl.training.config import Boosting
 
 pytestmark = pytest.mark.slow  # each fits boosted trees to a small hospital
 NAMES = ["logistic_regression", *BOOSTED]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ehrdl.data.vocab import load_tokenizer
+from ehrdl.data.notes.vocabulary import load_tokenizer
 from ehrdl.errors import ConfigError
+from ehrdl.options.training import Pretraining
+from ehrdl.pretraining.domain import MaskedNotes
 from ehrdl.schema import TRAIN, TUNING
-from ehrdl.training.config import Pretraining
-from ehrdl.training.domain import MaskedNotes
 from ehrdl.training.pretrain import Chunks
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from ehrdl.errors import ConfigError
-from ehrdl.training.config import RunOptions
-from ehrdl.training.files import check_files, copy_folder, read_manifest, reading
-from ehrdl.training.run import Run
+from ehrdl.options.training import RunOptions
+from ehrdl.runs.files import check_files, copy_folder, read_manifest, reading
+from ehrdl.runs.folder import Run
 
 CONFIG = {"run": {"name": "small"}, "seeds": [0, 1]}
 FILES = ("spec.json", "models/lace-death.json", "checkpoints/fused-seed0.ckpt", "checkpoints/fused-seed1.ckpt")

@@ -13,20 +13,20 @@ from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import average_precision_score
 
 from ehrdl.batch import AuxiliarySpec
-from ehrdl.data.collate import Collate
+from ehrdl.comparators.apply import load_deep
 from ehrdl.data.config import BatchOptions
+from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training import checkpoint
 from ehrdl.training import fit as fitting
-from ehrdl.training.apply import load_deep
 from ehrdl.training.callbacks import _horizon
-from ehrdl.training.config import Optim
 from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.predict import predict

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ehrdl.data.prepare import find_samples, read_events
+from ehrdl.runs.ledger import asked_digest, enter, held_out, same_data
 from ehrdl.tasks.readmission import Readmission
-from ehrdl.training.ledger import asked_digest, enter, held_out, same_data
 
 OUTPUTS = ["death", "stay"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ehrdl.errors import ConfigError
-from ehrdl.training.config import LoggerOptions
-from ehrdl.training.logger import tracking
+from ehrdl.options.training import LoggerOptions
+from ehrdl.runs.logger import tracking
 
 OFFLINE = LoggerOptions(wandb=True, mode="offline", project="tests", tags=["small"])
 WITH_FILES = replace(OFFLINE, artifacts=True)
@@ -178,7 +178,7 @@ def test_a_service_that_does_not_answer_stops_nothing(tmp_path, monkeypatch, cap
         port = free.getsockname()[1]
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr("ehrdl.training.logger._INIT_TIMEOUT", 1)
+    monkeypatch.setattr("ehrdl.runs.logger._INIT_TIMEOUT", 1)
     with tracking(LoggerOptions(wandb=True), "run", tmp_path, {}) as tracker:
         tracker.metrics(METRICS)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
@@ -206,8 +206,8 @@ def test_wandb_is_imported_by_those_alone_who_ask_for_it(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from ehrdl.training.config import LoggerOptions
-from ehrdl.training.logger import tracking
+from ehrdl.options.training import LoggerOptions
+from ehrdl.runs.logger import tracking
 import ehrdl.training.fit
 with tracking(LoggerOptions(), "run", Path({str(tmp_path)!r}), {{}}) as tracker:
     assert tracker.curves("fused-seed0") == []
@@ -235,7 +235,7 @@ def test_a_callers_own_wandb_run_stays_apart_and_goes_on(tmp_path, wandb_file):
 
 
 def test_a_process_that_is_not_the_first_sends_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("ehrdl.training.logger.rank_zero_only.rank", 1, raising=False)
+    monkeypatch.setattr("ehrdl.runs.logger.rank_zero_only.rank", 1, raising=False)
     with tracking(OFFLINE, "run", tmp_path, {}) as tracker:
         assert tracker.curves("fused-seed0") == []
     assert list(tmp_path.iterdir()) == []

@@ -10,10 +10,10 @@ from pytorch_lightning.callbacks import Callback
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import check_trainer
-from ehrdl.training.config import Optim
 from ehrdl.training.fit import fit
 from ehrdl.training.plan import _end, _first_score, check_plan, check_schedule
 

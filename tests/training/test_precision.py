@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from ehrdl.comparators.apply import load_deep
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError
-from ehrdl.models.channels import ChannelTransformer
-from ehrdl.models.gru_d import GRUD
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.summary import WindowSummary
-from ehrdl.models.triplets import TripletTransformer
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.series.channels import ChannelTransformer
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.models.series.gru_d import GRUD
+from ehrdl.models.series.triplets import TripletTransformer
+from ehrdl.models.series.window_summary import WindowSummary
+from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import TRAIN
-from ehrdl.training.apply import load_deep
-from ehrdl.training.config import Optim
 from ehrdl.training.fit import fit
 from ehrdl.training.precision import DoubleWeights, HalfWeights
 from ehrdl.training.predict import predict

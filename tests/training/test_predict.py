@@ -11,8 +11,8 @@ from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import SchemaError
 from ehrdl.models.base import Network
+from ehrdl.options.training import Optim
 from ehrdl.schema import HELD_OUT, PREDICTIONS, TRAIN, TUNING, check
-from ehrdl.training.config import Optim
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.predict import predict, prediction_rows, write_predictions
 

@@ -7,10 +7,10 @@ import torch
 from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.note import NoteTransformer
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import quiet
 from ehrdl.schema import TRAIN
-from ehrdl.training.config import Optim
 from ehrdl.training.pretrain import Chunks, pretrain
 
 TRAINER = {"accelerator": "cpu"}

@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ehrdl.engine import staged
+from ehrdl.engine.messages import staged
 from ehrdl.training import progress
 from ehrdl.training.progress import EpochLines
 

@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 from ehrdl.errors import ConfigError
+from ehrdl.processes import ranks
+from ehrdl.processes.ranks import Place, check_alone, check_world, place
+from ehrdl.processes.together import common
 from ehrdl.processes.trainer import check_trainer, n_processes
-from ehrdl.training import ranks
-from ehrdl.training.ranks import Place, check_alone, check_world, place
-from ehrdl.training.together import common
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}

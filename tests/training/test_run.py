@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from ehrdl.errors import ConfigError
-from ehrdl.training import run as runs
-from ehrdl.training.config import RunOptions
-from ehrdl.training.run import Run, holding
+from ehrdl.options.training import RunOptions
+from ehrdl.runs import folder as runs
+from ehrdl.runs.folder import Run, holding
 
 CONFIG = {
     "run": {"name": "first"},
@@ -138,7 +138,7 @@ def test_the_manifest_says_what_was_run_on_what_with_what(make):
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from ehrdl.training.run import holding
+from ehrdl.runs.folder import holding
 with holding(Path(sys.argv[1]), "run.root", "is busy"):
     print("held", flush=True)
     time.sleep(60)

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrdl.baselines.scores import SCORES, ScoreModel
 from ehrdl.clinical import charlson
 from ehrdl.clinical.concepts import Channel
-from ehrdl.data.history import read_history
-from ehrdl.models.score import SCORES, ScoreModel
+from ehrdl.comparators.scores import fit_scores, load_score, score_items, score_points
+from ehrdl.data.features.history import read_history
 from ehrdl.schema import TRAIN
-from ehrdl.training.score import fit_scores, load_score, score_items, score_points
 
 DAY = 24.0
 T0 = 116 * DAY + 14
@@ -178,5 +178,5 @@ def test_a_fitted_score_predicts_the_training_prevalence_on_average_and_comes_ba
 def test_items_do_not_depend_on_the_block_that_a_sample_is_in(prepared, monkeypatch):
     history = read_history(prepared.events)
     whole = score_items(history, prepared.samples, prepared.dataset.store)
-    monkeypatch.setattr("ehrdl.data.history._SAMPLES_A_BLOCK", 50)
+    monkeypatch.setattr("ehrdl.data.features.history._SAMPLES_A_BLOCK", 50)
     pd.testing.assert_frame_equal(score_items(history, prepared.samples, prepared.dataset.store), whole)

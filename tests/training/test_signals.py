@@ -13,14 +13,14 @@ from pytorch_lightning.callbacks import Callback
 
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.series import SeriesGRU
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import Optim
+from ehrdl.processes.signals import Stopped, stoppable
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import TRAIN
-from ehrdl.training.config import Optim
 from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict
-from ehrdl.training.signals import Stopped, stoppable
 
 SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
 LARGER = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=6))

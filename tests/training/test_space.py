@@ -3,7 +3,7 @@
 import pytest
 
 from ehrdl.errors import ConfigError
-from ehrdl.training.space import Choice, Range, TuneOptions, with_values
+from ehrdl.options.search import Choice, Range, TuneOptions, with_values
 
 
 def searched(space, baseline=None, **options):

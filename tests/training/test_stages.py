@@ -16,15 +16,15 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.window import Window
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
-from ehrdl.models.fusion import LateFusion
-from ehrdl.models.multimodal import MultimodalModel
-from ehrdl.models.note import NoteTransformer
-from ehrdl.models.series import SeriesGRU
-from ehrdl.models.words import WordEvidence
+from ehrdl.models.fusion.simple import LateFusion
+from ehrdl.models.networks.multimodal import MultimodalModel
+from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.models.notes.words import WordEvidence
+from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.training import Optim, RunOptions
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training import fit as fitting
-from ehrdl.training.config import Optim, RunOptions
 from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
 

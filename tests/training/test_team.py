@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from ehrdl.training.link import Link, connect, listen
-from ehrdl.training.team import Leader
+from ehrdl.processes.link import Link, connect, listen
+from ehrdl.processes.team import Leader
 
 ROOT = Path(__file__).parents[2]
 #: Two processes that do nothing but talk; `what` says how one of them ends.
 SCRIPT = """
 import os, signal, sys, time
 from ehrdl.errors import ConfigError, EhrdlError
-from ehrdl.training import team
-from ehrdl.training.together import together
-from ehrdl.training.ranks import place
+from ehrdl.processes import team
+from ehrdl.processes.together import together
+from ehrdl.processes.ranks import place
 what, rank, team._GRACE = sys.argv[1], place().rank, 3.0
 try:
     run, key = "runs/other" if rank and what == "run" else "runs/a", f"{rank}" if what == "key" else ""
@@ -105,10 +105,8 @@ def test_no_process_outlives_another_while_the_first_is_busy(victim):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=env, **pipes) as process:
-        while not (
-            pids := [line for line in [process.stdout.readline().split()] if len(line) == 2 and line[0].isdigit()]
-        ):
-            pass
+        lines = (line.split() for line in process.stdout)
+        pids = [next(line for line in lines if len(line) == 2 and line[0].isdigit())]
         os.kill(int(pids[0][victim]), signal.SIGKILL)
         assert process.wait(40) == (-signal.SIGKILL if victim == 0 else 2)
         errors = process.stderr.read()

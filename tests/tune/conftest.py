@@ -5,7 +5,7 @@ import csv
 import pytest
 import yaml
 
-from ehrdl.cli import main
+from ehrdl.cli.main import main
 
 SPACE = {
     "optim.lr": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -18,20 +18,20 @@ SPACE = {
 @pytest.fixture
 def config(hospital, tmp_path):
     """A configuration that is right, for a test to change."""
-    note = {"class_path": "ehrdl.models.note.NoteTransformer", "init_args": {"width": 16}}
-    series = {"class_path": "ehrdl.models.series.SeriesGRU", "init_args": {"hidden": 8}}
+    note = {"class_path": "ehrdl.models.notes.transformer.NoteTransformer", "init_args": {"width": 16}}
+    series = {"class_path": "ehrdl.models.series.gru.SeriesGRU", "init_args": {"hidden": 8}}
     return {
         "run": {"name": "small", "root": str(tmp_path / "runs")},
         "data": {
             "source": {
-                "class_path": "ehrdl.data.sources.synthetic.Synthetic",
+                "class_path": "ehrdl.sources.synthetic.Synthetic",
                 "init_args": {"n_patients": 300, "seed": 1},
             },
             "prepare": {"cache": hospital.config.prepare.cache},
         },
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {
-            "class_path": "ehrdl.models.multimodal.MultimodalModel",
+            "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
             "init_args": {"note": note, "series": series},
         },
         "trainer": {"max_epochs": 2, "limit_train_batches": 2, "accelerator": "cpu", "log_every_n_steps": 1},

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from ehrdl.cli import main, train_parser
+from ehrdl.cli.main import main, train_parser
+from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.errors import ConfigError
-from ehrdl.training.baseline import fit_baselines
-from ehrdl.training.config import Boosting
-from ehrdl.training.space import TuneOptions
+from ehrdl.options.search import TuneOptions
+from ehrdl.options.training import Boosting
 from ehrdl.tune import trial as trial_module
 from ehrdl.tune.parts import parts
 from ehrdl.tune.study import opened, reason
@@ -250,7 +250,7 @@ def test_a_study_whose_every_trial_crashes_ends_in_one_line(refusal, config, mon
 
 #: Studies that are compared to the last digit each run in a process of their own: what earlier tests left behind, such
 #: as the number of torch's threads, changes last digits.
-_COMMAND = [sys.executable, "-c", "import sys; from ehrdl.cli import main; main(sys.argv[1:])", "tune"]
+_COMMAND = [sys.executable, "-c", "import sys; from ehrdl.cli.main import main; main(sys.argv[1:])", "tune"]
 
 
 def _killed(argv, line):

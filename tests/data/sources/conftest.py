@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.sources.mimic4.source import Mimic4
 
 #: The columns of MIMIC-IV 3.1 and MIMIC-IV-Note 2.2, in their order.
 COLUMNS = {

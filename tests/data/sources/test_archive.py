@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from ehrdl.data.sources.archive import content, members
 from ehrdl.errors import SchemaError
+from ehrdl.sources.archive import content, members
 
 FILES = [("set/1.txt", b"one"), ("set/2.txt", b""), ("readme", b"\x00\xff")]
 

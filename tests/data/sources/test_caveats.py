@@ -2,13 +2,15 @@
 
 import pytest
 
-from ehrdl.data.sources.diabetes130 import Diabetes130
-from ehrdl.data.sources.meds import Meds
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.physionet2012 import Physionet2012
-from ehrdl.data.sources.physionet2019 import Physionet2019
-from ehrdl.data.sources.synthetic import Synthetic
-from ehrdl.tasks import diabetes, diagnosis, mortality, readmission, sepsis2019, stay
+from ehrdl.sources.diabetes130.source import Diabetes130
+from ehrdl.sources.meds.source import Meds
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.physionet2012.source import Physionet2012
+from ehrdl.sources.physionet2019.source import Physionet2019
+from ehrdl.sources.synthetic import Synthetic
+from ehrdl.tasks import diabetes, mortality, readmission, sepsis2019
+from ehrdl.tasks import heart_failure as diagnosis
+from ehrdl.tasks import length_of_stay as stay
 
 SOURCES = [Diabetes130, Meds, Mimic4, Physionet2012, Physionet2019, Synthetic]
 TASKS = [diabetes, diagnosis, mortality, readmission, sepsis2019, stay]

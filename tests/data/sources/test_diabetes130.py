@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from ehrdl.clinical.concepts import load
-from ehrdl.data.events import validate
-from ehrdl.data.sources.diabetes130 import Diabetes130
-from ehrdl.data.sources.diabetes130_rows import COLUMNS
-from ehrdl.engine import Prepare, read_json
+from ehrdl.engine.files import read_json
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import SchemaError
+from ehrdl.events.writer import validate
+from ehrdl.sources.diabetes130.rows import COLUMNS
+from ehrdl.sources.diabetes130.source import Diabetes130
 
 ROOT = Path(__file__).parents[3]
 REAL = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "uci-diabetes-130"
@@ -182,19 +183,19 @@ def test_a_diagnosis_keeps_its_place_and_gets_back_the_zeros_that_its_category_l
     ],
 )
 def test_diagnoses_are_grouped_as_strack_2014_has_them(code, channel):
-    known = load(shipped="diabetes130.csv")
+    known = load(Diabetes130.concepts_file())
     for place in ("principal", "secondary"):
         assert known.match([f"DIAGNOSIS_{place.upper()}//ICD9//{code}"]).channel.tolist() == [f"{place}_{channel}"]
 
 
 def test_every_icd9_category_has_one_group():
-    known = load(shipped="diabetes130.csv")
+    known = load(Diabetes130.concepts_file())
     every = [f"DIAGNOSIS_PRINCIPAL//ICD9//{number:03d}" for number in range(1, 1000)]
     assert set(every) - set(known.match(every).code) == set()
 
 
 def test_no_channel_is_hidden_from_models_but_the_disputed_weight():
-    known = load(shipped="diabetes130.csv")
+    known = load(Diabetes130.concepts_file())
     assert not known.match(["WEIGHT//[75-100)"]).size
     assert {channel.category for channel in known.channels} == {"administrative", "lab", "drug"}
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ehrdl.data.events import validate
-from ehrdl.data.sources.meds import Meds
 from ehrdl.errors import SchemaError
+from ehrdl.events.writer import validate
 from ehrdl.schema import EVENTS
+from ehrdl.sources.meds.source import Meds
 
 
 @pytest.fixture

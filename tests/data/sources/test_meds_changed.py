@@ -18,9 +18,9 @@ import pytest
 
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import read_events
-from ehrdl.data.sources.meds import Meds
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import EhrdlError
+from ehrdl.sources.meds.source import Meds
 
 SAME = ""
 SHARDS = ("train/0", "train/1", "held_out/0")

@@ -55,7 +55,7 @@ def test_a_fact_that_is_available_before_it_happened_is_a_leak(meds):
 
 
 def test_order_is_kept_over_the_blocks_that_a_file_is_read_in(meds, monkeypatch):
-    monkeypatch.setattr("ehrdl.data.sources.meds_check._ROWS_A_BLOCK", 2)
+    monkeypatch.setattr("ehrdl.sources.meds.check._ROWS_A_BLOCK", 2)
     times = ["01-01 06:00", "01-02 06:00", "01-03 06:00", "01-02 23:00", "01-04 06:00"]
     path = meds.file(*[(1, time, "A") for time in times])
     assert refused(meds).startswith(f"{path}: row 3 (subject 1) is out of order")
@@ -118,7 +118,7 @@ def test_a_subject_in_two_files_is_refused(meds):
 
 
 def test_equal_rows_are_counted_and_kept(meds, capsys, monkeypatch):
-    monkeypatch.setattr("ehrdl.data.sources.meds_check._ROWS_A_BLOCK", 2)
+    monkeypatch.setattr("ehrdl.sources.meds.check._ROWS_A_BLOCK", 2)
     other = (1, "01-02 06:00", "LAB//2//")
     meds.file(LAB, other, LAB, other, (1, "01-02 07:00", "LAB//1//"), (1, "01-02 08:00", "LAB//1//"))
     assert len(meds.read()) == 6

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.data.sources.meds import Meds
-from ehrdl.data.sources.meds_codes import DELAYS, CodeRules
 from ehrdl.errors import ConfigError
+from ehrdl.sources.meds.codes import DELAYS, CodeRules
+from ehrdl.sources.meds.source import Meds
 
 HOUR = 3_600_000_000
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from ehrdl.clinical import concepts
-from ehrdl.data.events import validate
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.events.writer import validate
+from ehrdl.sources.mimic4.source import Mimic4
 
 DEMO = Path(os.environ.get("EHRDL_DATA", "../shared/data")) / "mimic-iv-demo-2.2"
 needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason=f"the MIMIC-IV demo is not at {DEMO}")

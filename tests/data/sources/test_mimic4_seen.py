@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from ehrdl.data.sources.mimic4_seen import Seen
-from ehrdl.data.sources.mimic4_tables import TABLES
-from ehrdl.data.sources.raw import RawTable
+from ehrdl.sources.mimic4.seen import Seen
+from ehrdl.sources.mimic4.tables import TABLES
+from ehrdl.sources.raw import RawTable
 
 N = 200
 ITEMS = (50912, 50983)

@@ -7,11 +7,11 @@ import pytest
 
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import read_events
-from ehrdl.data.sources import mimic4
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
+from ehrdl.sources.mimic4 import source as mimic4
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import write_hospital
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from ehrdl.data.sources.mimic4_titles import find_titles, read_titles
 from ehrdl.errors import SchemaError
+from ehrdl.sources.mimic4.titles import find_titles, read_titles
 
 
 def titles(root, **rows):

@@ -5,9 +5,9 @@ import pytest
 
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import find_samples, read_events
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
+from ehrdl.sources.mimic4.source import Mimic4
+from ehrdl.sources.synthetic import write_hospital
 from ehrdl.tasks.readmission import Readmission
 
 WORDS = {

@@ -9,8 +9,8 @@ import zipfile
 import pyarrow as pa
 import pytest
 
-from ehrdl.data.sources.packed import find_all
 from ehrdl.errors import SchemaError
+from ehrdl.sources.packed import find_all
 
 HEADER = b"subject_id,hadm_id,itemid,charttime,storetime,value,valuenum,valueuom\n"
 ROW = b"1,10,50912,2150-01-02 06:00:00,2150-01-02 07:00:00,1,1,mg/dL\n"

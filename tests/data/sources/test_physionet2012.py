@@ -15,9 +15,9 @@ import pytest
 from ehrdl.clinical import concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import load_concepts, open_series, read_events
-from ehrdl.data.sources.physionet2012 import Physionet2012
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import SchemaError
+from ehrdl.sources.physionet2012.source import Physionet2012
 
 HEADER = "Time,Parameter,Value"
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"
@@ -177,10 +177,7 @@ def test_values_that_cannot_be_are_no_input_and_counted_by_their_variable(challe
     # The store left out the same ones; an age is none of its values.
     assert sum(count["implausible"] for count in challenge.series.counts.values()) == 7
     assert challenge.values("temperature") == [(1, 2.0, 45)]
-    assert (
-        "8 values are outside their plausible range (clinical/physionet2012.csv) and no input: "
-        in capsys.readouterr().err
-    )
+    assert "8 values are outside their plausible range (concepts.csv) and no input: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -442,7 +439,7 @@ def test_bad_outcomes_are_named_with_their_line(challenge, rows, header, says):
 
 
 def test_its_channels_are_those_of_mimic_where_they_measure_the_same():
-    own, mimic = (concepts.load(shipped=name).channels for name in ("physionet2012.csv", "concepts.csv"))
+    own, mimic = (concepts.load(file).channels for file in (Physionet2012.concepts_file(), None))
     known = {channel.name: channel for channel in mimic}
     shared = [channel for channel in own if channel.name in known]
     assert len(shared) == 35 and len(own) == 42

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from ehrdl.clinical.concepts import load
-from ehrdl.data.events import validate
-from ehrdl.data.sources.physionet2019 import Physionet2019
-from ehrdl.data.sources.physionet2019_files import COLUMNS, find_places, read_rows
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import SchemaError
+from ehrdl.events.writer import validate
+from ehrdl.sources.physionet2019.files import COLUMNS, find_places, read_rows
+from ehrdl.sources.physionet2019.source import Physionet2019
 
 ROOT = Path(__file__).parents[3]
 REAL = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "physionet-2019"
@@ -96,7 +96,7 @@ def test_what_is_unknown_or_impossible_is_no_fact_and_is_counted(write, read, ca
 def test_oxygen_in_percent_and_ionised_calcium_are_read_in_their_own_unit(write, read):
     hours = [{"FiO2": 40, "Calcium": 1.1}, {"FiO2": 0.4, "Calcium": 8.4}, {"FiO2": 4000, "Calcium": 27.9}]
     events, facts = read(write({"p000001": record(*hours)}))
-    known = load(shipped="physionet2019.csv").match(events.code.unique()).set_index("code")
+    known = load(Physionet2019.concepts_file()).match(events.code.unique()).set_index("code")
     rows = events[events.code.str.contains("FiO2|Calcium")].join(known[["channel", "factor", "low", "high"]], on="code")
     value = rows.numeric_value * rows.factor
     kept = rows.assign(value=value)[(value >= rows.low.astype("float32")) & (value <= rows.high)]
@@ -107,7 +107,7 @@ def test_oxygen_in_percent_and_ionised_calcium_are_read_in_their_own_unit(write,
 
 
 def test_every_column_of_the_challenge_has_a_channel_and_no_outcome_has_one():
-    known = load(shipped="physionet2019.csv")
+    known = load(Physionet2019.concepts_file())
     measured = COLUMNS[: COLUMNS.index("Age")]
     assert len(known.match([f"P19//{name}" for name in measured])) == len(measured) == 34
     assert not len(known.match(["SEPSIS_LABEL"]))

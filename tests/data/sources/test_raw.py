@@ -9,9 +9,9 @@ import pytest
 
 from ehrdl.data.config import DataConfig
 from ehrdl.data.prepare import read_events
-from ehrdl.data.sources.mimic4 import Mimic4
-from ehrdl.engine import Prepare
+from ehrdl.engine.options import Prepare
 from ehrdl.errors import SchemaError
+from ehrdl.sources.mimic4.source import Mimic4
 
 
 def failure(mimic, **options):

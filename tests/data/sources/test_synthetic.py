@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ehrdl.data.sources import synthetic_phrases as phrases
-from ehrdl.data.sources import synthetic_risk as risk
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.data.sources.synthetic_files import columns
-from ehrdl.data.sources.synthetic_illness import CONDITIONS
-from ehrdl.data.sources.synthetic_stays import simulate
-from ehrdl.data.sources.synthetic_text import summary
 from ehrdl.errors import ConfigError
+from ehrdl.simulator import phrases, risk
+from ehrdl.simulator.files import columns
+from ehrdl.simulator.illness import CONDITIONS
+from ehrdl.simulator.stays import simulate
+from ehrdl.simulator.text import summary
+from ehrdl.sources.synthetic import write_hospital
 
 DEMO = Path(os.environ.get("EHRDL_DATA", "../shared/data")) / "mimic-iv-demo-2.2"
 OBSERVED_ONLY = ("EU OBSERVATION", "AMBULATORY OBSERVATION", "DIRECT OBSERVATION")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.data.sources.synthetic import write_hospital
-from ehrdl.data.sources.synthetic_heart import NT_PROBNP
+from ehrdl.simulator.heart import NT_PROBNP
+from ehrdl.sources.synthetic import write_hospital
 
 FAILURE = ("42833", "I5033")
 HOUR = pd.Timedelta(hours=1)

@@ -1,0 +1,1 @@
+"""Classical models and clinical scores, which read one row per sample."""

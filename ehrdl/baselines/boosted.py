@@ -1,0 +1,318 @@
+"""Boosted trees of LightGBM and XGBoost on a table of numbers, kept in the libraries' own formats.
+
+X (n, F) float32, NaN = missing, which goes to the side of a split that fits it best. A fit is a number of trials: the
+first is a fixed choice, the others are drawn at random (Bergstra & Bengio, JMLR 13 (2012) 281) from the ranges below,
+which bracket those of Gorishniy et al., NeurIPS 2021, for tables of a few thousand rows. Each trial adds trees until
+the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up to its lowest. On one machine the
+same seed gives the same trees, on any number of threads; on another kind of processor XGBoost's differ a little.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrdl.baselines.tabular import number_columns
+from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.options.bounds import Bound, nearest, wrong
+from ehrdl.schema import BINARY, REGRESSION
+
+Floats = NDArray[np.float64]
+Params = dict[str, float | int]
+#: A table and its labels, all known.
+Part = tuple[pd.DataFrame, NDArray[np.float32]]
+
+BOOSTED = ("lightgbm", "xgboost")
+MAX_TREES = 2000
+PATIENCE = 50
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Where a parameter is drawn from, evenly or evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+    least: int = 1
+
+    @property
+    def kind(self) -> Any:
+        """What a user may give: a whole number from `least`, a share, or any number above 0."""
+        if self.whole:
+            return Annotated[int, Bound(f"[{self.least}, 131072]")]
+        return Annotated[float, Bound("(0, 1]" if self.high <= 1 else "(0, inf)")]
+
+    def draw(self, u: float) -> float | int:
+        """The value at `u` in [0, 1)."""
+        low, high = (np.log(self.low), np.log(self.high)) if self.log else (self.low, self.high)
+        value = float(np.exp(low + u * (high - low))) if self.log else float(low + u * (high - low))
+        return round(value) if self.whole else value
+
+
+class Library(ABC):
+    """What the two libraries have in common: binned data, a fit with early stopping, raw predictions, a file."""
+
+    name: str
+    suffix: str
+    first: Params
+    space: dict[str, _Range]
+
+    @abstractmethod
+    def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
+        """The fitted booster, cut where the tuning loss is lowest, and its number of trees."""
+
+    @abstractmethod
+    def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
+        """The data in the form that every trial of a fit shares."""
+
+    @abstractmethod
+    def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
+        """Log odds, or the value of a regression output (n,)."""
+
+    @abstractmethod
+    def to_bytes(self, booster: Any) -> bytes:
+        """The booster in the library's own format."""
+
+    @abstractmethod
+    def from_bytes(self, content: bytes) -> Any:
+        """The booster of a file; whatever the library raises where it is none."""
+
+
+class LightGBM(Library):
+    """Leaf-wise trees (Ke et al., NeurIPS 2017)."""
+
+    name, suffix = "lightgbm", "txt"
+    first: Params = {  # noqa: RUF012 - read only, as is space
+        "learning_rate": 0.03,
+        "num_leaves": 15,
+        "min_data_in_leaf": 20,
+        "feature_fraction": 0.3,
+        "bagging_fraction": 0.8,
+        "lambda_l2": 1.0,
+    }
+    space = {  # noqa: RUF012
+        "learning_rate": _Range(0.02, 0.1),
+        "num_leaves": _Range(4, 64, whole=True, least=2),
+        "min_data_in_leaf": _Range(10, 200, whole=True),
+        "feature_fraction": _Range(0.05, 0.8),
+        "bagging_fraction": _Range(0.5, 1.0, log=False),
+        "lambda_l2": _Range(0.1, 100),
+    }
+    #: `feature_pre_filter` would bind the bins that the trials share to one `min_data_in_leaf`.
+    _fixed = {"bagging_freq": 1, "feature_pre_filter": False, "deterministic": True, "force_col_wise": True}  # noqa: RUF012
+
+    def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
+        """A `lightgbm.Dataset` each."""
+        lightgbm = require(self.name)
+        options = {**self._fixed, "verbosity": -1}
+        data = lightgbm.Dataset(_numbers(train[0]), train[1], params=options, free_raw_data=False)
+        return data, data.create_valid(_numbers(tuning[0]), tuning[1], params=options)
+
+    def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
+        """A `lightgbm.Booster` of the best iteration."""
+        lightgbm = require(self.name)
+        objective = {"objective": "regression" if kind == REGRESSION else "binary", "seed": seed, "verbosity": -1}
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        options = {**self._fixed, **objective, **params}
+        fitted = lightgbm.train(options, train, MAX_TREES, valid_sets=[tuning], callbacks=[stop])
+        kept = fitted.model_to_string(num_iteration=fitted.best_iteration)
+        return lightgbm.Booster(model_str=kept), fitted.best_iteration
+
+    def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
+        """Sums of leaves, in double precision."""
+        return np.asarray(booster.predict(x, raw_score=True), dtype=np.float64)
+
+    def to_bytes(self, booster: Any) -> bytes:
+        """LightGBM's text."""
+        return bytes(booster.model_to_string().encode())
+
+    def from_bytes(self, content: bytes) -> Any:
+        """A `lightgbm.Booster`."""
+        return require(self.name).Booster(model_str=content.decode())
+
+
+class XGBoost(Library):
+    """Depth-wise trees (Chen & Guestrin, KDD 2016)."""
+
+    name, suffix = "xgboost", "ubj"
+    first: Params = {  # noqa: RUF012
+        "eta": 0.03,
+        "max_depth": 4,
+        "min_child_weight": 5.0,
+        "colsample_bytree": 0.3,
+        "subsample": 0.8,
+        "lambda": 1.0,
+    }
+    space = {  # noqa: RUF012
+        "eta": _Range(0.02, 0.1),
+        "max_depth": _Range(2, 8, log=False, whole=True),
+        "min_child_weight": _Range(1, 50),
+        "colsample_bytree": _Range(0.05, 0.8),
+        "subsample": _Range(0.5, 1.0, log=False),
+        "lambda": _Range(0.1, 100),
+    }
+
+    def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
+        """A `xgboost.QuantileDMatrix` each."""
+        xgboost = require(self.name)
+        data = xgboost.QuantileDMatrix(_numbers(train[0]), train[1])
+        return data, xgboost.QuantileDMatrix(_numbers(tuning[0]), tuning[1], ref=data)
+
+    def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
+        """A `xgboost.Booster` of the best iteration."""
+        objective = "reg:squarederror" if kind == REGRESSION else "binary:logistic"
+        options = {"objective": objective, "tree_method": "hist", "seed": seed, "verbosity": 0, **params}
+        fitted = require(self.name).train(
+            options,
+            train,
+            MAX_TREES,
+            evals=[(tuning, "tuning")],
+            early_stopping_rounds=PATIENCE,
+            verbose_eval=False,
+        )
+        n_trees = fitted.best_iteration + 1
+        return fitted[:n_trees], n_trees
+
+    def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
+        """Sums of leaves, in XGBoost's single precision."""
+        return np.asarray(booster.inplace_predict(x, predict_type="margin"), dtype=np.float64)
+
+    def to_bytes(self, booster: Any) -> bytes:
+        """XGBoost's universal binary JSON."""
+        return bytes(booster.save_raw("ubj"))
+
+    def from_bytes(self, content: bytes) -> Any:
+        """A `xgboost.Booster`."""
+        booster = require(self.name).Booster({"verbosity": 0})
+        booster.load_model(bytearray(content))
+        return booster
+
+
+LIBRARIES: dict[str, Library] = {library.name: library for library in (LightGBM(), XGBoost())}
+
+
+@dataclass(frozen=True)
+class BoostedModel:
+    """A fitted model of one output.
+
+    Attributes:
+        library: a name of `BOOSTED`.
+        kind: of the output.
+        columns: of the table that it reads, in order.
+        booster: of the library.
+        n_trees: of the trial that was kept.
+        trials: parameters, number of trees and tuning loss of each trial.
+    """
+
+    library: str
+    kind: str
+    columns: list[str]
+    booster: Any
+    n_trees: int
+    trials: list[dict[str, Any]] = field(default_factory=list)
+
+    def predict(self, table: pd.DataFrame) -> Floats:
+        """A probability, or the value of a regression output, a row of the table (n,); an absent column is missing."""
+        raw = LIBRARIES[self.library].raw(self.booster, _numbers(table.reindex(columns=self.columns)))
+        with np.errstate(over="ignore"):
+            return raw if self.kind == REGRESSION else np.asarray(1 / (1 + np.exp(-raw)))
+
+
+def fit_boosted(
+    library: str,
+    train: Part,
+    tuning: Part,
+    loss: Callable[[Any, Floats], float],
+    seed: int,
+    trials: list[Params],
+    kind: str = BINARY,
+    on_trial: Callable[[], object] = lambda: None,
+) -> BoostedModel:
+    """Fit the trials on `train` and keep the one of the lowest loss on `tuning`.
+
+    Args:
+        library: a name of `BOOSTED`.
+        train: table and labels (n,), all known.
+        tuning: the same, of the split that chooses the trial and its number of trees.
+        loss: of labels and predictions.
+        seed: of the fits.
+        trials: the parameters of each, as `boosted_trials` gives them.
+        kind: of the output.
+        on_trial: called after each trial.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+    """
+    made = LIBRARIES[library]
+    columns = number_columns(train[0])
+    parts = made.bin((train[0][columns], train[1]), (tuning[0][columns], tuning[1]))
+    best, best_loss, tried = None, np.inf, []
+    for params in trials:
+        booster, n_trees = made.fit(params, *parts, kind, seed)
+        model = BoostedModel(library, kind, columns, booster, n_trees)
+        found = float(loss(tuning[1], model.predict(tuning[0])))
+        tried.append({"params": params, "n_trees": n_trees, "tuning_loss": found})
+        if best is None or found < best_loss:
+            best, best_loss = model, found
+        on_trial()
+    assert best is not None
+    return BoostedModel(library, kind, columns, best.booster, best.n_trees, tried)
+
+
+def boosted_trials(
+    library: str, trials: int, seed: int, given: Mapping[str, float | int] | None = None
+) -> list[Params]:
+    """The parameters of each trial: the fixed choice, then random ones; one alone where they are given.
+
+    Args:
+        library: a name of `BOOSTED`.
+        trials: how many; those of a smaller number are the first of a larger one.
+        seed: of the draws.
+        given: parameters that were chosen elsewhere; others keep the fixed choice.
+    """
+    made = LIBRARIES[library]
+    if given is not None:
+        return [made.first | dict(given)]
+    rng = np.random.default_rng(seed)
+    random = [{name: where.draw(rng.random()) for name, where in made.space.items()} for _ in range(trials - 1)]
+    return [dict(made.first), *random]
+
+
+def check_boosted(library: str, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that are not searched, or cannot be.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    allowed = LIBRARIES[library].space
+    for key, value in given.items():
+        if key not in allowed:
+            takes = f"{library} takes {', '.join(allowed)}{nearest(key, allowed)}"
+            raise ConfigError(f"baseline_params.{library}.{key}: there is no such parameter; {takes}")
+        if reason := wrong(value, allowed[key].kind):
+            raise ConfigError(f"baseline_params.{library}.{key}: {reason}")
+
+
+def require(library: str) -> Any:
+    """The module of a library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(library)
+    except ImportError:
+        raise MissingExtraError(f"baselines: {library} is not installed: pip install 'ehrdl[boost]'") from None
+
+
+def _numbers(table: pd.DataFrame) -> NDArray[np.float32]:
+    return table.to_numpy(dtype=np.float32)

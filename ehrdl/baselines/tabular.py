@@ -1,0 +1,246 @@
+"""Classical baselines: scikit-learn pipelines on a table with one row a sample.
+
+The table X has numeric feature columns (NaN = missing) and one column `text`, the visible notes of the sample in one
+string ('' if there is none). A baseline predicts one output; several outputs are several fits. It is a short list of
+candidates, of which the caller keeps the best on the tuning split: by log loss for a binary output, by squared error
+for a regression output, whose models go by the same names (`logistic_regression` is then a ridge regression, and
+`prevalence` the training mean).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import nearest
+from ehrdl.schema import BINARY, REGRESSION
+
+TEXT = "text"
+
+#: Baselines that need a note in the training data.
+READS_TEXT = ("bag_of_words", "tabular_and_words")
+#: Training samples that must have a phrase, and how many are kept, the most frequent.
+_MIN_SAMPLES, _MAX_PHRASES = 3, 50_000
+#: Fewest and most words of a phrase.
+_PHRASES = (1, 2)
+_VOCABULARY = "columns__words__vocabulary"
+#: What a stored baseline may hold beside the types that skops trusts by itself. None of them runs code when loaded.
+TRUSTED = (
+    "ehrdl.baselines.tabular.number_columns",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+
+
+def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
+    """The unfitted candidates of a baseline.
+
+    Args:
+        name: a key of `BASELINES`.
+        seed: of the fit, where it is random at all.
+        kind: of the output, `binary` or `regression`.
+
+    Raises:
+        ConfigError: there is no such baseline.
+    """
+    if name not in BASELINES:
+        raise ConfigError(f"baselines: {name!r} is not one of {', '.join(BASELINES)}")
+    return BASELINES[name](seed, kind)
+
+
+def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> Pipeline:
+    """A baseline with parameters of its model in place of its candidates' own.
+
+    Args:
+        name: a key of `BASELINES`.
+        seed: of the fit.
+        kind: of the output.
+        params: of the scikit-learn estimator, such as `max_leaf_nodes`; others keep the first candidate's values.
+
+    Raises:
+        ConfigError: the estimator has no such parameter, or does not take the value.
+    """
+    pipeline = candidates(name, seed, kind)[0]
+    model = pipeline.named_steps["model"]
+    allowed = model.get_params()
+    for key in params:
+        if key not in allowed:
+            takes = f"{type(model).__name__} takes {', '.join(allowed)}{nearest(key, allowed)}"
+            raise ConfigError(f"baseline_params.{name}.{key}: there is no such parameter; {takes}")
+    model.set_params(**params)
+    try:
+        model._validate_params()
+    except ValueError as error:
+        raise ConfigError(f"baseline_params.{name}: {' '.join(str(error).split())}") from None
+    return pipeline
+
+
+def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: int) -> list[str]:
+    """The words and pairs of words that the texts of enough patients hold, sorted: the most frequent 50,000.
+
+    A model keeps its vocabulary in its file, and a word that one patient alone has may be a name.
+
+    Args:
+        text: the visible notes of training samples.
+        subjects: (n,) the patient of each.
+        min_patients: so many of them must have it, and at least three samples.
+    """
+    counter = CountVectorizer(ngram_range=_PHRASES)
+    try:
+        counts = counter.fit_transform(text)
+    except ValueError:  # there is no word at all
+        return []
+    found = counts.copy()
+    found.data[:] = 1
+    _, who = np.unique(subjects, return_inverse=True)
+    of_patient = csr_array((np.ones(len(who), np.int64), (who, np.arange(len(who)))))
+    patients = np.bincount((of_patient @ found).tocoo().coords[1], minlength=counts.shape[1])
+    samples = np.asarray(found.sum(axis=0)).ravel()
+    kept = np.flatnonzero((patients >= min_patients) & (samples >= _MIN_SAMPLES))
+    often = np.asarray(counts.sum(axis=0)).ravel()[kept]
+    kept = kept[np.argsort(-often, kind="stable")[:_MAX_PHRASES]]
+    phrases: list[str] = counter.get_feature_names_out()[np.sort(kept)].tolist()
+    return phrases
+
+
+def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrases: list[str]) -> None:
+    """Fit a candidate; one that reads text learns these phrases and no others.
+
+    Args:
+        model: the candidate.
+        table: X.
+        label: (n,).
+        phrases: from `shared_phrases`.
+
+    Raises:
+        ConfigError: there is no phrase to learn.
+    """
+    if _VOCABULARY not in model.get_params():
+        model.fit(table, label)
+        return
+    if not phrases:
+        raise ConfigError("data.notes.min_patients: no word is in the notes of so many training patients; lower it")
+    model.set_params(**{_VOCABULARY: phrases}).fit(table, label)
+    model.set_params(**{_VOCABULARY: None})  # the fitted transformer has learned it: once is enough in a file
+    model.named_steps["columns"].named_transformers_["words"].set_params(vocabulary=None)
+
+
+def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
+    """What a fitted baseline predicts (n,): a probability, or the value of a regression output."""
+    found: NDArray[np.float64] = model.predict(table) if kind == REGRESSION else model.predict_proba(table)[:, 1]
+    return found
+
+
+def _prevalence(seed: int, kind: str) -> list[Pipeline]:
+    """The training prevalence, or mean: the constant with the lowest squared error, of which R2 is 0."""
+    constant = DummyRegressor(strategy="mean") if kind == REGRESSION else DummyClassifier(strategy="prior")
+    return [Pipeline([("model", constant)])]
+
+
+def _logistic_regression(seed: int, kind: str) -> list[Pipeline]:
+    return [_pipeline([_numbers()], _linear(strength, kind)) for strength in (0.0003, 0.003, 0.03, 0.3)]
+
+
+def _random_forest(seed: int, kind: str) -> list[Pipeline]:
+    grid: list[tuple[int, float | str]] = [(5, "sqrt"), (20, "sqrt"), (60, 0.15)]
+    return [_pipeline([("numbers", "passthrough", number_columns)], _forest(*sizes, seed, kind)) for sizes in grid]
+
+
+def _gradient_boosting(seed: int, kind: str) -> list[Pipeline]:
+    grid = [(0.05, 7, 100), (0.05, 7, 250), (0.05, 15, 100), (0.03, 31, 150)]
+    return [_pipeline([("numbers", "passthrough", number_columns)], _boosting(*sizes, seed, kind)) for sizes in grid]
+
+
+def _bag_of_words(seed: int, kind: str) -> list[Pipeline]:
+    return [_pipeline([_words()], _linear(strength, kind)) for strength in (0.3, 1.0, 3.0, 10.0)]
+
+
+def _tabular_and_words(seed: int, kind: str) -> list[Pipeline]:
+    # The penalty sees a TF-IDF row of length 1 beside hundreds of standardised numbers: the weight evens them out.
+    grid = [(0.0003, 30.0), (0.003, 10.0), (0.003, 30.0), (0.03, 10.0)]
+    return [_pipeline([_numbers(), _words()], _linear(strength, kind), {"words": weight}) for strength, weight in grid]
+
+
+#: Every baseline by name: the maker of its candidates, given a seed and the kind of the output.
+BASELINES: dict[str, Callable[[int, str], list[Pipeline]]] = {
+    "prevalence": _prevalence,
+    "logistic_regression": _logistic_regression,
+    "random_forest": _random_forest,
+    "gradient_boosting": _gradient_boosting,
+    "bag_of_words": _bag_of_words,
+    "tabular_and_words": _tabular_and_words,
+}
+
+
+def number_columns(table: pd.DataFrame) -> list[str]:
+    """The feature columns that have any value in the training table. Stored baselines name this function."""
+    return [name for name in table.columns if name != TEXT and table[name].notna().any()]
+
+
+def _pipeline(
+    columns: list[tuple[str, object, object]], model: object, weights: dict[str, float] | None = None
+) -> Pipeline:
+    return Pipeline([("columns", ColumnTransformer(columns, transformer_weights=weights)), ("model", model)])
+
+
+def _numbers() -> tuple[str, object, object]:
+    """Median, an indicator of what was missing, and unit variance."""
+    impute = SimpleImputer(strategy="median", add_indicator=True)
+    return "numbers", Pipeline([("impute", impute), ("scale", StandardScaler())]), number_columns
+
+
+def _words() -> tuple[str, object, object]:
+    return "words", TfidfVectorizer(ngram_range=_PHRASES, sublinear_tf=True), TEXT
+
+
+def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:
+    """Logistic regression, or for numbers the ridge regression of about the same penalty.
+
+    The log loss of a rare outcome curves by prevalence x (1 - prevalence), about a tenth of the squared error's 1.
+    """
+    return Ridge(alpha=10 / strength) if kind == REGRESSION else LogisticRegression(C=strength, max_iter=2000)
+
+
+def _forest(leaf: int, share: float | str, seed: int, kind: str) -> RandomForestClassifier | RandomForestRegressor:
+    """Grows on all cores (see `fit_baselines`), predicts on one: threads that add up in any order differ in a last bit.
+
+    A missing value takes the side of a split that fits it best, as in boosting.
+    """
+    forest = RandomForestRegressor if kind == REGRESSION else RandomForestClassifier
+    return forest(n_estimators=200, min_samples_leaf=leaf, max_features=share, max_samples=0.7, random_state=seed)
+
+
+def _boosting(
+    rate: float, leaves: int, trees: int, seed: int, kind: str
+) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    boosting = HistGradientBoostingRegressor if kind == REGRESSION else HistGradientBoostingClassifier
+    return boosting(
+        learning_rate=rate,
+        max_leaf_nodes=leaves,
+        max_iter=trees,
+        min_samples_leaf=20,
+        l2_regularization=1.0,
+        max_features=0.3,
+        early_stopping=False,
+        random_state=seed,
+    )

@@ -1,0 +1,133 @@
+"""The models of a finished run, loaded from its folder and applied to prepared data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ehrdl.baselines.boosted import BOOSTED, LIBRARIES
+from ehrdl.baselines.scores import SCORES
+from ehrdl.baselines.tabular import BASELINES, READS_TEXT, predict
+from ehrdl.batch import DataSpec
+from ehrdl.comparators.baseline import load
+from ehrdl.comparators.boosted import load_boosted
+from ehrdl.comparators.scores import load_score, score_points
+from ehrdl.data.features.history import read_history
+from ehrdl.data.features.table import tabulate, without_rich
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Network
+from ehrdl.models.notes.backbone import configurations, without_weights
+from ehrdl.options.training import Optim
+from ehrdl.runs.files import reading
+from ehrdl.training.lit import LitClassifier
+
+#: In a run folder, what its pretrained encoders are; their weights are in the checkpoints.
+_ENCODERS = "encoders.json"
+#: Of a baseline's model.
+_SUFFIXES = ("skops", "json", *(library.suffix for library in LIBRARIES.values()))
+
+
+def write_encoders(folder: Path, network: object) -> None:
+    """Keep what a network's pretrained encoders are, so that `load_deep` needs no folder but the run's, and no hub.
+
+    Args:
+        folder: of the run.
+        network: one that reads notes; of one without a pretrained encoder, no file is written.
+    """
+    if encoders := configurations(network):
+        write_json(folder / _ENCODERS, encoders)
+
+
+def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
+    """A fitted deep model, in evaluation mode.
+
+    Args:
+        path: its checkpoint in the run folder; it holds the spec of the data.
+        make: makes the network, as in the run.
+
+    Raises:
+        ConfigError: no checkpoint of ehrdl, or one of another architecture.
+    """
+    with reading(path, "checkpoint"):
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        spec = DataSpec.from_dict(content["hyper_parameters"]["spec"])
+        optim = Optim(**content["hyper_parameters"]["optim"])
+        _check_finite(content["state_dict"])
+    encoders = path.parent.parent / _ENCODERS
+    with without_weights(read_json(encoders, dict) if encoders.is_file() else {}):
+        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\t")[1:2]).strip()[:200]
+        raise ConfigError(f"{path}: is of another architecture than `model` in the config ({reason})") from None
+    return model.eval()
+
+
+def _check_finite(weights: dict[str, torch.Tensor]) -> None:
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"the weight {name} is not finite")
+
+
+def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Predictions of the baselines of a run on all samples.
+
+    Args:
+        folder: `models` of the run.
+        prepared: the data.
+        files: names of the files in `folder` that are the run's.
+
+    Yields:
+        Name and predictions (n_samples, K) of each.
+
+    Raises:
+        ConfigError: a file is damaged, or a baseline has none for one of the outputs.
+    """
+    outputs = [output.name for output in prepared.spec.outputs]
+    names = _names(folder, outputs, files)
+    rich, table = _tables(names, prepared)
+    history = read_history(prepared.events) if set(names) & set(SCORES) else None
+    for name in names:
+        if name in READS_TEXT and prepared.dataset.notes is None:
+            say(f"{name}: left out, since these data have no notes")
+        elif history is not None and name in SCORES:
+            points = score_points(name, history, prepared.samples, prepared.dataset.store)
+            models = [load_score(folder / f"{name}-{output}.json") for output in outputs]
+            yield name, np.stack([model.predict(points) for model in models], axis=1)
+        elif rich is not None and name in BOOSTED:
+            boosted = [load_boosted(folder, name, output) for output in outputs]
+            yield name, np.stack([model.predict(rich) for model in boosted], axis=1)
+        elif table is not None:
+            fitted = [load(folder / f"{name}-{output}.skops") for output in outputs]
+            kinds = [output.kind for output in prepared.spec.outputs]
+            found = [predict(model, table, kind) for model, kind in zip(fitted, kinds, strict=True)]
+            yield name, np.stack(found, axis=1)
+
+
+def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """The rich and the plain table of all samples, each where a baseline reads it."""
+    if not set(names) - set(SCORES):
+        return None, None
+    rich = bool(set(names) & set(BOOSTED))
+    table = tabulate(prepared.dataset, np.arange(len(prepared.samples)), rich)
+    return (table, without_rich(table)) if rich else (None, table)
+
+
+def _names(folder: Path, outputs: list[str], files: Collection[str]) -> list[str]:
+    """The baselines of a run: each has a file for every output."""
+    found = []
+    for name in (*BASELINES, *BOOSTED, *SCORES):
+        absent = [o for o in outputs if not any(f"{name}-{o}.{suffix}" in files for suffix in _SUFFIXES)]
+        if not absent:
+            found.append(name)
+        elif len(absent) < len(outputs):
+            raise ConfigError(f"{folder}: {name} has no file for the output {absent[0]}; copy the run's folder again")
+    return found

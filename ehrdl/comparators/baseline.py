@@ -1,0 +1,297 @@
+"""Classical models on the same samples: chosen on the tuning split, saved without pickle.
+
+Those of `BOOSTED` read the rich table, all others the plain one, which is made alone where none of the former is asked
+for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, mean_squared_error
+
+from ehrdl.baselines.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
+from ehrdl.baselines.scores import SCORED_TASK, SCORES
+from ehrdl.baselines.tabular import (
+    BASELINES,
+    READS_TEXT,
+    TRUSTED,
+    candidates,
+    fit,
+    predict,
+    shared_phrases,
+    with_params,
+)
+from ehrdl.comparators.boosted import load_boosted, save_boosted
+from ehrdl.comparators.scores import fit_scores
+from ehrdl.data.features.table import tabulate, without_rich
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine.files import whole
+from ehrdl.engine.messages import progress, say, staged
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import nearest
+from ehrdl.options.training import Boosting
+from ehrdl.runs.files import reading
+from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.training.predict import prediction_rows
+
+
+def check_baselines(names: list[str], task: str, default: list[str] | None = None) -> list[str]:
+    """The baselines to fit.
+
+    Args:
+        names: as configured.
+        task: name of the task.
+        default: what `names` is where the user said nothing: scores of another task are then left out, with a line.
+
+    Raises:
+        ConfigError: a baseline does not exist, stands twice, or is a score of another task.
+        MissingExtraError: a library of boosted trees is not installed.
+    """
+    allowed = (*BASELINES, *BOOSTED, *SCORES)
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(f"baselines: {name!r} is not one of {', '.join(allowed)}{nearest(name, allowed)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"baselines: {name!r} stands {names.count(name)} times; once is enough")
+        if name in BOOSTED:
+            require(name)
+    scores = [name for name in names if name in SCORES]
+    if not scores or task == SCORED_TASK:
+        return names
+    if names != default:
+        raise ConfigError(f"baselines: {scores[0]!r} is a score of {SCORED_TASK}, not of the task {task}; leave it out")
+    say(f"{', '.join(scores)}: left out, since they score {SCORED_TASK}, not {task}")
+    return [name for name in names if name not in SCORES]
+
+
+#: Baselines that are fitted to a table.
+FITTED = (*BASELINES, *BOOSTED)
+#: Predictions (rows,) for the rows of a table.
+Predictor = Callable[[pd.DataFrame], np.ndarray]
+#: Held-out samples whose table is in memory at a time: the training one must be, the held-out one need not.
+_ROWS_A_BLOCK = 50_000
+#: Parameters of baselines by name, as `baseline_params` of a configuration has them.
+Params = Mapping[str, Mapping[str, Any]]
+
+
+def check_params(params: Params) -> None:
+    """Refuse parameters of a baseline that does not exist, or that it does not take.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for name, given in params.items():
+        if name not in FITTED:
+            raise ConfigError(f"baseline_params: {name!r} is not one of {', '.join(FITTED)}{nearest(name, FITTED)}")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"baseline_params.{name}: expected parameters and their values, got {given!r}")
+        if name in BOOSTED:
+            check_boosted(name, given)
+        else:
+            with_params(name, 0, BINARY, given)
+
+
+def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
+    """The unfitted candidates of a baseline: one, where the configuration gives it parameters."""
+    return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
+
+
+def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
+    """Fit a candidate; a forest's trees grow on all cores, and nothing else in a candidate is spread by joblib."""
+    with joblib.parallel_config(backend="threading", n_jobs=-1):
+        fit(candidate, table, label, phrases)
+
+
+def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
+    """The phrases that baselines of text may learn, those of enough patients; none where no baseline reads text.
+
+    Args:
+        names: the baselines.
+        prepared: the data.
+        table: of its training rows.
+    """
+    if not set(names) & set(READS_TEXT):
+        return []
+    subjects = prepared.samples.subject_id.to_numpy()[prepared.rows(TRAIN)]
+    return shared_phrases(table.text, subjects, prepared.min_patients)
+
+
+def fit_baselines(
+    names: list[str],
+    prepared: Prepared,
+    folder: Path,
+    seed: int,
+    boosting: Boosting = Boosting(),  # noqa: B008 - frozen
+    params: Params = {},  # noqa: B006 - never changed
+) -> list[pd.DataFrame]:
+    """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
+
+    A clinical score is `.json`; LightGBM's and XGBoost's own formats are `.txt` and `.ubj`, each with a `.json`.
+
+    Returns:
+        PREDICTIONS of the tuning and held-out splits, a frame a baseline. Baselines of text are left out, with a line,
+        where no sample sees a note.
+    """
+    if "note" not in prepared.spec.modalities:
+        for name in [name for name in names if name in READS_TEXT]:
+            say(f"{name}: left out, since no training sample sees a note")
+        names = [name for name in names if name not in READS_TEXT]
+    scores = [name for name in names if name in SCORES]
+    classical = [name for name in names if name not in SCORES]
+    fitted = _fit_classical(classical, prepared, folder, seed, boosting, params)
+    return fitted + fit_scores(scores, prepared, folder, seed)
+
+
+def _fit_classical(
+    names: list[str], prepared: Prepared, folder: Path, seed: int, boosting: Boosting, params: Params
+) -> list[pd.DataFrame]:
+    if not names:
+        return []
+    prepared = thinned(prepared, boosting.samples_per_subject, seed)
+    rich = any(name in BOOSTED for name in names)
+    tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING)}
+    plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
+    phrases = training_phrases(names, prepared, plain[TRAIN])
+    for name in [name for name in names if name in READS_TEXT and not phrases]:
+        say(f"{name}: left out, since no word is in the notes of {prepared.min_patients} training patients")
+        names = [other for other in names if other != name]
+    (folder / "models").mkdir(exist_ok=True)
+    models: dict[str, list[Predictor]] = {}
+    with progress() as bar:
+        for name in bar.track(names, description="baselines"):
+            with staged(name):
+                for output in prepared.spec.outputs:
+                    if name in BOOSTED:
+                        model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
+                    else:
+                        made = make_candidates(name, seed, output.kind, params)
+                        path = folder / "models" / f"{name}-{output.name}.skops"
+                        model = _one(made, output, prepared, plain, phrases, path)
+                    models.setdefault(name, []).append(model)
+    found = [_predict_all(models, tables[TUNING])]
+    held_out = prepared.rows(HELD_OUT)
+    for start in range(0, len(held_out), _ROWS_A_BLOCK):
+        table = tabulate(prepared.dataset, held_out[start : start + _ROWS_A_BLOCK], rich)
+        found.append(_predict_all(models, table))
+    rows = np.concatenate([prepared.rows(TUNING), held_out])
+    return [
+        prediction_rows(
+            prepared.samples, prepared.spec.outputs, name, seed, rows, np.concatenate([block[name] for block in found])
+        )
+        for name in names
+    ]
+
+
+def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Predictions (rows, K) of every model for the rows of a table."""
+    plain = without_rich(table)
+    return {
+        name: np.stack([model(table if name in BOOSTED else plain) for model in of_outputs], axis=1)
+        for name, of_outputs in models.items()
+    }
+
+
+def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
+    """The data with at most so many training samples a subject, drawn at random; all others are in no split."""
+    if per_subject is None:
+        return prepared
+    train = prepared.rows(TRAIN)
+    key = pd.Series(np.random.default_rng(seed).random(len(train)))
+    place = key.groupby(prepared.samples.subject_id.to_numpy()[train]).rank(method="first").to_numpy()
+    samples = prepared.samples.copy()
+    samples.loc[samples.index[train[place > per_subject]], "split"] = "not drawn"
+    return replace(prepared, samples=samples)
+
+
+def _one(
+    made: list[Any],
+    output: OutputSpec,
+    prepared: Prepared,
+    tables: dict[str, pd.DataFrame],
+    phrases: list[str],
+    path: Path,
+) -> Predictor:
+    """Fit the candidates of one baseline for one output, keep the best on the tuning split, and write it to `path`.
+
+    The best has the lowest log loss, or the lowest squared error for a regression output.
+    """
+    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    best, best_loss = None, np.inf
+    for candidate in made:
+        keep, label = known[TRAIN]
+        fit_candidate(candidate, tables[TRAIN][keep], label[keep], phrases)
+        keep, label = known[TUNING]
+        found = predict(candidate, tables[TUNING][keep], output.kind)
+        loss = loss_of(output.kind)(label[keep], found)
+        if loss < best_loss:
+            best, best_loss = candidate, loss
+    assert best is not None
+    save(best, path)
+    return functools.partial(predict, best, kind=output.kind)
+
+
+def _boosted(
+    name: str,
+    output: OutputSpec,
+    prepared: Prepared,
+    tables: dict[str, pd.DataFrame],
+    folder: Path,
+    seed: int,
+    boosting: Boosting,
+    params: Params,
+) -> Predictor:
+    """Fit the trials of one boosted model for one output, and keep the best on the tuning split."""
+    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
+    given = boosted_trials(name, boosting.trials, seed, params.get(name))
+    train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
+    with progress() as bar:
+        job = bar.add_task(f"{name}: {output.name}", total=len(given))
+        model = fit_boosted(
+            name, train, tuning, loss_of(output.kind), seed, given, output.kind, lambda: bar.advance(job)
+        )
+    save_boosted(model, folder / "models", output.name)
+    return load_boosted(folder / "models", name, output.name).predict  # what the run says is what its files say
+
+
+def loss_of(kind: str) -> Callable[[Any, Any], float]:
+    """What chooses among candidates: log loss, or the squared error of a regression output."""
+    if kind == REGRESSION:
+        return lambda label, value: float(mean_squared_error(label, value))
+    return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
+
+
+def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of a split have a known label, and the labels."""
+    label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
+    return ~np.isnan(label), label
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a fitted classical model in the skops format, whole or not at all."""
+    from skops import io
+
+    with whole(path) as part:
+        io.dump(model, part)
+
+
+def load(path: Path) -> Any:
+    """Read a fitted classical model.
+
+    Raises:
+        ConfigError: the file is damaged, or holds a type that no baseline needs.
+    """
+    from skops import io
+
+    with reading(path, "baseline"):
+        unknown = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
+        if unknown:
+            raise ConfigError(f"{path}: holds the type {min(unknown)}, which no model of ehrdl has; it is not loaded")
+        return io.load(path, trusted=list(TRUSTED))

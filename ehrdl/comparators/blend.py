@@ -1,0 +1,123 @@
+"""What a combined model computes: `ensemble` the equal average of its members, `stack` one with fitted weights.
+
+Both are sigmoid(b + sum over members of w x logit), where a member's logit is the mean over its seeds, and each member
+counts once however many seeds it has. Logits are averaged rather than probabilities: the mean of calibrated
+probabilities is too close to the prevalence (Ranjan & Gneiting, J R Stat Soc B 72 (2010) 71), and an average of logits
+has the form that `stack` fits (Satopää et al., Int J Forecasting 30 (2014) 344). A regression output averages values.
+
+`ensemble` has w = 1 / members and b = 0. `stack` fits w >= 0 (Breiman, Machine Learning 24 (1996) 49) and b to the
+tuning split, with a normal prior around the equal weights, which fitted ones seldom beat on few events (Stock & Watson,
+J Forecasting 23 (2004) 405). What it says of a tuning sample comes from a fit without the sample's fold of subjects,
+so that its calibrator learns from predictions such as new patients get.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import minimize
+
+from ehrdl.metrics.calibration import logit, sigmoid
+from ehrdl.metrics.discrimination import Floats
+from ehrdl.schema import REGRESSION, TUNING
+from ehrdl.splits.subjects import uniform
+
+N_FOLDS = 5
+#: Of the hash that makes the folds; another than any seed of a split, whose hash is the same.
+_FOLD_SEED = 1_955_000_017
+#: Standard deviation of the prior of a weight.
+PRIOR_SD = 0.25
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted average of members.
+
+    Attributes:
+        intercept: log odds, or the unit of a regression output.
+        weights: of the members (M,).
+    """
+
+    intercept: float
+    weights: list[float]
+
+    def __call__(self, x: Floats) -> Floats:
+        """The average (n,) of members' logits or values (n, M)."""
+        return np.asarray(self.intercept + x @ np.asarray(self.weights))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A combined model of one output.
+
+    Attributes:
+        kind: of the output.
+        members: names of models (M).
+        blend: what new samples get.
+        folds: what tuning samples get, by the fold of their subject; empty where nothing was fitted to them.
+    """
+
+    kind: str
+    members: list[str]
+    blend: Blend
+    folds: list[Blend] = field(default_factory=list)
+
+    def predict(self, x: Floats, subject: np.ndarray, split: np.ndarray) -> Floats:
+        """A probability, or the value of a regression output (n,).
+
+        Args:
+            x: the members' logits or values (n, M).
+            subject: subject_id (n,).
+            split: train, tuning or held_out (n,).
+        """
+        found = self.blend(x)
+        fold = fold_of(subject)
+        for i, blend in enumerate(self.folds):
+            rows = (split == TUNING) & (fold == i)
+            found[rows] = blend(x[rows])
+        return found if self.kind == REGRESSION else sigmoid(found)
+
+
+def fold_of(subject: np.ndarray) -> np.ndarray:
+    """The fold of each subject (n,), 0 to `N_FOLDS` - 1."""
+    fold: np.ndarray = (uniform(subject, _FOLD_SEED) * N_FOLDS).astype(np.int64)
+    return fold
+
+
+def equal(n_members: int) -> Blend:
+    """The plain average."""
+    return Blend(0.0, [1 / n_members] * n_members)
+
+
+def fit_blend(x: Floats, label: Floats, kind: str) -> Blend:
+    """Weights that are not negative, and an intercept: the most likely ones under the prior around equal weights.
+
+    Args:
+        x: members' logits or values (n, M).
+        label: 0 or 1, or numbers (n,), all known.
+        kind: of the output.
+
+    Returns:
+        Equal weights where there are no labels, or those of one class alone.
+    """
+    m = x.shape[1]
+    if len(label) < 2 or (kind != REGRESSION and len(np.unique(label)) < 2):
+        return equal(m)
+    centre = x.mean(0)
+    x = x - centre  # so that intercept and weights hardly depend on each other, and few steps are needed
+    noise = max(float(np.var(label - x.mean(1))), 1e-12)
+
+    def cost(theta: Floats) -> tuple[float, Floats]:
+        found, away = theta[0] + x @ theta[1:], theta[1:] - 1 / m
+        if kind == REGRESSION:
+            loss, slope = float(((label - found) ** 2).sum() / (2 * noise)), (found - label) / noise
+        else:
+            loss, slope = float((np.logaddexp(0, found) - label * found).sum()), sigmoid(found) - label
+        gradient = np.r_[slope.sum(), slope @ x + away / PRIOR_SD**2]
+        return loss + float(away @ away) / (2 * PRIOR_SD**2), gradient
+
+    start = np.r_[label.mean() if kind == REGRESSION else logit(label.mean()), np.full(m, 1 / m)]
+    bounds = [(None, None)] + [(0, None)] * m
+    theta = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-8}).x
+    return Blend(float(theta[0] - centre @ theta[1:]), [float(weight) for weight in theta[1:]])

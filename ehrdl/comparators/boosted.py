@@ -1,0 +1,47 @@
+"""Boosted models as files: the library's own format, and beside it JSON of what it reads and how it was found."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ehrdl.baselines.boosted import LIBRARIES, BoostedModel, require
+from ehrdl.engine.files import read_json, whole, write_json
+from ehrdl.runs.files import reading
+
+
+def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
+    """Write `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), whole or not at all, and its `.json`."""
+    library = LIBRARIES[model.library]
+    path = folder / f"{model.library}-{output}.{library.suffix}"
+    content = library.to_bytes(model.booster)
+    with whole(path) as part:
+        part.write_bytes(content)
+    facts = {
+        "library": model.library,
+        "version": require(model.library).__version__,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "kind": model.kind,
+        "n_trees": model.n_trees,
+        "trials": model.trials,
+        "columns": model.columns,
+    }
+    write_json(path.with_suffix(".json"), facts)
+
+
+def load_boosted(folder: Path, library: str, output: str) -> BoostedModel:
+    """Read a fitted boosted model; nothing in its files is run.
+
+    Raises:
+        ConfigError: a file is missing, or is no model of this library.
+        MissingExtraError: the library is not installed.
+    """
+    require(library)
+    path = folder / f"{library}-{output}.{LIBRARIES[library].suffix}"
+    with reading(path, f"model of {library}"):
+        facts = read_json(path.with_suffix(".json"), dict)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:  # damaged bytes make XGBoost abort the process
+            raise ValueError(f"its bytes are not those that {path.stem}.json names")
+        booster = LIBRARIES[library].from_bytes(content)
+        return BoostedModel(library, facts["kind"], facts["columns"], booster, facts["n_trees"], facts["trials"])

@@ -1,0 +1,43 @@
+"""What can be told of a run's configuration before any data are read, with the libraries that the run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ehrdl.comparators.baseline import check_baselines, check_params
+from ehrdl.comparators.combine import check_members
+from ehrdl.metrics.evaluate import DEEP
+from ehrdl.options.training import Combine
+from ehrdl.processes.trainer import check_trainer
+
+
+def check_config(
+    task: str,
+    trainer: dict[str, Any],
+    baselines: list[str],
+    default: list[str],
+    combine: Combine,
+    params: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[str]]:
+    """Refuse what no data could make right.
+
+    Args:
+        task: its name.
+        trainer: arguments of the Trainer.
+        baselines: as configured.
+        default: what they are where the user said nothing.
+        combine: which models are made of others.
+        params: parameters of baselines, by name.
+
+    Returns:
+        The arguments of the Trainer with our defaults, and the baselines that are of this task.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    baselines = check_baselines(baselines, task, default)
+    check_params(params)
+    trainer = check_trainer(trainer)
+    check_members(combine.members or [], [*DEEP, *baselines])
+    return trainer, baselines

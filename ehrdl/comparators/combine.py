@@ -1,0 +1,181 @@
+"""Models made of the run's models, as files and as rows of PREDICTIONS; `blend.py` says what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.baselines.boosted import BOOSTED
+from ehrdl.baselines.scores import NOT_DEPLOYABLE
+from ehrdl.baselines.tabular import READS_TEXT
+from ehrdl.comparators.blend import N_FOLDS, Blend, Combination, equal, fit_blend, fold_of
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError
+from ehrdl.metrics.calibration import Platt, logit
+from ehrdl.metrics.discrimination import Floats
+from ehrdl.metrics.evaluate import COMBINED, DEEP
+from ehrdl.options.training import Combine
+from ehrdl.runs.files import reading
+from ehrdl.schema import REGRESSION, TUNING, OutputSpec
+from ehrdl.training.predict import prediction_rows
+
+
+def check_members(members: list[str], models: list[str]) -> None:
+    """Refuse members that the run does not have, or whose combination could not be used.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for name in members:
+        if name in NOT_DEPLOYABLE:
+            raise ConfigError(f"combine.members: {name!r} cannot be used at the bedside, so nothing is made of it")
+        if name not in models:
+            raise ConfigError(f"combine.members: {name!r} is no model of this run; there are {', '.join(models)}")
+
+
+def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds: list[int]) -> list[str]:
+    """The members of the combined models; none where the config asks for no such model.
+
+    Args:
+        combine: names of the models, and of their members where the config says them.
+        deep: the deep models of this run, the first of them the main one.
+        baselines: its baselines.
+        seeds: of the deep models.
+
+    Raises:
+        ConfigError: a member is not there, or there is nothing to combine.
+    """
+    if not combine.models:
+        return []
+    if deep[0] != "fused":  # then no sample sees a note, or none a measurement
+        baselines = [name for name in baselines if name not in READS_TEXT or deep[0] == "notes_only"]
+    members = combine.members or [deep[0], *(name for name in BOOSTED if name in baselines)]
+    check_members(members, [*deep, *baselines])
+    if len(members) > 1:
+        return members
+    if "stack" in combine.models:
+        raise ConfigError(f"combine.models: 'stack' needs two members, and there is {members[0]} alone; add baselines")
+    if members[0] not in DEEP or len(seeds) == 1:
+        raise ConfigError(f"combine.models: {members[0]} of one seed is nothing to combine; add seeds or baselines")
+    return members
+
+
+def fit_combined(
+    names: Sequence[str], members: list[str], prepared: Prepared, parts: list[pd.DataFrame], folder: Path, seed: int
+) -> list[pd.DataFrame]:
+    """Combine members and write `folder/models/<name>-<output>.json`.
+
+    Args:
+        names: of `COMBINED`.
+        members: names of models.
+        prepared: the data.
+        parts: PREDICTIONS of the members, and of others, on the tuning and held-out samples.
+        folder: of the run.
+        seed: that the combined models carry in PREDICTIONS.
+
+    Returns:
+        PREDICTIONS of the same samples, a frame a combined model.
+    """
+    found = []
+    for name in names:
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        for output in prepared.spec.outputs:
+            rows, x = member_values(parts, members, output)
+            combination = _fit(name, members, output, prepared.samples.iloc[rows], x)
+            write_json(folder / "models" / f"{name}-{output.name}.json", asdict(combination))
+        found.append(_predictions(name, prepared, parts, folder / "models", seed, None))
+    return found
+
+
+def combined(
+    folder: Path,
+    prepared: Prepared,
+    parts: list[pd.DataFrame],
+    seed: int,
+    calibrators: Mapping[Any, dict[str, Platt]],
+    known: Collection[str],
+) -> list[pd.DataFrame]:
+    """PREDICTIONS of the combined models in the folder `models` of a run, from those of their members in `parts`.
+
+    One whose member is not there, since these data lack what it reads, is left out with a line. `known` are the names
+    of the files in `folder` that are the run's.
+    """
+    there = {part["model"].iloc[0] for part in parts if len(part)}
+    found = []
+    for name in COMBINED:
+        files = [folder / f"{name}-{output.name}.json" for output in prepared.spec.outputs]
+        if not all(file.name in known for file in files):
+            continue
+        absent = [member for member in load_combination(files[0]).members if member not in there]
+        if absent:
+            say(f"{name}: left out, since its member {absent[0]} is")
+        else:
+            found.append(_predictions(name, prepared, parts, folder, seed, calibrators.get((name, seed), {})))
+    return found
+
+
+def load_combination(path: Path) -> Combination:
+    """Read a combined model.
+
+    Raises:
+        ConfigError: the file is none.
+    """
+    with reading(path, "combined model"):
+        content = read_json(path, dict)
+        members, blends = content["members"], [Blend(**part) for part in (content["blend"], *content["folds"])]
+        for blend in blends:
+            if not np.isfinite([blend.intercept, *blend.weights]).all() or len(blend.weights) != len(members):
+                raise ValueError(f"the weights {blend.weights} are not those of {len(members)} members")
+        return Combination(content["kind"], members, blends[0], blends[1:])
+
+
+def _predictions(
+    name: str,
+    prepared: Prepared,
+    parts: list[pd.DataFrame],
+    folder: Path,
+    seed: int,
+    calibrators: Mapping[str, Platt] | None,
+) -> pd.DataFrame:
+    columns = []
+    for output in prepared.spec.outputs:
+        combination = load_combination(folder / f"{name}-{output.name}.json")
+        rows, x = member_values(parts, combination.members, output)
+        samples = prepared.samples.iloc[rows]
+        columns.append(combination.predict(x, samples.subject_id.to_numpy(), samples.split.to_numpy()))
+    prob = np.stack(columns, axis=1)
+    return prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob, calibrators)
+
+
+def member_values(parts: list[pd.DataFrame], members: list[str], output: OutputSpec) -> tuple[np.ndarray, Floats]:
+    """SAMPLES rows (n,), ascending, and each member's mean over its seeds (n, M): of logits, or of values."""
+    rows = np.zeros(0, np.int64)
+    columns: list[Floats] = []
+    for member in members:
+        own = pd.concat([part for part in parts if len(part) and part["model"].iloc[0] == member])
+        own = own[own.output == output.name]
+        score = own.value if output.kind == REGRESSION else pd.Series(logit(own.prob), own.index)
+        mean = score.groupby(own.sample_id).mean()
+        if columns and not np.array_equal(rows, mean.index):
+            raise AssertionError(f"{member} and {members[0]} predict different samples")
+        rows = mean.index.to_numpy(dtype=np.int64)
+        columns.append(np.asarray(mean, dtype=np.float64))
+    return rows, np.stack(columns, axis=1)
+
+
+def _fit(name: str, members: list[str], output: OutputSpec, samples: pd.DataFrame, x: Floats) -> Combination:
+    """The equal average, or the stack fitted to the tuning samples whose label is known."""
+    if name == "ensemble":
+        return Combination(output.kind, members, equal(len(members)))
+    label = samples[f"label_{output.name}"].to_numpy(dtype=np.float64)
+    used = (samples.split == TUNING).to_numpy() & ~np.isnan(label)
+    x, label, fold = x[used], label[used], fold_of(samples.subject_id.to_numpy()[used])
+    folds = [fit_blend(x[fold != i], label[fold != i], output.kind) for i in range(N_FOLDS)]
+    return Combination(output.kind, members, fit_blend(x, label, output.kind), folds)

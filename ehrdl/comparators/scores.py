@@ -1,0 +1,201 @@
+"""LACE and HOSPITAL on the samples of a run: their items from the record, then points, then a risk.
+
+An item that the record does not show has no points: so would a nurse with the same chart count. A length of stay is in
+midnights. `lace` and `hospital` read what is visible at the prediction time, so that diagnoses and procedures are those
+of earlier stays; `…_retrospective` reads the codes of the stay itself as well, and could not have been computed then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.baselines.scores import NOT_DEPLOYABLE, ScoreModel
+from ehrdl.clinical import charlson
+from ehrdl.clinical.codes import PLANNED_ADMISSIONS
+from ehrdl.clinical.hospital import hospital
+from ehrdl.clinical.lace import COMORBIDITY_WEIGHTS, lace
+from ehrdl.data.features.history import last_since, read_history, seen
+from ehrdl.data.prepare import Prepared
+from ehrdl.data.series.store import Store
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.runs.files import reading
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.tasks.common.stays import build_episodes
+from ehrdl.training.predict import prediction_rows
+
+_DAY = 86_400_000_000  # [µs]
+_YEAR, _HALF_YEAR = 365 * _DAY, 183 * _DAY
+#: OMED is the oncology service of MIMIC-IV, whatever its documentation calls it: chemotherapy and leukaemia lead its
+#: principal diagnoses in the demo.
+ONCOLOGY_SERVICES = ("OMED",)
+
+
+def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+    """Fit the risk of every score on the training samples and write it to `folder/models/<name>-<output>.json`.
+
+    Returns:
+        PREDICTIONS of the tuning and held-out splits, a frame a score.
+    """
+    if not names:
+        return []
+    [output] = [output.name for output in prepared.spec.outputs]
+    label = prepared.samples[f"label_{output}"].to_numpy()
+    train = prepared.rows(TRAIN)
+    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
+    history = read_history(prepared.events)
+    (folder / "models").mkdir(exist_ok=True)
+    parts = []
+    for name in names:
+        points = score_points(name, history, prepared.samples, prepared.dataset.store)
+        model = ScoreModel.fit(name, points[train], label[train])
+        write_json(folder / "models" / f"{name}-{output}.json", asdict(model))
+        prob = model.predict(points[rows])[:, None]
+        parts.append(prediction_rows(prepared.samples, [output], name, seed, rows, prob))
+    return parts
+
+
+def load_score(path: Path) -> ScoreModel:
+    """Read a fitted score.
+
+    Raises:
+        ConfigError: the file is none.
+    """
+    with reading(path, "clinical score"):
+        found = read_json(path, dict)
+        return ScoreModel(str(found["score"]), float(found["intercept"]), float(found["slope"]))
+
+
+def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store: Store) -> np.ndarray:
+    """Points of each sample, (n_samples,) int64.
+
+    Args:
+        name: one of `ehrdl.baselines.scores.SCORES`.
+        history: from `read_history`.
+        samples: SAMPLES, sorted by subject_id and prediction_time; encounter_id is the stay that ends.
+        store: the series.
+    """
+    items = score_items(history, samples, store, retrospective=name in NOT_DEPLOYABLE)
+    if name.startswith("lace"):
+        burden = charlson.index(charlson.flags(items.comorbidity.to_numpy()), COMORBIDITY_WEIGHTS)
+        return lace(items.length_of_stay_days, items.acute, burden, items.emergency_visits)
+    return hospital(
+        items.hemoglobin,
+        items.oncology,
+        items.sodium,
+        items.procedure,
+        items.acute,
+        items.admissions,
+        items.length_of_stay_days,
+    )
+
+
+def score_items(
+    history: pd.DataFrame, samples: pd.DataFrame, store: Store, retrospective: bool = False
+) -> pd.DataFrame:
+    """What the scores ask about each sample's stay, one row a sample.
+
+    Args:
+        history: from `read_history`.
+        samples: SAMPLES.
+        store: the series.
+        retrospective: read codes of diagnoses and procedures as of when they came about, not of when they were known.
+
+    Returns:
+        start and arrived (the episode's admission, and arrival in the emergency department) [µs], length_of_stay_days,
+        acute, oncology, comorbidity (bits), procedure, emergency_visits (in 183 days), admissions (in 365 days,
+        observation left out), hemoglobin [g/dL], sodium [mEq/L].
+    """
+    is_code = history.kind.isin(["DIAGNOSIS", "PROCEDURE"])
+    other = seen(history[~is_code], samples)
+    coded = seen(history[is_code], samples, "time" if retrospective else "available")
+    blocks = [_items(samples[rows], facts, codes) for (rows, facts), (_, codes) in zip(other, coded, strict=True)]
+    items = pd.concat(blocks)
+    subject, t = samples.subject_id.to_numpy(), _micros(samples.prediction_time)
+    for channel in ("hemoglobin", "sodium"):
+        items[channel] = last_since(store, channel, subject, items.arrived.to_numpy(), t)
+    return items
+
+
+def _items(samples: pd.DataFrame, facts: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
+    """All items of a block but the labs; `row` in facts and codes is a row of the whole SAMPLES."""
+    samples = samples.set_axis(samples.sample_id)
+    t = pd.Series(_micros(samples.prediction_time), samples.index)
+    stays = _stays(facts, samples.encounter_id, t)
+    episodes = build_episodes(stays).set_index("subject_id")  # a sample stands for a subject: each sees its own stays
+    episodes = episodes.assign(start=_micros(episodes.admittime), end=_micros(episodes.dischtime))
+    index = episodes[episodes.encounter_id == samples.encounter_id.reindex(episodes.index)]
+    start = index.start.reindex(samples.index).fillna(t).astype(np.int64)
+    end = index.end.reindex(samples.index).fillna(t).astype(np.int64)
+    kind = index.admission_type.reindex(samples.index)
+    visits = _of(facts, "ED_IN", start)
+    admitted = stays.set_index(["subject_id", "encounter_id"]).admittime
+    led = _micros(admitted.reindex(pd.MultiIndex.from_frame(visits[["row", "encounter_id"]]))) >= visits.start
+    services = _of(facts, "SERVICE_IN", start)
+    services = services[services.time >= services.start].sort_values("time", kind="stable")
+    earlier = episodes[~episodes.observation_only].start.rename_axis("row").reset_index(name="time")
+    earlier["start"] = start.reindex(earlier.row).to_numpy()
+    procedures = _of(codes, "PROCEDURE", start)
+    arrived = visits[led].groupby("row").time.min().reindex(samples.index).fillna(start)
+    return pd.DataFrame(
+        {
+            "start": start,
+            "arrived": np.minimum(arrived, start).astype(np.int64),
+            "length_of_stay_days": end // _DAY - start // _DAY,
+            "acute": (kind.notna() & ~kind.isin(PLANNED_ADMISSIONS)).to_numpy(dtype=bool),
+            "oncology": services.groupby("row").text.last().reindex(samples.index).isin(ONCOLOGY_SERVICES),
+            "comorbidity": _union(codes, samples.index),
+            "procedure": samples.index.isin(procedures.row[procedures.time >= procedures.start]),
+            "emergency_visits": _count(visits[~led], _HALF_YEAR, samples.index),
+            "admissions": _count(earlier, _YEAR, samples.index),
+        }
+    )
+
+
+def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFrame:
+    """The stays that each sample sees, in the form of `read_stays`, with the sample as subject."""
+
+    def of(kind: str, column: str) -> Any:
+        return facts[facts.kind == kind].groupby(["row", "encounter_id"])[column]
+
+    stays: pd.DataFrame = of("ADMISSION", "time").min().rename("admittime").to_frame()
+    stays["dischtime"] = of("DISCHARGE", "time").max()
+    stays["admission_type"] = of("ADMISSION_TYPE", "text").max()
+    stays = stays.reset_index().rename(columns={"row": "subject_id"})
+    # The stay that the prediction is made about ends with it, if its own end is not in the record yet.
+    own = stays.encounter_id == encounter.reindex(stays.subject_id).to_numpy()
+    stays["dischtime"] = stays.dischtime.where(~own, stays.dischtime.fillna(stays.subject_id.map(t)))
+    stays = stays[stays.dischtime > stays.admittime]
+    for name in ("admittime", "dischtime"):
+        stays[name] = pd.to_datetime(stays[name].astype(np.int64), unit="us")
+    stays["summary_time"] = np.datetime64("NaT", "us")
+    return stays.assign(died=False, delivery=False, surgical=False)
+
+
+def _of(facts: pd.DataFrame, kind: str, start: pd.Series) -> pd.DataFrame:
+    """The facts of a kind, each with the start of the sample's stay."""
+    rows = facts[facts.kind == kind]
+    return rows.assign(start=start.reindex(rows.row).to_numpy(dtype=np.int64))
+
+
+def _count(rows: pd.DataFrame, span: int, index: pd.Index) -> pd.Series:
+    """How many rows of each sample lie in [start - span, start)."""
+    inside = rows[(rows.time >= rows.start - span) & (rows.time < rows.start)]
+    return inside.groupby("row").size().reindex(index, fill_value=0)
+
+
+def _union(codes: pd.DataFrame, index: pd.Index) -> pd.Series:
+    """The comorbidities of each sample, as bits."""
+    bits = charlson.flags(codes.comorbidity.to_numpy())
+    present = pd.DataFrame(bits).groupby(codes.row.to_numpy()).any().reindex(index, fill_value=False)
+    return pd.Series(present.to_numpy(dtype=np.int64) @ (1 << np.arange(bits.shape[1])), index)
+
+
+def _micros(times: pd.Series) -> np.ndarray:
+    """Microseconds since 1970; a missing time is the smallest number."""
+    micros: np.ndarray = times.to_numpy().astype("datetime64[us]").astype(np.int64)
+    return micros

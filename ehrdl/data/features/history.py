@@ -1,0 +1,108 @@
+"""What the record says of a patient's stays at a prediction time, fact by fact, for clinical scores.
+
+Facts come straight from EVENTS, since the store holds neither diagnoses nor what a stay was called. They are selected
+by `window.bounds`, as every other input is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.charlson import mask_sql
+from ehrdl.clinical.codes import folded_sql
+from ehrdl.data.series.store import Store
+from ehrdl.data.window import bounds
+from ehrdl.engine.paths import scan
+from ehrdl.events.listing import shard_files
+
+#: Codes that are read by what stands before `//`; the others have rules of their own.
+_KINDS = ("ADMISSION", "DISCHARGE", "ADMISSION_TYPE", "SERVICE_IN", "ED_IN")
+_SAMPLES_A_BLOCK = 20_000
+
+
+def read_history(events: Path) -> pd.DataFrame:
+    """Facts about stays, of all subjects.
+
+    Returns:
+        subject_id, encounter_id (-1 = none), kind, text (what follows `//`), comorbidity (the bits of
+        `charlson.mask_sql`; of a stay's diagnoses together), time and available [µs].
+    """
+    kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
+    where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"
+    when = "epoch_us(time) AS time, epoch_us(available_time) AS available"
+    sql = f"""
+        WITH fact AS (SELECT *, split_part(code, '//', 1) AS head FROM {scan(shard_files(events))}
+            WHERE time IS NOT NULL)
+        SELECT {where}, head AS kind, {folded_sql("substr(code, length(head) + 3)")} AS text, 0 AS comorbidity, {when}
+        FROM fact WHERE head IN ({kinds}) OR code LIKE 'PROCEDURE//ICD%'
+        UNION ALL
+        SELECT {where}, 'ED_IN', '', 0, {when} FROM fact
+        WHERE head = 'TRANSFER_IN' AND encounter_id IS NULL AND code ILIKE '%//Emergency Department%'
+        UNION ALL
+        SELECT {where}, 'DIAGNOSIS', '', bit_or({mask_sql()}) AS comorbidity, {when}
+        FROM fact WHERE head = 'DIAGNOSIS' GROUP BY ALL HAVING comorbidity > 0
+        ORDER BY ALL"""
+    with duckdb.connect() as con:
+        history = con.execute(sql).df()
+    return history.astype({"kind": "category"})
+
+
+def seen(
+    history: pd.DataFrame, samples: pd.DataFrame, by: Literal["available", "time"] = "available"
+) -> Iterator[tuple[slice, pd.DataFrame]]:
+    """The facts that each sample sees, in blocks of samples.
+
+    Args:
+        history: from `read_history`.
+        samples: SAMPLES, sorted by subject_id and prediction_time.
+        by: `available` is the cut. `time` also shows what had happened but was not known yet, such as the codes of the
+            stay itself: for the retrospective version of a score alone, which no hospital could have computed.
+
+    Yields:
+        The block's rows of `samples`, and the facts, a row for each sample that sees it, with `row` into `samples`.
+    """
+    ordered = history.sort_values(["subject_id", by], kind="stable", ignore_index=True)
+    subjects, first = np.unique(ordered.subject_id.to_numpy(), return_index=True)
+    offsets = np.r_[first, len(ordered)]
+    t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
+    start, stop = bounds(ordered[by].to_numpy(), offsets, subjects, samples.subject_id.to_numpy(), t)
+    for begin in range(0, len(samples), _SAMPLES_A_BLOCK):
+        block = slice(begin, min(begin + _SAMPLES_A_BLOCK, len(samples)))
+        n = (stop - start)[block]
+        place = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(start[block], n)
+        yield block, ordered.iloc[place].assign(row=np.repeat(np.arange(block.start, block.stop), n))
+
+
+def last_since(
+    store: Store, channel: str, subject: np.ndarray, since: np.ndarray, prediction_time: np.ndarray
+) -> np.ndarray:
+    """Each sample's last visible value of a channel that was measured at or after a time; NaN = none.
+
+    Args:
+        store: the series.
+        channel: its name.
+        subject: (n,) int64, sorted.
+        since: (n,) int64 [µs].
+        prediction_time: (n,) int64 [µs].
+    """
+    last = np.full(len(subject), np.nan)
+    if channel not in [known.name for known in store.channels]:
+        return last
+    chosen = np.flatnonzero(store.channel == store.channel_id(channel))
+    offsets = np.searchsorted(chosen, store.offsets)
+    available, time, value = (np.asarray(array[chosen]) for array in (store.available, store.time, store.value))
+    # What could be seen before `since` was measured before it too, so that the search begins after it.
+    _, start = bounds(available, offsets, store.subjects, subject, since - 1)
+    _, stop = bounds(available, offsets, store.subjects, subject, prediction_time)
+    for i in np.flatnonzero(stop > start):
+        times = time[start[i] : stop[i]]
+        latest = len(times) - 1 - int(times[::-1].argmax())  # of several at one time the last in order
+        if times[latest] >= since[i]:
+            last[i] = value[start[i] + latest]
+    return last

@@ -1,0 +1,102 @@
+"""Static features of a sample: who the patient is at the prediction time, and what the record says of earlier stays.
+
+Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature
+is NaN: a missing one is 0 and has its indicator. The counts cover every visible fact, not only the series window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.codes import folded_sql
+from ehrdl.data.series.store import Store
+from ehrdl.data.window import bounds
+from ehrdl.engine.paths import scan
+from ehrdl.events.listing import shard_files
+from ehrdl.schema import BIRTH, HOUR
+
+_YEAR = 365.25 * 24 * HOUR
+_DAY = 24 * HOUR
+_FACTS_A_BLOCK = 1 << 22
+STATICS = (
+    "age_years",
+    "age_missing",
+    "sex_female",
+    "sex_missing",
+    "log_admissions_before",
+    "log_admissions_365d",
+    "log_admissions_180d",
+    "log_days_since_admission",
+    "log_days_between_stays",
+)
+
+
+def subject_facts(events: Path) -> pd.DataFrame:
+    """Birth, when it could be known [µs since 1970], and sex of each subject, by subject_id; missing where unknown.
+
+    Of several births the one that was known first counts, so that no later one can change an earlier age.
+    """
+    sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
+        arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
+        min({folded_sql("substr(code, 9)")}) FILTER (code LIKE 'GENDER//%') AS sex
+        FROM {scan(shard_files(events))}
+        WHERE code = '{BIRTH}' OR (time IS NULL AND code LIKE 'GENDER//%') GROUP BY subject_id ORDER BY subject_id"""
+    with duckdb.connect() as con:
+        return con.execute(sql).df().set_index("subject_id")
+
+
+def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store) -> np.ndarray:
+    """The features named in `STATICS`, (n_samples, S) float32.
+
+    Args:
+        samples: SAMPLES, sorted by subject_id and prediction_time.
+        subjects: from `subject_facts`.
+        store: its channels `admission` and `discharge` give the stays.
+    """
+    t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
+    subject = samples.subject_id.to_numpy()
+    who = subjects.reindex(subject)
+    birth, sex = who.birth.to_numpy(dtype=float), who.sex.to_numpy(dtype=object)
+    known = who.birth_available.to_numpy(dtype=float) <= t  # NaN compares as false
+    age = np.where(known, (t - birth) / _YEAR, np.nan)
+    unknown_sex = ~np.isin(sex, ("F", "M"))
+    columns = [
+        np.nan_to_num(age),
+        np.isnan(age),
+        sex == "F",
+        unknown_sex,
+        *_stays(store, subject, t),
+    ]
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+
+def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
+    """Counts of admissions before and up to t, days since the last, and days between the last two stays."""
+    admitted, offsets = _times(store, "admission")
+    start, stop = bounds(admitted, offsets, store.subjects, subject, t)
+    counts = [stop - start]
+    for days in (365, 180):
+        first, last = bounds(admitted, offsets, store.subjects, subject, t, days * _DAY)
+        counts.append(last - first)
+    latest = admitted[np.maximum(stop - 1, 0)] if len(admitted) else np.zeros_like(t)
+    since = np.where(stop > start, (t - latest) / _DAY, 0.0)
+    left, left_offsets = _times(store, "discharge")
+    # The stay before this one: its discharge is the last that was visible when this stay began.
+    first, last = bounds(left, left_offsets, store.subjects, subject, np.where(stop > start, latest, t))
+    before = left[np.maximum(last - 1, 0)] if len(left) else np.zeros_like(t)
+    gap = np.where(last > first, (np.where(stop > start, latest, t) - before) / _DAY, 3650.0)
+    return [*[np.log1p(count) for count in counts], np.log1p(np.maximum(since, 0)), np.log1p(np.clip(gap, 0, 3650))]
+
+
+def _times(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """`available` of one channel's facts, and their offsets by subject; the facts are looked through in blocks."""
+    names = [channel.name for channel in store.channels]
+    number = names.index(name) if name in names else -1
+    starts = range(0, len(store.channel), _FACTS_A_BLOCK)
+    found = [start + np.flatnonzero(store.channel[start : start + _FACTS_A_BLOCK] == number) for start in starts]
+    chosen = np.concatenate(found) if found else np.zeros(0, np.int64)
+    return np.asarray(store.available[chosen]), np.searchsorted(chosen, store.offsets)

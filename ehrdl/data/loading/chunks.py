@@ -1,0 +1,224 @@
+"""Where notes are cut into chunks, and which of its chunks a sample reads: the one home of both rules.
+
+A chunk is a run of at most `NoteFrame.room` tokens of one note, and of one section where notes were split. Batches, the
+token budget, length buckets and pretraining all cut here. What a sample sees is decided before, by `window.bounds`.
+
+Letters: B samples · C chunks · E links between chunks and samples; P pairs of a sample and a note of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ehrdl.data.config import Choice
+from ehrdl.data.dataset import SampleDataset, positions
+from ehrdl.data.notes.store import Notes, kind_name
+
+
+@dataclass(frozen=True)
+class NoteFrame:
+    """How notes become chunks.
+
+    Attributes:
+        pad_id, cls_id, sep_id: ids of padding and of the tokens that frame a chunk.
+        chunk_tokens: tokens a chunk, with the two that frame it.
+        max_chunks: chunks a sample; None = all.
+        choose: which chunks are kept of a sample that has more.
+        kinds: `DataSpec.note_kinds`; empty = all chunks are of kind 0.
+    """
+
+    pad_id: int
+    cls_id: int
+    sep_id: int
+    chunk_tokens: int
+    max_chunks: int | None = None
+    choose: Choice = "latest"
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def room(self) -> int:
+        """Tokens of a note that fit between the two that frame a chunk."""
+        return self.chunk_tokens - 2
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Some notes cut into chunks, one note's after the other's.
+
+    Attributes:
+        n: (n_notes,) chunks of each note; an empty note has none.
+        start: (C,) where in the tokens of its note each chunk begins.
+        length: (C,) its tokens, without those that frame it.
+        kind: (C,) index into `NoteFrame.kinds`.
+    """
+
+    n: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    kind: np.ndarray
+
+
+@dataclass(frozen=True)
+class Read:
+    """What samples read of the notes that they see.
+
+    Attributes:
+        note: (n_notes,) rows of the distinct notes, in the order in which they first appear.
+        pieces: these notes, cut.
+        chunk: (E,) which of the pieces is read …
+        pair: (E,) … as part of which pair of a sample and a note.
+    """
+
+    note: np.ndarray
+    pieces: Pieces
+    chunk: np.ndarray
+    pair: np.ndarray
+
+
+_SAMPLES_A_BLOCK = 10_000
+_NONE = np.zeros(0, np.int64)
+NOTHING_READ = Read(_NONE, Pieces(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE)
+
+
+class Cutter:
+    """Cuts notes into chunks.
+
+    Args:
+        notes: tokenised.
+        frame: how long a chunk is, how many a sample reads, and what kinds there are.
+    """
+
+    def __init__(self, notes: Notes, frame: NoteFrame) -> None:
+        assert notes.tokens is not None
+        self.frame, self.sections, self.lengths = frame, notes.sections, notes.tokens.lengths
+        self.kinds = _kind_table(notes, frame.kinds)
+        self.code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
+
+    def cut(self, rows: np.ndarray) -> Pieces:
+        """The chunks of some notes; none crosses a section."""
+        if self.sections is None:
+            length = self.lengths[rows].astype(np.int64)
+            n, within, kept = self._split(length)
+            return Pieces(n, within, kept, np.repeat(self.kinds[self.code[rows], 0], n))
+        first = self.sections.offsets[rows]
+        n_parts = self.sections.offsets[rows + 1] - first
+        part = positions(first, n_parts)
+        length = self.sections.length[part].astype(np.int64)
+        n, within, kept = self._split(length)
+        before = np.cumsum(length) - length  # tokens before each section, first of all these notes, then of its own
+        before -= np.repeat(np.cumsum(self.lengths[rows], dtype=np.int64) - self.lengths[rows], n_parts)
+        kind = self.kinds[np.repeat(self.code[rows], n_parts), self.sections.name[part]]
+        return Pieces(_sums(n, n_parts), np.repeat(before, n) + within, kept, np.repeat(kind, n))
+
+    def _split(self, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How many chunks runs of so many tokens make, where in its run each begins, and its tokens."""
+        n = -(-length // self.frame.room)
+        within = positions(np.zeros_like(n), n) * self.frame.room
+        return n, within, np.minimum(np.repeat(length, n) - within, self.frame.room)
+
+    def read(self, note: np.ndarray, n_notes: np.ndarray) -> Read:
+        """Which chunks samples read: all of each of their notes, or the chosen ones of a sample that has too many.
+
+        Args:
+            note: (P,) the notes that each sample sees, oldest first, one sample's after the other's.
+            n_notes: (B,) how many each sees.
+        """
+        distinct, of = _distinct(note)
+        pieces = self.cut(distinct)
+        n_links = pieces.n[of]
+        n_chunks = _sums(n_links, n_notes)
+        chunk = positions((np.cumsum(pieces.n) - pieces.n)[of], n_links)
+        pair = np.repeat(np.arange(len(note)), n_links)
+        at_most = self.frame.max_chunks
+        if at_most is not None and n_chunks.max(initial=0) > at_most:
+            place, n_kept = chosen(n_chunks, at_most, self.frame.choose)
+            place += np.repeat(np.cumsum(n_chunks) - n_chunks, n_kept)
+            chunk, pair = chunk[place], pair[place]
+        return Read(distinct, pieces, chunk, pair)
+
+    def brought(self, note: np.ndarray, n_notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the distinct chunks that samples read together: which of them is the first to read it, and its tokens.
+
+        Args:
+            note: (P,) the notes that each sample sees, oldest first, one sample's after the other's.
+            n_notes: (B,) how many each sees.
+        """
+        sample = np.repeat(np.arange(len(n_notes)), n_notes)
+        if self.frame.max_chunks is None:  # all of a note is read by whoever reads it
+            distinct, first = np.unique(note, return_index=True)
+            pieces = self.cut(distinct)
+            return np.repeat(sample[first], pieces.n), pieces.length
+        read = self.read(note, n_notes)
+        chunk, first = np.unique(read.chunk, return_index=True)
+        return sample[read.pair[first]], read.pieces.length[chunk]
+
+
+def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
+    """Which of each sample's chunks are kept: places from 0, its oldest, one sample's after the other's; and how many.
+
+    `first_and_last` takes half from each end, one more from the last where `at_most` is odd. `even` spreads them from
+    the first to the last. One alone is the latest.
+
+    >>> for choose in ("latest", "first_and_last", "even"):
+    ...     chosen(np.array([2, 10]), 4, choose)[0].tolist()
+    [0, 1, 6, 7, 8, 9]
+    [0, 1, 0, 1, 8, 9]
+    [0, 1, 0, 3, 6, 9]
+    """
+    kept = np.minimum(n, at_most)
+    nth = positions(np.zeros_like(kept), kept)
+    left = np.repeat(n - kept, kept)
+    if choose == "latest" or at_most == 1:
+        return nth + left, kept
+    if choose == "first_and_last":
+        return nth + np.where(nth >= at_most // 2, left, 0), kept
+    of, last = np.repeat(n - 1, kept), np.repeat(np.maximum(kept - 1, 1), kept)
+    return nth * of // last, kept
+
+
+def n_chunks(dataset: SampleDataset, frame: NoteFrame) -> np.ndarray:
+    """Chunks of the notes that each sample sees (n_samples,), before any are left out."""
+    assert dataset.notes is not None
+    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    for block, note, n_notes in dataset.note_blocks():
+        distinct, of = np.unique(note, return_inverse=True)
+        total[block] = _sums(cutter.cut(distinct).n[of], n_notes)
+    return total
+
+
+def n_tokens(dataset: SampleDataset, frame: NoteFrame | None) -> np.ndarray:
+    """Tokens of the chunks that each sample reads (n_samples,), for length buckets."""
+    if dataset.notes is None or frame is None or frame.max_chunks is None:
+        return dataset.n_tokens()
+    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    for block, note, n_notes in dataset.note_blocks(_SAMPLES_A_BLOCK):
+        read = cutter.read(note, n_notes)
+        sample = np.repeat(np.arange(len(n_notes)), n_notes)[read.pair]
+        total[block] = np.bincount(sample, read.pieces.length[read.chunk], len(n_notes))
+    return total
+
+
+def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The notes of all pairs in the order in which they first appear, and which of them each pair (P,) is."""
+    found, first, pair = np.unique(note, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return found[order], rank[pair]
+
+
+def _sums(values: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Sums of the next `n[0]`, `n[1]`, … values."""
+    before, last = np.r_[0, np.cumsum(values)], np.cumsum(n)
+    sums: np.ndarray = before[last] - before[last - n]
+    return sums
+
+
+def _kind_table(notes: Notes, kinds: tuple[str, ...]) -> np.ndarray:
+    """The kind of each section in notes of each code (n_codes, n_section_names); 0 is what is not among `kinds`."""
+    names = ("",) if notes.sections is None else notes.sections.names
+    codes = notes.codes or ("",)
+    place = {kind: i for i, kind in enumerate(kinds)}
+    return np.array([[place.get(kind_name(code, name), 0) for name in names] for code in codes], np.int64)

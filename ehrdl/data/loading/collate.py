@@ -1,0 +1,117 @@
+"""Items to one `Batch`: series padded, note chunks as one flat list in which each chunk stands once.
+
+Letters: B samples · N observations · C chunks · L tokens a chunk, as in `Batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ehrdl.batch import Batch
+from ehrdl.data.dataset import Item, Items
+from ehrdl.data.loading.chunks import NOTHING_READ, Cutter, NoteFrame, Read
+from ehrdl.data.notes.store import Notes
+
+#: Lengths are rounded up, so that a batch has few distinct shapes (a compiled model would recompile for each).
+_OBSERVATIONS = 32
+_TOKENS = 16
+_CHUNKS = 8
+
+
+class Collate:
+    """Makes a Batch of items.
+
+    Args:
+        notes: tokenised notes, or None: then the one chunk group is filler.
+        frame: how a note is cut into chunks; needed with notes.
+    """
+
+    def __init__(self, notes: Notes | None, frame: NoteFrame | None) -> None:
+        self.notes, self.frame = notes, frame
+        self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
+
+    def __call__(self, items: Items | Sequence[Item]) -> Batch:
+        """The batch of some items, in their order."""
+        items = items if isinstance(items, Items) else Items.join(items)
+        arrays = {"row": items.row, "static": items.static, "label": items.label}
+        arrays |= _series(items) | self._links(items)
+        return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def _links(self, items: Items) -> dict[str, np.ndarray]:
+        """Chunks, each once, and which sample reads which; fillers have one valid token and link to sample B."""
+        read = self.cutter.read(items.note, items.n_notes) if self.cutter else NOTHING_READ
+        is_read = np.zeros(len(read.pieces.length), bool)
+        is_read[read.chunk] = True
+        n_chunks = int(is_read.sum())
+        filler = np.arange(n_chunks, padded_chunks(n_chunks))
+        sample = np.repeat(np.arange(len(items.row)), items.n_notes)
+        tokens, token_valid = self._frame(read, is_read, n_chunks + len(filler))
+        return {
+            "tokens": tokens,
+            "token_valid": token_valid,
+            "kind": np.concatenate([read.pieces.kind[is_read], np.zeros_like(filler)]),
+            "link_chunk": np.concatenate([(np.cumsum(is_read) - 1)[read.chunk], filler]),
+            "link_sample": np.concatenate([sample[read.pair], np.full(len(filler), len(items.row))]),
+            "link_hours": np.concatenate([items.note_hours[read.pair], np.zeros(len(filler), np.float32)]),
+        }
+
+    def _frame(self, read: Read, is_read: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (C, L) and their mask: what is read of the notes, in pieces that fit between the framing tokens.
+
+        Args:
+            read: the notes, cut.
+            is_read: which of the pieces any sample reads.
+            n_chunks: C, with fillers.
+        """
+        length = read.pieces.length[is_read]
+        width = int(padded_tokens(length.max(initial=0), self.frame.chunk_tokens if self.frame else None))
+        tokens = np.full((n_chunks, width), self.frame.pad_id if self.frame else 0, np.int64)
+        n_valid = np.ones(n_chunks, np.int64)
+        n_valid[: len(length)] = length + 2
+        valid = np.arange(width) < n_valid[:, None]
+        if len(length):
+            assert self.notes is not None and self.notes.tokens is not None and self.frame is not None
+            inner = self.notes.tokens.flat(read.note)
+            real = tokens[: len(length)]
+            real[:, 1:-1][valid[: len(length), 2:]] = (
+                inner if is_read.all() else inner[np.repeat(is_read, read.pieces.length)]
+            )
+            real[:, 0] = self.frame.cls_id
+            real[np.arange(len(length)), length + 1] = self.frame.sep_id
+        return tokens, valid
+
+
+def _series(items: Items) -> dict[str, np.ndarray]:
+    """Observations (B, N), each sample's first; 0 and not valid behind them."""
+    n = items.n_observations
+    valid = np.arange(padded_observations(n.max(initial=0))) < n[:, None]
+    place = np.flatnonzero(valid)
+    arrays: dict[str, Any] = {"valid": valid}
+    for name, kind in (("value", np.float32), ("hours", np.float32), ("channel", np.int64)):
+        arrays[name] = np.zeros(valid.shape, kind)
+        arrays[name].reshape(-1)[place] = getattr(items, name)
+    return arrays
+
+
+def padded_observations(longest: Any) -> Any:
+    """N of a batch whose longest sample has so many observations; works on arrays, as the two below."""
+    return _up(np.maximum(longest, 1), _OBSERVATIONS)
+
+
+def padded_chunks(n_chunks: Any) -> Any:
+    """C of a batch with so many chunks of notes."""
+    return _up(np.maximum(n_chunks, 1), _CHUNKS)
+
+
+def padded_tokens(longest: Any, chunk_tokens: int | None) -> Any:
+    """L of a batch whose longest chunk holds so many tokens of a note; 0 is a batch without notes."""
+    width = _up(np.where(longest > 0, longest + 2, 1), _TOKENS)
+    return width if chunk_tokens is None else np.minimum(width, chunk_tokens)
+
+
+def _up(n: Any, step: int) -> Any:
+    return -(-n // step) * step

@@ -1,0 +1,1 @@
+"""Notes: their texts, sections, vocabulary and tokens."""

@@ -1,0 +1,234 @@
+"""Notes as memory-mapped Arrow tables (`datasets`), ordered by (subject, available): their text, and their tokens.
+
+The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. `notes_build` writes both.
+Reading a note is a zero-copy slice of the Arrow buffers. Which notes a sample may see is decided by `window.bounds`
+over `available`, as for every fact. A verbalised record is the exception: it is of one sample, which alone reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ehrdl.engine.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+#: What the codes of notes begin with, and the kind of what the training notes lack and of filler chunks.
+NOTE, OTHER = "NOTE//", "other"
+
+_ROWS_A_BATCH = 1000
+_SECTIONS = ("offsets", "length", "name")
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The sections of notes, memory-mapped: note i has [offsets[i], offsets[i + 1]).
+
+    Attributes:
+        offsets: (n_notes + 1,) int64.
+        length: (n_sections,) int32, tokens of each.
+        name: (n_sections,) int32, index into `names`.
+        names: normalised headings; the first is empty, for what stands before any heading.
+    """
+
+    offsets: np.ndarray
+    length: np.ndarray
+    name: np.ndarray
+    names: tuple[str, ...]
+
+    def followed_by(self, other: Sections) -> Sections:
+        """These sections, and those of more notes behind them."""
+        return Sections(
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            np.concatenate([self.length, other.length]),
+            np.concatenate([self.name, len(self.names) + other.name]),
+            self.names + other.names,
+        )
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Opened notes.
+
+    Attributes:
+        available, time: (n_notes,) int64 [µs], ordered within each subject.
+        subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
+        text: the `datasets` table with the columns subject_id, available, time, code, text.
+        tokens: token ids of each note, without special tokens; None until tokenised.
+        sections: of the tokens; None where notes were not split.
+        code: (n_notes,) int32, index into `codes`; None = unknown.
+        codes: the codes of the notes, such as `NOTE//discharge//DS`.
+        record_subjects: the last rows are verbalised records, one a sample in SAMPLES order, of these subjects: row
+            `first_record + i` is read by sample i and by no other. They stand in no subject's slice.
+    """
+
+    available: np.ndarray
+    time: np.ndarray
+    subjects: np.ndarray
+    offsets: np.ndarray
+    text: Dataset
+    tokens: TokenLists | None = None
+    sections: Sections | None = None
+    code: np.ndarray | None = None
+    codes: tuple[str, ...] = ()
+    record_subjects: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.available)
+
+    @property
+    def n_records(self) -> int:
+        """How many of the rows, the last ones, are verbalised records."""
+        return len(self.record_subjects)
+
+    @property
+    def first_record(self) -> int:
+        """The row of the first sample's record."""
+        return len(self) - self.n_records
+
+    def owners(self) -> np.ndarray:
+        """The subject of every row (n_notes,)."""
+        return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
+
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The bodies of notes, by row."""
+        return list(self.text.select(np.asarray(rows, dtype=np.int64))["text"]) if len(rows) else []
+
+
+class TokenLists:
+    """Lists of token ids by row, sliced from memory-mapped Arrow buffers without a copy."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
+        offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in column.chunks]
+        self._starts = np.cumsum([0] + [len(chunk) for chunk in column.chunks])
+        self._first = np.concatenate([o[:-1] for o in offsets]) if offsets else np.zeros(0, np.int32)
+        self.lengths = np.concatenate([np.diff(o) for o in offsets]) if offsets else np.zeros(0, np.int32)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        first = self._first[row]
+        tokens: np.ndarray = self._values[part][first : first + self.lengths[row]]
+        return tokens
+
+    def flat(self, rows: np.ndarray) -> np.ndarray:
+        """The tokens of some rows, one row's after the other's."""
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        first = self._first[rows]
+        pieces = zip(part.tolist(), first.tolist(), (first + self.lengths[rows]).tolist(), strict=True)
+        found = [self._values[i][start:stop] for i, start, stop in pieces]
+        return np.concatenate(found) if found else np.zeros(0, np.int32)
+
+
+def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
+    """Map collected notes, and their tokens where given, into memory."""
+    from datasets import Dataset
+
+    text = Dataset.from_file(str(folder / "text.arrow"))
+    columns = {name: text.data.column(name).to_numpy() for name in ("subject_id", "available", "time")}
+    subjects, first = np.unique(columns["subject_id"], return_index=True)
+    offsets = np.r_[first, len(text)].astype(np.int64)
+    lists, sections = None, None
+    if tokens is not None:
+        lists = TokenLists(Dataset.from_file(str(tokens / "tokens.arrow")).data.column("tokens"))
+        sections = _open_sections(tokens)
+    codes = text.data.column("code").combine_chunks().dictionary_encode()
+    return Notes(
+        columns["available"],
+        columns["time"],
+        subjects,
+        offsets,
+        text,
+        lists,
+        sections,
+        codes.indices.to_numpy(),
+        tuple(codes.dictionary.to_pylist()),
+    )
+
+
+def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
+    """Write the sections of notes beside their tokens.
+
+    Args:
+        folder: of the token table.
+        tables: the notes in order, with the lists `section`, names, and `section_tokens`, how many tokens each has.
+    """
+    names: dict[str, int] = {"": 0}
+    n_sections, length, name = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for table in tables:
+        n_sections.append(table["section"].combine_chunks().value_lengths().to_numpy())
+        length.append(table["section_tokens"].combine_chunks().flatten().to_numpy())
+        coded = table["section"].combine_chunks().flatten().dictionary_encode()
+        place = np.array([names.setdefault(one, len(names)) for one in coded.dictionary.to_pylist()], np.int32)
+        name.append(place[coded.indices.to_numpy()])
+    offsets: np.ndarray = np.cumsum(np.concatenate(n_sections))
+    for key, array in zip(_SECTIONS, (offsets, np.concatenate(length), np.concatenate(name)), strict=True):
+        np.save(folder / f"section_{key}.npy", array)
+    write_json(folder / "sections.json", list(names))
+
+
+def _open_sections(folder: Path) -> Sections | None:
+    """The sections beside a token table, where it has them."""
+    if not (folder / "sections.json").is_file():
+        return None
+    arrays = {name: np.asarray(np.load(folder / f"section_{name}.npy", mmap_mode="r")) for name in _SECTIONS}
+    return Sections(**arrays, names=tuple(read_json(folder / "sections.json")))
+
+
+def kind_name(code: str, section: str = "") -> str:
+    """What kind of text a note is, and a section of it.
+
+    >>> kind_name("NOTE//discharge//AD"), kind_name("NOTE//discharge//DS", "physical exam")
+    ('discharge//AD', 'discharge//DS//physical exam')
+    """
+    kind = code.removeprefix(NOTE)
+    return f"{kind}//{section}" if section else kind
+
+
+def with_records(notes: Notes | None, records: Notes) -> Notes:
+    """The hospital's notes, or none, followed by the samples' verbalised records.
+
+    Args:
+        notes: opened notes.
+        records: one a sample in SAMPLES order, opened as notes are; tokenised where the notes are.
+    """
+    from datasets import concatenate_datasets
+
+    own = np.repeat(records.subjects, np.diff(records.offsets))
+    if notes is None or not len(notes):
+        none = np.zeros(0, np.int64)
+        return replace(records, subjects=none, offsets=np.zeros(1, np.int64), record_subjects=own)
+    tokens = sections = None
+    if notes.tokens is not None and records.tokens is not None:
+        tokens = TokenLists(pa.chunked_array([*notes.tokens.column.chunks, *records.tokens.column.chunks]))
+    if notes.sections is not None and records.sections is not None:
+        sections = notes.sections.followed_by(records.sections)
+    code, codes = None, notes.codes + records.codes
+    if notes.code is not None and records.code is not None:
+        code = np.concatenate([notes.code, records.code + len(notes.codes)])
+    return replace(
+        notes,
+        available=np.concatenate([notes.available, records.available]),
+        time=np.concatenate([notes.time, records.time]),
+        text=concatenate_datasets([notes.text, records.text]),
+        tokens=tokens,
+        sections=sections,
+        code=code,
+        codes=codes,
+        record_subjects=own,
+    )
+
+
+def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:
+    """The texts in batches; only the rows where `keep` (n_notes,) is true."""
+    for start in range(0, len(notes), _ROWS_A_BATCH):
+        rows = np.arange(start, min(start + _ROWS_A_BATCH, len(notes)))
+        yield notes.texts(rows if keep is None else rows[keep[rows]])

@@ -1,0 +1,1 @@
+"""The verbalised record: coded facts as text that a note encoder reads."""

@@ -1,0 +1,142 @@
+"""Coded facts (diagnoses, procedures, drugs, care units) as flat memory-mapped arrays, for texts made of the record.
+
+The series store holds what has a concept; this holds the codes themselves, free of tasks. One store a section, each
+`available` i64 and `time` i64 [µs] and `code` i32, ordered by (subject, available, time) with the first-ranked code of
+a stay last, plus `subjects` and `offsets`: so the last fact of a slice is the latest and most important.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from meds import schema as meds
+
+from ehrdl.engine.database import connect
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.paths import scan
+from ehrdl.events.listing import shard_files
+
+#: Raised whenever `build` would write other bytes for the same EVENTS.
+VERSION = 2
+
+#: What a code begins with, by the section that it belongs to: MIMIC-IV's own tables, and MEDS datasets made of them.
+FAMILIES = {
+    "units": ("TRANSFER_IN", "TRANSFER_TO"),
+    "diagnoses": ("DIAGNOSIS",),
+    "procedures": ("PROCEDURE",),
+    "drugs": ("DRUG_START", "MEDICATION"),
+}
+_ARRAYS = {"available": np.int64, "time": np.int64, "code": np.int32}
+_ROWS_A_BATCH = 100_000
+_FACTS = """
+    CREATE TEMP TABLE known AS SELECT code, CAST(row_number() OVER (ORDER BY code) - 1 AS INTEGER) AS id
+        FROM (SELECT DISTINCT code FROM {rows}
+            WHERE split_part(code, '//', 1) IN ({heads}));
+    CREATE TEMP TABLE fact AS
+        SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, id AS code,
+            split_part(code, '//', 1) AS head, coalesce(numeric_value, 0) AS place
+        FROM {rows} JOIN known USING (code) WHERE time IS NOT NULL
+"""
+_SECTION = """
+    SELECT subject_id, available, time, code FROM fact WHERE head IN ({heads})
+    ORDER BY subject_id, available, time, place DESC, code DESC
+"""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The opened facts of one section; see the module for the arrays.
+
+    Attributes:
+        names: the text of each code.
+        codes: the codes themselves, sorted.
+    """
+
+    available: np.ndarray
+    time: np.ndarray
+    code: np.ndarray
+    subjects: np.ndarray
+    offsets: np.ndarray
+    names: Sequence[str]
+    codes: Sequence[str]
+
+
+def build(events: Path, out: Path, prepare: Prepare) -> None:
+    """Write the coded facts of an EVENTS folder into `out`, a folder a section; DuckDB sorts, spilling to disk."""
+    with connect(prepare, out) as con:
+        con.execute("SET preserve_insertion_order = true")
+        every = [head for heads in FAMILIES.values() for head in heads]
+        con.execute(_FACTS.format(rows=scan(shard_files(events)), heads=_quoted(every)))
+        codes = [code for (code,) in con.execute("SELECT code FROM known ORDER BY id").fetchall()]
+        for section, heads in FAMILIES.items():
+            (out / section).mkdir()
+            con.execute("SELECT count(*) FROM fact WHERE head IN (" + _quoted(heads) + ")")
+            [(n,)] = con.fetchall()
+            reader = con.sql(_SECTION.format(heads=_quoted(heads))).to_arrow_reader(_ROWS_A_BATCH)
+            _write(out / section, reader, n)
+    write_json(out / "codes.json", {"codes": codes, "names": _names(codes, _descriptions(events))})
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return ", ".join(f"'{text}'" for text in texts)
+
+
+def _write(folder: Path, reader: Any, n_facts: int) -> None:
+    """The arrays of a section, a batch at a time; not through mapped memory, which counts as memory of the process."""
+    subjects: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
+    files = {name: (folder / f"{name}.npy").open("wb") for name in _ARRAYS}
+    try:
+        for name, file in files.items():
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(_ARRAYS[name])), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": (n_facts,)})
+        for batch in reader:
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(batch.column(name).to_numpy(), _ARRAYS[name]).tobytes())
+            found, count = np.unique(batch.column("subject_id").to_numpy(), return_counts=True)
+            subjects.append(found)
+            counts.append(count)
+    finally:
+        for file in files.values():
+            file.close()
+    every = np.concatenate([np.zeros(0, np.int64), *subjects])
+    distinct, place = np.unique(every, return_inverse=True)  # a subject may stand in two batches
+    sizes = np.bincount(place, np.concatenate([np.zeros(0, np.int64), *counts]), len(distinct)).astype(np.int64)
+    np.save(folder / "subjects.npy", distinct)
+    np.save(folder / "offsets.npy", np.r_[0, np.cumsum(sizes)].astype(np.int64))
+
+
+def _descriptions(events: Path) -> dict[str, str]:
+    """Descriptions of codes, as the EVENTS folder has them."""
+    file = events / meds.code_metadata_filepath
+    if not file.is_file():
+        return {}
+    table = pq.read_table(file, columns=["code", "description"])
+    return dict(zip(table["code"].to_pylist(), table["description"].to_pylist(), strict=True))
+
+
+def _names(codes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
+    """What a text calls each code: its description, else what stands behind its first part.
+
+    >>> _names(["DIAGNOSIS//ICD10//I500", "DRUG_START//Furosemide//IV"], {"DIAGNOSIS//ICD10//I500": "Heart failure"})
+    ['Heart failure', 'Furosemide IV']
+    """
+    found = [descriptions.get(code) or " ".join(code.split("//")[1:]) or code for code in codes]
+    return [" ".join(name.split()) for name in found]
+
+
+def open_coded(folder: Path) -> dict[str, Coded]:
+    """Map built facts into memory, by section."""
+    known: Any = read_json(folder / "codes.json")
+    return {section: Coded(**_arrays(folder / section), **known) for section in FAMILIES}
+
+
+def _arrays(folder: Path) -> dict[str, Any]:
+    names = (*_ARRAYS, "subjects", "offsets")
+    return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}

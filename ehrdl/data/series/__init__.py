@@ -1,0 +1,1 @@
+"""Series: the store of every subject's observations."""

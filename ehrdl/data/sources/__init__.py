@@ -1,1 +1,0 @@
-"""One file a source: a hospital's tables in, EVENTS out."""

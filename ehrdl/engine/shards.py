@@ -1,0 +1,203 @@
+"""One map over tables and shards: processes of this machine, or a cluster through joblib's backends; progress in rows.
+
+What is mapped writes files beside their names and renames them, so a worker that dies is replaced by another that does
+the same again, and nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ehrdl.engine.messages import progress
+from ehrdl.engine.options import Prepare
+from ehrdl.errors import ConfigError, MissingExtraError, WorkerError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_A_LOOK = 0.25
+_ONE_BY_ONE = ("local", "dask")
+_INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
+
+
+class Tally:
+    """Rows that several processes have done so far: one small file each, in a folder that all of them see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done = 0
+
+    def add(self, rows: int) -> None:
+        """Count `rows` more of this process."""
+        self._done += rows
+        name = f"{os.uname().nodename}-{os.getpid()}-{id(self)}"
+        (self.folder / name).write_text(str(self._done), encoding="ascii")
+
+    def total(self) -> int:
+        """Rows of all processes; a file that is just being written counts when it is there."""
+        counts = (path.read_text(encoding="ascii") for path in self.folder.iterdir())
+        return sum(int(count) for count in counts if count)
+
+
+def map_shards(
+    function: Callable[[Any], Any],
+    shards: Iterable[Any],
+    prepare: Prepare,
+    n_bytes: int = 0,
+    description: str = "",
+    tally: Tally | None = None,
+) -> list[Any]:
+    """`function` over shards, in order.
+
+    Args:
+        function: what to do with a shard; processes and clusters need it picklable.
+        shards: tables, or numbers or files of shards.
+        prepare: engine and workers.
+        n_bytes: size of the input, which decides whether processes are worth their start.
+        description: of the progress bar; empty = none.
+        tally: where the function counts its rows, for a bar that shows rows a second.
+
+    Raises:
+        ConfigError: no scheduler answers.
+        MissingExtraError: the engine is not installed.
+        WorkerError: the system killed a process.
+    """
+    jobs = list(shards)
+    processes = min(prepare.processes(n_bytes), len(jobs))
+    with progress(quiet=not description, rows=tally is not None) as bar, _watched(bar, tally, description):
+        track = _tracked(bar, len(jobs), description) if tally is None else iter
+        if prepare.engine == "local" and processes <= 1:
+            return [function(job) for job in track(jobs)]
+        import joblib
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        job = _Job(function, os.getpid() if prepare.engine == "local" else None)
+        with _backend(prepare):
+            # A cluster has its own number of workers; not every backend hands over what is done one by one.
+            n_jobs = processes if prepare.engine == "local" else -1
+            pool = joblib.Parallel(n_jobs, return_as="generator" if prepare.engine in _ONE_BY_ONE else "list")
+            try:
+                return list(track(pool(joblib.delayed(job)(item) for item in jobs)))
+            except TerminatedWorkerError:
+                raise WorkerError(
+                    f"data.prepare.workers: one of {processes} processes was killed, most likely for want of memory; "
+                    "what was finished is kept, so run the same command again, with fewer workers or a smaller "
+                    "data.prepare.memory_gb"
+                ) from None
+
+
+@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hung where that raised
+class _Job:
+    """Does a shard in a process that ends when the one that started it does: kill -9 leaves nobody who still writes.
+
+    Attributes:
+        function: what to do with a shard.
+        parent: the process that started this one; None where a cluster did.
+    """
+
+    function: Callable[[Any], Any]
+    parent: int | None
+
+    def __call__(self, shard: Any) -> Any:
+        if self.parent is not None:
+            _end_with(self.parent)
+        return self.function(shard)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Watch the parent, once a process."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_A_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _tracked(bar: Progress, total: int, description: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    return lambda items: iter(bar.track(items, total=total, description=description))
+
+
+@contextmanager
+def _watched(bar: Progress, tally: Tally | None, description: str) -> Iterator[None]:
+    """Shows the tally's rows while the work runs elsewhere."""
+    if tally is None or bar.disable:
+        yield
+        return
+    task, ended = bar.add_task(description, total=None), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_SECONDS_A_LOOK):
+            bar.update(task, completed=tally.total())
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _backend(prepare: Prepare) -> Iterator[None]:
+    """The engine as joblib's backend."""
+    import joblib
+
+    if prepare.engine == "local":
+        yield
+        return
+    try:
+        options = {"dask": _dask, "ray": _ray, "spark": _spark}[prepare.engine](prepare.scheduler)
+    except ImportError:
+        extra = _INSTALL[prepare.engine]
+        raise MissingExtraError(
+            f"data.prepare.engine: {prepare.engine} is not installed; pip install 'ehrdl[{extra}]'"
+        ) from None
+    client = options.get("client")
+    try:
+        with joblib.parallel_config(backend=prepare.engine, **options):
+            yield
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _dask(scheduler: str | None) -> dict[str, Any]:
+    from distributed import Client
+
+    if not scheduler:
+        raise ConfigError("data.prepare.scheduler: engine dask needs the address of a scheduler, tcp://HOST:8786")
+    try:
+        connected: Any = Client
+        return {"client": connected(scheduler, timeout=10, set_as_default=False)}
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"data.prepare.scheduler: {scheduler} does not answer ({reason})") from None
+
+
+def _ray(address: str | None) -> dict[str, Any]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False)
+    return {}
+
+
+def _spark(_: str | None) -> dict[str, Any]:
+    from joblibspark import register_spark
+
+    register_spark()
+    return {}

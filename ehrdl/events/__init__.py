@@ -1,0 +1,1 @@
+"""The table EVENTS: what a source is, how its rows are written, checked and listed."""

@@ -1,0 +1,20 @@
+"""The shards of a MEDS dataset or an EVENTS folder, listed in one place for all who read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meds import schema as meds
+
+from ehrdl.engine.parquet import Listing, list_parquet
+
+
+def list_shards(root: Path) -> Listing:
+    """What lies under `data/`; nothing where there is no such folder."""
+    data = root / meds.data_subdirectory
+    return list_parquet(data) if data.is_dir() else Listing()
+
+
+def shard_files(root: Path) -> list[Path]:
+    """The shards, sorted; none where there are none."""
+    return list_shards(root).files

@@ -1,0 +1,1 @@
+"""Fusions: the encoded modalities of a sample become one vector."""

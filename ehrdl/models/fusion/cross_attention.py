@@ -1,0 +1,109 @@
+"""Fusion by attention between the steps of a series and the chunks of notes, both ways: Steps -> (B, D).
+
+Letters of this file: T steps of the modality that listens, U of the one that is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Steps
+from ehrdl.models.fusion.simple import Projected, gated_sum
+from ehrdl.options.bounds import Probability, Share, Width
+
+
+class CrossAttentionFusion(Projected):
+    """Each bin of the series attends to the note chunks, each chunk to the bins, beside the modalities as a whole.
+
+    Every pair of modalities gives a vector each way; they and the modalities' own vectors are summed through gates, as
+    in `GatedFusion`. Where one of a pair is absent or dropped, a vector that is learned stands for what it would say.
+
+    Args:
+        spec: the data.
+        widths: D_m of each modality.
+        width: D of the result and of the attention.
+        heads: of the attention; they divide `width`.
+        dropout: share of units and of attention weights dropped in training.
+        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+    """
+
+    reads = "steps"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        widths: list[int],
+        width: Width = 128,
+        heads: Width = 4,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
+    ) -> None:
+        super().__init__(widths, width, modality_dropout)
+        if heads < 1 or width % heads:
+            raise ConfigError(f"CrossAttentionFusion: heads {heads} does not divide the width of {width}")
+        self.pairs = list(permutations(range(len(spec.modalities)), 2))
+        self.listen = nn.ModuleList(Listen(widths[a], widths[b], width, heads, dropout) for a, b in self.pairs)
+        n_vectors = len(widths) + len(self.pairs)
+        self.gate = nn.Linear(n_vectors * width, n_vectors * width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
+        """One vector a sample (B, D), whatever is missing; `steps` are those of notes and series, in this order."""
+        kept = torch.stack(present, dim=1)
+        heard = [
+            listen(steps[a], steps[b], kept[:, a] & kept[:, b])
+            for listen, (a, b) in zip(self.listen, self.pairs, strict=True)
+        ]
+        vectors = torch.cat([self.projected(features, kept), *(x.unsqueeze(1) for x in heard)], dim=1)
+        fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
+        return fused
+
+
+class Listen(nn.Module):
+    """What the steps of one modality hear from those of another, pooled over the listening steps.
+
+    A step is a vector and an age, so that a bin can find the notes of its day.
+
+    Args:
+        own: D of the modality that listens.
+        other: D of the one that is heard.
+        width: D of the result.
+        heads: of the attention.
+        dropout: share of attention weights dropped in training.
+    """
+
+    def __init__(self, own: int, other: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.own = nn.Linear(own + 1, width)
+        self.other = nn.Linear(other + 1, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.score = nn.Linear(width, 1)
+        self.silence = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, own: Steps, other: Steps, both: Tensor) -> Tensor:
+        """Vectors (B, D); `both` (B,) says which samples have, and keep, both modalities."""
+        query, key = self.norms[0](self.own(aged(own))), self.norms[1](self.other(aged(other)))  # (B, T, D), (B, U, D)
+        heard, _ = self.attention(query, key, key, key_padding_mask=~readable(other.valid), need_weights=False)
+        steps = self.norms[2](query + heard)
+        score = self.score(steps).float().masked_fill(~readable(own.valid).unsqueeze(-1), -torch.inf)
+        pooled = (score.softmax(dim=1).to(steps.dtype) * steps).sum(dim=1)
+        both = both & own.valid.any(dim=1) & other.valid.any(dim=1)
+        return torch.where(both.unsqueeze(1), pooled, self.silence.to(pooled.dtype))
+
+
+def aged(steps: Steps) -> Tensor:
+    """States with the logarithm of their age in days as one more column (B, T, D + 1)."""
+    age = (-steps.hours / 24).clamp(min=0).log1p()
+    return torch.cat([steps.states, age.unsqueeze(-1).to(steps.states.dtype)], dim=-1)
+
+
+def readable(valid: Tensor) -> Tensor:
+    """Which steps attention may read (B, T): all where none is valid, for a softmax over nothing would be NaN."""
+    return valid | ~valid.any(dim=1, keepdim=True)

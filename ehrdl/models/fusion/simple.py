@@ -1,0 +1,156 @@
+"""Fusion: one (B, D_m) and presence (B,) a modality -> (B, D); late fusion: logits (B, K) a modality -> (B, K).
+
+Letter of this file: M modalities.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import DataSpec
+from ehrdl.models.base import Fusion
+from ehrdl.options.bounds import Probability, Share, Width
+
+
+class ModalityDropout(nn.Module):
+    """In training a sample may lose one of its modalities, never its last: the others are then learned too.
+
+    Source: Neverova et al., ModDrop, IEEE PAMI 38 (2016) 1692.
+
+    Args:
+        probability: that a sample with several modalities loses one.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, present: Tensor) -> Tensor:
+        """Presence (B, M), with less of it in training."""
+        if not self.training or self.probability == 0:
+            return present
+        draws = torch.rand(present.shape, device=present.device) * present
+        chosen = torch.nn.functional.one_hot(draws.argmax(dim=1), present.shape[1]).bool()
+        unlucky = torch.rand(len(present), device=present.device) < self.probability
+        return present & ~(chosen & (unlucky & (present.sum(dim=1) > 1)).unsqueeze(1))
+
+
+class DroppingFusion(Fusion):
+    """A fusion whose model loses modalities in training; what they say alone is lost with them."""
+
+    drop: ModalityDropout
+
+    def keep(self, present: list[Tensor]) -> list[Tensor]:
+        """Which modalities are read (B,) of those that are present (B,)."""
+        return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
+
+
+class Projected(nn.Module, DroppingFusion):
+    """Brings the modalities to one width; a vector that is learned stands for one that is absent or was dropped."""
+
+    def __init__(self, widths: list[int], width: int, modality_dropout: Probability) -> None:
+        super().__init__()
+        self.width = width
+        self.drop = ModalityDropout(modality_dropout)
+        self.project = nn.ModuleList(nn.Sequential(nn.Linear(w, width), nn.LayerNorm(width)) for w in widths)
+        self.absence = nn.Parameter(torch.randn(len(widths), width) * 0.02)
+
+    def projected(self, features: list[Tensor], kept: Tensor) -> Tensor:
+        """The modalities side by side (B, M, D), given which are read (B, M)."""
+        vectors = torch.stack([project(x) for project, x in zip(self.project, features, strict=True)], dim=1)
+        return torch.where(kept.unsqueeze(-1), vectors, self.absence.to(vectors.dtype))
+
+
+def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
+    """Sum of the vectors (B, M, D), each unit of each through a gate that sees all of them: (B, D)."""
+    gates = gate(vectors.flatten(1)).sigmoid().view_as(vectors)
+    summed: Tensor = (gates * vectors).sum(dim=1)
+    return summed
+
+
+class GatedFusion(Projected):
+    """Sums the modalities, each through a gate that sees all of them.
+
+    An absent modality is replaced by a vector that is learned. In training a present modality of some samples is
+    dropped, so that the others are learned too and the absence vector is well known.
+
+    Args:
+        spec: the data.
+        widths: D_m of each modality.
+        width: D of the result.
+        dropout: share of units dropped in training.
+        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        widths: list[int],
+        width: Width = 128,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
+    ) -> None:
+        super().__init__(widths, width, modality_dropout)
+        self.gate = nn.Linear(len(widths) * width, len(widths) * width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
+        """One vector a sample (B, D), whatever is missing."""
+        vectors = self.projected(features, torch.stack(present, dim=1))
+        fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
+        return fused
+
+
+class ConcatFusion(Projected):
+    """Sets the modalities side by side, then one layer. What is absent or dropped is replaced as in `GatedFusion`.
+
+    Args:
+        spec: the data.
+        widths: D_m of each modality.
+        width: D of the result.
+        dropout: share of units dropped in training.
+        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        widths: list[int],
+        width: Width = 128,
+        dropout: Share = 0.1,
+        modality_dropout: Probability = 0.1,
+    ) -> None:
+        super().__init__(widths, width, modality_dropout)
+        self.layer = nn.Sequential(nn.Linear(len(widths) * width, width), nn.GELU(), nn.Dropout(dropout))
+
+    def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
+        """One vector a sample (B, D), whatever is missing."""
+        fused: Tensor = self.layer(self.projected(features, torch.stack(present, dim=1)).flatten(1))
+        return fused
+
+
+class LateFusion(nn.Module, DroppingFusion):
+    """Averages what the present modalities say alone, each by a linear head of its own; nothing is learned of all.
+
+    The static features are a modality like the others and always there: with neither notes nor series they speak alone.
+
+    Args:
+        spec: the data.
+        widths: D_m of each modality; not used.
+        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+    """
+
+    reads = "logits"
+
+    def __init__(self, spec: DataSpec, widths: list[int], modality_dropout: Probability = 0.1) -> None:
+        super().__init__()
+        self.width = len(spec.outputs)
+        self.drop = ModalityDropout(modality_dropout)
+
+    def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
+        """Logits (B, K) from each modality's logits (B, K)."""
+        kept = torch.stack(present, dim=1).unsqueeze(-1)  # (B, M, 1)
+        logits = torch.stack(features, dim=1)
+        average: Tensor = torch.where(kept, logits, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+        return average

@@ -1,0 +1,58 @@
+"""Several whole networks as one: Batch -> logits (B, K), those of their mean probability.
+
+Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS
+2017, arXiv:1612.01474.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.models.base import Network
+from ehrdl.models.networks.committee import mean_member
+from ehrdl.options.bounds import Bound, Filled
+
+
+class Ensemble(nn.Module, Network):
+    """Networks that share nothing but their batches, each trained by its own loss; the prediction is their mean.
+
+    Fits of the same network from other random weights err in other places, the more so the fewer labels there are. This
+    is one model in the report and one checkpoint, at the cost of all its members; `combine.models: [ensemble]`
+    averages different models of a run instead.
+
+    Args:
+        spec: the data.
+        networks: make the members, of one kind or of several.
+        copies: members of each kind, which start from other random weights.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        networks: Annotated[list[Callable[[DataSpec], Network]], Filled()],
+        copies: Annotated[int, Bound("[1, 1024]")] = 3,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        built: list[Any] = [make(spec) for make in networks for _ in range(copies)]
+        for network in built:
+            network.spec = spec
+        self.networks: Any = nn.ModuleList(built)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, K)."""
+        return mean_member(torch.stack([network(batch) for network in self.networks], dim=1), self.spec)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean of the networks' own losses."""
+        return torch.stack([network.loss(batch) for network in self.networks]).mean()
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that an encoder brought with it, to be tuned at a lower rate."""
+        makers = [getattr(network, "pretrained_parameters", list) for network in self.networks]
+        return [parameter for maker in makers for parameter in maker()]

@@ -1,0 +1,1 @@
+"""Encoders of notes: (chunks, tokens) -> (samples, width)."""

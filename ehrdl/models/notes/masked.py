@@ -1,0 +1,124 @@
+"""Encoders that guess hidden words, as `transformers` has them: by name or folder, or from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, PreTrainedModel
+from transformers.utils import logging
+
+from ehrdl.engine.hub import reason, report_code
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError
+
+
+def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
+    """A masked language model by name or folder. Safetensors only, and never code from the model's own repository.
+
+    Args:
+        name: of an encoder; one that has no layer to guess words with gets a new one.
+        chunk_tokens: tokens of the longest chunk that it will read.
+
+    Raises:
+        ConfigError: it cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
+    """
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if "/" in (config._attn_implementation or ""):
+                raise ValueError(f"its attention {config._attn_implementation!r} is code of a repository")
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                name,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,  # not that of the file: small steps would be lost in half precision
+            )
+    except (OSError, ValueError, KeyError) as error:
+        why = reason(error)[:300]
+        raise ConfigError(f"--from {name}: cannot be loaded as an encoder that guesses words ({why})") from None
+    report_code("--from", name, getattr(config, "auto_map", None))
+    inside = f"{model.base_model_prefix}."
+    absent = sorted(key for key in info["missing_keys"] if key.startswith(inside) and "pooler" not in key)
+    if absent:
+        raise ConfigError(f"--from {name}: lacks {len(absent)} weights of its encoder, such as {absent[0]}")
+    if info["missing_keys"]:
+        say(f"--from {name}: has no layer that guesses words; a new one starts from scratch")
+    if (most := _positions(model)) < chunk_tokens:
+        raise ConfigError(
+            f"data.notes.chunk_tokens: {chunk_tokens} is more than the {most} tokens that --from {name} reads"
+        )
+    loaded: PreTrainedModel = model.train()  # it comes with its dropout off
+    return loaded
+
+
+def masked_from_scratch(
+    vocab_size: int, pad_id: int, chunk_tokens: int, layers: int, width: int, heads: int, dropout: float
+) -> PreTrainedModel:
+    """A BERT of a size, with random weights."""
+    config = BertConfig(
+        vocab_size=vocab_size,
+        pad_token_id=pad_id,
+        max_position_embeddings=chunk_tokens,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return BertForMaskedLM(config)
+
+
+def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
+    """Give the model embeddings for tokens that its tokenizer has and it has not."""
+    if n_tokens > model.config.vocab_size:
+        say(f"encoder: {n_tokens - model.config.vocab_size} tokens of the tokenizer are new to it")
+        with quiet_transformers():
+            model.resize_token_embeddings(n_tokens)
+
+
+def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) -> Tensor:
+    """Logits (M, V) of the M tokens where `asked` (C, L) is true, of tokens (C, L) with the mask `valid` (C, L).
+
+    The layer that guesses works on each position by itself, and over a vocabulary it costs as much as a small encoder:
+    it is given the states that are asked for, and no others.
+    """
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> Any:
+        output["last_hidden_state"] = output["last_hidden_state"][asked]
+        return output
+
+    hook = model.base_model.register_forward_hook(keep)
+    try:
+        logits: Tensor = model(input_ids=tokens, attention_mask=valid).logits
+    finally:
+        hook.remove()
+    return logits
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """The most tokens that a model can read; RoBERTa and its kin leave the first positions unused."""
+    most = int(model.config.max_position_embeddings)
+    embeddings = getattr(model.base_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return most if padding is None else most - padding - 1
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the progress bars and reports of `transformers`; what matters of them is said in a line of ours."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

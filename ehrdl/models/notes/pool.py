@@ -1,0 +1,126 @@
+"""How a note encoder pools: token states (C, L, states) -> chunk vectors (C, D) -> sample vectors (B, D)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch
+from ehrdl.models.notes.links import Stay
+
+#: Vectors that `summarize` makes of a chunk.
+SUMMARIES = 3
+#: Scores with which attention starts, of a note of an hour ago that is of an earlier stay, and of this one; that of
+#: nothing is 0. With a score that falls as log(1 + hours), this stay's note of twelve hours ago has a weight of 0.97,
+#: and an earlier stay's of three weeks ago, alone, one of 0.01.
+_EARLIER, _OWN = 2.0, 6.0
+
+
+class Phrases(nn.Module):
+    """What each token and its four neighbours say together: (C, L, D) -> (C, L, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
+
+    def forward(self, words: Tensor, valid: Tensor) -> Tensor:
+        """Phrase states; padding is 0 before the convolution, as beyond the chunk's end."""
+        words = self.norm(words) * valid.unsqueeze(-1)
+        phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
+        return phrases
+
+
+class TokenPool(nn.Module):
+    """Token states (C, L, states) -> chunk vectors (C, D): what each head attends to, and what is said anywhere."""
+
+    def __init__(self, states: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.score = nn.Linear(states, heads)
+        self.dropout = nn.Dropout(dropout)
+        self.chunk = nn.Linear(2 * states, width)
+
+    def forward(self, states: Tensor, valid: Tensor) -> Tensor:
+        """Chunk vectors; every chunk has at least one valid token."""
+        padding = ~valid.unsqueeze(-1)
+        weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)  # (C, L, heads)
+        slices = states.view(*states.shape[:2], weight.shape[2], -1)  # each head pools its own slice of the states
+        attended = (weight.to(states.dtype).unsqueeze(-1) * slices).sum(dim=1).flatten(1)
+        anywhere = states.masked_fill(padding, -torch.inf).amax(dim=1)
+        chunks: Tensor = self.chunk(self.dropout(torch.cat([attended, anywhere], dim=1)))
+        return chunks
+
+
+class SummaryPool(nn.Module):
+    """Summaries of chunks (C, 3 states), as a frozen encoder's cache keeps them, -> chunk vectors (C, D)."""
+
+    def __init__(self, states: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(SUMMARIES * states)
+        self.dropout = nn.Dropout(dropout)
+        self.chunk = nn.Linear(SUMMARIES * states, width)
+
+    def forward(self, summaries: Tensor) -> Tensor:
+        """Chunk vectors."""
+        chunks: Tensor = self.chunk(self.dropout(self.norm(summaries)))
+        return chunks
+
+
+def summarize(states: Tensor, valid: Tensor) -> Tensor:
+    """Token states (C, L, states) -> the first state, their mean and their maximum (C, 3 states), without a weight.
+
+    >>> summarize(torch.tensor([[[1.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[1.0000, 2.5000, 4.0000]])
+    """
+    padding = ~valid.unsqueeze(-1)
+    mean = states.masked_fill(padding, 0.0).sum(dim=1) / valid.sum(dim=1, keepdim=True)
+    return torch.cat([states[:, 0], mean, states.masked_fill(padding, -torch.inf).amax(dim=1)], dim=1)
+
+
+class LinkPool(nn.Module):
+    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age.
+
+    Attention may also look at nothing: where only notes of earlier stays are left, they do not speak as loudly as this
+    stay's would. It starts by reading this stay's notes almost alone, and earlier ones the less the older they
+    are, and learns from there: notes of many stays would else drown this stay's before anything is learned.
+
+    Args:
+        width: D.
+        stay: tells which links are of the sample's own stay.
+    """
+
+    def __init__(self, width: int, stay: Stay) -> None:
+        super().__init__()
+        self.stay = stay
+        self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
+        self.score = nn.Linear(width, 1)
+        self.recency = nn.Parameter(torch.ones(1))
+        self.earlier, self.own = nn.Parameter(torch.tensor([_EARLIER])), nn.Parameter(torch.tensor([_OWN]))
+
+    def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 without a link, and whether there is a link (B,)."""
+        n_rows = batch.batch_size + 1  # the last row takes the filler chunks
+        links, weight = self.weigh(chunks, batch)
+        weighted = weight.to(links.dtype).unsqueeze(1) * links
+        pooled = links.new_zeros(n_rows, links.shape[1]).index_add(0, batch.link_sample, weighted)
+        present = torch.zeros(n_rows, dtype=torch.bool, device=links.device).index_fill(0, batch.link_sample, True)
+        return pooled[:-1], present[:-1]
+
+    def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Each link's vector (E, D), which knows the note's age, and its weight (E,); a sample's sum to less than 1."""
+        age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
+        links = chunks[batch.link_chunk] + self.age(age)
+        start = torch.where(self.stay.links(batch), self.own, self.earlier)
+        score = self.score(links.tanh()).float().squeeze(1) + start - self.recency * age.squeeze(1)
+        return links, softmax_or_nothing(score, batch.link_sample, batch.batch_size + 1)
+
+
+def softmax_or_nothing(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
+    """Softmax of `score` (E,) among the entries of the same `row` (E,) and a score of 0, whose weight goes to nothing.
+
+    >>> softmax_or_nothing(torch.tensor([0.0, 0.0, 1000.0, -1000.0]), torch.tensor([0, 0, 1, 2]), 3)
+    tensor([0.3333, 0.3333, 1.0000, 0.0000])
+    """
+    highest = score.new_zeros(n_rows).scatter_reduce(0, row, score.detach(), "amax")  # and at least 0
+    weight = (score - highest[row]).exp()
+    return weight / (-highest).exp().index_add(0, row, weight)[row]

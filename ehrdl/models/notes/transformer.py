@@ -1,0 +1,266 @@
+"""Note encoder: tokens (C, L) and links (E,) -> (B, D). Each chunk is encoded once, however many samples read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.engine.cache import cache_in_use
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.notes import adapters as tuning
+from ehrdl.models.notes import backbone
+from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
+from ehrdl.models.notes.links import Stay
+from ehrdl.models.notes.packing import DEVICE_RUN_COST, RUN_COST, equal_groups, length_groups, pack_tokens, round_up
+from ehrdl.models.notes.pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
+from ehrdl.models.notes.steps import lay_out
+from ehrdl.options.bounds import Layers, Positive, Share, Width
+
+
+class NoteTransformer(nn.Module, Encoder):
+    """A transformer over note chunks, then attention over the chunks that a sample reads.
+
+    Without `pretrained`, a small BERT starts from scratch. Labelled notes are then too few to learn attention that
+    finds short phrases, so a convolution over five neighbouring tokens stands beside it: it tells "lives alone" from
+    "denies living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
+
+    With `pretrained`, any encoder of transformers: BERT, RoBERTa, ModernBERT, Longformer and their heirs. Set
+    `data.notes.tokenizer` to the same name, and `data.notes.chunk_tokens` to the length of a chunk: up to the
+    encoder's positions, so that an encoder of 8,192 tokens reads a whole note as one sequence.
+
+    Args:
+        spec: the data.
+        pretrained: a Hugging Face encoder, by name or local folder; None = from scratch.
+        width: D of the features, and of the transformer from scratch.
+        layers: transformer layers (from scratch only).
+        heads: heads of the attention and of the pooling over tokens.
+        dropout: share of units dropped in training, of ours and of LoRA's.
+        token_dropout: share of tokens blanked in training; none where the encoder is frozen.
+        tune: what trains of a pretrained encoder: `full` all of it, at `optim.pretrained_lr_factor` of the rate;
+            `lora` low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`); `frozen`
+            nothing: each chunk is encoded once for all epochs and runs, and kept on disk.
+        lora_rank: rank of the adapters.
+        lora_alpha: their updates are scaled by alpha / rank.
+        gradient_checkpointing: compute states twice in training rather than keep them: slower, in much less memory.
+        attention: its implementation in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the fastest
+            that the family has everywhere, which is sdpa where there is one.
+        compile: compile the encoder with torch.compile, for all lengths at once.
+        padding: `groups` encodes chunks of like length together; `packed` puts several chunks into one row, where
+            they do not see each other.
+        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` is that of
+            `data.prepare.cache`, None = encode in every epoch.
+
+    Raises:
+        ConfigError: options that do not go together, or an encoder that does not fit the data.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        pretrained: str | None = None,
+        width: Width = 64,
+        layers: Layers = 1,
+        heads: Width = 4,
+        dropout: Share = 0.1,
+        token_dropout: Share = 0.1,
+        tune: Literal["full", "lora", "frozen"] = "full",
+        lora_rank: Width = 8,
+        lora_alpha: Positive = 16.0,
+        gradient_checkpointing: bool = False,
+        attention: str | None = None,
+        compile: bool = False,
+        padding: Literal["groups", "packed"] = "groups",
+        cache: str | None = "auto",
+    ) -> None:
+        super().__init__()
+        if spec.vocab_size < 1:
+            raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
+        self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
+        self.pretrained = pretrained = os.path.expanduser(pretrained) if pretrained else None
+        self.cache = cache_in_use() if cache == "auto" else cache
+        self.pad_id, self._caches = spec.pad_id, dict[str, EmbeddingCache]()
+        if pretrained:
+            _require_tuning(tune, padding, lora_rank, gradient_checkpointing)
+            self.encoder = backbone.load(pretrained, spec, attention)
+        else:
+            _refuse_for_scratch({"tune": tune != "full", "attention": attention, "padding": padding != "groups"})
+            self.encoder = backbone.small_bert(spec, width, layers, heads, dropout)
+        if padding == "packed":
+            backbone.require_packing(self.encoder)
+        self._tune(lora_rank, lora_alpha, dropout, gradient_checkpointing, compile)
+        states = self.encoder.config.hidden_size
+        self.phrases = None if pretrained else Phrases(width)
+        if tune == "frozen":
+            self.summary_pool = SummaryPool(states, width, dropout)
+        else:
+            backbone.require_division(states, heads)
+            self.token_pool = TokenPool(states, width, heads, dropout)
+        self.link_pool = LinkPool(width, Stay(spec))
+        # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
+        n_kinds = len(spec.note_kinds)
+        self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
+        self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
+
+    def _tune(self, rank: int, alpha: float, dropout: float, gradient_checkpointing: bool, compile: bool) -> None:
+        if self.tune == "lora":
+            tuning.add_lora(self.encoder, rank, alpha, dropout)
+        elif self.tune == "frozen":
+            tuning.freeze(self.encoder)
+        if gradient_checkpointing:
+            tuning.checkpoint_gradients(self.encoder)
+        if compile:
+            tuning.compile_encoder(self.encoder)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
+        features, present = self.link_pool(self.chunks(batch), batch)
+        return features, present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the vectors of the chunks that each sample reads, which know their note's age."""
+        chunks = self.chunks(batch)
+        features, present = self.link_pool(chunks, batch)
+        states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
+        return Steps(features, present, states, hours, valid)
+
+    def attention(self, batch: Batch) -> Tensor:
+        """How much each sample reads each of its chunks: a weight a link (E,); a sample's sum to less than 1."""
+        _, weight = self.link_pool.weigh(self.chunks(batch), batch)
+        return weight
+
+    def chunks(self, batch: Batch) -> Tensor:
+        """Chunk vectors (C, D), fillers too, which know of what kind of note they are."""
+        said = self._said(batch)
+        return said if self.kinds is None else said + self.kinds(batch.kind).to(said.dtype)
+
+    def _said(self, batch: Batch) -> Tensor:
+        """What the chunks say (C, D)."""
+        if self.tune == "frozen":
+            weight = self.summary_pool.chunk.weight
+            vectors: Tensor = self.summary_pool(self.summaries(batch.tokens, batch.token_valid).to(weight))
+            return vectors
+        groups = self._encoded(batch.tokens, batch.token_valid)
+        rows, pooled = zip(*((rows, self.token_pool(states, real)) for rows, states, real in groups), strict=True)
+        return torch.cat(pooled)[torch.cat(rows).argsort()]
+
+    def _encoded(self, tokens: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Groups of like length: their rows (c,), token states (c, l, states), and which tokens are real (c, l).
+
+        A report of 30 tokens beside a summary of 200 would otherwise cost as much; attention never sees the difference.
+        """
+        lengths = valid.sum(dim=1).cpu().numpy()
+        # The scratch model's groups decide which tokens its dropout draws, so they stay as its results were made.
+        cost = RUN_COST if tokens.device.type == "cpu" else DEVICE_RUN_COST
+        groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths, cost)
+        packed = self._packed_states(tokens, valid, lengths) if self.padding == "packed" else None
+        before = torch.from_numpy(np.cumsum(lengths) - lengths).to(tokens.device)
+        for group in groups:
+            rows = torch.from_numpy(group).to(tokens.device)
+            longest = min(int(round_up(lengths[group[-1:]])[0]), tokens.shape[1])
+            token, real = tokens[rows, :longest], valid[rows, :longest]
+            if packed is None:
+                yield rows, self.states(token, real, self._blank(token)), real
+            else:
+                place = before[rows].unsqueeze(1) + torch.arange(longest, device=tokens.device)
+                yield rows, packed[place.clamp(max=len(packed) - 1)], real
+
+    def _packed_states(self, tokens: Tensor, valid: Tensor, lengths: np.ndarray) -> Tensor:
+        """States (T, states) of the valid tokens, one chunk's after the other's."""
+        packed = pack_tokens(tokens, valid, lengths, self.pad_id)
+        words = self.embeddings()(packed.tokens) * ~self._blank(packed.tokens).unsqueeze(-1)
+        return backbone.encode_packed(self.encoder, words, packed).flatten(0, 1)[packed.place]
+
+    def _blank(self, token: Tensor) -> Tensor:
+        """Which tokens (C, L) are not seen in this step."""
+        if self.tune == "frozen":  # nothing is drawn, or what the cache knows would decide what dropout draws next
+            return torch.zeros_like(token, dtype=torch.bool)
+        share = self.token_dropout if self.training else 0.0
+        return torch.rand(token.shape, device=token.device) < share
+
+    def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
+        """Token states (C, L, states); what stands where `blank` (C, L) is true is not seen."""
+        words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
+        states = backbone.encode(self.encoder, words, valid)
+        return states if self.phrases is None else states + self.phrases(words, valid)
+
+    def embeddings(self) -> nn.Module:
+        """Of the tokens."""
+        words: nn.Module = self.encoder.get_input_embeddings()
+        return words
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that are only to be tuned, at a lower rate than what starts from scratch."""
+        return tuning.tuned_parameters(self.encoder) if self.phrases is None else []
+
+    @torch.no_grad()
+    def summaries(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """What a frozen encoder makes of chunks (C, 3 states), float16, from its cache as far as that knows them."""
+        lengths = valid.sum(dim=1).cpu().numpy()
+        keys = chunk_keys(tokens.cpu().numpy(), lengths)
+        cache = self._opened(tokens.device.type)
+        if cache is None:
+            return self._summarized(tokens, valid)
+        found, known = cache.read(keys)
+        if not known.all():
+            _, first, which = np.unique(keys[~known], axis=0, return_index=True, return_inverse=True)
+            new = np.flatnonzero(~known)[first]
+            rows = torch.from_numpy(new).to(tokens.device)
+            vectors = self._summarized(tokens[rows], valid[rows]).cpu().numpy()
+            cache.add(keys[new], vectors)
+            found[~known] = vectors[which]
+        return torch.from_numpy(found).to(tokens.device)
+
+    def _summarized(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        groups = [(rows, summarize(states.float(), real)) for rows, states, real in self._encoded(tokens, valid)]
+        order = torch.cat([rows for rows, _ in groups]).argsort()
+        largest = torch.finfo(torch.float16).max
+        # Rounded before its first use, so that the first epoch sees what the later ones read.
+        return torch.cat([vectors for _, vectors in groups])[order].clamp(-largest, largest).half()
+
+    def _opened(self, device: str) -> EmbeddingCache | None:
+        """The cache of this encoder at this precision; its name needs the weights, so it is opened when it is read."""
+        if self.cache is None:
+            return None
+        precision = str(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
+        if precision not in self._caches:
+            name = encoder_hash(self.encoder, self.encoder.config.to_dict(), precision)
+            folder = Path(self.cache) / f"embeddings-{name}"
+            self._caches[precision] = EmbeddingCache(folder, SUMMARIES * self.encoder.config.hidden_size)
+        return self._caches[precision]
+
+    def flush(self) -> None:
+        """Write what a frozen encoder has made since the last time; done too in between, and when all is over."""
+        for cache in self._caches.values():
+            cache.flush()
+
+    def _forget(self, _: object) -> None:
+        """Other weights, another cache."""
+        self.flush()
+        self._caches = {}
+
+    def train(self, mode: bool = True) -> NoteTransformer:
+        """Training or evaluation; a frozen encoder drops nothing in either. An epoch's new vectors are written."""
+        super().train(mode)
+        if self.tune == "frozen":
+            self.encoder.train(False)
+            self.flush()
+        return self
+
+
+def _require_tuning(tune: str, padding: str, lora_rank: int, gradient_checkpointing: bool) -> None:
+    if tune == "frozen" and gradient_checkpointing:
+        raise ConfigError("NoteTransformer: gradient_checkpointing: tune frozen has no gradients; leave it out")
+
+
+def _refuse_for_scratch(chosen: dict[str, object]) -> None:
+    for option, value in chosen.items():
+        if value:
+            raise ConfigError(f"NoteTransformer: {option}: only with `pretrained`; leave it out, or name an encoder")

@@ -1,0 +1,1 @@
+"""Encoders of irregular series: (samples, observations) -> (samples, width)."""

@@ -1,0 +1,101 @@
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a transformer whose tokens are the channels.
+
+Letters of this file: H channels, T bins, W width of a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder
+from ehrdl.models.series.gru import grid
+from ehrdl.models.series.observations import Observations, count_bins
+from ehrdl.models.series.window_summary import ChannelUnits
+from ehrdl.options.bounds import Hours, Layers, Share, Width
+
+NAME = "ChannelTransformer"
+
+
+class ChannelTransformer(nn.Module, Encoder):
+    """Each channel's whole course is one token; attention runs between the channels.
+
+    A token is the sum of the channel's own embedding, of its summaries at two resolutions (the window and its parts)
+    through weights of its own, and of its course on a grid (value, mask and time since last of every bin) through
+    weights that all channels share. A further token for the static features gathers from all. There are as many tokens
+    as channels, however long the window and however dense the series, so it is quick on a CPU.
+
+    Sources: the channel as the token, and attention between channels: Liu et al., iTransformer, ICLR 2024,
+    arXiv:2310.06625, and the attention over event types of DuETT, Labach et al. 2023, arXiv:2304.13017; several
+    resolutions side by side: Zhang et al., Warpformer, KDD 2023, arXiv:2306.09368. Attention over time is left out
+    for its cost on a CPU; what it would give was not measured.
+
+    Args:
+        spec: the data.
+        width: of the tokens.
+        layers: of the transformer.
+        heads: of its attention.
+        bin_hours: length of a bin of the grid [h]; it divides the window.
+        parts: equal parts of the window that are summarised beside the whole.
+        per_channel: units of each channel's final token that are read beside the gathered ones.
+        dropout: share of units dropped in the transformer in training.
+        channel_dropout: share of a sample's channels whose tokens are put to those of no information in training.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        width: Width = 32,
+        layers: Layers = 2,
+        heads: Width = 4,
+        bin_hours: Hours = 4.0,
+        parts: Width = 4,
+        per_channel: Width = 8,
+        dropout: Share = 0.2,
+        channel_dropout: Share = 0.2,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"{NAME}: heads {heads} does not divide width {width}")
+        self.bin_hours, self.n_bins = bin_hours, count_bins(NAME, spec, bin_hours)
+        self.observations = Observations(NAME, spec)
+        n_channels = self.observations.n_channels
+        self.width = 2 * width + n_channels * per_channel
+        self.summary = ChannelUnits(NAME, spec, width, parts, channel_dropout)
+        self.course = nn.Linear(3 * self.n_bins, width, bias=False)
+        self.static = nn.Linear(len(spec.statics) + 1, width, bias=False)
+        self.register_buffer("static_mean", torch.tensor(spec.static_mean, dtype=torch.float32))
+        self.register_buffer("static_std", torch.tensor(spec.static_std, dtype=torch.float32).clamp(min=1e-6))
+        self.static_mean: Tensor
+        self.static_std: Tensor
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.pool = nn.Linear(width, 1)
+        self.own = nn.Sequential(nn.Linear(width, per_channel), nn.GELU())
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        present = batch.valid.any(dim=1)
+        states = self.transformer(torch.cat([self._static(batch), self._tokens(batch)], dim=1))
+        pooled = (self.pool(states).softmax(dim=1) * states).sum(dim=1)
+        features = torch.cat([states[:, 0], pooled, self.own(states[:, 1:]).flatten(1)], dim=1)
+        return features * present.unsqueeze(1), present
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        """The channels' tokens (B, H, W)."""
+        value, batch = self.observations(batch)
+        cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)
+        course = torch.stack([cells.value, cells.observed.to(value.dtype), cells.since], dim=-1)  # (B, T, H, 3)
+        units, kept = self.summary(value, batch)
+        tokens: Tensor = units + self.course(course.transpose(1, 2).flatten(2)) * kept
+        return tokens
+
+    def _static(self, batch: Batch) -> Tensor:
+        """The token of the static features (B, 1, W); the column of ones is its bias."""
+        scaled = ((batch.static - self.static_mean) / self.static_std).clamp(-5, 5)
+        token: Tensor = self.static(torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1))
+        return token.unsqueeze(1)

@@ -1,0 +1,166 @@
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), by way of a grid (B, T, channels) made on the device.
+
+Letters of this file: T bins, H channels. "Last" is the last position along N: the latest to become available.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.series.cells import cell_of, extreme, first_position, last_position, spread, total
+from ehrdl.models.series.observations import ChannelDropout, Scale, count_bins, indices, require_channels
+from ehrdl.options.bounds import Hours, Layers, Share, Width
+
+N_SUMMARIES = 8
+#: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
+SLOPE_RIDGE = 0.25
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The series on a regular grid; bin 0 is the oldest.
+
+    Attributes:
+        value: (B, T, H), the last value of the bin, else that of the nearest earlier bin, else 0.
+        observed: (B, T, H) bool, a real value in this very bin.
+        since: (B, T, H), hours from the last observation to the end of the bin, over the window; 1 = never.
+        count: (B, T, H), observations in the bin.
+    """
+
+    value: Tensor
+    observed: Tensor
+    since: Tensor
+    count: Tensor
+
+
+class SeriesGRU(nn.Module, Encoder):
+    """A GRU over gridded observations, beside whole-window summaries of every channel.
+
+    Args:
+        spec: the data.
+        hidden: width of the recurrent state, and D of the features.
+        bin_hours: length of a bin [h]; it divides the window.
+        layers: recurrent layers.
+        dropout: share of units dropped in training.
+        summaries: also read last, mean, min, max, slope, count, time since last, and last less first of each channel.
+        channel_dropout: share of a sample's channels that are hidden as a whole in training.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Width = 64,
+        bin_hours: Hours = 12.0,
+        layers: Layers = 1,
+        dropout: Share = 0.1,
+        summaries: bool = True,
+        channel_dropout: Share = 0.0,
+    ) -> None:
+        super().__init__()
+        n_bins = count_bins("SeriesGRU", spec, bin_hours)
+        require_channels("SeriesGRU", spec)
+        self.width, self.n_bins, self.bin_hours, self.window_hours = hidden, n_bins, bin_hours, spec.window_hours
+        self.scale = Scale(spec)
+        self.hide = ChannelDropout("SeriesGRU", len(spec.channels), channel_dropout)
+        self.register_buffer("numeric", indices(spec, "numeric"), persistent=False)
+        self.register_buffer("event", indices(spec, "event"), persistent=False)
+        self.numeric: Tensor
+        self.event: Tensor
+        n_inputs = 3 * len(self.numeric) + len(self.event)
+        self.gru = nn.GRU(n_inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+        self.summary = _summary_mlp(N_SUMMARIES * len(spec.channels), hidden, dropout) if summaries else None
+        self.features = nn.Linear(hidden * (1 + summaries), hidden)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        steps = self.steps(batch)
+        return steps.features, steps.present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the state after each bin; a bin without an observation is no valid step."""
+        present = batch.valid.any(dim=1)
+        batch = self.hide(batch)
+        value = self.scale(batch.value, batch.channel)
+        cells = grid(value, batch, self.scale.n_channels, self.n_bins, self.bin_hours)
+        states = self.gru(self._inputs(cells))[0]
+        parts = [states[:, -1]]
+        if self.summary is not None:
+            parts.append(self.summary(summarise(value, batch, self.scale.n_channels, self.window_hours)))
+        features = self.features(self.dropout(torch.cat(parts, dim=1)))
+        hours = torch.arange(1 - self.n_bins, 1, device=value.device) * self.bin_hours  # where each bin ends
+        valid = cells.count.sum(dim=2) > 0
+        return Steps(features * present.unsqueeze(1), present, states, hours.expand_as(valid), valid)
+
+    def _inputs(self, cells: Grid) -> Tensor:
+        """What the GRU reads (B, T, inputs): value, mask and time since last of numbers; counts of events."""
+        numbers = [cells.value, cells.observed.to(cells.value.dtype), cells.since]
+        counts = cells.count[..., self.event].log1p()
+        return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
+
+
+def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: float) -> Grid:
+    """Lay the observations on a grid of `n_bins` bins that ends at the prediction time (hour 0, in the last bin).
+
+    Args:
+        value: (B, N), standardised.
+        batch: its hours, channel and valid; positions along N are in order of availability.
+        n_channels: H.
+        n_bins: T.
+        bin_hours: length of a bin [h].
+    """
+    n_samples = batch.batch_size
+    index = ((batch.hours + n_bins * bin_hours) / bin_hours).floor().long().clamp(0, n_bins - 1)
+    cell = cell_of(batch, index * n_channels + batch.channel, n_bins * n_channels)
+    last, observed = last_position(cell, n_samples * n_bins * n_channels)
+    shape = (n_samples, n_bins, n_channels)
+    count = total(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
+    observed = observed.view(shape)
+    bins = torch.arange(n_bins, device=value.device).view(1, -1, 1)
+    # The bin that each cell's value comes from: itself or the nearest earlier observed one; -1 = none.
+    source = torch.where(observed, bins, -1).cummax(dim=1).values
+    known, source = source >= 0, source.clamp(min=0)
+    values = (value.reshape(-1)[last].view(shape).gather(1, source) * known).to(value.dtype)
+    hours = batch.hours.reshape(-1)[last].view(shape).gather(1, source)
+    since = ((bins + 1 - n_bins) * bin_hours - hours) / (n_bins * bin_hours)
+    return Grid(values, observed, torch.where(known, since.clamp(0, 1), 1.0), count)
+
+
+def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
+    """Last, mean, min, max, slope [1/d], log count, time since last, last less first: (B, 8 H), 0 where none.
+
+    Time since last is a share of the window; 1 where the channel was never observed.
+    """
+    n_cells = batch.batch_size * n_channels
+    cell = cell_of(batch, batch.channel, n_channels)
+    last, observed = last_position(cell, n_cells)
+    days = batch.hours / 24
+    count = total(batch.valid.to(value.dtype), cell, n_cells)
+    n = count.clamp(min=1)
+    mean, mean_day = total(value, cell, n_cells) / n, total(days, cell, n_cells) / n
+    day_off = days - spread(mean_day, cell, value.shape)
+    value_off = value - spread(mean, cell, value.shape)
+    covariance, variance = total(day_off * value_off, cell, n_cells), total(day_off * day_off, cell, n_cells)
+    low, high = (extreme(value, cell, n_cells, which) for which in ("amin", "amax"))
+    latest = value.reshape(-1)[last] * observed
+    since = torch.where(observed, (-batch.hours.reshape(-1)[last] / window_hours).clamp(0, 1), 1.0)
+    parts = [
+        latest,
+        mean,
+        low,
+        high,
+        (covariance / (variance + SLOPE_RIDGE)).clamp(-5, 5),
+        count.log1p(),
+        since,
+        latest - value.reshape(-1)[first_position(cell, n_cells)] * observed,
+    ]
+    return torch.stack(parts, dim=-1).view(batch.batch_size, n_channels * N_SUMMARIES)
+
+
+def _summary_mlp(n_inputs: int, width: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(n_inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))

@@ -1,0 +1,134 @@
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), a GRU whose inputs and state decay.
+
+Letters of this file: T bins, H numeric channels, E event channels.
+
+Source: Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing Values, Scientific Reports 8
+(2018) 6085, doi 10.1038/s41598-018-24271-9.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.errors import ConfigError
+from ehrdl.models.base import Encoder, Steps
+from ehrdl.models.series.gru import grid
+from ehrdl.models.series.observations import Observations, count_bins
+from ehrdl.options.bounds import Hours, Share, Width
+
+
+class GRUD(nn.Module, Encoder):
+    """GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days.
+
+    A missing value is neither carried on nor filled in: it decays from the last one towards the channel's training
+    mean, which is 0 after standardising, and the state decays with the time since each channel was seen. Both rates
+    are learned. Counts of events (drugs, procedures) are never missing; they join the inputs as they are.
+
+    Args:
+        spec: the data.
+        hidden: width of the recurrent state, and D of the features.
+        bin_hours: length of a bin [h]; it divides the window.
+        dropout: share of units of the features dropped in training.
+        channel_dropout: share of a sample's channels that are hidden as a whole in training.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Width = 64,
+        bin_hours: Hours = 2.0,
+        dropout: Share = 0.1,
+        channel_dropout: Share = 0.0,
+    ) -> None:
+        super().__init__()
+        self.width, self.bin_hours = hidden, bin_hours
+        self.n_bins = count_bins("GRUD", spec, bin_hours)
+        self.observations = Observations("GRUD", spec, channel_dropout)
+        self.cell = DecayCell(len(self.observations.numeric), hidden, len(self.observations.event))
+        self.dropout = nn.Dropout(dropout)
+        self.features = nn.Linear(hidden, hidden)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        steps = self.steps(batch)
+        return steps.features, steps.present
+
+    def steps(self, batch: Batch) -> Steps:
+        """The features, and the state after each bin; a bin without an observation is no valid step."""
+        present = batch.valid.any(dim=1)
+        value, batch = self.observations(batch)
+        cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)
+        numeric, event = self.observations.numeric, self.observations.event
+        observed = cells.observed[..., numeric].to(value.dtype)
+        states = self.cell(
+            cells.value[..., numeric],
+            observed,
+            intervals(observed, self.bin_hours / 24),
+            cells.count[..., event].log1p(),
+        )
+        features = self.features(self.dropout(states[:, -1]))
+        hours = torch.arange(1 - self.n_bins, 1, device=value.device) * self.bin_hours  # where each bin ends
+        valid = cells.count.sum(dim=2) > 0
+        return Steps(features * present.unsqueeze(1), present, states, hours.expand_as(valid), valid)
+
+
+class DecayCell(nn.Module):
+    """The recurrence of GRU-D: values, masks and intervals (B, T, H), events (B, T, E) -> states (B, T, D).
+
+    Args:
+        n_inputs: H.
+        hidden: D.
+        n_events: E, further inputs that are never missing.
+    """
+
+    def __init__(self, n_inputs: int, hidden: int, n_events: int = 0) -> None:
+        super().__init__()
+        if n_inputs < 1:
+            raise ConfigError("GRUD: the data have no numeric channels, so nothing can decay; use SeriesGRU")
+        self.input_decay = nn.Parameter(torch.rand(n_inputs))  # (H,): the weights of the inputs' decay are diagonal
+        self.input_decay_bias = nn.Parameter(torch.zeros(n_inputs))
+        self.state_decay = nn.Linear(n_inputs, hidden)
+        self.inputs = nn.Linear(2 * n_inputs + n_events, 3 * hidden)  # W and V of all gates, with their biases
+        self.gates = nn.Linear(hidden, 2 * hidden, bias=False)  # U of update and reset
+        self.candidate = nn.Linear(hidden, hidden, bias=False)  # U of the new state
+
+    def forward(self, value: Tensor, observed: Tensor, interval: Tensor, events: Tensor) -> Tensor:
+        """States (B, T, D).
+
+        Args:
+            value: (B, T, H), the last value by each step, standardised; 0 where there was none yet.
+            observed: (B, T, H), 1 where the step has a value of its own, else 0.
+            interval: (B, T, H), time from a channel's observation before the step to the step [d].
+            events: (B, T, E).
+        """
+        kept = torch.exp(-torch.relu(self.input_decay * interval + self.input_decay_bias))
+        filled = observed * value + (1 - observed) * kept * value  # towards the mean, which is 0
+        carry = torch.exp(-torch.relu(self.state_decay(interval)))
+        update, reset, candidate = self.inputs(torch.cat([filled, observed, events], dim=-1)).chunk(3, dim=-1)
+        state = value.new_zeros(len(value), carry.shape[-1])
+        states = []
+        for t in range(value.shape[1]):
+            state = carry[:, t] * state
+            z, r = self.gates(state).chunk(2, dim=-1)
+            z, r = torch.sigmoid(update[:, t] + z), torch.sigmoid(reset[:, t] + r)
+            new = torch.tanh(candidate[:, t] + self.candidate(r * state))
+            state = (1 - z) * state + z * new
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+
+def intervals(observed: Tensor, step: float) -> Tensor:
+    """Time from each channel's last observation before a step to that step (B, T, H), in the unit of `step`.
+
+    0 at the first step; a channel that was never seen counts from there (section Notations of the paper).
+
+    >>> intervals(torch.tensor([[[1.0], [0.0], [0.0], [1.0], [0.0]]]), 2.0).flatten().tolist()
+    [0.0, 2.0, 4.0, 6.0, 2.0]
+    """
+    n_steps = observed.shape[1]
+    index = torch.arange(n_steps, device=observed.device).view(1, -1, 1)
+    seen = torch.where(observed > 0, index, 0).cummax(dim=1).values
+    before = torch.cat([torch.zeros_like(seen[:, :1]), seen[:, :-1]], dim=1)
+    return (index - before).to(observed.dtype) * step

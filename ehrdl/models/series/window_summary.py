@@ -1,0 +1,178 @@
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), from summaries of the whole window, a channel each.
+
+Letters of this file: H channels, P parts of the window, F numbers a channel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ehrdl.batch import Batch, DataSpec
+from ehrdl.models.base import Encoder
+from ehrdl.models.series.cells import cell_of, extreme, first_position, last_position, spread, total
+from ehrdl.models.series.observations import Observations
+from ehrdl.options.bounds import Share, Width
+
+NAME = "WindowSummary"
+#: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
+_SLOPE_RIDGE = 0.02
+#: Of a number over the samples: what hardly varies stays small.
+_LEAST_STD = 0.05
+_WHOLE, _PART = 11, 3  # numbers of the whole window, and of each part
+_COUNT = 7  # the place of the log count among those of the window
+
+
+class WindowSummary(nn.Module, Encoder):
+    """What gradient boosting reads, for a network: rich summaries of every channel, over the window and its parts.
+
+    The numbers of a channel are standardised by running statistics and pass through weights of the channel's own, so
+    that sodium and heart rate need not share what a slope means. It goes beside other encoders (`Joined`, or a branch
+    of `Committee`), or stands alone.
+
+    Args:
+        spec: the data.
+        per_channel: units of each channel; D is that many times the number of channels.
+        parts: equal parts of the window that are summarised too, by mean and count.
+        dropout: share of units dropped in training.
+        channel_dropout: share of a sample's channels whose numbers are put to their means in training. Unlike in other
+            encoders they are not put to what a channel has that was never measured: that says much by itself.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        per_channel: Width = 12,
+        parts: Width = 4,
+        dropout: Share = 0.0,
+        channel_dropout: Share = 0.1,
+    ) -> None:
+        super().__init__()
+        self.observations = Observations(NAME, spec)
+        self.width = per_channel * self.observations.n_channels
+        self.units = ChannelUnits(NAME, spec, per_channel, parts, channel_dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        present = batch.valid.any(dim=1)
+        units, _ = self.units(*self.observations(batch))
+        features = self.dropout(nn.functional.gelu(units)).flatten(1)
+        return features * present.unsqueeze(1), present
+
+
+class ChannelUnits(nn.Module):
+    """The summaries of every channel, standardised, through weights of the channel's own: (B, H, units).
+
+    Args:
+        name: of the encoder, for errors.
+        spec: the data.
+        units: of each channel.
+        parts: P.
+        channel_dropout: as in `WindowSummary`.
+    """
+
+    def __init__(self, name: str, spec: DataSpec, units: int, parts: int, channel_dropout: float) -> None:
+        super().__init__()
+        self.n_channels, self.parts, self.window_hours = len(spec.channels), parts, spec.window_hours
+        self.channel_dropout = channel_dropout
+        n_numbers = _WHOLE + _PART * parts
+        self.standardise = RunningScale(self.n_channels, n_numbers)
+        self.weight = nn.Parameter(torch.randn(self.n_channels, n_numbers, units) / n_numbers**0.5)
+        self.bias = nn.Embedding(self.n_channels, units)  # an embedding, so that it does not decay
+        nn.init.normal_(self.bias.weight, std=0.02)
+
+    def forward(self, value: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Units (B, H, units), and which channels were kept (B, H, 1)."""
+        numbers, known = summaries(value, batch, self.n_channels, self.window_hours, self.parts)
+        numbers = self.standardise(numbers, known)
+        kept = torch.ones_like(numbers[..., :1])
+        if self.training and self.channel_dropout:
+            kept = (torch.rand_like(kept) >= self.channel_dropout).to(numbers.dtype)
+        return torch.einsum("bhf,hfd->bhd", numbers * kept, self.weight) + self.bias.weight, kept
+
+
+class RunningScale(nn.Module):
+    """Standardises each number of each channel over the samples that have it, clipped to +-5; 0 where it is missing.
+
+    The mean and the variance are those of all samples of all training batches so far, each with equal weight, so that a
+    small batch does not make a rare channel jump. They take no gradient, and are fixed at prediction.
+    """
+
+    def __init__(self, n_channels: int, n_numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(n_channels, n_numbers))
+        self.register_buffer("mean", torch.zeros(n_channels, n_numbers))
+        self.register_buffer("variance", torch.ones(n_channels, n_numbers))
+        self.count: Tensor
+        self.mean: Tensor
+        self.variance: Tensor
+
+    def forward(self, numbers: Tensor, known: Tensor) -> Tensor:
+        """Standardised numbers (B, H, F), given which are known."""
+        if self.training:
+            self._learn(numbers.detach(), known)
+        std = self.variance.sqrt().clamp(min=_LEAST_STD)
+        return ((numbers - self.mean) / std).clamp(-5, 5) * known
+
+    @torch.no_grad()
+    def _learn(self, numbers: Tensor, known: Tensor) -> None:
+        """Join the batch's mean and variance to those so far (Chan, Golub and LeVeque 1983)."""
+        n = known.sum(dim=0)
+        mean = (numbers * known).sum(dim=0) / n.clamp(min=1)
+        variance = (((numbers - mean) * known) ** 2).sum(dim=0) / n.clamp(min=1)
+        share = n / (self.count + n).clamp(min=1)  # of all samples that this batch has
+        gap = mean - self.mean
+        joined = (1 - share) * self.variance + share * variance + share * (1 - share) * gap**2
+        self.variance.copy_(torch.where(n > 0, joined, self.variance))
+        self.mean += share * gap
+        self.count += n
+
+
+def summaries(value: Tensor, batch: Batch, n_channels: int, window_hours: float, parts: int) -> tuple[Tensor, Tensor]:
+    """Numbers (B, H, F), 0 where unknown, and which are known.
+
+    Of the window: last, first, mean, least, greatest, standard deviation, slope [1/d], log count, times of the last
+    and the first observation as shares of the window before its end, whether there is any. Of each part, the oldest
+    first: mean, log count, whether there is any. Counts and whether there is any are always known.
+
+    Args:
+        value: (B, N), standardised.
+        batch: its hours, channel and valid; positions along N are in order of availability.
+        n_channels: H.
+        window_hours: length of the window [h].
+        parts: P.
+    """
+    shape = (batch.batch_size, n_channels)
+    whole, any_whole = _whole(value, batch, n_channels, window_hours)
+    part = ((batch.hours + window_hours) / (window_hours / parts)).floor().long().clamp(0, parts - 1)
+    cell, n_cells = cell_of(batch, batch.channel * parts + part, n_channels * parts), n_channels * parts * shape[0]
+    count = total(batch.valid.to(value.dtype), cell, n_cells)
+    mean = total(value, cell, n_cells) / count.clamp(min=1)
+    has = (count > 0).to(value.dtype)
+    by_part = torch.stack([mean, count.log1p(), has], dim=-1).view(*shape, parts * _PART)
+    always = torch.ones_like(has)
+    known_part = torch.stack([has, always, always], dim=-1).view(*shape, parts * _PART)
+    numbers = torch.cat([whole.view(*shape, _WHOLE), by_part], dim=2)
+    known_whole = any_whole.view(*shape, 1).expand(*shape, _WHOLE).clone()
+    known_whole[..., [_COUNT, _WHOLE - 1]] = True
+    return numbers, torch.cat([known_whole, known_part.bool()], dim=2)
+
+
+def _whole(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> tuple[Tensor, Tensor]:
+    """The numbers of the whole window (B * H, 11), and whether there is any observation (B * H,)."""
+    cell, n_cells = cell_of(batch, batch.channel, n_channels), batch.batch_size * n_channels
+    last, has = last_position(cell, n_cells)
+    first = first_position(cell, n_cells)
+    flat, hours, days = value.reshape(-1), batch.hours.reshape(-1), batch.hours / 24
+    count = total(batch.valid.to(value.dtype), cell, n_cells)
+    n = count.clamp(min=1)
+    mean, mean_day = total(value, cell, n_cells) / n, total(days, cell, n_cells) / n
+    value_off, day_off = value - spread(mean, cell, value.shape), days - spread(mean_day, cell, value.shape)
+    variance, day_variance = total(value_off**2, cell, n_cells) / n, total(day_off**2, cell, n_cells) / n
+    slope = total(value_off * day_off, cell, n_cells) / n / (day_variance + _SLOPE_RIDGE)
+    low, high = (extreme(value, cell, n_cells, which) for which in ("amin", "amax"))
+    since_last, since_first = (-hours[at] / window_hours * has for at in (last, first))
+    parts = [flat[last] * has, flat[first] * has, mean, low, high, variance.clamp(min=1e-8).sqrt() * has, slope]
+    parts += [count.log1p(), since_last, since_first, has.to(value.dtype)]
+    return torch.stack(parts, dim=-1), has

@@ -1,0 +1,209 @@
+"""The `tune` part of a configuration: what `ehrdl tune` may change, and how it chooses. Free of optuna and torch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import Bound, Count, FolderName, Options, Positive, Seed
+
+Metric = Literal["auprc", "auroc", "log_loss"]
+Pruner = Literal["median", "hyperband", "none"]
+Number = int | float
+_KEYS = ("low", "high", "log", "step", "choices")
+#: What decides which question is asked of whom. A search over these would change the question, or pick a lucky draw.
+FIXED = ("run", "seeds", "task", "data.source", "data.split", "data.prepare", "baselines", "logger", "tune")
+#: Where the parameters of baselines stand in a configuration, by the baseline's name.
+BASELINE_KEYS = ("baseline_params",)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values of any kind."""
+
+    choices: tuple[Any, ...]
+
+    def corners(self) -> list[Any]:
+        """The values that must be right for all to be right."""
+        return list(self.choices)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number in [low, high], both included; a whole number where both are.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        log: whether its logarithm is searched evenly.
+        step: between two values, from `low` on; None = any.
+    """
+
+    low: Number
+    high: Number
+    log: bool = False
+    step: Number | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds whole numbers alone."""
+        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+    def corners(self) -> list[Number]:
+        """The values that must be right for all to be right."""
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class TuneOptions(Options, key="tune"):
+    """What `ehrdl tune` tries, and by what it chooses; `ehrdl train` reads none of it.
+
+    Attributes:
+        space: what is searched: a configuration's key, as `optim.lr`, and its `low` and `high` (with `log: true` or a
+            `step`), or its `choices`. A number in a key counts the members of a list, from 0. Keys under
+            `baseline_params.NAME` are those of `--baseline NAME`.
+        n_trials: trials in all, those of an earlier call of the same study among them.
+        timeout_minutes: no trial begins later than so long after the call; null = never too late.
+        metric: by which the best trial is chosen, of the tuning samples, as a mean over outputs (R2 where an output is
+            a number, for all but `log_loss`).
+        pruner: stops a trial that is worse than the `median` of earlier ones at the same epoch, or by `hyperband`; none
+            lets all end. Where `trainer.max_steps` or `max_time` alone ends a fit, trials are compared fit by fit.
+        folds: null scores the tuning split; k scores k folds of the training and tuning subjects together, each fitted
+            on the other folds, which chooses with less noise and takes k times as long.
+        seeds: fits a trial (and fold), with seeds 0, 1, …; their mean counts.
+        seed: of the search.
+        name: of the study's folder under `run.root`; null = the run's name with `-tune`.
+        chosen: how values of this configuration were chosen, a mapping a study; written by `ehrdl tune`, and copied
+            into the manifest of a run.
+    """
+
+    space: dict[str, Any] = field(default_factory=dict)
+    n_trials: Count = 30
+    timeout_minutes: Positive | None = None
+    metric: Metric = "auprc"
+    pruner: Pruner = "median"
+    folds: Annotated[int, Bound("[2, inf)", "null scores the tuning split")] | None = None
+    seeds: Count = 1
+    seed: Seed = 0
+    name: Annotated[str, FolderName()] | None = None
+    chosen: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        super().__post_init__()
+        for key, value in self.space.items():
+            _distribution(key, value)
+
+    def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
+        """The part of the space that is a baseline's, or by default the deep model's.
+
+        Raises:
+            ConfigError: nothing is left, a key may not be searched, or a distribution is none.
+        """
+        space = {key: _distribution(key, value) for key, value in self.space.items()}
+        for key in space:
+            for fixed in FIXED:
+                if key == fixed or key.startswith(f"{fixed}."):
+                    raise ConfigError(f"tune.space: {key}: {fixed} decides the question that is asked, so it is fixed")
+        own = [f"{above}.{baseline}." for above in BASELINE_KEYS]
+        of_baselines = tuple(f"{above}." for above in BASELINE_KEYS)
+        if baseline is not None:
+            space = {key: value for key, value in space.items() if key.startswith(tuple(own))}
+        else:
+            space = {key: value for key, value in space.items() if not key.startswith(of_baselines)}
+        if not space:
+            wanted = f"keys as {own[0]}…" if baseline else "keys such as optim.lr: {low: 1e-4, high: 1e-2, log: true}"
+            raise ConfigError(f"tune.space: has nothing to search for {baseline or 'the deep model'}; give it {wanted}")
+        if self.pruner != "none" and "trainer.max_epochs" in space:
+            raise ConfigError(
+                f"tune.pruner: {self.pruner} compares trials epoch by epoch, but trainer.max_epochs in tune.space "
+                "makes their schedules unequal; set tune.pruner to none, or leave that key out"
+            )
+        return space
+
+
+def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration with other values of some keys; a whole number in a key is a place in a list.
+
+    Raises:
+        ConfigError: there is no such key; one below `trainer` or of a baseline's parameters need not be there yet.
+    """
+    found = copy.deepcopy(config)
+    for key, value in values.items():
+        names = key.split(".")
+        open_ended = names[0] in ("trainer", *BASELINE_KEYS)
+        inner: Any = found
+        for i, name in enumerate(names):
+            place: str | int = name
+            if isinstance(inner, list):
+                place = _place(key, names[: i + 1], len(inner))
+            elif isinstance(inner, dict) and (name in inner or open_ended):
+                inner.setdefault(name, {})
+            else:
+                beside = f"; beside it are {', '.join(map(str, inner))}" if isinstance(inner, dict) else ""
+                raise ConfigError(f"tune.space: {key}: there is no {'.'.join(names[: i + 1])}{beside}")
+            if i + 1 == len(names):
+                inner[place] = copy.deepcopy(value)
+            else:
+                inner = inner[place]
+    return found
+
+
+def _place(key: str, names: list[str], n: int) -> int:
+    """The place in a list of n that the last of a key's names says, from 0."""
+    *above, name = names
+    if not re.fullmatch(r"\d+", name, re.ASCII) or int(name) >= n:
+        places = f"from 0 to {n - 1}" if n else "but it is empty"
+        raise ConfigError(
+            f"tune.space: {key}: {'.'.join(above)} is a list, so {name!r} must be a place in it, {places}"
+        )
+    return int(name)
+
+
+def _distribution(key: str, given: Any) -> Choice | Range:
+    """What a mapping of the space says."""
+    where = f"tune.space: {key}"
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: expected low and high, or choices, got {given!r}")
+    for name in given:
+        if name not in _KEYS:
+            raise ConfigError(f"{where}.{name}: there is no such key. Allowed: {', '.join(_KEYS)}")
+    if "choices" in given:
+        values = given["choices"]
+        if len(given) > 1:
+            raise ConfigError(f"{where}: choices do not go with {', '.join(sorted(given.keys() - {'choices'}))}")
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{where}.choices: expected a list of values, got {values!r}")
+        return Choice(tuple(values))
+    for name in ("low", "high"):
+        if name not in given:
+            raise ConfigError(f"{where}.{name}: missing; give low and high, or choices")
+    low, high = (_number(f"{where}.{name}", given[name]) for name in ("low", "high"))
+    step = _number(f"{where}.step", given["step"]) if given.get("step") is not None else None
+    log = given.get("log", False)
+    if not isinstance(log, bool):
+        raise ConfigError(f"{where}.log: expected true or false, got {log!r}")
+    if not low < high:
+        raise ConfigError(f"{where}: low {low} is not below high {high}")
+    if log and (low <= 0 or step is not None):
+        raise ConfigError(f"{where}.log: needs a low above 0 and no step")
+    if step is not None and not 0 < step <= high - low:
+        raise ConfigError(f"{where}.step: {step} is not above 0 and at most high - low")
+    return Range(low, high, log, step)
+
+
+def _number(where: str, value: Any) -> Number:
+    """A number; YAML reads 1e-4 as a word."""
+    number = value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            number = float(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ConfigError(f"{where}: expected a number, got {value!r}")
+    return number

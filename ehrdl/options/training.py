@@ -1,0 +1,219 @@
+"""Options of a run: where it goes, how models are fitted, tuned and combined. Free of torch: parsing is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import (
+    Bound,
+    Count,
+    Filled,
+    FolderName,
+    FolderPath,
+    Layers,
+    Options,
+    Rate,
+    Rule,
+    Seed,
+    Share,
+    Width,
+)
+
+
+@dataclass(frozen=True)
+class RunOptions(Options, key="run"):
+    """Where a run's results go.
+
+    Attributes:
+        name: of the run's folder.
+        root: folder that holds the runs.
+        overwrite: replace a finished run of the same name.
+    """
+
+    name: Annotated[str, FolderName()]
+    root: Annotated[str, FolderPath()] = "runs"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Optim(Options, key="optim"):
+    """How the deep models are optimised: AdamW, linear warm-up, then a cosine to zero.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of AdamW; not applied to biases, norms and embeddings.
+        warmup: share of all steps in which the rate rises.
+        selection: `averaged` trains a fixed schedule and keeps the exponential average of the weights, which on small
+            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC (R2 for a
+            regression output; the mean over outputs) and stops
+            early.
+        ema_decay: of the average, a step; shortened while the run is young.
+        patience: epochs without a better tuning score before `best_tuning` stops.
+        pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.
+        auxiliary_weight: weight in the loss of each output that the task names as auxiliary: learned, never predicted.
+            A predicted output has 1.
+        pretrain_epochs: passes over the training subjects' notes in which a note encoder from scratch learns to guess
+            hidden words, before any label is seen; 0 = none.
+        pretrain_lr: peak learning rate of these passes.
+        stages: 1 fits every model from the start; 2 fits `notes_only` and `series_only` first, and `fused` from their
+            encoders and words.
+        stage_lr_factor: the rate in the second stage of what `fused` took over, as a share of its rate in the first.
+        hide_observations: augmentation: share of single observations of the series that a training batch does not see.
+        value_noise: augmentation: standard deviation of what is added to values in training, in those of their channel.
+        shift_hours: augmentation: a sample's series is moved into the past by up to so much in training [h].
+    """
+
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Bound("[0, 10]")] = 0.01
+    warmup: Share = 0.1
+    selection: Literal["averaged", "best_tuning"] = "averaged"
+    ema_decay: Annotated[float, Bound("(0, 1)")] = 0.99
+    patience: Count = 3
+    pretrained_lr_factor: Annotated[float, Bound("[0, 1]")] = 0.05
+    auxiliary_weight: Annotated[float, Bound("(0, 1000]", "name no outputs instead")] = 0.3
+    pretrain_epochs: Annotated[int, Bound("[0, inf)")] = 0
+    pretrain_lr: Rate = 3e-3
+    stages: Literal[1, 2] = 1
+    stage_lr_factor: Annotated[float, Bound("(0, 1]")] = 0.1
+    hide_observations: Share = 0.0
+    value_noise: Annotated[float, Bound("[0, 100]")] = 0.0
+    shift_hours: Annotated[float, Bound("[0, 1000000]")] = 0.0
+
+
+@dataclass(frozen=True)
+class Boosting(Options, key="boosting"):
+    """How the baselines `lightgbm` and `xgboost` are tuned.
+
+    Attributes:
+        trials: fits of each, with parameters drawn at random; the one of the lowest loss on the tuning split is kept,
+            and the tuning split decides each trial's number of trees.
+        samples_per_subject: all classical models are fitted on one draw of at most so many training samples a subject,
+            where hourly samples would fill the memory; null = all. Tuning and held-out samples are always all scored.
+    """
+
+    trials: Count = 20
+    samples_per_subject: Annotated[int, Bound("[1, inf)", "null = all")] | None = None
+
+
+@dataclass(frozen=True)
+class Combine(Options, key="combine"):
+    """Models that are made of the run's models.
+
+    Attributes:
+        models: `ensemble`, the equal average of the members over all their seeds, and `stack`, with weights fitted on
+            the tuning split; [] = neither.
+        members: names of models; null = `fused` (or the one deep model that there is), with `lightgbm` and `xgboost`
+            where they are among the baselines.
+    """
+
+    models: list[Literal["ensemble", "stack"]] = field(default_factory=list)
+    members: Annotated[list[str], Filled(1, "name two models, or leave the key out")] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        super().__post_init__()
+        if self.members and not self.models:
+            raise ConfigError("combine.members: are of no model; name ensemble or stack in combine.models")
+
+
+class ProjectName(Rule):
+    """A name that a project of W&B can have."""
+
+    def broken(self, value: str) -> str | None:
+        """Whether it has a letter that is not allowed."""
+        return "is not a project name: it has one of /\\#?%:" if set(value) & set("/\\#?%:") else None
+
+
+@dataclass(frozen=True)
+class LoggerOptions(Options, key="logger"):
+    """Where learning curves go beside `curves/` in the run folder, which is always written.
+
+    Attributes:
+        wandb: send the run to Weights & Biases: its configuration without local paths, curves and metrics.
+        artifacts: send the report and the best checkpoint too. They are made of patients' data: only where the data use
+            agreement allows it.
+        project: of W&B.
+        entity: user or team of W&B; null = the account's default.
+        mode: `offline` writes files under the run folder, for `wandb sync`, and needs no network.
+        group: of W&B; null = the run's name.
+        tags: of W&B.
+    """
+
+    wandb: bool = False
+    artifacts: bool = False
+    project: Annotated[str, ProjectName()] = "ehrdl"
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options, key="report"):
+    """What `report.html` shows.
+
+    Attributes:
+        min_count: groups of fewer patients are not shown, nor what they could be computed from; 1 shows all. The JSON
+            files of the run stay exact.
+    """
+
+    min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
+
+
+@dataclass(frozen=True)
+class Pretraining(Options, key="pretrain"):
+    """How `ehrdl pretrain` teaches an encoder the language of the training notes, by words that it must guess.
+
+    Attributes:
+        epochs: passes over the training subjects' notes.
+        lr: peak learning rate; null = 5e-5 for an encoder that was pretrained before, 1e-3 for one from scratch.
+        tokens: a batch has at most so many tokens, padding included; one chunk that is longer is a batch of its own.
+        mask_share: share of the tokens that are to be guessed. Of these 80 % are hidden, 10 % are replaced by a random
+            token and 10 % stay (Devlin 2019, arXiv:1810.04805).
+        warmup: share of all steps in which the rate rises; then it falls as a cosine to zero.
+        weight_decay: of AdamW; not applied to biases, norms and embeddings.
+        seed: of the first weights, the order of the notes, the masks and the dropout.
+        layers: of a BERT from scratch, as are all below; null = 4.
+        width: of its states; null = 256.
+        heads: of its attention; null = 4.
+        dropout: share of its units dropped in training; null = 0.1.
+    """
+
+    epochs: Count = 3
+    lr: Rate | None = None
+    tokens: Count = 8192
+    mask_share: Annotated[float, Bound("(0, 1)")] = 0.15
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Bound("[0, 10]")] = 0.01
+    seed: Seed = 0
+    layers: Layers | None = None
+    width: Width | None = None
+    heads: Width | None = None
+    dropout: Share | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the key."""
+        super().__post_init__()
+        sizes = self.sizes
+        if sizes["width"] % sizes["heads"]:
+            raise ConfigError(f"pretrain.heads: {sizes['heads']} does not divide pretrain.width {sizes['width']}")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Layers, width and heads of an encoder from scratch."""
+        return {"layers": self.layers or 4, "width": self.width or 256, "heads": self.heads or 4}
+
+    def require_scratch(self) -> None:
+        """Refuse the size of an encoder where one is given that has its own.
+
+        Raises:
+            ConfigError: naming the first such option.
+        """
+        for name in ("layers", "width", "heads", "dropout"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ConfigError(
+                    f"pretrain.{name}: {value} is for an encoder from scratch; it does not go with --from"
+                )

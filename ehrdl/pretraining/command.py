@@ -1,0 +1,300 @@
+"""`ehrdl pretrain`: an encoder learns the language of the training subjects' notes, and becomes a Hugging Face folder.
+
+It takes the configuration of a training, so that the split, the masked sections and the chunks are those of the run
+that will use it. Heavy libraries are imported where a step needs them.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ehrdl.data.config import DataConfig
+from ehrdl.engine.files import building, digest, free_folder, read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.options.training import Pretraining
+from ehrdl.schema import TRAIN, TUNING
+from ehrdl.tasks.common.base import Task
+
+_SCRATCH = ".scratch"
+#: Where a training configuration names its note encoder.
+PRETRAINED = "model.init_args.note.init_args.pretrained"
+
+
+def pretrain(
+    data: DataConfig,
+    task: Task,
+    out: Path,
+    start: str | None = None,
+    options: Pretraining = Pretraining(),  # noqa: B008 - frozen
+    trainer: dict[str, Any] = {},  # noqa: B006 - never changed
+) -> Path:
+    """Masked language modelling on the training subjects' notes, to a folder that `pretrained` and `tokenizer` take.
+
+    Notes of tuning subjects give the loss that is reported; no model reads those of held-out subjects.
+
+    Args:
+        data: where the notes come from, who trains, how notes become chunks.
+        task: its samples say who trains.
+        out: folder of the encoder; must not hold anything. It appears whole or not at all.
+        start: encoder to go on from, by name or folder; None = a BERT from scratch.
+        options: size, passes, rate, masks.
+        trainer: arguments of pytorch_lightning.Trainer; `max_epochs` is that of the options.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        EhrdlError: one line that says what is wrong; nothing is left behind.
+    """
+    from ehrdl.experiment import prepare
+    from ehrdl.processes.team import Follower
+    from ehrdl.processes.together import together
+    from ehrdl.processes.trainer import check_trainer
+    from ehrdl.runs.folder import holding
+    from ehrdl.runs.provenance import check_network
+
+    options, trainer = _complete(options, start), trainer | {"max_epochs": options.epochs}
+    key = digest([start, asdict(options), asdict(data.notes), asdict(data.split)])
+    with together(trainer, str(out), key) as team:
+        if isinstance(team, Follower):
+            _follow(team, data, task, out.resolve(), start, options, trainer)
+            return out.resolve()
+        out = free_folder(out)
+        with holding(out, "--out", "another process is writing it"):
+            out = free_folder(out)
+            trainer = check_trainer(trainer)
+            data = _with_tokenizer(data, start, out)
+            data.source.fingerprint(data.prepare.verify)
+            model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
+            prepared, _ = prepare(data, task)
+            check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
+            with building(out, resume=True) as part:
+                _fit(part, prepared, model, data, start, options, trainer)
+    say(f"encoder: {out}")
+    say(f"next: ehrdl train … --{PRETRAINED} {out} --data.notes.tokenizer {out}")
+    return out
+
+
+def _follow(
+    team: Any, data: DataConfig, task: Task, out: Path, start: str | None, options: Pretraining, trainer: dict[str, Any]
+) -> None:
+    """Take part in the training as another process than the first, which has prepared the data; write nothing."""
+    from ehrdl.experiment import prepare
+    from ehrdl.pretraining.domain import join_masked
+    from ehrdl.processes.together import Joined
+    from ehrdl.processes.trainer import check_trainer
+
+    with team.reporting():
+        for order in team.orders():
+            data, trainer = _with_tokenizer(data, start, out), check_trainer(trainer)
+            model = _started_from(start, data, options) if start else None
+            prepared, _ = prepare(data, task)
+            module, loaders, facts = _module(prepared, model, data, start, options)
+            if order["data"] != digest(facts):
+                raise ConfigError("data.prepare.cache: the data differ from the first process's; share one cache")
+            weights = join_masked(module, loaders, trainer, Joined.of(order), lambda: team.reply(ready=True))
+            team.reply(done=weights)
+    team.leave()
+
+
+def _complete(options: Pretraining, start: str | None) -> Pretraining:
+    """The options with a learning rate; the size of an encoder from scratch is refused where there is a start."""
+    if start:
+        options.require_scratch()
+    return replace(options, lr=options.lr or (5e-5 if start else 1e-3))
+
+
+def _with_tokenizer(data: DataConfig, start: str | None, out: Path) -> DataConfig:
+    """The data in the tokens of the encoder that is started from; from scratch, in those that the config names.
+
+    A config that names the folder to be made is that of the training that follows.
+    """
+    named = data.notes.tokenizer
+    if named and Path(named).resolve() == out:
+        named = None
+    if start and named and named != start:
+        from ehrdl.data.notes.vocabulary import load_tokenizer
+
+        own, other = load_tokenizer(start), load_tokenizer(named)
+        if _tokens(own) != _tokens(other):
+            raise ConfigError(
+                f"data.notes.tokenizer: {named} is not the tokenizer of --from {start}; leave it out, or name that"
+            )
+    return replace(data, notes=replace(data.notes, tokenizer=start or named))
+
+
+def _tokens(tokenizer: Any) -> str:
+    """What a fast tokenizer does with a text, whatever length it was saved to cut at."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    text: str = backend.to_str()
+    return text
+
+
+def _started_from(start: str, data: DataConfig, options: Pretraining) -> Any:
+    import pytorch_lightning as pl
+
+    from ehrdl.data.notes.vocabulary import load_tokenizer
+    from ehrdl.models.notes.masked import load_masked
+
+    pl.seed_everything(options.seed, workers=True, verbose=False)
+    model = load_masked(start, data.notes.chunk_tokens)
+    _require_mask(load_tokenizer(start), start)
+    return model
+
+
+def _from_scratch(prepared: Any, n_words: int, options: Pretraining) -> Any:
+    import pytorch_lightning as pl
+
+    from ehrdl.models.notes.masked import masked_from_scratch
+
+    pl.seed_everything(options.seed, workers=True, verbose=False)
+    frame, dropout = prepared.frame, 0.1 if options.dropout is None else options.dropout
+    return masked_from_scratch(n_words, frame.pad_id, frame.chunk_tokens, dropout=dropout, **options.sizes)
+
+
+def _require_mask(words: Any, name: str) -> None:
+    if words.mask_token_id is None:
+        raise ConfigError(f"data.notes.tokenizer: {name} has no mask token, so no word can be hidden; choose another")
+
+
+def _fit(
+    part: Path,
+    prepared: Any,
+    model: Any,
+    data: DataConfig,
+    start: str | None,
+    options: Pretraining,
+    trainer: dict[str, Any],
+) -> None:
+    """Train and write the encoder into `part`; what a killed process left there is resumed from."""
+    from ehrdl.data.notes.vocabulary import load_tokenizer
+    from ehrdl.processes.trainer import n_processes
+
+    module, loaders, facts = _module(prepared, model, data, start, options)
+    counts, key = facts["train"], digest(facts)
+    say(f"pretraining on {counts['chunks']:,} chunks of {counts['subjects']:,} training subjects")
+    with _scratch(part, facts | {"trainer": trainer, "processes": n_processes(trainer)}) as scratch:
+        before, after = _train(module, loaders, trainer, scratch, key)
+    facts["tuning"] |= {"nats_before": before, "nats_after": after}
+    facts["tuning"] |= {"perplexity_before": _perplexity(before), "perplexity_after": _perplexity(after)}
+    say(f"hidden words of the tuning notes: {before:.3f} nats a token before, {after:.3f} after")
+    _write(part, module.model, load_tokenizer(prepared.tokenizer), prepared, facts)
+
+
+def _module(
+    prepared: Any, model: Any, data: DataConfig, start: str | None, options: Pretraining
+) -> tuple[Any, Any, dict[str, Any]]:
+    """What is trained, its loaders, and what `pretraining.json` has of them."""
+    from ehrdl.data.notes.vocabulary import load_tokenizer
+    from ehrdl.models.notes.masked import fit_vocabulary
+    from ehrdl.pretraining.domain import LitMasked, MaskedNotes
+
+    train, tuning = _chunks(prepared, TRAIN), _chunks(prepared, TUNING)
+    words = load_tokenizer(prepared.tokenizer)
+    _require_mask(words, prepared.tokenizer)
+    model = model or _from_scratch(prepared, len(words), options)
+    fit_vocabulary(model, len(words))
+    facts = _facts(prepared, data, start, options, train, tuning)
+    return LitMasked(model, options), MaskedNotes(train, tuning, words, options), facts
+
+
+def _subjects(prepared: Any, split: str) -> Any:
+    import numpy as np
+
+    return np.unique(prepared.samples.subject_id[prepared.samples.split == split])
+
+
+def _chunks(prepared: Any, split: str) -> Any:
+    """The chunks of the notes of the subjects of a split; no other note is looked at."""
+    from ehrdl.training.pretrain import Chunks
+
+    notes = prepared.dataset.notes
+    chunks = Chunks(notes, prepared.frame, _subjects(prepared, split)) if notes else ()
+    if not len(chunks):
+        raise SchemaError(f"notes: no {split} subject has one; there is nothing to pretrain on")
+    return chunks
+
+
+def _facts(
+    prepared: Any, data: DataConfig, start: str | None, options: Pretraining, train: Any, tuning: Any
+) -> dict[str, Any]:
+    """What is trained on what, for `pretraining.json`; a run that was killed goes on only if all of it is the same."""
+    return {
+        "start": start,
+        "options": asdict(options),
+        "source": type(data.source).__name__,
+        "events": prepared.events.name,
+        "outputs": [output.name for output in prepared.spec.outputs],
+        "split": asdict(data.split),
+        "notes": asdict(data.notes),
+        "train": _counts(prepared.dataset.notes, train),
+        "tuning": _counts(prepared.dataset.notes, tuning),
+    }
+
+
+def _counts(notes: Any, chunks: Any) -> dict[str, int]:
+    import numpy as np
+
+    rows = np.unique(chunks.note)
+    return {
+        "subjects": len(np.unique(notes.owners()[rows])),
+        "notes": len(rows),
+        "chunks": len(chunks),
+        "tokens": int((chunks.lengths - 2).sum()),
+    }
+
+
+@contextmanager
+def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
+    """The folder of the checkpoint, emptied where it was another pretraining's, and removed at the end."""
+    scratch = part / _SCRATCH
+    file = scratch / "key.json"
+    if not file.is_file() or read_json(file) != digest(key):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        write_json(file, digest(key))
+    yield scratch
+    shutil.rmtree(scratch)
+
+
+def _train(module: Any, loaders: Any, trainer: dict[str, Any], scratch: Path, key: str) -> tuple[float, float]:
+    """The loss on the tuning notes before and after [nats a token]."""
+    from ehrdl.pretraining.domain import fit_masked, tuning_loss
+
+    first = scratch / "before.json"
+    if not first.is_file():
+        write_json(first, tuning_loss(module, loaders, trainer))
+    fit_masked(module, loaders, trainer, scratch, key)
+    return read_json(first), tuning_loss(module, loaders, trainer)
+
+
+def _perplexity(nats: float) -> float | None:
+    """Among how many tokens the guess is as good as even."""
+    return math.exp(nats) if nats < 700 else None
+
+
+def _write(part: Path, model: Any, words: Any, prepared: Any, facts: dict[str, Any]) -> None:
+    """The encoder, its tokenizer, and all whose notes either has read: what it was started from has its own."""
+    import numpy as np
+
+    from ehrdl.models.notes.masked import quiet_transformers
+    from ehrdl.runs.provenance import read_subjects, write_provenance
+
+    with quiet_transformers():
+        model.float().cpu().save_pretrained(part)
+    words.save_pretrained(part)
+    read, named = _subjects(prepared, TRAIN), facts["notes"]["tokenizer"]
+    if named is not None:
+        read = np.union1d(read, read_subjects(Path(named)))
+    write_provenance(part, read, facts)

@@ -1,0 +1,182 @@
+"""Signals that end a run from outside: SIGTERM, SIGHUP, Ctrl+C, and a scheduler's SIGUSR1, which requeues a SLURM job.
+
+The run stops where the same command resumes, reports that in one line, and exits with 128 + the signal's number.
+Between the start and the end of a training step a signal waits, so that what is saved is a state between two steps.
+Lightning's own handlers would save in the middle of a step, and end with status 0 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ehrdl.engine.messages import say
+from ehrdl.processes.ranks import place
+
+#: Signals that stop a run; SIGUSR1 is what SLURM sends ahead of a time limit or a preemption (`sbatch --signal`).
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
+_STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+#: Seconds that SLURM's controller may take to answer.
+_REQUEUE_TIMEOUT = 30
+
+
+class Stopped(SystemExit):
+    """A signal ends the run; as an exit status, 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+class _State:
+    """What this process was told: `pending` is the signal that came, 0 = none; while `held`, a signal waits."""
+
+    pending = 0
+    held = False
+    owner = 0  # the process that installed the handlers; forked workers inherit them, and end with it
+    again = ""
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    if os.getpid() != _State.owner:
+        return
+    again = _State.pending == number
+    _State.pending = number
+    if again or not _State.held:
+        _raise(number)
+
+
+def _raise(number: int) -> None:
+    _State.held = False
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def pending() -> int:
+    """The signal that has come and waits for the end of a step; 0 = none."""
+    return _State.pending
+
+
+def hold() -> None:
+    """From here on a signal waits, unless it comes twice."""
+    _State.held = True
+
+
+def release(stop: bool) -> None:
+    """A step is over: from here on signals take effect at once.
+
+    Args:
+        stop: one has come, to this process or to another of the run.
+
+    Raises:
+        Stopped: `stop`.
+        KeyboardInterrupt: `stop`, and it was Ctrl+C.
+    """
+    _State.held = False
+    if stop:
+        _raise(_State.pending or signal.SIGTERM)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Signals raise `Stopped` in here, whatever a library makes of it, and the outermost block reports it in one line.
+
+    A signal that the caller ignores (`nohup`) stays ignored. Outside of the main thread nothing is installed, since
+    Python allows it nowhere else.
+    """
+    if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    _State.owner, _State.pending, _State.held = os.getpid(), 0, False
+    tell("the same command resumes")
+    take_back()
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        number = error.number if isinstance(error, Stopped) else _State.pending
+        if number == signal.SIGINT:  # DuckDB and others answer it with an error of their own
+            raise KeyboardInterrupt from None
+        if not number:
+            raise
+        last_words(number)
+        raise Stopped(number) from None
+    finally:
+        _State.owner = 0
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def take_back() -> None:
+    """Put our handlers back where Lightning has installed its own, as it does when a fit begins."""
+    if _State.owner == os.getpid() and threading.current_thread() is threading.main_thread():
+        for number in _STOPS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, _handle)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A fit by Lightning: it is stoppable, and Ctrl+C is what Python means by it.
+
+    Lightning would exit by itself, and leave the signal ignored.
+    """
+    with stoppable():
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            yield
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                signal.signal(signal.SIGINT, handler)
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            _State.held = False
+
+
+def job() -> str:
+    """The job of SLURM that this process is, such as 41, or 40_1 in an array; empty where it is none."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return ""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    found = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+    return found if re.fullmatch(r"[0-9]+(_[0-9]+)?", found) else ""
+
+
+def requeue() -> str:
+    """Ask SLURM to run this job again, and tell what came of it; nothing is asked where this is no job of SLURM.
+
+    Source: what Lightning's SignalConnector asks, `scontrol requeue JOB`, for one process of a job.
+    """
+    if not job():
+        return ""
+    if place().rank:
+        return f"job {job()} is requeued; "
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job()], capture_output=True, text=True, timeout=_REQUEUE_TIMEOUT, check=False
+        )
+        reason = "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = str(error)
+    if reason:
+        return f"scontrol requeue {job()} failed ({' '.join(reason.split())[:120]}); "
+    return f"job {job()} is requeued; "
+
+
+def tell(again: str) -> None:
+    """What the line on a signal says of going on, in place of "the same command resumes"."""
+    _State.again = again
+
+
+def last_words(number: int = signal.SIGINT) -> None:
+    """The one line that a stopped run leaves on standard error; a job of SLURM is requeued on SIGUSR1."""
+    requeued = requeue() if number == getattr(signal, "SIGUSR1", None) else ""
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    say(f"ehrdl: stopped{by}; {requeued}{_State.again}")

@@ -1,0 +1,189 @@
+"""How the processes of a run come together, and the fits that they do together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ehrdl.engine.messages import mute, say
+from ehrdl.errors import ConfigError, EhrdlError, WorkerError
+from ehrdl.processes.link import connect, listen
+from ehrdl.processes.ranks import LEADER, Place, check_alone, check_world, place
+from ehrdl.processes.team import MEET, SECONDS_A_LOOK, Follower, Leader
+from ehrdl.processes.trainer import n_processes
+
+_leader: Leader | None = None
+_follower: Follower | None = None
+#: How many runs this process has begun together with others: under torchrun, a script may begin several.
+_n_runs = 0
+
+
+@contextmanager
+def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | Follower]:
+    """This process's part in a run.
+
+    Args:
+        trainer: of the configuration.
+        run: the run's folder.
+        key: hash of its configuration.
+
+    Raises:
+        ConfigError: other processes were started than the trainer asks for.
+        WorkerError: one of them is lost.
+    """
+    global _leader
+    here, leader = place(), Leader(run, key)
+    if here.size > 1 and (follower := _meet(leader, here, trainer)):
+        yield follower
+        return
+    outer, _leader = _leader, leader
+    well = False
+    try:
+        yield leader
+        well = True
+    finally:
+        _leader = outer
+        leader.end(well)
+
+
+def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | None:
+    """Bring processes that were started together together; None = this one is the first, or alone."""
+    global _follower, _n_runs
+    if here.starter == "ehrdl":
+        mute()
+        _follower = _follower or _join(here, *os.environ[LEADER].split(" ")[2:])
+        return _follower.of(leader)
+    from ehrdl.processes.trainer import check_trainer
+
+    n = n_processes(check_trainer(trainer))
+    check_world(n)
+    if n == 1:
+        return None
+    _n_runs += 1
+    store = _store(here)
+    if here.rank:
+        mute()
+        return _join(here, *_find(store).split(" ")).of(leader)
+    leader.store, token = store, secrets.token_hex(16)
+    listener = listen(store.host)
+    store.set(_place_of_leader(), f"{store.host} {listener.getsockname()[1]} {token}")
+    leader.meet(n, listener, token)
+    return None
+
+
+def _store(here: Place) -> Any:
+    """The key-value store by which torch's processes find each other; torchrun has one, else the first opens it."""
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    where = TorchElasticEnvironment() if here.starter == "torchrun" else SLURMEnvironment()
+    opens = here.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    within = timedelta(seconds=MEET)
+    return TCPStore(where.main_address, where.main_port, None, opens, within, wait_for_workers=False, multi_tenant=True)
+
+
+def _place_of_leader() -> str:
+    return f"ehrdl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_n_runs}"
+
+
+def _find(store: Any) -> str:
+    until = time.monotonic() + MEET
+    while not store.check([_place_of_leader()]):
+        if time.monotonic() > until:
+            raise WorkerError(f"the first process did not come within {MEET:.0f} s")
+        time.sleep(SECONDS_A_LOOK)
+    found: bytes = store.get(_place_of_leader())
+    return found.decode()
+
+
+def _join(here: Place, host: str, port: str, token: str) -> Follower:
+    try:
+        follower = Follower(here, connect(host, int(port), MEET), token)
+    except OSError:
+        raise SystemExit(1) from None  # the first process has ended, and told why
+    if follower.hello is None:
+        raise SystemExit(1)
+    return follower
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What the first process decides of a fit, and the others are told.
+
+    Attributes:
+        name: of the model.
+        seed: of its weights.
+        scratch: folder of its checkpoints.
+        resume: checkpoint that it resumes from; None = it starts at the beginning.
+        data: hash of what is trained on.
+        start: names of the models whose encoders it starts from.
+    """
+
+    name: str
+    seed: int
+    scratch: str
+    resume: str | None
+    data: str
+    start: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, order: dict[str, Any]) -> Joined:
+        """From an order of the first process."""
+        return cls(**{name: order[name] for name in cls.__annotations__})
+
+    def check(self) -> None:
+        """Refuse to resume from what is not seen here.
+
+        Raises:
+            ConfigError: this machine does not see the folder of the first process.
+        """
+        if self.resume and not Path(self.resume).is_file():
+            raise ConfigError(f"run.root: {self.resume} is not there; all machines must see the same folder")
+
+
+@dataclass
+class Common:
+    """A fit that all processes take part in; `weights` is the hash of what this one has fitted, once it has."""
+
+    weights: str = ""
+
+
+@contextmanager
+def common(n: int, trainer: dict[str, Any], order: Joined) -> Iterator[Common]:
+    """A fit that all processes take part in; the others are told of it, and ready, when its block begins.
+
+    Args:
+        n: of the processes.
+        trainer: from `check_trainer`.
+        order: what the others need to know of the fit.
+
+    Raises:
+        WorkerError: another process is lost.
+    """
+    fit, leader = Common(), _leader
+    if n == 1:
+        yield fit
+        return
+    if leader is None:
+        raise ConfigError(f"trainer.devices: {n} processes train under `ehrdl train` alone; use one device here")
+    if leader.size == 1:
+        check_alone(trainer, n)
+    try:
+        leader.start(n)
+        leader.order(do="fit", **asdict(order))
+        yield fit
+        if any(weights != fit.weights for weights in leader.hear("done")):
+            say("warning: the processes ended with different weights; those of the first are kept")
+    except (EhrdlError, SystemExit, KeyboardInterrupt):
+        raise
+    except Exception:
+        leader.settle()
+        raise

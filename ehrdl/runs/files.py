@@ -1,0 +1,148 @@
+"""The files that a finished run's models are read from: recorded at its end, compared before any of them is used.
+
+A model file that is cut, swapped with another or left out when a folder is copied would change predictions without a
+word, so that a run whose files are not those that it wrote is refused. Reports and predictions are no such files: they
+may be made again, or kept back where a run's folder is passed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ehrdl.engine.files import digest, read_json, whole
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError, EhrdlError
+
+#: Of a run folder; those whose names begin with a dot are not yet whole.
+_KEPT = ("config.yaml", "spec.json", "calibration.json", "encoders.json", "tokenizer/**/*", "models/*", "checkpoints/*")
+#: Files named in one line; the rest are counted.
+_NAMED = 4
+_REMEDY = "copy the run's folder again from where it was made, or fit it anew with --run.overwrite true"
+
+
+def record(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file of a run that its models are read from, by its path in the folder."""
+    return {name: _facts(folder / name) for name in _there(folder)}
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with a hash of its own content, which `read_manifest` compares."""
+    return manifest | {"digest": digest(manifest)}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        ConfigError: it is damaged, or was changed.
+    """
+    path = folder / "manifest.json"
+    manifest: dict[str, Any] = read_json(path, dict)
+    if "digest" in manifest and sealed({k: v for k, v in manifest.items() if k != "digest"}) != manifest:
+        raise ConfigError(f"{path}: was changed after the run had written it; {_REMEDY}")
+    seeds = manifest.get("seeds")
+    if not (isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds)):
+        raise ConfigError(f"{path}: has no seeds ({seeds!r}), so it is no manifest of a run; {_REMEDY}")
+    return manifest
+
+
+def check_config(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a `config.yaml` that is not the one that the run wrote; a cut one may still be YAML.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    facts = (manifest.get("files") or {}).get("config.yaml")
+    if facts and (why := _differs(folder / "config.yaml", facts)):
+        raise ConfigError(f"{folder / 'config.yaml'}: {why}; {_REMEDY}")
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
+    """Compare a run's files with those that it recorded.
+
+    A file of models that the run did not write is left out, with a line. A run of a version that recorded nothing is
+    read as it lies there, with a line.
+
+    Args:
+        folder: of the run.
+        manifest: its manifest.
+
+    Returns:
+        The paths in the folder of the files that models may be read from.
+
+    Raises:
+        ConfigError: naming those that are missing, or are not as the run wrote them.
+    """
+    there = _there(folder)
+    if "files" not in manifest:
+        say(f"note: {folder}: its version recorded no list of its files, so nothing shows whether all are there")
+        return frozenset(there)
+    recorded: dict[str, dict[str, Any]] = manifest["files"]
+    wrong = [f"{name} {why}" for name, facts in recorded.items() if (why := _differs(folder / name, facts))]
+    if wrong:
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ConfigError(f"{folder}: {', '.join(wrong[:_NAMED])}{more}; {_REMEDY}")
+    for name in there:
+        if name not in recorded:
+            say(f"note: {folder / name}: is not of this run, and is left out")
+    return frozenset(recorded)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files, each whole or not at all, with the modes of new files: those of a cache may be wider."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            file = target / path.relative_to(source)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with whole(file) as part:
+                shutil.copyfile(path, part)
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a damaged file leads its reader to into one line.
+
+    Args:
+        path: the file.
+        what: it should be, such as `checkpoint`.
+
+    Raises:
+        ConfigError: naming the file and the reason.
+    """
+    try:
+        yield
+    except EhrdlError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its bytes lead the library to
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(
+            f"{path}: is no {what} of this version of ehrdl ({type(error).__name__}: {reason}); {_REMEDY}"
+        ) from None
+
+
+def _there(folder: Path) -> list[str]:
+    found = {path for pattern in _KEPT for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path.relative_to(folder).as_posix() for path in found if not path.name.startswith("."))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _differs(path: Path, recorded: dict[str, Any]) -> str | None:
+    """How a file differs from what was recorded; None where it does not."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        found = _facts(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if found["bytes"] != recorded["bytes"]:
+        return f"has {found['bytes']:,} bytes, not the {recorded['bytes']:,} that the run wrote"
+    return None if found == recorded else "is not as the run wrote it"

@@ -1,0 +1,260 @@
+"""The run folder: opened, filled and finished. A finished one is left alone; one of another config is refused."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ehrdl.engine.files import sweep, write_json, write_text
+from ehrdl.engine.folders import check_writable
+from ehrdl.engine.messages import say, staged
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import ConfigError
+from ehrdl.options.training import RunOptions
+from ehrdl.processes.signals import job, tell
+from ehrdl.recorded import not_recorded, unknowable
+from ehrdl.runs.files import check_files, read_manifest, record, sealed
+
+#: Changing these changes no number, so a run may be continued or repeated under others.
+FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",))
+#: One of these lies in every folder of a run, one that was stopped too.
+_OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
+_LOCKS, _JOB = ".locks", ".job"
+#: Seconds that a process which is just ending may hold a folder.
+_ENDING_S = 3.0
+_PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
+
+
+class Run:
+    """One run's folder and clock.
+
+    Args:
+        options: where the folder is.
+        config: the resolved configuration.
+        free: paths of keys that may differ when a folder is gone on with.
+    """
+
+    def __init__(self, options: RunOptions, config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> None:
+        self.folder = expanded(options.root) / options.name
+        self.options, self.config, self.free = options, config, free
+        self.wall_s: dict[str, float] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds a finished run, which is left alone."""
+        return (self.folder / "manifest.json").is_file() and not self.replaces
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what is in the folder goes: `run.overwrite`, unless a requeued job of SLURM wrote it itself."""
+        file = self.folder / _JOB
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+        own = requeued and file.is_file() and file.read_text(encoding="utf-8") == job()
+        return self.options.overwrite and not own
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be written to, or holds a damaged run, one of another config, or no run at all.
+
+        Raises:
+            ConfigError: naming the first key that differs, or the files of a finished run that do.
+        """
+        if not self.finished:
+            check_writable(self.folder, "run.root")
+        if self.replaces:
+            self._check_removable()
+            return
+        if not self.folder.exists():
+            return
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            if any(self.folder.iterdir()):
+                raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
+            return
+        if self.finished:  # first: a config that was cut is no other config
+            check_files(self.folder, read_manifest(self.folder))
+        self._check_config(path)
+
+    def _check_removable(self) -> None:
+        """Refuse to begin where the old run's folder could not be removed at the end of the preparation."""
+        if not self.folder.exists():
+            return
+        check_writable(self.folder.parent, "run.root")
+        if any(self.folder.iterdir()) and not any((self.folder / name).exists() for name in _OF_A_RUN):
+            raise ConfigError(f"run.overwrite: {self.folder} is no run of ehrdl; choose another run.name")
+        for place in (self.folder, *self.folder.rglob("*")):
+            if place.is_dir() and not place.is_symlink() and not os.access(place, os.W_OK | os.X_OK):
+                raise ConfigError(f"run.overwrite: {place} cannot be removed (no permission); choose another run.name")
+
+    def _check_config(self, path: Path) -> None:
+        try:
+            there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ConfigError(
+                f"{path}: is damaged, no YAML ({reason}); choose another run.name, or --run.overwrite true"
+            ) from None
+        if not isinstance(there, dict):
+            raise ConfigError(f"{path}: holds no config; choose another run.name, or --run.overwrite true")
+        different = _first_difference(numbers_only(there, self.free), numbers_only(self.config, self.free))
+        if different:
+            raise ConfigError(
+                f"{self.folder}: was made with another config ({different}); choose another run.name, "
+                f"or --run.overwrite true"
+            )
+        if unknowable(self.config):
+            what = " and ".join(f"{key} ({what})" for key, what in not_recorded(self.config))
+            raise ConfigError(
+                f"{self.folder}: is there already, and whether it was made with this {what} cannot be told; choose "
+                "another run.name, or --run.overwrite true"
+            )
+
+    def open(self) -> None:
+        """Make the folder, emptied where it is to be replaced, and write the resolved config."""
+        if self.replaces and self.folder.exists():
+            self._remove()
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
+        if self.options.overwrite:
+            tell("the same command without --run.overwrite resumes")
+            if job():
+                write_text(self.folder / _JOB, job())
+        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / "config.yaml", text)
+
+    def _remove(self) -> None:
+        """Remove the old run at once for whoever looks on, so that a failure leaves no half of it under its name."""
+        aside = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.replaced")
+        os.replace(self.folder, aside)
+        try:
+            shutil.rmtree(aside)
+        except OSError as error:
+            say(f"note: the run that is replaced is still at {aside}, and cannot be removed ({error.strerror})")
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Record the wall time of a step [s]."""
+        start = time.perf_counter()
+        with staged(step):
+            yield
+        self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
+
+    def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What was run, on what, with what."""
+        return {
+            "ehrdl": _version("ehrdl"),
+            "git": git_hash(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "seeds": self.config["seeds"],
+            "wall_s": self.wall_s,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            "hardware": _hardware(),
+            **facts,
+        }
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest with the list of the run's files, as the last one: with it the run is finished."""
+        write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
+
+
+@contextmanager
+def holding(folder: Path, key: str, why: str) -> Iterator[None]:
+    """Keep every other process away from a folder, there or not, that this one writes.
+
+    The lock is beside the folder, so that it holds while the folder is replaced. The system frees it when its holder
+    dies, however that dies; on a shared file system, as far as that has `flock`.
+
+    Args:
+        folder: that is written.
+        key: what names it, such as `run.root`.
+        why: what another process does there.
+
+    Raises:
+        ConfigError: another process holds it, or nothing can be written there.
+    """
+    check_writable(folder, key)
+    locks = folder.parent / _LOCKS
+    made = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
+    lock = FileLock(locks / f"{folder.name}.lock")
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_ENDING_S)
+    except Timeout:
+        raise ConfigError(f"{folder}: {why}; wait for its end, or name another") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {locks} cannot be written to ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
+        lock.release()
+        with suppress(OSError):  # where others are at work, or the run has left something
+            for empty in (locks, *made):
+                empty.rmdir()
+
+
+def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:
+    """The part of a config that decides the numbers; a key without a value is as one that is not there."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for path in free:
+        inner = kept
+        for key in path[:-1]:
+            inner = inner.get(key) or {}
+        inner.pop(path[-1], None)
+    return {key: value for key, value in kept.items() if value != {}}
+
+
+def _first_difference(there: Any, here: Any, key: str = "") -> str | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in {**there, **here}:
+            inner = _first_difference(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+            if inner:
+                return inner
+        return None
+    return None if there == here else f"{key} was {there!r}, is {here!r}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_hash() -> str | None:
+    """The commit of the checkout that the package runs from, with a mark where files differ from it."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count(), "gpus": gpus}

@@ -1,0 +1,285 @@
+"""Weights & Biases beside the CSV curves: one W&B run for each run of ehrdl.
+
+One, not one a fit: what is compared, and reported, is a whole run, so its configuration, metrics and report have one
+place. The curves of each fit stand in it under the fit's name (`fused-seed0/tuning/auprc`), each over its own steps.
+
+A run that resumes is the same W&B run: its id and the last point of each curve lie in the run's folder, and what was
+sent before is not sent again.
+
+No trouble of the service reaches the run: the first failure is reported in one line, and the run resumes without it.
+Nothing is sent but what is listed here: no source code or changes of it, no command line, console, host, machine or
+package data, no crash reports; of the configuration no local path. The report and a checkpoint are made of patients'
+data, and stay here unless they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import say
+from ehrdl.options.training import LoggerOptions
+
+#: Seconds that the service may take to answer, and to take what is left when the run ends.
+_INIT_TIMEOUT, _FINISH_TIMEOUT = 30, 120
+#: In the folder of W&B's files.
+_SENT = "sent.json"
+_AGREEMENT = (
+    "logger.artifacts: the report and the best checkpoint go to Weights & Biases; both are made of patients' data, so "
+    "this needs a data use agreement that allows it (that of MIMIC-IV does not allow sharing with third parties)"
+)
+
+
+class Tracker:
+    """What a run sends to W&B. Made by `tracking`; every method does nothing where W&B is off or has failed.
+
+    Args:
+        artifacts: whether files are sent.
+        sent: file of the W&B run's id and of the last step of every curve; None where W&B is off.
+    """
+
+    def __init__(self, artifacts: bool = False, sent: Path | None = None) -> None:
+        self.run: Any = None
+        self._artifacts, self._file = artifacts, sent
+        known = read_json(sent) if sent is not None and sent.is_file() else {}
+        self.id: str = known.get("id") or secrets.token_hex(4)
+        self._before: dict[str, int] = known.get("steps", {})
+        self._steps = dict(self._before)
+
+    def point(self, values: dict[str, float], stem: str, step: int) -> None:
+        """One point of each of some curves of a fit, unless an earlier process of this run has sent it.
+
+        Args:
+            values: by the name of the curve.
+            stem: of the fit.
+            step: of the point.
+        """
+        new = {name: value for name, value in values.items() if step > self._before.get(name, -1)}
+        if not new:
+            return
+        self.attempt("curves", lambda run: run.log(new | {f"{stem}/step": step}))
+        self._steps |= dict.fromkeys(new, step)
+        self.remember()
+
+    def remember(self) -> None:
+        """Write down the id and what was sent."""
+        if self.run is not None and self._file is not None:
+            write_json(self._file, {"id": self.id, "steps": self._steps})
+
+    def attempt(self, what: str, action: Callable[[Any], object]) -> None:
+        """Do something with the W&B run; if it fails, say so once and leave W&B alone from then on."""
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except Exception as error:  # whatever the service or its client raises
+            self.run = None
+            _warn(what, error)
+
+    def curves(self, stem: str) -> list[Logger]:
+        """The Lightning loggers of one fit: none, or one that sends its curves."""
+        if self.run is None:
+            return []
+        self.attempt("curves", lambda run: run.define_metric(f"{stem}/*", step_metric=f"{stem}/step"))
+        return [_Curves(self, stem)]
+
+    def metrics(self, metrics: dict[str, Any]) -> None:
+        """The held-out metrics with their intervals, as the W&B run's summary."""
+        self.attempt("metrics", lambda run: run.summary.update(_flat(metrics)))
+
+    def file(self, name: str, kind: str, path: Path) -> None:
+        """A file as an artifact, named after the run and what it is; nothing unless artifacts are asked for."""
+        if not self._artifacts:
+            return
+
+        def send(run: Any) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", f"{run.name}-{name}"), type=kind)
+            artifact.add_file(str(path))
+            run.log_artifact(artifact)
+
+        self.attempt(name, send)
+
+
+class _Curves(Logger):
+    """Sends the metrics that Lightning logs, under the name of their fit."""
+
+    def __init__(self, tracker: Tracker, stem: str) -> None:
+        super().__init__()
+        self._tracker, self._stem = tracker, stem
+
+    @property
+    def name(self) -> str:
+        """Of the fit."""
+        return self._stem
+
+    @property
+    def version(self) -> str:
+        """None: a fit that goes on is the same one."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the whole configuration is there already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """One point of each curve."""
+        values = {f"{self._stem}/{name}": value for name, value in metrics.items()}
+        self._tracker.point(values, self._stem, step or 0)
+
+
+@contextmanager
+def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any]) -> Iterator[Tracker]:
+    """A tracker for one run, closed at its end.
+
+    Args:
+        options: whether and where to send.
+        name: of the run.
+        folder: of the run; W&B keeps its files under it.
+        config: the resolved configuration.
+    """
+    if not options.wandb or getattr(rank_zero_only, "rank", 0) != 0:
+        yield Tracker()
+        return
+    tracker = Tracker(options.artifacts, folder / "wandb" / _SENT)
+    if options.artifacts:
+        say(_AGREEMENT)
+    with _environment(folder / "wandb"):
+        opened = None
+        try:
+            opened = tracker.run = _open(options, name, folder, config, tracker.id)
+            tracker.remember()
+        except Exception as error:  # not installed, no key, no network, a service that is down
+            _warn("start", error)
+        code = 1
+        try:
+            yield tracker
+            code = 0
+        finally:
+            _close(opened, code)
+            if opened is not None and options.mode == "offline":
+                _say_sync(folder / "wandb", tracker.id)
+
+
+def _say_sync(folder: Path, own: str) -> None:
+    """How the files of a run, and of the processes that it resumed from, reach the service."""
+    files = sorted(str(path) for path in folder.glob("offline-run-*") if path.name.endswith(f"-{own}"))
+    if files:
+        say(f"wandb: to send this run: wandb sync --yes {shlex.join(files)}")
+
+
+def without_paths(content: Any) -> Any:
+    """A configuration whose local paths are `<path>`: a folder's name can be a hospital's, or a user's.
+
+    >>> without_paths({"root": "/data/clinic", "names": ["a/b", "~/x"], "lr": 0.1})
+    {'root': '<path>', 'names': ['a/b', '<path>'], 'lr': 0.1}
+    """
+    if isinstance(content, dict):
+        return {key: without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_paths(value) for value in content]
+    if isinstance(content, str) and _is_path(content):
+        return "<path>"
+    return content
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is an absolute path, one from home, or one of several parts that is there."""
+    return text.startswith(("/", "~", "./", "../")) or ("/" in text and len(text) < 1000 and Path(text).exists())
+
+
+def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any], own: str) -> Any:
+    import wandb
+
+    if options.mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise RuntimeError("no API key; run `wandb login`, or use --logger.mode offline")
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        disable_code=True,
+        disable_git=True,
+        host="",
+        reinit="create_new",
+        init_timeout=_INIT_TIMEOUT,
+        finish_timeout=_FINISH_TIMEOUT,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        project=options.project,
+        entity=options.entity,
+        mode=options.mode,
+        id=own,
+        resume="allow" if options.mode == "online" else None,  # offline, the id alone joins what is synced
+        name=name,
+        group=options.group or name,
+        tags=list(options.tags),
+        dir=folder,
+        config=without_paths(config),
+        settings=settings,
+    )
+
+
+def _close(run: Any, code: int) -> None:
+    """End the W&B run, also one that had failed in between, and its service process, so that nothing waits for them."""
+    if "wandb" not in sys.modules:
+        return
+    import wandb
+
+    try:
+        if run is not None:
+            run.finish(exit_code=code)
+        if wandb.run is None:  # a caller's own W&B run goes on
+            wandb.teardown()
+    except Exception as error:
+        _warn("end", error)
+
+
+def _warn(what: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())[:200]
+    say(f"warning: wandb: {what}: {type(error).__name__}: {reason}; the run goes on without it")
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """W&B's caches under the run's folder, and no crash reports to its makers; what the user has set stands."""
+    ours = {
+        "WANDB_CACHE_DIR": str(folder / "cache"),
+        "WANDB_DATA_DIR": str(folder / "data"),
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+    }
+    added = [name for name in ours if name not in os.environ]
+    os.environ.update({name: ours[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """`readmission/fused/auroc`, and so with `_low` and `_high`, from metrics.json; undefined values are left out."""
+    values = {}
+    for output, scores in metrics["outputs"].items():
+        for model, table in scores["models"].items():
+            for metric, estimate in table.items():
+                for part, end in (("value", ""), ("low", "_low"), ("high", "_high")):
+                    if estimate[part] is not None:
+                        values[f"{output}/{model}/{metric}{end}"] = estimate[part]
+    return values

@@ -1,0 +1,1 @@
+"""Diabetes 130-US hospitals: one row per encounter, and readmission."""

@@ -1,0 +1,135 @@
+"""Diabetes 130-US hospitals 1999-2008 (UCI 296): 101,766 stays of diabetic patients, one row each, and readmission.
+
+Strack et al. 2014, "Impact of HbA1c measurement on hospital readmission rates", BioMed Research International 781670
+(data CC BY 4.0, archive.ics.uci.edu/dataset/296).
+
+The table has no dates. The stays of a patient are taken to follow each other as their encounter_id do, which is an
+assumption; `read` reports what supports it: if the order is right, a stay that another follows cannot have been
+labelled "not readmitted". Nothing says how far stays lie apart, so a day of the time axis stands for a stay: facts at
+00:00, discharge at 12:00, and what came of it is known at 00:00 of the next day, when the next stay begins. The axis
+counts stays, and no length of it is a length of time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ehrdl.clinical.concepts import load
+from ehrdl.engine.database import connect
+from ehrdl.engine.files import digest, fingerprint
+from ehrdl.engine.messages import say
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import SchemaError
+from ehrdl.events import staging
+from ehrdl.events import writer as events
+from ehrdl.events.source import Source
+from ehrdl.options.bounds import Location
+from ehrdl.sources.diabetes130.rows import CHECKS, COLUMNS, COUNTS, EVENTS_SQL, STAYS
+from ehrdl.sources.diabetes130.rows import ORDER as ORDER_SQL
+from ehrdl.sources.diabetes130.table import MAPPING, TABLE, find_member, read_titles, unpacked
+from ehrdl.sources.raw import RawTable
+from ehrdl.sources.raw_errors import explain
+
+#: Below this share of stays that are labelled readmitted among those that another follows, the order is in doubt.
+_SUPPORTED = 0.9
+
+
+class Diabetes130(Source):
+    """The table as UCI ships it.
+
+    Args:
+        root: folder that holds `diabetic_data.csv`, .csv.gz, .parquet, or UCI's zip with it; and `IDs_mapping.csv`,
+            which names codes and may be missing.
+    """
+
+    VERSION = 2
+    concepts = "concepts.csv"
+    caveats = ("The stays are of 130 hospitals in the US from 1999 to 2008; care and coding have changed since.",)
+
+    def __init__(self, root: Location) -> None:
+        self.root = expanded(root)
+
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
+        """The files, and what decides how they are read."""
+        known = load(self.concepts_file())
+        found = {name: find_member(self.root, name) for name in (TABLE, MAPPING)}
+        return {
+            "source": "diabetes130",
+            "version": [self.VERSION, events.VERSION, staging.VERSION, digest(known.frame.to_csv())],
+            "files": {name: path and fingerprint(path, verify) for name, path in found.items()},
+        }
+
+    def n_bytes(self) -> int:
+        """Size of the table as it lies there."""
+        path = find_member(self.root, TABLE)
+        return path.stat().st_size if path else 0
+
+    def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
+        """Write EVENTS into `out`; see `Source.read`."""
+        writer = events.EventsWriter(out, prepare)
+        with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder, connect(prepare, out) as con:
+            path = unpacked(self.root, Path(folder))
+            con.execute("SET threads = 1; SET preserve_insertion_order = true")
+            self._load(con, RawTable(TABLE, path, COLUMNS))
+            counts, order = self._count(con)
+            writer.stage(con, TABLE, EVENTS_SQL)
+            titles = read_titles(self.root, Path(folder))
+        known = load(self.concepts_file()).frame
+        labels = dict(zip(known.base_code, known.label, strict=True)) | titles
+        writer.finish(lambda code: labels.get(code) or labels.get("//".join(code.split("//")[:2]), ""), "Diabetes-130")
+        missing = [] if titles else [f"{MAPPING}.csv: not under {self.root}; its codes have no names"]
+        missing += _doubt(order)
+        for line in [_describe(counts, order), *missing]:
+            say(line)
+        return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": missing}
+
+    def _load(self, con: Any, table: RawTable) -> None:
+        """The table as `stay`: a row a stay, cells trimmed, `?` as null; every cell is one that the data can have."""
+        for typed in (True, False):  # the quick pass names what it cannot read less well
+            try:
+                con.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {table.open(con, typed)}")
+                break
+            except SchemaError:
+                raise
+            except Exception as error:
+                if not typed:
+                    raise explain(error, table) from None
+        con.execute(STAYS)
+        for sql, wrong in CHECKS:
+            for encounter, value in con.execute(sql).fetchall():
+                raise SchemaError(f"{self.root}: encounter {encounter}: {wrong.format(value)}")
+        if con.execute("SELECT count(*) FROM stay").fetchall() == [(0,)]:
+            raise SchemaError(f"{table.path}: has no rows; copy the file again")
+
+    def _count(self, con: Any) -> tuple[dict[str, Any], dict[str, int]]:
+        counts: dict[str, Any] = {"unknown": {}}
+        for name, n in con.execute(COUNTS).fetchall():
+            if n:
+                counts["unknown"][name] = n
+        counts["stays"], counts["subjects"], *found = con.execute(ORDER_SQL).fetchall()[0]
+        return counts, dict(zip(("followed", "followed_readmitted", "last", "last_readmitted"), found, strict=True))
+
+
+def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
+    """What was made of the table; the numbers go into the manifest."""
+    unknown = ", ".join(f"{name} ({n / counts['stays']:.1%})" for name, n in counts["unknown"].items())
+    return (
+        f"{counts['stays']:,} stays, ordered by encounter_id since there are no dates: of {order['followed']:,} that "
+        f"another follows {_share(order, 'followed'):.1%} are labelled readmitted (all, if the order is right), of the "
+        f"patients' last {_share(order, 'last'):.1%}; unknown (? or empty): {unknown or 'nothing'}"
+    )
+
+
+def _doubt(order: dict[str, int]) -> list[str]:
+    """A line where the labels contradict the order."""
+    share = _share(order, "followed")
+    if not order["followed"] or share >= _SUPPORTED:
+        return []
+    return [f"the order of stays is in doubt: of those that another follows only {share:.1%} are labelled readmitted"]
+
+
+def _share(order: dict[str, int], which: str) -> float:
+    return order[f"{which}_readmitted"] / max(order[which], 1)

@@ -1,0 +1,1 @@
+"""Any MEDS dataset, with a table of its codes."""

@@ -1,0 +1,162 @@
+r"""How a MEDS dataset's codes become those of EVENTS, and how long after its time a fact could be seen.
+
+Patterns are Python's regular expressions, and match a whole code; the first that does decides. What replaces a code is
+written as for `re.sub` (`\1` is the first group), and `{column}` in it is the row's value in that column, empty where
+null.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Annotated, Any
+
+import pandas as pd
+
+from ehrdl.clinical import concepts
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import Bound
+from ehrdl.schema import HOUR
+
+#: How long a fact waits [h], at most a century.
+Delay = Annotated[float, Bound("[0, 876600)", "a fact would be seen before it happened")]
+_NOTE = "NOTE//"
+_COLUMN = re.compile(r"\{(\w+)\}")
+#: The codes of diagnoses and procedures are compared without dots, in upper case.
+_ICD = re.compile(r"((?:DIAGNOSIS|PROCEDURE)//ICD\d+//)(.*)", re.DOTALL)
+
+_WEEK = 168
+#: Delay from a fact's time to when it could be seen [h], where a dataset does not say it: the rules of `mimic4_stays`,
+#: `mimic4_bedside` and `mimic4_orders` for want of a recorded time. What is written down as it happens has none. A
+#: note, an order and an outpatient measurement may carry a bare date, whose day ends 24 h later.
+DELAYS: Mapping[str, float] = {
+    "MEDS_BIRTH|MEDS_DEATH|(ANCHOR_YEAR_GROUP|GENDER|RACE|LANGUAGE|MARITAL_STATUS)//.*": 0,
+    "(ED_IN|ED_OUT|ADMISSION|DISCHARGE|TRANSFER_IN|TRANSFER_OUT|SERVICE_IN|ICU_IN|ICU_OUT)(//.*)?": 0,
+    "(ADMISSION_TYPE|INSURANCE)//.*": 24,
+    "(MICRO_TAKEN|DRUG_STOP)//.*": 0,
+    "(CHART|OUTPUT|EMAR|INPUT_START|INPUT_END|PROCEDURE_START|PROCEDURE_END)//.*": 1,
+    "LAB//.*": 4,
+    "(NOTE|DRUG_START|OMR)//.*": 24,
+    "(DIAGNOSIS|PROCEDURE|DRG|HCPCS|MICRO_RESULT)//.*": _WEEK,
+}
+#: What no pattern knows may be a billing code.
+DEFAULT_DELAY = float(_WEEK)
+
+
+@cache
+def shipped_delays() -> dict[str, float]:
+    """`DELAYS`, and before them that of laboratory values among the charted ones, which have the time of the draw."""
+    known = concepts.load()
+    labs = set(known.frame.base_code[known.frame.category == "lab"])
+    charted = "|".join(code for code in known.base_codes("CHART//") if code in labs)
+    return {f"({charted})(//.*)?": DELAYS["LAB//.*"], **DELAYS}
+
+
+@dataclass(frozen=True)
+class CodeRules:
+    """The options of a source that are about codes.
+
+    Attributes:
+        rename: what a pattern's codes become: one or several codes, or none.
+        notes: patterns of codes whose text is a note.
+        delays: hours by pattern, tried before `shipped_delays`.
+        default_delay: hours for what no pattern matches.
+    """
+
+    rename: Mapping[str, Sequence[str]]
+    notes: Sequence[str]
+    delays: Mapping[str, float]
+    default_delay: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no pattern, or no replacement, naming the key."""
+        for pattern, codes in self.rename.items():
+            for code in codes:
+                _check_pattern("rename", pattern, code)
+        for pattern in self.notes:
+            _check_pattern("notes", pattern)
+        for pattern in self.delays:
+            _check_pattern("delays", pattern)
+
+    def key(self) -> list[Any]:
+        """The rules as plain values, in their order, for the key of a cache."""
+        own = [list(self.rename.items()), list(self.notes), list(self.delays.items()), self.default_delay]
+        return [*own, list(shipped_delays().items())]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that replacements name."""
+        named = (name for codes in self.rename.values() for code in codes for name in _COLUMN.findall(code))
+        return sorted(set(named))
+
+    def apply(self, codes: Iterable[str]) -> pd.DataFrame:
+        r"""What becomes of each code.
+
+        Args:
+            codes: distinct codes of the dataset.
+
+        Returns:
+            source, code, delay [µs], fallback (no pattern matched), templated (a column's value goes into it); one row
+            a new code, in the order of `codes`. A code that is renamed to nothing has none.
+
+        >>> rules = CodeRules({r"HOSPITAL_DISCHARGE//(.*)": [r"DISCHARGE//\1"]}, ["Letter"], {}, 168)
+        >>> rules.apply(["HOSPITAL_DISCHARGE//HOME", "Letter", "X1"])[["code", "delay", "fallback"]].values.tolist()
+        [['DISCHARGE//HOME', 0, False], ['NOTE//Letter', 86400000000, False], ['X1', 604800000000, True]]
+        """
+        rows = []
+        for source in codes:
+            for code in dict.fromkeys(self._new_codes(source)):
+                hours = self._hours(source, code)
+                delay = round((self.default_delay if hours is None else hours) * HOUR)
+                rows.append((source, code, delay, hours is None, bool(_COLUMN.search(code))))
+        frame = pd.DataFrame(rows, columns=["source", "code", "delay", "fallback", "templated"])
+        return frame.astype({"source": "str", "code": "str", "delay": "int64", "fallback": bool, "templated": bool})
+
+    def _new_codes(self, source: str) -> list[str]:
+        found = [source]
+        for pattern, codes in self._rename:
+            if match := pattern.fullmatch(source):
+                found = [match.expand(code) for code in codes]
+                break
+        return [self._as_note(source, _without_dots(code)) for code in found]
+
+    def _as_note(self, source: str, code: str) -> str:
+        if code.startswith(_NOTE) or not any(p.fullmatch(source) or p.fullmatch(code) for p in self._notes):
+            return code
+        return _NOTE + code
+
+    def _hours(self, source: str, code: str) -> float | None:
+        """The delay of the first pattern that matches the dataset's code or the new one."""
+        return next((hours for p, hours in self._delays if p.fullmatch(source) or p.fullmatch(code)), None)
+
+    @cached_property
+    def _rename(self) -> list[tuple[re.Pattern[str], Sequence[str]]]:
+        return [(_compiled(pattern), codes) for pattern, codes in self.rename.items()]
+
+    @cached_property
+    def _notes(self) -> list[re.Pattern[str]]:
+        return [_compiled(pattern) for pattern in self.notes]
+
+    @cached_property
+    def _delays(self) -> list[tuple[re.Pattern[str], float]]:
+        return [(_compiled(pattern), hours) for pattern, hours in [*self.delays.items(), *shipped_delays().items()]]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.DOTALL)
+
+
+def _without_dots(code: str) -> str:
+    """An ICD code as the tasks compare it: `DIAGNOSIS//ICD10//i50.9` is `DIAGNOSIS//ICD10//I509`."""
+    match = _ICD.fullmatch(code)
+    return match[1] + match[2].replace(".", "").strip().upper() if match else code
+
+
+def _check_pattern(key: str, pattern: str, replacement: str = "") -> None:
+    try:
+        re.sub(pattern, replacement, "")  # reads the replacement too, whether or not anything matches
+    except (re.error, IndexError) as error:
+        what = f"{pattern!r}: {replacement!r}" if replacement else f"{pattern!r}"
+        raise ConfigError(f"data.source.{key}: {what} is no regular expression ({error})") from None

@@ -1,0 +1,207 @@
+"""The columns of a MEDS dataset: what each file's header must say, and one schema for all its files.
+
+A column that a shard lacks, that has another name, or that nobody fills is how stays and numbers get lost without a
+word; so each is refused or reported here, before any row is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.sources.arrow_types import is_bytes, is_text, plain_type
+
+ENCOUNTER = "encounter_id"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Text, or UTF-8 that its writer marked as bytes."""
+    return is_text(kind) or is_bytes(kind)
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) and kind.tz is None)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What is asked of a column: whether it must be there, what it must hold, and how others name it."""
+
+    required: bool
+    fits: Callable[[pa.DataType], bool]
+    wanted: str
+    others: tuple[str, ...] = ()
+
+
+#: The columns that are read. A column without any value may have no type.
+COLUMNS: dict[str, _Rule] = {
+    "subject_id": _Rule(True, _is_whole, "whole numbers", ("patient_id", "person_id")),
+    "time": _Rule(True, _is_time, "times without a zone", ("timestamp", "datetime", "event_time", "start_time")),
+    "code": _Rule(True, _is_text, "text", ("event", "concept", "concept_code")),
+    "numeric_value": _Rule(
+        False, _is_number, "numbers", ("value", "numerical_value", "value_as_number", "value_numeric", "valuenum")
+    ),
+    "text_value": _Rule(False, _is_text, "text", ("text", "value", "value_text", "value_as_string", "string_value")),
+    "available_time": _Rule(False, _is_time, "times without a zone", ("availability_time", "available_at")),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the footer of a file says.
+
+    Attributes:
+        kinds: the type of each column's values.
+        rows: how many.
+        empty: columns without any value, as far as the footer says.
+    """
+
+    kinds: Mapping[str, pa.DataType]
+    rows: int
+    empty: frozenset[str]
+
+    def near(self, name: str) -> list[str]:
+        """Columns that may hold what a column of MEDS would hold, by their names and types."""
+        rule = COLUMNS[name]
+        return [other for other in rule.others if other in self.kinds and rule.fits(self.kinds[other])]
+
+
+def read_columns(file: Path) -> Columns:
+    """The columns of a file.
+
+    Raises:
+        SchemaError: the file is damaged, or a column is missing, of another type, or named like another; a file
+            without a row may have any columns.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            schema, footer = opened.schema_arrow, opened.metadata
+            columns = Columns(
+                {field.name: plain_type(field.type) for field in schema}, footer.num_rows, _without_value(footer)
+            )
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(file, error) from None
+    if columns.rows:
+        _check_names(file, schema.names)
+        for name in COLUMNS:
+            _check_column(file, name, columns)
+    return columns
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    """No column is named like another that is read: which of them is meant would be a guess."""
+    for name in names:
+        if names.count(name) > 1:
+            raise SchemaError(f"{file}: column {name} stands {names.count(name)} times; remove all but one")
+        known = name.strip().lower()
+        if name != known and known in (*COLUMNS, ENCOUNTER):
+            raise SchemaError(f"{file}: column {name!r} is not read: MEDS names it {known}; rename it")
+
+
+def _check_column(file: Path, name: str, columns: Columns) -> None:
+    rule = COLUMNS[name]
+    if name not in columns.kinds:
+        if rule.required:
+            near = [other for other in rule.others if other in columns.kinds]
+            hint = f"; MEDS 0.4 names {near[0]} so: rename it" if near else ""
+            raise SchemaError(f"{file}: column {name} is missing (the file has {', '.join(columns.kinds)}){hint}")
+        return
+    kind = columns.kinds[name]
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        raise SchemaError(f"{file}: column {name} has the time zone {kind.tz}; MEDS stores times without a zone")
+    if not rule.fits(kind) and not (pa.types.is_null(kind) and not rule.required):
+        raise SchemaError(f"{file}: column {name} is {kind}; it must hold {rule.wanted}")
+
+
+def _without_value(footer: pq.FileMetaData) -> frozenset[str]:
+    """Columns in which every row is null, by the footer's counts; one that it does not count is none of them."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    empty = set()
+    for place in range(footer.num_columns if footer.num_rows else 0):
+        chunks = [group.column(place) for group in groups]
+        counts = [chunk.statistics.null_count if _counts_nulls(chunk) else None for chunk in chunks]
+        if all(count == chunk.num_values for count, chunk in zip(counts, chunks, strict=True)):
+            empty.add(footer.schema.column(place).path)
+    return frozenset(empty)
+
+
+def _counts_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
+    return chunk.statistics is not None and chunk.statistics.has_null_count
+
+
+def damaged(file: Path, error: Exception) -> SchemaError:
+    """A file that cannot be read, in one line."""
+    reason = " ".join(str(error).split())
+    return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
+
+
+def stay_column(columns: Mapping[Path, Columns], wanted: str | None) -> str | None:
+    """The column that names the stay in every file; None where the stays are to be numbered.
+
+    Args:
+        columns: of each file that has rows.
+        wanted: `data.source.encounter`.
+
+    Raises:
+        ConfigError: no file has the wanted column, or a value in it.
+        SchemaError: some files have it and one has not: the stays of that file would vanish.
+    """
+    name = wanted or ENCOUNTER
+    having = [file for file in columns if name in columns[file].kinds]
+    filled = [file for file in having if not (columns[file].rows and _is_empty(columns[file], name))]
+    if not filled:
+        if wanted:
+            what = "holds a value in" if having else "has"
+            raise ConfigError(f"data.source.encounter: no file {what} the column {name}; null numbers the stays")
+        return None
+    for file in columns:
+        if name not in columns[file].kinds:
+            raise SchemaError(
+                f"{file}: column {name} is missing, which names the stays in {filled[0].name}; add it to every file, "
+                "or remove it from all, and the stays are numbered"
+            )
+    return name
+
+
+def _is_empty(columns: Columns, name: str) -> bool:
+    return name in columns.empty or bool(pa.types.is_null(columns.kinds[name]))
+
+
+def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> list[str]:
+    """A line on each column that some or all files lack, or that no row has a value in.
+
+    Args:
+        columns: of each file that has rows.
+        named: columns that replacements of codes name.
+
+    Raises:
+        SchemaError: a file has its numbers in a column of another name.
+    """
+    lines = []
+    for name in dict.fromkeys((*(name for name, rule in COLUMNS.items() if not rule.required), *named)):
+        lacking = [file for file in columns if name not in columns[file].kinds]
+        near = {file: columns[file].near(name) for file in columns} if name in COLUMNS else {}
+        hint = next((f"; is {near[file][0]} meant? Rename it" for file in lacking if near.get(file)), "")
+        if name == "numeric_value" and hint:
+            file = next(file for file in lacking if near[file])
+            raise SchemaError(
+                f"{file}: column numeric_value is missing, so no number would be read; MEDS 0.4 names {near[file][0]} "
+                "so: rename it, or add an empty numeric_value"
+            )
+        if lacking and (len(lacking) < len(columns) or hint):
+            where = f"{len(lacking)} of {len(columns)} files, such as {lacking[0].name}"
+            lines.append(f"column {name} is missing in {where}: it is null in their rows{hint}")
+    return lines

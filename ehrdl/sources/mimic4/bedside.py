@@ -1,0 +1,120 @@
+"""The rules of MIMIC-IV's measurements, infusions, outputs and procedures."""
+
+from collections.abc import Sequence
+
+from ehrdl.clinical.concepts import Concepts
+from ehrdl.errors import SchemaError
+from ehrdl.events.staging import finite
+from ehrdl.sources.mimic4.rows import end_of_day, is_bound, known, number_in, pair, row, stored, tidy, unit
+
+
+def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
+    """The rule of each table of items: the items that the concepts list, and all of inputevents, which are drugs.
+
+    Labs and vitals: charttime -> max(charttime, storetime); null storetime: 4 h for a lab, 1 h for a vital.
+
+    Lab items in chartevents repeat labevents at the time of the draw: dropped where labevents is read, else under the
+    lab's delay.
+    """
+    lab_items = set(listed.frame.base_code[listed.frame.category == "lab"])
+    charted = [code for code in listed.base_codes("CHART//") if code not in lab_items]
+    copies = [] if has_labevents else [code for code in listed.base_codes("CHART//") if code in lab_items]
+    return {
+        "hosp/labevents": _results("LAB", listed.base_codes("LAB//"), 4, comments="comments"),
+        "icu/chartevents": _results("CHART", charted, 1, slow=copies),
+        "icu/inputevents": pair(*_INPUTS),
+        "icu/outputevents": row(*_OUTPUTS, fallback="storetime IS NULL", table=_listed(listed, "OUTPUT//")),
+        "icu/procedureevents": pair(*_PROCEDURES, table=_listed(listed, "PROCEDURE_")),
+    }
+
+
+def _results(
+    prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = (), comments: str = "NULL::VARCHAR"
+) -> str:
+    """The rule of a table of results.
+
+    The number is valuenum; where that is null, the number or the bound that the value is, or, without a value, that the
+    comment begins with. MIMIC-IV has no valuenum for `>300`: the bound stands for it, and its text says so. A range, or
+    any other word, is text alone. `___` is unknown.
+    """
+    delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
+    value, comment = known("value"), known(comments)
+    number = finite("valuenum")  # what a float32 cannot hold is no number: it stays as text
+    read = f"""CASE WHEN valuenum IS NOT NULL THEN {number} WHEN ({value}) IS NOT NULL
+        THEN {number_in("value", "valueuom")} ELSE {number_in(comments, "valueuom", is_comment=True)} END"""
+    alone = f"valuenum IS NULL AND ({value}) IS NULL"
+    bound = f"valuenum IS NULL AND ({read}) IS NOT NULL AND {is_bound(f'coalesce({value}, {comments})')}"
+    return row(
+        f"'{prefix}//' || itemid || '//' || {unit('valueuom')}",
+        "charttime",
+        stored("charttime", delay),
+        read,
+        f"CASE WHEN ({number}) IS NULL THEN coalesce({value}, {comment}) END",
+        "storetime IS NULL",
+        where=f"itemid IN {_ids((*items, *slow))} AND NOT ({alone} AND ({comment}) IS NULL)",
+        flags=f"{alone} AS from_comment, coalesce({bound}, false) AS from_bound, ({read}) IS NULL AS no_number",
+    )
+
+
+def _listed(concepts: Concepts, prefix: str) -> str:
+    """SQL of the rows of the items that stand in a code with this prefix: a START brings its END, and the other way."""
+    return f"(SELECT * FROM raw WHERE itemid IN {_ids(concepts.base_codes(prefix))})"
+
+
+def ids(listed: Concepts, prefix: str) -> tuple[int, ...]:
+    """The item ids that the concepts list under a prefix."""
+    return tuple(int(code.split("//")[1]) for code in listed.base_codes(prefix) if code.split("//")[1].isdecimal())
+
+
+def _ids(codes: Sequence[str]) -> str:
+    """SQL list of the item ids in base codes such as LAB//50912; never empty, for SQL has no empty list."""
+    items = [code.split("//")[1] for code in codes]
+    for item in items:
+        if not (item.isascii() and item.isdecimal()):
+            raise SchemaError(f"data.source.concepts: the item id {item!r} is not a whole number")
+    return f"({', '.join(items) or 'NULL'})"
+
+
+# charttime -> max(charttime, storetime); null storetime: 1 h.
+_OUTPUTS = (f"'OUTPUT//' || itemid || '//' || {unit('valueuom')}", "charttime", stored("charttime"), finite("value"))
+# Norepinephrine in mg/kg/min for a weight of 1 kg is charted in mcg/kg/min (mimic-code, norepinephrine.sql).
+_RATE_UNIT = f"""CASE WHEN itemid = 221906 AND lower({tidy("rateuom")}) = 'mg/kg/min' AND patientweight = 1
+    THEN 'mcg/kg/min' ELSE {unit("rateuom")} END"""
+_START = {"time": "starttime", "available": stored("starttime"), "fallback": "storetime IS NULL"}
+_END = {
+    "time": "endtime",
+    "available": stored("endtime"),
+    "text": "statusdescription",
+    "fallback": "storetime IS NULL",
+}
+# Two events. START says what and how fast, and nothing of how it went: amount, duration and status are known at the
+# END. Each: its time -> max(its time, storetime); null storetime: 1 h, as for all that is charted at the bedside.
+_INPUTS = (
+    _START | {"code": f"'INPUT_START//' || itemid || '//' || {_RATE_UNIT}", "number": finite("rate")},
+    _END | {"code": f"'INPUT_END//' || itemid || '//' || {unit('amountuom')}", "number": finite("amount")},
+)
+_PROCEDURES = (
+    _START | {"code": "'PROCEDURE_START//' || itemid"},
+    _END | {"code": f"'PROCEDURE_END//' || itemid || '//' || {unit('valueuom')}", "number": finite("value")},
+)
+# Outpatient measurements are known to the day: its end. `110/70` is two values.
+_PRESSURES = r"regexp_extract_all(trim(result_value), '^(\d+\.?\d*)\s*/\s*(\d+\.?\d*)$', {})[1]"
+_NUMBER = number_in("result_value", "''")
+_NAME = f"'OMR//' || {tidy('result_name')}"
+_IS_PAIR = f"{_PRESSURES.format(1)} IS NOT NULL"
+OMR = pair(
+    {
+        "code": f"{_NAME} || CASE WHEN {_IS_PAIR} THEN ' systolic//mmHg' ELSE '//' END",
+        "time": end_of_day("chartdate"),
+        "number": f"CASE WHEN {_IS_PAIR} THEN TRY_CAST({_PRESSURES.format(1)} AS DOUBLE) ELSE {_NUMBER} END",
+        "text": f"CASE WHEN NOT ({_IS_PAIR}) AND ({_NUMBER}) IS NULL THEN result_value END",
+        "where": f"({known('result_value')}) IS NOT NULL",
+    },
+    {
+        "code": f"{_NAME} || ' diastolic//mmHg'",
+        "time": end_of_day("chartdate"),
+        "number": f"TRY_CAST({_PRESSURES.format(2)} AS DOUBLE)",
+        "where": _IS_PAIR,
+    },
+    encounter="NULL",
+)

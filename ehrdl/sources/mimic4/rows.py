@@ -1,0 +1,125 @@
+"""SQL of EVENTS rows from the view `raw` of a table: what the rules of all tables of MIMIC-IV are written in."""
+
+from collections.abc import Mapping, Sequence
+
+from ehrdl.clinical.codes import BLANKS
+from ehrdl.events.staging import finite
+
+#: Each row of `raw` twice, told apart by `part`: a table with two events a row is still read in one pass.
+TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
+
+
+def row(
+    code: str,
+    time: str,
+    available: str | None = None,
+    number: str = "NULL",
+    text: str = "NULL",
+    fallback: str = "false",
+    encounter: str = "hadm_id",
+    where: str = "true",
+    table: str = "raw",
+    flags: str = "",
+) -> str:
+    """SQL of one event a row; a row without a subject, a time or a code is no event.
+
+    Args:
+        code: SQL of the EVENTS code; so are the others.
+        time: when it happened.
+        available: when it could be seen; by default when it happened.
+        number: numeric_value.
+        text: text_value.
+        fallback: whether `available` comes from a default, for want of a recorded time.
+        encounter: encounter_id.
+        where: which rows are events.
+        table: what to select from.
+        flags: SQL of further columns that are counted.
+    """
+    return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
+        CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
+        {fallback} AS fallback{", " if flags else ""}{flags}
+        FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND {code} IS NOT NULL AND ({where})"""
+
+
+def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
+    """SQL of two events a row, in one pass; each is given by the arguments of `row`."""
+    defaults = {"number": "NULL", "text": "NULL", "fallback": "false", "where": "true"}
+    both = []
+    for event in (first, second):
+        both.append(defaults | {"available": event["time"]} | dict(event))
+    chosen = {name: f"(CASE part WHEN 1 THEN {both[0][name]} ELSE {both[1][name]} END)" for name in both[0]}
+    return row(**chosen, encounter=encounter, table=TWICE.format(table=table))
+
+
+def static(code: str, number: str = "NULL", where: str = "true") -> str:
+    """SQL of one row without a time."""
+    return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
+        CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
+        CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
+        FROM raw WHERE subject_id IS NOT NULL AND ({where})"""
+
+
+def union(rows: Sequence[str]) -> str:
+    """SQL of all rows; reads `raw` once for each, so only for a table that is held."""
+    return " UNION ALL ".join(rows)
+
+
+def stored(time: str, delay: str = "INTERVAL 1 HOUR") -> str:
+    """SQL of the later of a fact's own time and storetime; where storetime is null, its time and a delay."""
+    return f"CASE WHEN storetime IS NULL THEN {time} + {delay} ELSE greatest({time}, storetime) END"
+
+
+def day(time: str) -> str:
+    """SQL of the first moment of a time's day."""
+    return f"CAST(CAST({time} AS DATE) AS TIMESTAMP)"
+
+
+def end_of_day(time: str) -> str:
+    """SQL of the last moment of a time's day."""
+    return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
+
+
+#: A number alone, or the bound of one: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.
+_BOUND = r"^\s*(<=|>=|<|>|≤|≥|less than|greater than)?\s*([+-]?(?:\d+(?:\.\d+)?|\.\d+))\s*([a-zµ%][a-z0-9µ/%^]*)?\s*\*?"
+#: Where a comment's result ends: with it, or before a remark.
+_END, _END_OF_RESULT = r"\.?\s*$", r"(?:\.?\s*$|\.\s\s)"
+
+
+def known(text: str) -> str:
+    """SQL of a text as it is written; null where it is empty or blanked (`___`)."""
+    return f"CASE WHEN trim({text}) NOT IN ('', '___') THEN {text} END"
+
+
+def number_in(text: str, unit: str, is_comment: bool = False) -> str:
+    """SQL of the number that a text is, or of its bound; null where it holds anything else, or another unit."""
+    pattern = f"(?i){_BOUND}{_END_OF_RESULT if is_comment else _END}"
+    number = finite(f"TRY_CAST(regexp_extract({text}, '{pattern}', 2) AS DOUBLE)")
+    own = f"regexp_extract({text}, '{pattern}', 3)"
+    return f"CASE WHEN {own} = '' OR lower({own}) = lower(replace({unit}, ' ', '')) THEN {number} END"
+
+
+def is_bound(text: str) -> str:
+    """SQL of whether a text begins as a bound does."""
+    return rf"regexp_matches({text}, '(?i)^\s*(<|>|≤|≥|less than|greater than)')"
+
+
+def unit(column: str) -> str:
+    """SQL of a unit (or route) as the last part of a code; an unknown one is empty."""
+    return f"coalesce({tidy(column)}, '')"
+
+
+def tidy(column: str) -> str:
+    """SQL of a text without blanks around it and with one blank between its words; null where nothing is left."""
+    clean = f"nullif(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')), '')"
+    return f"CASE WHEN regexp_matches({column}, '[^!-~ ]|^ | $|  ') THEN {clean} WHEN {column} <> '' THEN {column} END"
+
+
+def word(column: str) -> str:
+    """SQL of a word that rules compare: tidy and in upper case, as MIMIC-IV writes them."""
+    return f"upper({tidy(column)})"
+
+
+def icd(code: str) -> str:
+    """SQL of an ICD code: dotless, without blanks, in upper case; null where nothing is left."""
+    return f"nullif(upper(regexp_replace({code}, '[^0-9A-Za-z]', '', 'g')), '')"

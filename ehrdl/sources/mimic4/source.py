@@ -1,0 +1,228 @@
+"""MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2, read with DuckDB, streaming, into EVENTS.
+
+`available_time` follows one rule a table, stated beside its query (`mimic4_stays`, `mimic4_bedside`, `mimic4_orders`).
+A bare storetime shows facts before they happen (it can precede charttime), so a fact is never available before its own
+time; where storetime is null a default delay stands in, and such rows are counted. A stay's codes come with a coding
+lag, whatever a chart date says. What is known only at the end (discharge location, final admission type, insurance,
+length of stay, the amount of an infusion) is never attached to the beginning.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from ehrdl.clinical import concepts
+from ehrdl.engine.cache import check_disk
+from ehrdl.engine.files import digest, fingerprint, read_json
+from ehrdl.engine.messages import say
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.paths import expanded
+from ehrdl.engine.shards import Tally, map_shards
+from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.events import staging
+from ehrdl.events import writer as events
+from ehrdl.events.source import Source
+from ehrdl.options.bounds import Bound, Location
+from ehrdl.sources.mimic4 import bedside, orders, stays
+from ehrdl.sources.mimic4.stage import StageTable
+from ehrdl.sources.mimic4.tables import NOTES, OPTIONAL, ORDERS, REQUIRED, SERIES, TABLES
+from ehrdl.sources.mimic4.titles import find_titles, read_titles
+from ehrdl.sources.packed import READ, elsewhere, find, find_all, unread
+from ehrdl.sources.raw import RawTable
+
+_DRUGS = "hosp/prescriptions"
+#: Disk that a byte of csv.gz takes at the most: its staged rows; EVENTS, series and notes with what they are made from.
+#: Measured by benchmarks/build.py.
+_DISK_STAGED, _DISK_AFTER = 0.6, 1.4
+
+
+class Mimic4(Source):
+    """MIMIC-IV in its own layout: `hosp/`, `icu/` and, where the notes are held, `note/`.
+
+    Args:
+        root: folder that holds `hosp/` and `icu/`.
+        note_root: folder that holds `note/`; by default `root`.
+        tables: tables to read, which must be there (but for the notes); by default all that are there. Patients and
+            admissions are always read, and with prescriptions the times of orders in poe and pharmacy.
+        coding_lag_days: when a stay's diagnosis and procedure codes can be seen, after discharge [days].
+        concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
+        null_words: cells that read so, such as `NULL`, stand for an absent value in every column, besides empty cells.
+    """
+
+    VERSION = 13
+    caveats = (
+        "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
+        "its layout are a selection of their own.",
+    )
+
+    def __init__(
+        self,
+        root: Location,
+        note_root: Location | None = None,
+        tables: list[str] | None = None,
+        coding_lag_days: Annotated[float, Bound("[0, 36525)", "codes would leak before")] = 7,
+        concepts: Location | None = None,
+        null_words: list[str] | None = None,
+    ) -> None:
+        for table in tables or []:
+            if table not in TABLES:
+                raise ConfigError(f"data.source.tables: {table!r} is not one of {', '.join(TABLES)}")
+        self.root = expanded(root)
+        self.note_root = expanded(note_root) if note_root else self.root
+        self.tables = None if tables is None else tuple(tables)
+        self.coding_lag_days = coding_lag_days
+        self.concepts = concepts
+        self.null_words = tuple(null_words or ())
+
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
+        """The files and the options that decide the result of `read`."""
+        files, missing = self._files()
+        titles = find_titles(self.root)
+        return {
+            "source": "mimic4",
+            "version": self.versions(),
+            "files": {name: fingerprint(table.path, verify) for name, table in files.items()},
+            "titles": {name: fingerprint(path, verify) for name, path in titles.items()},
+            "missing": missing,
+            "coding_lag_days": self.coding_lag_days,
+            "null_words": list(self.null_words),
+        }
+
+    def versions(self) -> list[Any]:
+        """What of the code decides the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
+        return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
+
+    def n_bytes(self) -> int:
+        """Size of the files that are read."""
+        return sum(table.packed_bytes() for table in self._files()[0].values())
+
+    def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
+        """Write EVENTS into `out`; see `Source.read`."""
+        prepare = prepare or Prepare()
+        files, missing = self._files()
+        lines = [*self._two_files(files), *([self._without(missing)] if missing else [])]
+        for line in lines:
+            say(line)
+        for table in files.values():  # a missing column is said before hours of reading, not after
+            table.check()
+        titles = read_titles(find_titles(self.root))
+        known = self._concepts()
+        writer = events.EventsWriter(out, prepare)
+        staged = self._stage(files, prepare, known, out)
+        found = [one for folder, _ in staged.values() for one in read_json(folder / "findings.json")]
+        for name, (folder, counts) in staged.items():
+            if name in REQUIRED and not counts["rows"]:
+                raise SchemaError(f"{files[name].path}: has no rows")
+            writer.add(name.replace("/", "."), folder / "rows", counts)
+        if empty := [name for name, (_, counts) in staged.items() if not counts["rows"]]:
+            lines.append(f"{', '.join(empty)}: gave no event; no rows, or none with an item that the concepts list")
+            say(lines[-1])
+        labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
+        labels |= titles
+        writer.finish(lambda code: labels.get(code) or labels.get("//".join(code.split("//")[:2]), ""), "MIMIC-IV")
+        if not prepare.keep:
+            for folder, _ in staged.values():
+                shutil.rmtree(folder)
+        return {"tables": writer.counts, "missing": lines, "quality": found}
+
+    def _stage(
+        self, files: dict[str, RawTable], prepare: Prepare, known: concepts.Concepts, out: Path
+    ) -> dict[str, tuple[Path, dict[str, int]]]:
+        """Read every table, the longest first, stays before all others; each at most once, whatever stopped a run."""
+        rows = out / ".rows"
+        rows.mkdir(exist_ok=True)
+        sizes = {name: table.packed_bytes() for name, table in files.items() if name not in ORDERS}
+        n_bytes = sum(sizes.values())
+        job = StageTable(
+            prepare,
+            self._queries(known, "hosp/labevents" in files),
+            {name: fingerprint(table.path, prepare.verify) for name, table in files.items()},
+            self.versions()[:-1],
+            tuple(files[name] for name in ORDERS if name in files),
+            tally=Tally(rows),
+            items={"hosp/labevents": bedside.ids(known, "LAB//"), "icu/chartevents": bedside.ids(known, "CHART//")},
+        )
+        first, *_ = REQUIRED
+        staged = {first: job(files[first])}
+        job = replace(job, stays=staged[first][0], share=min(prepare.processes(n_bytes), len(sizes)))
+        others = sorted((name for name in sizes if name != first), key=lambda name: -sizes[name])
+        unread = sum(sizes[name] for name in others if not job.is_staged(files[name]))
+        check_disk(prepare, round(_DISK_STAGED * unread + _DISK_AFTER * n_bytes))
+        found = map_shards(job, [files[name] for name in others], prepare, n_bytes, "read tables", job.tally)
+        staged |= dict(zip(others, found, strict=True))
+        shutil.rmtree(rows)
+        return {name: staged[name] for name in sizes}
+
+    def _concepts(self) -> concepts.Concepts:
+        return concepts.load(expanded(self.concepts) if self.concepts else None)
+
+    def _files(self) -> tuple[dict[str, RawTable], list[str]]:
+        """The table files that are there, in the order of reading, and the names of those that are missed."""
+        if not self.root.is_dir():
+            raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
+        if not self.note_root.is_dir():
+            raise SchemaError(f"data.source.note_root: the folder {self.note_root} does not exist")
+        files, missing = {}, []
+        for name in self._wanted():
+            path = find(self.note_root if name in NOTES else self.root, name)
+            if path:
+                files[name] = RawTable(name, path, TABLES[name], OPTIONAL.get(name, ()), self.null_words)
+            elif name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
+                found = unread(self.root, name) or elsewhere(self.root, name)
+                hint = found or "add it, or leave it out of data.source.tables"
+                raise SchemaError(f"{self.root}/{name}.csv.gz: the table is missing (looked for {READ}); {hint}")
+            else:
+                missing.append(name)
+        if self.tables is None and not any(name in files for name in SERIES):
+            raise SchemaError(
+                f"{self.root}/{SERIES[0]}.csv.gz: the table is missing, and {SERIES[1]} too, so there is no series; "
+                f"add one of them, or name the tables to read in data.source.tables"
+            )
+        if _DRUGS not in files:  # the times of orders serve nothing else
+            return {name: table for name, table in files.items() if name not in ORDERS}, missing
+        return files, missing
+
+    def _wanted(self) -> list[str]:
+        """Names of the tables to look for, in the order of reading."""
+        named = set(TABLES if self.tables is None else self.tables)
+        if _DRUGS in named:
+            named |= set(ORDERS)
+        return [*REQUIRED, *(name for name in TABLES if name in named and name not in REQUIRED)]
+
+    def _without(self, missing: list[str]) -> str:
+        """One line on all that is not there."""
+        where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
+        times = _DRUGS not in missing and set(ORDERS) <= set(missing)
+        hint = "; a prescription counts from the end of its day" if times else ""
+        there = [unread(self.note_root if name in NOTES else self.root, name) for name in missing]
+        lying = "".join(f". {line}" for line in there if line)
+        return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}{lying}"
+
+    def _two_files(self, files: dict[str, RawTable]) -> list[str]:
+        """A line on each table that lies there in more than one file."""
+        lines = []
+        for name, table in files.items():
+            if more := find_all(self.note_root if name in NOTES else self.root, name)[1:]:
+                names = ", ".join(path.name for path in more)
+                lines.append(f"{table.path} is read, and {names} beside it is not; remove the one that is old")
+        return lines
+
+    def _queries(self, known: concepts.Concepts, has_labevents: bool) -> dict[str, str]:
+        return {
+            "hosp/patients": stays.PATIENTS,
+            "hosp/admissions": stays.ADMISSIONS,
+            "hosp/transfers": stays.TRANSFERS,
+            "hosp/services": stays.SERVICES,
+            **stays.coded(self.coding_lag_days),
+            **bedside.items(known, has_labevents),
+            "hosp/microbiologyevents": orders.MICROBIOLOGY,
+            "hosp/prescriptions": orders.PRESCRIPTIONS,
+            "hosp/emar": orders.EMAR,
+            "hosp/omr": bedside.OMR,
+            "icu/icustays": stays.ICUSTAYS,
+            "note/discharge": orders.notes("discharge"),
+            "note/radiology": orders.notes("radiology"),
+        }

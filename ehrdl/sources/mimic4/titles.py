@@ -1,0 +1,36 @@
+"""What ICD codes mean, as MIMIC-IV's own tables of codes say: descriptions of EVENTS codes, never an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+
+from ehrdl.sources.mimic4.rows import icd
+from ehrdl.sources.packed import find
+from ehrdl.sources.raw import RawTable
+
+#: The tables of titles, and what the EVENTS codes of each begin with.
+_HEADS = {"hosp/d_icd_diagnoses": "DIAGNOSIS", "hosp/d_icd_procedures": "PROCEDURE"}
+_COLUMNS = {"icd_code": "VARCHAR", "icd_version": "INTEGER", "long_title": "VARCHAR"}
+_TITLES = """
+    SELECT '{head}//ICD' || icd_version || '//' || {code}, trim(long_title)
+    FROM ({rows}) WHERE icd_code IS NOT NULL AND icd_version IS NOT NULL AND long_title IS NOT NULL
+"""
+
+
+def find_titles(root: Path) -> dict[str, Path]:
+    """The tables of titles that are there; a code without its table keeps an empty description."""
+    found = {name: find(root, name) for name in _HEADS}
+    return {name: path for name, path in found.items() if path}
+
+
+def read_titles(files: Mapping[str, Path]) -> dict[str, str]:
+    """The title of each EVENTS code of a diagnosis or procedure."""
+    titles: dict[str, str] = {}
+    for name, path in files.items():
+        with duckdb.connect() as con:
+            rows = RawTable(name, path, _COLUMNS).open(con)
+            titles |= dict(con.execute(_TITLES.format(head=_HEADS[name], code=icd("icd_code"), rows=rows)).fetchall())
+    return titles

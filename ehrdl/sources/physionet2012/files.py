@@ -1,0 +1,300 @@
+"""The files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and the outcomes beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from ehrdl.engine.files import digest, fingerprint
+from ehrdl.errors import SchemaError
+from ehrdl.sources.archive import content, members
+
+SETS = ("a", "b", "c")
+_ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip", "")
+_HEADER = b"Time,Parameter,Value"
+_TIME = re.compile(r"(\d{1,3}):([0-5]\d)")
+_RECORDS_A_BLOCK = 1000
+_DEATH, _LENGTH, _SURVIVAL = "In-hospital_death", "Length_of_stay", "Survival"
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """One of the challenge's sets.
+
+    Attributes:
+        name: `set-a`.
+        path: its archive, or its folder.
+        outcomes: `Outcomes-a.txt`; None where it is not there.
+        beside: other forms of the same set, which are not read.
+    """
+
+    name: str
+    path: Path
+    outcomes: Path | None
+    beside: tuple[Path, ...] = ()
+
+    def fingerprint(self, verify: str) -> dict[str, Any]:
+        """What the set's files are."""
+        found: dict[str, Any] = {"outcomes": self.outcomes and fingerprint(self.outcomes, verify)}
+        if self.path.is_file():
+            return found | {"records": fingerprint(self.path, verify)}
+        files = sorted(self.path.rglob("*.txt"))
+        if verify == "full":
+            return found | {"records": digest([(file.name, fingerprint(file, verify)) for file in files])}
+        stats = [(file.name, file.stat()) for file in files]
+        return found | {"records": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])}
+
+    def n_bytes(self) -> int:
+        """Size of the records as they lie there."""
+        files = [self.path] if self.path.is_file() else self.path.rglob("*.txt")
+        return sum(file.stat().st_size for file in files)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of some records that name a parameter, in order.
+
+    Attributes:
+        record: (n,) int64, the number in the file's name.
+        minute: (n,) int32, since admission.
+        parameter: (n,) int64, place in `names`.
+        value: (n,) float64, NaN where the file has none.
+        names: parameters.
+        every: numbers of all the records, also of those without a line.
+        unnamed: lines without a parameter, which are left out.
+    """
+
+    record: np.ndarray
+    minute: np.ndarray
+    parameter: np.ndarray
+    value: np.ndarray
+    names: tuple[str, ...]
+    every: np.ndarray
+    unnamed: int
+
+
+@dataclass(frozen=True)
+class _Record:
+    path: Path
+    name: str
+    body: bytes
+
+    @property
+    def number(self) -> int:
+        return int(Path(self.name).stem)
+
+    def refuse(self, row: int, why: str) -> SchemaError:
+        """The error of the line that holds the row, counted from 0 after the header."""
+        held = [number for number, line in enumerate(self.body.split(b"\n"), 1) if line.rstrip(b"\r")]
+        return SchemaError(f"{self.path}: {self.name}: line {held[row + 1]}: {why}")
+
+
+def find_sets(root: Path) -> list[RecordSet]:
+    """The sets under a folder.
+
+    Raises:
+        SchemaError: there is no such folder, or it holds no set.
+    """
+    if not root.is_dir():
+        raise SchemaError(f"data.source.root: the folder {root} does not exist; give the one that holds set-a.tar.gz")
+    sets = []
+    for letter in SETS:
+        forms = [root / f"set-{letter}{ending}" for ending in _ENDINGS]
+        there = [path for path in forms if (path.is_dir() if path.suffix == "" else path.is_file())]
+        outcomes = root / f"Outcomes-{letter}.txt"
+        if there:
+            known = outcomes if outcomes.is_file() else None
+            sets.append(RecordSet(f"set-{letter}", there[0], known, tuple(there[1:])))
+    if not sets:
+        looked = ", ".join(ending or "an unpacked folder" for ending in _ENDINGS)
+        raise SchemaError(
+            f"data.source.root: {root} holds none of {', '.join(f'set-{letter}' for letter in SETS)} (looked for "
+            f"{looked}); give the folder that holds set-a.tar.gz"
+        )
+    return sets
+
+
+def read_lines(path: Path) -> Lines:
+    """All lines of a record set.
+
+    Raises:
+        SchemaError: a damaged archive, no record in it, a record twice, or a line that is no time, parameter and
+            number; the message names the file and the line.
+    """
+    records = _records(path)
+    blocks = []
+    while block := list(islice(records, _RECORDS_A_BLOCK)):
+        blocks.append(_parse(block))
+    if not blocks:
+        raise SchemaError(f"{path}: holds no record, such as 132539.txt")
+    names = tuple(dict.fromkeys(name for block in blocks for name in block.names))
+    parameters = [np.array([names.index(name) for name in b.names], np.int64)[b.parameter] for b in blocks]
+    every = np.concatenate([block.every for block in blocks])
+    numbers, count = np.unique(every, return_counts=True)
+    if (count > 1).any():
+        raise SchemaError(f"{path}: record {numbers[count > 1][0]} stands in it twice")
+    return Lines(
+        np.concatenate([block.record for block in blocks]),
+        np.concatenate([block.minute for block in blocks]),
+        np.concatenate(parameters),
+        np.concatenate([block.value for block in blocks]),
+        names,
+        every,
+        sum(block.unnamed for block in blocks),
+    )
+
+
+def _records(path: Path) -> Iterator[_Record]:
+    """The records of a set, in the order of the archive, or of their names in a folder."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*.txt")):
+            if file.stem.isdecimal():
+                yield _Record(path, file.name, content(file))
+        return
+    for name, body in members(path):
+        if name.endswith(".txt") and Path(name).stem.isdecimal():
+            yield _Record(path, name, body)
+
+
+def _parse(records: Sequence[_Record]) -> Lines:
+    """The lines of some records, read together: one call of Arrow's reader for a thousand small files."""
+    bodies = [_body(record) for record in records]
+    counts = np.array([body.count(b"\n") for body in bodies])
+    owner = np.repeat(np.arange(len(records)), counts)
+    first = np.cumsum(counts) - counts
+
+    def refuse(row: int, why: str) -> SchemaError:
+        return records[int(owner[row])].refuse(int(row - first[owner[row]]), why)
+
+    time, parameter, value = _columns(records, b"".join(bodies))
+    named = pc.not_equal(parameter, "").to_numpy(zero_copy_only=False)
+    time, parameter, value = (column.filter(pa.array(named)) for column in (time, parameter, value))
+    place = np.flatnonzero(named)  # of the lines that are left
+    minute = _minutes(time, place, refuse)
+    encoded = parameter.dictionary_encode()
+    numbers = np.array([record.number for record in records], np.int64)
+    return Lines(
+        numbers[owner[place]],
+        minute,
+        encoded.indices.to_numpy().astype(np.int64),
+        _values(value, place, refuse),
+        tuple(encoded.dictionary.to_pylist()),
+        numbers,
+        int((~named).sum()),
+    )
+
+
+def _body(record: _Record) -> bytes:
+    """The lines after the header, each with its end; empty lines are left out."""
+    text = record.body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    header, _, lines = text.partition(b"\n")
+    if header.strip() != _HEADER:
+        shown = header[:60].decode(errors="replace")
+        raise SchemaError(f"{record.path}: {record.name}: line 1: {shown!r} is not {_HEADER.decode()}")
+    if lines.startswith(b"\n") or b"\n\n" in lines or not lines.endswith(b"\n"):
+        lines = b"".join(line + b"\n" for line in lines.split(b"\n") if line)
+    return lines
+
+
+def _columns(records: Sequence[_Record], lines: bytes) -> list[pa.Array]:
+    """Time, parameter and value of every line, as text without blanks at its ends."""
+    names = ["time", "parameter", "value"]
+    if not lines:
+        return [pa.array([], pa.string()) for _ in names]
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(lines),
+            csv.ReadOptions(column_names=names, use_threads=False),
+            csv.ParseOptions(quote_char=False),
+            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise _bad_line(records, error) from None
+    return [pc.utf8_trim_whitespace(table[name].combine_chunks()) for name in names]
+
+
+def _bad_line(records: Sequence[_Record], error: Exception) -> SchemaError:
+    """The error of the first line that has not three parts, or is no text."""
+    for record in records:
+        for row, line in enumerate(_body(record).split(b"\n")[:-1]):
+            text = line.decode(errors="replace")
+            if line.count(b",") != 2 or "\ufffd" in text:
+                return record.refuse(row, f"{text[:60]!r} is not {_HEADER.decode()}")
+    return SchemaError(f"{records[0].path}: cannot be read ({' '.join(str(error).split())})")
+
+
+def _minutes(time: pa.Array, place: np.ndarray, refuse: Callable[[int, str], SchemaError]) -> np.ndarray:
+    encoded = time.dictionary_encode()
+    found = [_TIME.fullmatch(text) for text in encoded.dictionary.to_pylist()]
+    minutes = np.array([int(match[1]) * 60 + int(match[2]) if match else -1 for match in found], np.int32)
+    minute: np.ndarray = minutes[encoded.indices.to_numpy()] if len(minutes) else np.zeros(0, np.int32)
+    if (bad := np.flatnonzero(minute < 0)).size:
+        row = bad[0]
+        raise refuse(int(place[row]), f"{time[row].as_py()!r} is no time after admission, such as 07:30")
+    return minute
+
+
+def _values(value: pa.Array, place: np.ndarray, refuse: Callable[[int, str], SchemaError]) -> np.ndarray:
+    try:
+        numbers: np.ndarray = (
+            pc.if_else(pc.equal(value, ""), None, value).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        )
+    except pa.ArrowInvalid:
+        numbers = np.array([_number(text) for text in value.to_pylist()])
+    if (bad := np.flatnonzero(np.isinf(numbers))).size:
+        raise refuse(int(place[bad[0]]), f"{value[bad[0]].as_py()!r} is no number")
+    return numbers
+
+
+def _number(text: str) -> float:
+    """The number that a text is: NaN where it is empty, infinite where it is none."""
+    try:
+        return float(text) if text else np.nan
+    except ValueError:
+        return np.inf
+
+
+def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
+    """Whether each record's patient died in hospital, and the days from admission to its end and to the death.
+
+    Days are NaN where they are unknown; those to the death also where none is known, or the file has no such column.
+    Nothing else of the file is read: SAPS-I and SOFA are outcomes too.
+
+    Raises:
+        SchemaError: a column is missing, a record twice, or a value that cannot be; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise SchemaError(f"{path}: is not text; expected lines of RecordID,…,{_DEATH}") from None
+    header = [name.strip() for name in lines[0].split(",")] if lines else []
+    for name in ("RecordID", _LENGTH, _DEATH):
+        if name not in header:
+            raise SchemaError(
+                f"{path}: line 1: column {name} is missing; the file has {', '.join(header) or 'no line'}"
+            )
+    known: dict[int, tuple[int, float, float]] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        cells = dict(zip(header, line.split(","), strict=False))
+        try:
+            record, died = int(cells["RecordID"]), int(cells[_DEATH])
+            days, survived = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
+        except (KeyError, ValueError):
+            raise SchemaError(f"{path}: line {number}: {line[:60]!r} is no row of {', '.join(header)}") from None
+        if died not in (0, 1):
+            raise SchemaError(f"{path}: line {number}: {_DEATH} is {died}; expected 0 or 1")
+        if record in known:
+            raise SchemaError(f"{path}: line {number}: record {record} stands in it twice")
+        known[record] = died, days if days >= 0 else np.nan, survived if survived >= 0 else np.nan
+    return known

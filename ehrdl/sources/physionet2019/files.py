@@ -1,0 +1,224 @@
+"""The files of PhysioNet/CinC 2019: one `.psv` a patient, a row an hour, in folders or in archives read as a stream."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from ehrdl.errors import SchemaError
+from ehrdl.sources.archive import content, members
+
+ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+VITALS = ("HR", "O2Sat", "Temp", "SBP", "MAP", "DBP", "Resp", "EtCO2")
+LABS = [
+    "BaseExcess",
+    "HCO3",
+    "FiO2",
+    "pH",
+    "PaCO2",
+    "SaO2",
+    "AST",
+    "BUN",
+    "Alkalinephos",
+    "Calcium",
+    "Chloride",
+    "Creatinine",
+    "Bilirubin_direct",
+    "Glucose",
+    "Lactate",
+    "Magnesium",
+    "Phosphate",
+    "Potassium",
+    "Bilirubin_total",
+    "TroponinI",
+    "Hct",
+    "Hgb",
+    "PTT",
+    "WBC",
+    "Fibrinogen",
+    "Platelets",
+]
+FIXED = ("Age", "Gender", "Unit1", "Unit2", "HospAdmTime")
+HOUR, LABEL = "ICULOS", "SepsisLabel"
+COLUMNS = (*VITALS, *LABS, *FIXED, HOUR, LABEL)
+_NAME = re.compile(r"p?(\d{1,9})")
+_RECORDS_A_BLOCK = 500
+
+
+def record_number(name: str) -> int:
+    """The subject_id of a record by its file's name: 100001 of `p100001`, with or without `.psv`.
+
+    Raises:
+        ValueError: there can be no record of that name.
+    """
+    match = _NAME.fullmatch(name.removesuffix(".psv"))
+    if not match:
+        raise ValueError(f"{name!r} is no record such as p100001")
+    return int(match[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or an archive that holds records."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its name, without the ending of an archive."""
+        return next((self.path.name.removesuffix(e) for e in ENDINGS if self.path.name.endswith(e)), self.path.name)
+
+    def files(self) -> list[Path]:
+        """The files on disk."""
+        return sorted(self.path.glob("*.psv")) if self.path.is_dir() else [self.path]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The hours of some records, one record's after the other's.
+
+    Attributes:
+        subject: (n,) int64.
+        value: (n, len(COLUMNS)) float64, NaN where the file has none, or has not the column.
+    """
+
+    subject: np.ndarray
+    value: np.ndarray
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        """One column (n,)."""
+        found: np.ndarray = self.value[:, COLUMNS.index(column)]
+        return found
+
+
+def find_places(root: Path) -> list[Place]:
+    """The folders with records under a root, and the archives in it whose folder is not there.
+
+    Raises:
+        SchemaError: there is no such folder or archive, or nothing that could hold records.
+    """
+    if root.is_file() and root.name.endswith(ENDINGS):
+        return [Place(root)]
+    if not root.is_dir():
+        raise SchemaError(f"data.source.root: the folder {root} does not exist; give the one of the .psv files")
+    folders = [Place(path) for path in sorted({file.parent for file in root.rglob("*.psv")})]
+    unpacked = {place.name for place in folders}
+    archives = [Place(path) for path in sorted(root.iterdir()) if path.is_file() and path.name.endswith(ENDINGS)]
+    found = [*folders, *(place for place in archives if place.name not in unpacked)]
+    if not found:
+        looked = f".psv files, in folders of any depth, and {', '.join(ENDINGS)}"
+        raise SchemaError(f"data.source.root: {root} holds no record of the challenge (looked for {looked})")
+    return found
+
+
+def read_rows(place: Place) -> Iterator[Rows]:
+    """The hours of all records, some hundred records at a time.
+
+    Raises:
+        SchemaError: a damaged archive, no record in it, or a file that is no table of the challenge; the message names
+            the file, the row and the column.
+    """
+    records = _records(place)
+    n = 0
+    while block := list(islice(records, _RECORDS_A_BLOCK)):
+        n += len(block)
+        yield _parse(place, block)
+    if not n:
+        raise SchemaError(f"{place.path}: holds no record such as p000001.psv")
+
+
+def _records(place: Place) -> Iterator[tuple[str, bytes]]:
+    found = ((file.name, content(file)) for file in place.files()) if place.path.is_dir() else members(place.path)
+    for name, body in found:
+        if name.endswith(".psv") and not Path(name).name.startswith("."):
+            yield Path(name).name, body
+
+
+def _parse(place: Place, records: list[tuple[str, bytes]]) -> Rows:
+    """Records of one header together, in one call of Arrow's reader; each alone where that fails, to name the row."""
+    subject, value = [], []
+    for header, part in _by_header(place, records):
+        tables = [b"\n".join(line for line in body.split(b"\n")[1:] if line.strip()) for _, body in part]
+        n = np.array([table.count(b"\n") + 1 if table else 0 for table in tables])
+        joined = b"\n".join(table for table in tables if table)
+        try:
+            value.append(_numbers(header, joined))
+        except (pa.ArrowException, ValueError):
+            for (name, _), table in zip(part, tables, strict=True):
+                _explain(place, name, header, table)
+            raise
+        subject.append(np.repeat([_number_of(place, name) for name, _ in part], n))
+    return Rows(np.concatenate(subject).astype(np.int64), np.concatenate(value))
+
+
+def _number_of(place: Place, name: str) -> int:
+    try:
+        return record_number(name)
+    except ValueError as error:
+        raise SchemaError(f"{place.path}: {error}") from None
+
+
+def _by_header(place: Place, records: list[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[tuple[str, bytes]]]]:
+    """Runs of records with the same header, which must have all columns but the label."""
+    part: list[tuple[str, bytes]] = []
+    last: list[str] | None = None
+    for name, body in records:
+        first = body.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()
+        header = first.split("|")
+        if header != last:
+            _check_header(place, name, header)
+            if part and last is not None:
+                yield last, part
+            part, last = [], header
+        part.append((name, body))
+    if part and last is not None:
+        yield last, part
+
+
+def _check_header(place: Place, name: str, header: list[str]) -> None:
+    for column in COLUMNS:
+        n = header.count(column)
+        if n > 1 or (n == 0 and column != LABEL):
+            hint = "; are its columns separated by |?" if len(header) == 1 else ""
+            raise SchemaError(f"{place.path}: {name}: column {column} stands {n} times in the header, not once{hint}")
+
+
+def _numbers(header: list[str], table: bytes) -> np.ndarray:
+    """The columns of COLUMNS as float64 (n, columns)."""
+    if not table:
+        return np.zeros((0, len(COLUMNS)))
+    read = csv.read_csv(
+        io.BytesIO(table),
+        read_options=csv.ReadOptions(column_names=header, use_threads=False),
+        parse_options=csv.ParseOptions(delimiter="|"),
+        convert_options=csv.ConvertOptions(
+            include_columns=[name for name in COLUMNS if name in header],
+            column_types=dict.fromkeys(header, pa.float64()),
+            null_values=["NaN", "nan", "NA", ""],
+        ),
+    )
+    n = read.num_rows
+    columns = [read[name].to_numpy() if name in header else np.full(n, np.nan) for name in COLUMNS]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _explain(place: Place, name: str, header: list[str], table: bytes) -> None:
+    """Raise the one line on the first cell of a record that is no number, or on a row of another length."""
+    for row, line in enumerate(table.decode("utf-8", "replace").split("\n"), 1):
+        cells = line.strip("\r").split("|")
+        where = f"{place.path}: {name}: row {row}"
+        if len(cells) != len(header):
+            raise SchemaError(f"{where} has {len(cells)} cells, the header has {len(header)}; get the file again")
+        for column, cell in zip(header, cells, strict=True):
+            try:
+                float(cell or "nan")
+            except ValueError:
+                raise SchemaError(f"{where}, column {column}: {cell!r} is not a number") from None

@@ -1,0 +1,131 @@
+"""PhysioNet/CinC Challenge 2019: 40,336 ICU stays, a row an hour, and sepsis six hours ahead.
+
+Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology Challenge
+2019", Critical Care Medicine 48(2), 210-217 (data CC BY 4.0, physionet.org/content/challenge-2019/1.0.0/).
+
+An hour's values are known at its end, which is where the files put them: hour ICULOS is at 2000-01-01 + ICULOS h, and a
+prediction of that hour sees it. ICULOS and the unit are facts of every hour, so that a window of any length sees them;
+age, sex and the time since admission to the hospital are static features.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ehrdl.clinical.concepts import Concepts, load
+from ehrdl.engine.database import connect
+from ehrdl.engine.files import digest, fingerprint
+from ehrdl.engine.messages import progress, say
+from ehrdl.engine.options import Prepare
+from ehrdl.engine.paths import expanded
+from ehrdl.events import staging
+from ehrdl.events import writer as events
+from ehrdl.events.source import Source
+from ehrdl.options.bounds import Location
+from ehrdl.sources.physionet2019.files import Place, find_places, read_rows, record_number
+from ehrdl.sources.physionet2019.rows import Facts
+
+_SCHEMA = pa.schema([("subject_id", pa.int64()), ("us", pa.int64()), ("code_id", pa.int32()), ("value", pa.float32())])
+#: Facts of the patient have no encounter; births, sexes and admissions have no number.
+_ROWS = """
+    SELECT subject_id, make_timestamp(us) AS time, code,
+        CASE WHEN starts_with(code, 'P19//') OR code = 'SEPSIS_LABEL' THEN value END AS numeric_value,
+        NULL::VARCHAR AS text_value, make_timestamp(us) AS available_time,
+        CASE WHEN code NOT LIKE 'GENDER//%' AND code <> 'MEDS_BIRTH' THEN subject_id END AS encounter_id,
+        false AS fallback
+    FROM (SELECT *, list_extract(codes.names, code_id + 1) AS code FROM fact CROSS JOIN codes)
+"""
+
+
+class Physionet2019(Source):
+    """The challenge's training sets A and B, as they are downloaded.
+
+    Args:
+        root: folder that holds the `.psv` files, in folders of any depth, or archives of them (.tar.gz, .tgz, .tar,
+            .zip), or one such archive. Files without SepsisLabel can be scored, not learned from.
+    """
+
+    VERSION = 4
+    concepts = "concepts.csv"
+    caveats = ("Sets A and B come from the intensive care units of one hospital system each.",)
+
+    def __init__(self, root: Location) -> None:
+        self.root = expanded(root)
+
+    def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
+        """The files, and what decides how they are read."""
+        return {
+            "source": "physionet2019",
+            "version": [self.VERSION, events.VERSION, staging.VERSION, digest(self._known().frame.to_csv())],
+            "places": {str(place.path.name): _print(place, verify) for place in find_places(self.root)},
+        }
+
+    def n_bytes(self) -> int:
+        """Size of the records as they lie there."""
+        return sum(file.stat().st_size for place in find_places(self.root) for file in place.files())
+
+    def subject_of(self, record: str) -> int:
+        """The subject_id of a record by its file's name: 100001 of `p100001`; see `Source.subject_of`."""
+        return record_number(record)
+
+    def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
+        """Write EVENTS into `out`; see `Source.read`."""
+        writer = events.EventsWriter(out, prepare)
+        tables: dict[str, dict[str, Any]] = {}
+        owner: dict[int, str] = {}
+        with progress() as bar:
+            for number, place in enumerate(bar.track(find_places(self.root), description="read records")):
+                facts = Facts(place, owner)
+                name = place.name if place.name not in tables else f"{place.name}-{number}"
+                self._stage(writer, name, facts, prepare, out)
+                counts = {key: n for key, n in facts.counts.items() if n}
+                tables[name] = writer.counts[name] | counts
+        labels = dict(zip(self._known().frame.base_code, self._known().frame.label, strict=True))
+        writer.finish(lambda code: labels.get("//".join(code.split("//")[:2]), ""), "PhysioNet/CinC 2019")
+        for line in _describe(tables):
+            say(line)
+        return {"tables": tables, "missing": []}
+
+    def _stage(self, writer: events.EventsWriter, name: str, facts: Facts, prepare: Prepare, out: Path) -> None:
+        """Stage the records of a place while they are read: a few hundred records are in memory at a time."""
+        blocks = (facts.batch(rows).cast(_SCHEMA) for rows in read_rows(facts.place))
+        first = next(blocks)  # the codes are known by then: they are those of the columns
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from first.to_batches()
+            for block in blocks:
+                yield from block.to_batches()
+
+        with connect(prepare, out) as con:
+            con.execute("SET threads = 1; SET preserve_insertion_order = true")
+            con.register("codes", pa.table({"names": [list(facts.codes)]}))
+            con.register("fact", pa.RecordBatchReader.from_batches(_SCHEMA, batches()))
+            writer.stage(con, name, _ROWS)
+
+    def _known(self) -> Concepts:
+        return load(self.concepts_file())
+
+
+def _print(place: Place, verify: str) -> Any:
+    if not place.path.is_dir():
+        return fingerprint(place.path, verify)
+    if verify == "full":
+        return digest([(file.name, fingerprint(file, verify)) for file in place.files()])
+    return digest([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in place.files()])
+
+
+def _describe(tables: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What was found, a line a place, and what became of it."""
+    total: Counter[str] = Counter()
+    for name, counts in tables.items():
+        yield f"{name}: {counts['records']:,} records, {counts['hours']:,} hours"
+        total.update(counts)
+    for key in ("rows", "on_fallback", "records", "hours"):
+        total.pop(key, None)
+    if total:
+        yield "counted: " + "; ".join(f"{key} ({n:,})" for key, n in total.items())

@@ -1,0 +1,106 @@
+"""What stops the reading of a raw table, as one line that names the file, the row, the value, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ehrdl.errors import SchemaError
+from ehrdl.sources.packed import stream_fault
+
+
+class Table(Protocol):
+    """What must be known of the table that could not be read: `RawTable` has it."""
+
+    @property
+    def name(self) -> str:
+        """The table, such as `hosp/labevents`."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The types of its columns."""
+
+    def row_of(self, column: str, value: str) -> int | None:
+        """The first row with a value, counted from 1; None = it is in none."""
+
+
+MEANING = {
+    "BIGINT": "a whole number from 0 to 9,223,372,036,854,775,807",
+    "INTEGER": "a whole number from 0 to 2,147,483,647",
+    "SMALLINT": "a whole number from 0 to 32,767",
+    "DOUBLE": "a number",
+    "TIMESTAMP": "a time without a zone, such as 2150-12-31 23:59:00",
+    "VARCHAR": "text",
+}
+#: What the reader raises of a cell, of a quote and of a NUL; the row, the column or the value follows.
+MARK = "unreadable cell"
+OPEN = "a quote is open in row"
+NUL_MARK = "NUL byte in row"
+_HAS_NUL = "holds a NUL byte, which no text has; copy the file again"
+#: What to do about bytes of another encoding.
+CONVERT = "convert the file (iconv -f latin1 -t utf-8), or copy it again"
+#: A CSV is read in such blocks, and a row fits in one.
+BLOCK_BYTES = 4 << 20
+#: Where a fault lies that comes before the end of the first block.
+START = f"within its first {BLOCK_BYTES >> 20} MiB"
+#: What databases and data frames write for an absent value; a cell of them in a typed column earns a hint.
+_NULL_WORDS = ("NULL", "NA", "N/A", r"\N", "NONE", "NAN", "NIL", "NAT", "<NA>", "#N/A", "?", "-", ".")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether it was the disk that could not take what was written."""
+    return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
+
+
+def explain(error: Exception, table: Table) -> SchemaError:
+    """A failure to read a table as one line that names the file, the row and the value."""
+    text = str(error)
+    if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):
+        column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
+        row = table.row_of(column, value)
+        where, kind = f"row {row}, column {column}" if row else f"column {column}", table.columns[column]
+        what = _HAS_NUL if kind == "VARCHAR" else f"{short(value, 60)!r} is not {MEANING[kind]}"
+        is_null = kind != "VARCHAR" and value.strip().upper() in _NULL_WORDS
+        hint = f"; if it stands for an absent value, set data.source.null_words: ['{value}']" if is_null else ""
+        return SchemaError(f"{table.path}: {where}: {what}{hint}")
+    if is_full(error):
+        where = "free some space, or set data.prepare.cache to another disk"
+        reason = short(" ".join(text.split()))
+        return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
+    if match := re.search(rf"{NUL_MARK} (\d+) (\w+)", text):
+        return SchemaError(f"{table.path}: row {match[1]}, column {match[2]}: {_HAS_NUL}")
+    done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
+    after = f"after row {done}" if done else START
+    if fault := stream_fault(table.path, text, after):
+        return SchemaError(f"{table.path}: {fault}")
+    if match := re.search(rf"{OPEN} (\d+)", text):
+        return SchemaError(
+            f"{table.path}: row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
+        )
+    if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
+        row = int(match[1]) - 1
+        return SchemaError(
+            f"{table.path}: row {row} has {match[3]} columns, the header has {match[2]}; is a comma or a quote missing?"
+        )
+    if "straddl" in text:
+        return SchemaError(
+            f"{table.path}: somewhere {after} a row is longer than {BLOCK_BYTES >> 20} MiB; is a quote not closed?"
+        )
+    if "UTF8" in text or "UTF-8" in text:
+        match = re.search(r"Row #(\d+)", text)
+        where = f"row {int(match[1]) - 1}" if match else f"somewhere {after}"
+        return SchemaError(f"{table.path}: {where} is not UTF-8 text; {CONVERT}")
+    if "Empty CSV" in text:
+        return SchemaError(f"{table.path}: has no rows; copy the file again")
+    return SchemaError(f"{table.path}: cannot be read ({short(' '.join(text.split()))}); copy the file again")
+
+
+def short(text: str, most: int = 160) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else f"{text[:most]}…"

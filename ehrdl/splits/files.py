@@ -1,0 +1,134 @@
+"""A split that somebody published: train.txt, tuning.txt and held_out.txt, one record's name a line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import ConfigError, LeakageError, SchemaError
+from ehrdl.schema import SPLITS
+
+_KEY = "data.split.files"
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Who stands in the three files.
+
+    Attributes:
+        folder: that holds them.
+        subjects: subject_id of the records that each file lists, in its order.
+        names: the records' own names, likewise.
+        sha256: of each file.
+    """
+
+    folder: Path
+    subjects: dict[str, np.ndarray]
+    names: dict[str, list[str]]
+    sha256: dict[str, str]
+
+    def split_of(self) -> pd.Series:
+        """The split of each subject, by subject_id."""
+        names = [name for name, ids in self.subjects.items() for _ in ids]
+        return pd.Series(names, np.concatenate(list(self.subjects.values())), dtype=object)
+
+
+def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFiles:
+    """Read and check the three files; empty lines are skipped.
+
+    Args:
+        folder: that holds train.txt, tuning.txt and held_out.txt.
+        subject_of: the subject of a record's name; raises ValueError where there can be none.
+
+    Raises:
+        ConfigError: a file is missing, empty or no text, or a line is no record's name or stands there twice.
+        LeakageError: a record stands in two files.
+    """
+    root = expanded(folder)
+    if not root.is_dir():
+        raise ConfigError(f"{_KEY}: the folder {folder} does not exist; give one that holds train.txt and so on")
+    subjects: dict[str, np.ndarray] = {}
+    names: dict[str, list[str]] = {}
+    sha256: dict[str, str] = {}
+    where: dict[int, tuple[Path, int]] = {}
+    for split in SPLITS:
+        file = root / f"{split}.txt"
+        lines = _lines(file)
+        ids = []
+        for number, name in lines:
+            try:
+                subject = subject_of(name)
+            except ValueError:
+                raise ConfigError(f"{file}: line {number}: {name[:40]!r} is not the name of a record") from None
+            if subject in where:
+                other, line = where[subject]
+                if other == file:
+                    raise ConfigError(f"{file}: line {number}: record {name} stands in line {line} already")
+                raise LeakageError(f"{file}: line {number}: record {name} stands in {other.name}, line {line}, too")
+            where[subject] = file, number
+            ids.append(subject)
+        if not ids:
+            raise ConfigError(f"{file}: lists no record; a split needs somebody in each of its files")
+        subjects[split], names[split] = np.array(ids, np.int64), [name for _, name in lines]
+        sha256[split] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return SplitFiles(root, subjects, names, sha256)
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """Number and text of the lines that are not empty."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{_KEY}: {file} is missing; it lists one record a line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{_KEY}: {file} cannot be read as text ({error})") from None
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) -> tuple[pd.Series, dict[str, Any]]:
+    """The split of each sample, missing where its subject stands in no file, and facts for the manifest.
+
+    Args:
+        samples: SAMPLES without a split.
+        files: who stands where.
+        known: (n,) subject_id of everybody in the data.
+
+    Raises:
+        SchemaError: nobody of a file has a sample.
+    """
+    split = samples.subject_id.map(files.split_of())
+    facts: dict[str, Any] = {"kind": "files", "folder": str(files.folder), "sha256": files.sha256}
+    facts["listed"] = {name: len(ids) for name, ids in files.subjects.items()}
+    unknown: list[str] = []
+    without = 0
+    for name, ids in files.subjects.items():
+        is_known, sampled = np.isin(ids, known), np.isin(ids, samples.subject_id)
+        if not sampled.any():
+            raise SchemaError(
+                f"{_KEY}: {files.folder / name}.txt: none of its {len(ids):,} records has a sample here "
+                f"({int(is_known.sum()):,} of them are in the data); are these the files of another data set?"
+            )
+        unknown += [record for record, here in zip(files.names[name], is_known, strict=True) if not here]
+        without += int((is_known & ~sampled).sum())
+    facts |= {"unknown_records": len(unknown), "first_unknown": unknown[0] if unknown else None}
+    return split, facts | {"records_without_sample": without, "dropped_in_no_file": int(split.isna().sum())}
+
+
+def describe_split_files(facts: dict[str, Any]) -> str:
+    """One line on what was read and what it leaves out."""
+    listed = ", ".join(f"{name} {n:,}" for name, n in facts["listed"].items())
+    parts = [f"split of {facts['folder']}: {listed} records"]
+    if n := facts["unknown_records"]:
+        parts.append(f"{n:,} of them are not in the data, such as {facts['first_unknown']}")
+    if n := facts["records_without_sample"]:
+        parts.append(f"{n:,} are not in the cohort")
+    if n := facts["dropped_in_no_file"]:
+        parts.append(f"{n:,} samples stand in no file and are left out")
+    return "; ".join(parts)

@@ -1,0 +1,129 @@
+"""Who trains, who tunes, who is held out: by a hash of the subject, so that a subject never stands in two splits.
+
+A temporal split needs the years of the stays as well: `temporal.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from ehrdl.errors import ConfigError
+from ehrdl.options.bounds import Bound, FolderPath, Options
+from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+
+#: A share that is neither none nor all.
+Part = Annotated[float, Bound("(0, 1)")]
+Year = Annotated[int, Bound("[1900, 2100]", "give a calendar year, such as 2017")]
+Kind = Literal["subject", "temporal", "source", "folds"]
+
+
+@dataclass(frozen=True)
+class Split(Options, key="data.split"):
+    """How subjects are split.
+
+    Attributes:
+        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on;
+            `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys below;
+            `folds` deals subjects into equal parts by the same hash, of which one is held out.
+        tuning: share of subjects that tune, the rest after both trains; of the subjects that are not held out in a
+            temporal split and in folds.
+        held_out: share of subjects that are held out; a temporal split and folds do not read it.
+        seed: another seed gives another split.
+        cut_year: temporal: the first held-out year. A training stay was in an earlier one at the latest; stays whose
+            years reach over the cut are dropped.
+        last_year: temporal: the last year of the release, which no stay is later than (2019 for MIMIC-IV 2.x, 2022 for
+            3.x); null = years are not capped.
+        n_folds: folds: how many.
+        fold: folds: which one is held out, from 0 on.
+        files: folder that holds train.txt, tuning.txt and held_out.txt, one record's name a line, as the publisher of
+            the data names it. It decides alone: no other key is then read.
+    """
+
+    kind: Kind = "subject"
+    tuning: Part = 0.1
+    held_out: Part = 0.2
+    seed: Annotated[int, Bound("[0, inf)")] = 0
+    cut_year: Year | None = None
+    last_year: Year | None = None
+    n_folds: Annotated[int, Bound("[2, inf)")] | None = None
+    fold: int | None = None
+    files: Annotated[str, FolderPath()] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves no one to train on or to hold out, naming the key."""
+        super().__post_init__()
+        if self.kind == "subject" and self.tuning + self.held_out >= 1:
+            shares = f"tuning {self.tuning} and held_out {self.held_out}"
+            raise ConfigError(f"data.split: {shares} leave nothing to train on")
+        self._check_years()
+        self._check_folds()
+
+    @property
+    def method(self) -> str:
+        """`files` where they decide, else the kind."""
+        return "files" if self.files is not None else self.kind
+
+    @property
+    def by_subject(self) -> bool:
+        """Whether a subject's number alone says where it stands."""
+        return self.method in ("subject", "folds")
+
+    def _check_folds(self) -> None:
+        for name in ("n_folds", "fold"):
+            value = getattr(self, name)
+            if self.kind != "folds" and value is not None:
+                raise ConfigError(f"data.split.{name}: {value} belongs to data.split.kind folds")
+            if self.kind == "folds" and value is None:
+                raise ConfigError(
+                    f"data.split.{name}: null, but data.split.kind folds needs n_folds, such as 5, and fold"
+                )
+        if self.n_folds is None or self.fold is None:
+            return
+        if not 0 <= self.fold < self.n_folds:
+            raise ConfigError(f"data.split.fold: {self.fold} is not one of 0 to {self.n_folds - 1} (n_folds - 1)")
+
+    def _check_years(self) -> None:
+        for name in ("cut_year", "last_year"):
+            year = getattr(self, name)
+            if year is not None and self.kind != "temporal":
+                raise ConfigError(f"data.split.{name}: {year} belongs to data.split.kind temporal")
+        if self.kind != "temporal":
+            return
+        if self.cut_year is None:
+            needs = "data.split.kind temporal needs the first held-out year"
+            raise ConfigError(f"data.split.cut_year: null, but {needs}, such as 2017")
+        if self.last_year is not None and self.cut_year > self.last_year:
+            raise ConfigError(
+                f"data.split.cut_year: {self.cut_year} is after data.split.last_year {self.last_year}; "
+                "nobody would be held out"
+            )
+
+
+def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
+    """The split of each subject, as an array of strings.
+
+    >>> assign(np.array([1, 2, 1]), Split()).tolist()[::2] == [assign(np.array([1]), Split())[0]] * 2
+    True
+    """
+    if not split.by_subject:
+        raise ConfigError(f"data.split.kind: {split.method} needs more than subjects, and cannot split them alone")
+    u = uniform(subject_id, split.seed)
+    if split.n_folds is not None:
+        # The whole part is the fold, and what follows it is another draw: so the tuning subjects are dealt in each.
+        fold, u = np.divmod(u * split.n_folds, 1)
+        return np.where(fold == split.fold, HELD_OUT, np.where(u < split.tuning, TUNING, TRAIN)).astype(object)
+    names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
+    return names.astype(object)
+
+
+def uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
+    """A number in [0, 1) a subject: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over id and seed."""
+    with np.errstate(over="ignore"):
+        x = subject_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) / float(1 << 53)

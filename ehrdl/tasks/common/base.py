@@ -1,0 +1,39 @@
+"""What a task is: EVENTS in, SAMPLES with their flow chart out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from ehrdl.options.bounds import Checked
+from ehrdl.recorded import Recorded
+from ehrdl.schema import TaskResult
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Task(Recorded, Checked, ABC, key="task"):
+    """A clinical prediction task. One file each; no torch here."""
+
+    name: str
+    #: An AUROC above this on real data is more than any honest model has reached, and is said to be a probable leak.
+    too_good: float | None = None
+    #: Whether the definition is the one whose true risk a simulator leaves beside its events.
+    simulated: bool = False
+
+    def ceiling(self, output: str) -> float | None:
+        """The AUROC of an output above which a leak is the likelier explanation; None = no such value is known."""
+        return self.too_good
+
+    @abstractmethod
+    def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
+        """Find the cohort, its prediction times and its labels.
+
+        Args:
+            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (what happened)
+                for cohorts, labels and exclusions; `available_time` is for inputs, and tells when a note could be read.
+
+        Returns:
+            Samples sorted by subject_id, prediction_time, encounter_id, with `sample_id` 0…n-1 and no `split` yet.
+        """

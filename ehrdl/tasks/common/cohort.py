@@ -1,0 +1,167 @@
+"""What the cohorts of stays share: age, and SAMPLES with the groups that results are told apart by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.codes import CodeSet
+from ehrdl.options.bounds import Bound
+from ehrdl.schema import BIRTH
+from ehrdl.tasks.common.flow import Facts, Flow
+from ehrdl.tasks.common.stays import read_icu_stays, read_stays, read_subjects
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Prediction time after the start of a stay [h]: at most thirty days.
+HoursIn = Annotated[float, Bound("(0, 720]")]
+#: The youngest age of a cohort [years]; null is as 0, everyone.
+Age = Annotated[int, Bound("[0, 120]")] | None
+
+_ADULT = 18
+_AGE_BANDS = {0: "0-17", 18: "18-44", 45: "45-64", 65: "65-74", 75: "75-84", 85: "85+"}
+_ORDER = ["subject_id", "prediction_time", "encounter_id"]
+
+
+def whom(min_age: int) -> str:
+    """Those of at least `min_age` years, in words."""
+    named = {0: "patients", _ADULT: "adults"}
+    return named.get(min_age, f"patients of at least {min_age} years")
+
+
+def read_admissions(
+    events: duckdb.DuckDBPyRelation, flow: Flow, principal: Sequence[CodeSet] = (), coded: Sequence[CodeSet] = ()
+) -> pd.DataFrame:
+    """The stays of `read_stays`, as the first step of a flow chart; stays without an admission are counted there."""
+    stays = read_stays(events, principal, coded, unadmitted=True)
+    admitted = stays["admittime"].notna()
+    n_without = int((~admitted).sum())
+    said = [f"{n_without:,} more have a discharge but no admission"] if n_without else []
+    if not admitted.any():
+        said.append("no ADMISSION event of a stay in the data")
+    return flow.count(stays[admitted], "admissions", "every stay in the data", "; ".join(said))
+
+
+def with_patients(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """Add what is known of the patients, and `deaths_recorded`: whether the data know of any death at all."""
+    subjects = read_subjects(events)
+    recorded = bool(subjects["death"].notna().any() or stays["died"].any())
+    return stays.join(subjects, on="subject_id").assign(deaths_recorded=recorded)
+
+
+def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: Flow) -> pd.DataFrame:
+    """The ICU stays of hospital stays, one row each, as a step of the flow chart."""
+    icu = read_icu_stays(events)
+    joined = stays.drop(columns="care_unit").merge(icu, on=["subject_id", "encounter_id"])
+    caveat = "" if len(icu) else "no ICU_IN// event of a hospital stay in the data"
+    rule = "a stay in an intensive care unit, counted as often as there are any"
+    return flow.count(joined, "ICU stays", rule, caveat)
+
+
+def deaths(index: pd.DataFrame) -> Facts:
+    """What a rule about deaths needs, of stays with their patients."""
+    return Facts("deaths", index["deaths_recorded"])
+
+
+def age_at_admission(stays: pd.DataFrame) -> pd.Series:
+    """Age of each stay [years], NaN where the birth is not known.
+
+    Birth is 1 January of anchor_year - anchor_age, so this is anchor_age + year(admittime) - anchor_year.
+    """
+    age: pd.Series = stays["admittime"].dt.year - stays["birth"].dt.year
+    return age
+
+
+def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
+    """Those of at least `min_age`. An age that is not known is no failed rule: it has a step of its own.
+
+    Args:
+        index: age [years], NaN = not known.
+        flow: the flow chart.
+        min_age: youngest age [years]; 0 keeps everyone, also those whose age is not known.
+    """
+    known = index["age"].notna()
+    nobody = f"no {BIRTH} in the data" if len(index) and not known.any() else ""
+    if not min_age:
+        if not known.all():
+            flow.count(index, "age unknown", f"{int((~known).sum()):,} of unknown age are kept", nobody)
+        return flow.count(index, "age", "every age")
+    if not known.all():
+        advice = f"{nobody}; task.min_age: 0 keeps everyone" if nobody else ""
+        index = flow.count(index[known], "age unknown", "unknown ages are left out", advice)
+    return flow.keep(index, index["age"] >= min_age, "age", f"age at admission >= {min_age} years")
+
+
+def still_there(
+    index: pd.DataFrame, flow: Flow, min_age: int, t0: str, place: str = "in hospital", ongoing: bool = False
+) -> pd.DataFrame:
+    """Those old enough who are still there, and alive, at their prediction time.
+
+    Args:
+        index: of `with_patients`, with age, prediction_time, end (of the stay, NaT = not in the data), death.
+        flow: the flow chart.
+        min_age: youngest age at admission [years]; 0 = everyone, also those whose age is not known.
+        t0: the prediction time in words.
+        place: where.
+        ongoing: keep stays whose end is not in the data.
+    """
+    index = old_enough(index, flow, min_age)
+    ends = Facts("end in the data", index["end"].notna())
+    if not ongoing and index["end"].isna().any():
+        nobody = "" if index["end"].notna().any() else "no DISCHARGE event of a stay in the data"
+        index = flow.count(index[index["end"].notna()], "end unknown", "stays without an end are left out", nobody)
+    index = flow.keep(
+        index,
+        (index["end"] > index["prediction_time"]) | index["end"].isna(),
+        place,
+        f"{'discharge' if place == 'in hospital' else 'leaving it'}, or death after it, later than {t0}",
+        ends,
+    )
+    alive = ~(index["death"] <= index["prediction_time"])
+    return flow.keep(index, alive, "alive", f"no death by {t0}", deaths(index))
+
+
+def to_samples(
+    index: pd.DataFrame, outputs: str | Sequence[str], auxiliary: Mapping[str, pd.Series] = MappingProxyType({})
+) -> pd.DataFrame:
+    """SAMPLES of index stays, without their split.
+
+    Args:
+        index: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language, care_unit
+            (null = no ICU), and any further group_ columns.
+        outputs: what is predicted. Several of them have the columns label_NAME and status_NAME in `index`.
+        auxiliary: labels of what is learned beside that, by name; rows as in `index`.
+    """
+    named = (
+        {outputs: ("label", "status")}
+        if isinstance(outputs, str)
+        else {name: (f"label_{name}", f"status_{name}") for name in outputs}
+    )
+    index = index.assign(**{f"label_{name}": label for name, label in auxiliary.items()})
+    index = index.sort_values(_ORDER, ignore_index=True)
+    bands = pd.cut(index["age"], [*_AGE_BANDS, np.inf], right=False, labels=list(_AGE_BANDS.values()))
+    samples = pd.DataFrame(
+        {
+            "sample_id": np.arange(len(index), dtype=np.int64),
+            **{name: index[name] for name in ("subject_id", "encounter_id", "prediction_time")},
+            **{f"label_{name}": index[label].astype(np.float32) for name, (label, _) in named.items()},
+            **{f"label_{name}": index[f"label_{name}"].astype(np.float32) for name in auxiliary},
+            **{f"status_{name}": index[status] for name, (_, status) in named.items()},
+            "group_sex": index["sex"],
+            "group_age_band": bands.astype("str").fillna("unknown"),
+            **{f"group_{name}": index[name] for name in ("race", "insurance", "language")},
+            "group_care_unit": index["care_unit"].fillna("no ICU"),
+        }
+    )
+    return samples.join(index.filter(like="group_"))
+
+
+def prevalence(index: pd.DataFrame) -> float | None:
+    """Share of known labels that are 1; None where no label is known."""
+    known = index["label"].dropna().astype(np.float64)
+    return float(known.mean()) if len(known) else None

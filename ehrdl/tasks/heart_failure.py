@@ -1,0 +1,202 @@
+"""Early diagnosis: whether a stay will end with a heart failure code, predicted on its first day.
+
+The unit is the stay (one encounter_id), not the episode: the definition speaks of stays, and a code belongs to one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.clinical.codes import HEART_FAILURE
+from ehrdl.errors import SchemaError
+from ehrdl.schema import OutputSpec, TaskResult
+from ehrdl.tasks.common.base import Task
+from ehrdl.tasks.common.cohort import (
+    Age,
+    HoursIn,
+    age_at_admission,
+    prevalence,
+    read_admissions,
+    still_there,
+    to_samples,
+    whom,
+    with_patients,
+)
+from ehrdl.tasks.common.evidence import KINDS, first_evidence
+from ehrdl.tasks.common.flow import Facts, Flow
+
+if TYPE_CHECKING:
+    import duckdb
+
+Cohort = Literal["incident", "first_stay", "all"]
+Position = Literal["any", "principal"]
+
+_CODED = f"coded_{HEART_FAILURE.name}"
+_PRINCIPAL = f"principal_{HEART_FAILURE.name}"
+_NEVER = np.iinfo(np.int64).max
+#: What is billed for a stay. Codes of this stay are invisible at t0 by their times too, but for a stay whose recorded
+#: discharge precedes the death that ended it; so none is an input, whatever the coding lag.
+_BILLED = ("DIAGNOSIS//", "PROCEDURE//ICD", "DRG//", "HCPCS//")
+
+#: Printed with every result.
+CAVEATS = (
+    "The label is a billing code, given after discharge, not an adjudicated diagnosis.",
+    "Before discharge the notes are radiology and earlier summaries.",
+    "Only stays in this hospital are known: heart failure that was coded elsewhere is taken for new.",
+    "Some patients have signs of heart failure, a test or a treatment for it by the prediction time; "
+    "task.exclude_evidence leaves them out.",
+)
+
+
+class HeartFailure(Task):
+    """A heart failure code at discharge, predicted `hours` after admission."""
+
+    name = "heart_failure"
+    #: No published result has this cohort, label and prediction time, so no ceiling is set.
+    too_good = None
+
+    def __init__(
+        self,
+        hours: HoursIn = 24,
+        min_age: Age = 18,
+        cohort: Cohort = "incident",
+        position: Position = "any",
+        exclude_evidence: bool = False,
+    ) -> None:
+        """Choose a variant of the definition; the defaults are the primary one.
+
+        Args:
+            hours: prediction time after admission [h], above 0, at most 720.
+            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            cohort: `incident` has an earlier stay and a heart failure code in none of them; `first_stay` has no earlier
+                stay (prevalent cases hide in it); `all` is both, told apart by group_stratum.
+            position: heart failure coded in any position, or as the principal diagnosis alone. Earlier stays count in
+                any position.
+            exclude_evidence: leave out who had evidence of heart failure by the prediction time: an available note that
+                names it, NT-proBNP, an intravenous loop diuretic.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        self.min_age = min_age or 0
+        self.hours = hours
+        self.cohort = cohort
+        self.position = position
+        self.exclude_evidence = exclude_evidence
+
+    def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
+        """Find the stays that last beyond the prediction time, and whether they were coded as heart failure.
+
+        Args:
+            events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `DIAGNOSIS//`.
+
+        Returns:
+            One sample a stay. A stay that was never coded counts as 0, and is counted.
+
+        Raises:
+            SchemaError: no stay is left (the message is the flow chart), or there is no diagnosis code at all.
+        """
+        flow = Flow()
+        stays = read_admissions(events, flow, principal=[HEART_FAILURE], coded=[HEART_FAILURE])
+        self._check_codes(stays)
+        index = self._history(with_patients(stays, events))
+        index = self._stratum(self._in_hospital(index, flow), flow)
+        flow.check(index, "outcome", "a stay that was never coded counts as 0", _coded(index))
+        if self.exclude_evidence:
+            index = _without_evidence(index, first_evidence(events), flow)
+        if index.empty:
+            raise SchemaError(f"task.heart_failure: no stay is left: {flow}")
+        positive = index[_CODED if self.position == "any" else _PRINCIPAL]
+        index = index.assign(
+            label=positive.astype(np.float32), status=np.where(positive, "positive", "negative").astype(object)
+        )
+        samples = to_samples(index, self.name)
+        return TaskResult(samples, flow.steps, [OutputSpec(self.name)], hidden_codes=_BILLED, notes=self._notes(index))
+
+    def _check_codes(self, stays: pd.DataFrame) -> None:
+        """Refuse data that can give no label."""
+        needs = {"n_codes": "DIAGNOSIS code", "n_icd": "DIAGNOSIS code of ICD-9 or ICD-10"}
+        if self.position == "principal":
+            needs["n_principal"] = "principal diagnosis (a DIAGNOSIS code with sequence number 1)"
+        for column, name in needs.items():
+            if len(stays) and not stays[column].any():
+                raise SchemaError(f"task.heart_failure: no stay has a {name}; add the table of diagnoses")
+
+    def _history(self, stays: pd.DataFrame) -> pd.DataFrame:
+        """Add the prediction time, the end of each stay, and what earlier stays say.
+
+        An earlier stay was admitted before this one and ended by the prediction time: its codes belong to its end, and
+        what ends later is not known to have happened.
+        """
+        t0 = stays["admittime"] + pd.Timedelta(hours=self.hours)
+        end = stays[["dischtime", "deathtime"]].max(axis=1)
+        coded = stays[_CODED]
+        return stays.assign(
+            prediction_time=t0,
+            end=end,
+            has_earlier=_first_end(stays, end) <= _microseconds(t0),
+            prevalent=_first_end(stays, end.where(coded)) <= _microseconds(t0),
+            age=age_at_admission(stays),
+        )
+
+    def _in_hospital(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        t0 = f"{self.hours:g} h after admission (t0)"
+        return still_there(index, flow, self.min_age, t0)
+
+    def _stratum(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+        rule = "no heart failure code in an earlier stay"
+        index = flow.keep(index, ~index["prevalent"], "no earlier heart failure", rule)
+        if self.cohort == "incident":
+            return flow.keep(index, index["has_earlier"], "incident", "at least one earlier stay")
+        if self.cohort == "first_stay":
+            return flow.keep(index, ~index["has_earlier"], "first stay", "no earlier stay")
+        return index.assign(group_stratum=np.where(index["has_earlier"], "incident", "first stay").astype(object))
+
+    def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
+        strata = {
+            "stays with an earlier stay": prevalence(index[index["has_earlier"]]),
+            "first stays (prevalent cases hide in them)": prevalence(index[~index["has_earlier"]]),
+        }
+        return {
+            "what": f"For {whom(self.min_age)} in hospital {self.hours:g} hours after admission, none of whose earlier "
+            "stays was coded as heart failure, each model gives the chance that this stay will be, from what was known "
+            "by then.",
+            "prevalence": {name: value for name, value in strata.items() if value is not None},
+            "coded_in_any_position": int(index[_CODED].sum()),
+            "coded_as_principal": int(index[_PRINCIPAL].sum()),
+            "stays_without_any_code": int((index["n_codes"] == 0).sum()),
+            "died_in_the_stay": int(index["died"].sum()),
+            "caveats": list(CAVEATS),
+        }
+
+
+def _coded(index: pd.DataFrame) -> Facts:
+    return Facts("diagnosis codes of ICD-9 or ICD-10", index["n_icd"] > 0)
+
+
+def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """The stays without evidence by the prediction time, one step a kind."""
+    index = index.join(first.add_prefix("first_"), on="subject_id")
+    for kind, rule in KINDS.items():
+        seen = index[f"first_{kind}"] <= index["prediction_time"]
+        index = flow.keep(index, ~seen, f"evidence: {kind}", f"{rule} by t0")
+    return index
+
+
+def _first_end(stays: pd.DataFrame, end: pd.Series) -> pd.Series:
+    """For each stay the first `end` [µs] of the patient's stays that were admitted before it; NaT counts as never.
+
+    Stays stand in order of subject and admission; of two that were admitted at one time neither is the earlier.
+    """
+    subject = stays["subject_id"]
+    known = _microseconds(end).where(end.notna(), _NEVER)
+    before = known.groupby(subject).cummin().groupby(subject).shift(fill_value=_NEVER)
+    return before.groupby([subject, stays["admittime"]]).transform("first")
+
+
+def _microseconds(time: pd.Series) -> pd.Series:
+    """Times as int64 [µs since 1970]."""
+    return pd.Series(time.to_numpy().astype("datetime64[us]").astype(np.int64), index=time.index)
