@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from ehrdl import __version__
+from ehrdl.cli.configs import with_shipped
 from ehrdl.cli.main import main, train, train_parser
 from ehrdl.cli.parser import carried_over
+from ehrdl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PATIENTS = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
@@ -419,7 +421,51 @@ def test_console_knows_its_version_and_commands(capsys):
     assert capsys.readouterr().out == f"ehrdl {__version__}\n"
     for argv in ([], ["-h"], ["--help"]):
         main(argv)
-        assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  train      Train and compare")
+        assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  init       Write a config")
+
+
+def test_python_m_is_the_console_command():
+    command = [sys.executable, "-m", "ehrdl", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"ehrdl {__version__}\n"
+
+
+def test_a_shipped_config_is_written_to_edit_and_never_over_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["init", "physionet2012"])
+    assert capsys.readouterr().out == ("physionet2012.yaml: edit it, then: ehrdl train --config physionet2012.yaml\n")
+    written = (tmp_path / "physionet2012.yaml").read_text(encoding="utf-8")
+    shipped = (ROOT / "configs" / "benchmarks" / "physionet2012.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(written) == yaml.safe_load(shipped)
+    assert "ehrdl train --config physionet2012.yaml" in written
+    for argv, says in (
+        (["physionet2012"], "physionet2012.yaml is there already"),
+        (["nothing"], "init nothing: is no shipped config; those are diabetes130, "),
+        (["quickstart", "--out", "no/such.yaml"], "the folder no does not exist"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["init", *argv])
+        assert caught.value.code == 2 and says in capsys.readouterr().err
+    main(["init"])
+    assert "  quickstart                 30-day unplanned readmission" in capsys.readouterr().out
+
+
+def test_a_shipped_config_is_named_by_its_word_and_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = str(ROOT / "configs" / "quickstart.yaml")
+    assert with_shipped(["--config", "quickstart", "--config=quickstart"]) == [
+        "--config",
+        shipped,
+        f"--config={shipped}",
+    ]
+    others = ["--config", "a/quickstart", "--config=b.yaml", "--run.name", "quickstart"]
+    assert with_shipped(others) == others
+    with pytest.raises(
+        ConfigError, match="--config quickstrat: is no file, and no shipped config; those are diabetes130"
+    ):
+        with_shipped(["--config", "quickstrat"])
+    (tmp_path / "quickstart").touch()
+    assert with_shipped(["--config", "quickstart"]) == ["--config", "quickstart"]
 
 
 def test_unknown_command_is_named(capsys):
@@ -427,7 +473,8 @@ def test_unknown_command_is_named(capsys):
         main(["trian"])
     assert (caught.value.code, capsys.readouterr().err) == (
         2,
-        "ehrdl: 'trian' is not a command; the commands are train, prepare, pretrain, tune, predict, report, export\n",
+        "ehrdl: 'trian' is not a command; the commands are init, train, prepare, pretrain, tune, predict, report, "
+        "export\n",
     )
 
 

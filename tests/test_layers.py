@@ -21,6 +21,7 @@ FLOORS = [
     ("experiment", "scoring"),
     ("pretraining", "tune"),
     ("cli",),
+    ("__main__",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Rooms that do not import each other though one stands above the other.

@@ -28,13 +28,19 @@ def test_a_wheel_installed_outside_the_checkout_trains_as_train_py_does(tmp_path
 
     def options(name):
         return [
-            "--config", str(ROOT / "configs" / "quickstart.yaml"), "--run.name", name, "--run.root", str(tmp_path),
+            "--config", "quickstart", "--run.name", name, "--run.root", str(tmp_path),
             "--data.source.n_patients", "300", "--data.prepare.cache", str(tmp_path / name / "cache"),
             "--trainer.max_epochs", "1", '--baselines=["prevalence", "bag_of_words"]',
         ]  # fmt: skip
 
     main = ["-c", "from ehrdl.cli.main import main; main()", "train"]
     _run([*main, *options("wheel")], tmp_path, PYTHONPATH=str(site))
+    found = _run(
+        ["-c", "from ehrdl.cli.configs import shipped; print(*shipped().values())"], tmp_path, PYTHONPATH=str(site)
+    )
+    assert (
+        all(Path(file).is_relative_to(site.resolve()) for file in found.split()) and "physionet2012_gru.yaml" in found
+    )
     _run([str(ROOT / "train.py"), *options("checkout")], tmp_path)
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("wheel", "checkout")]
     assert metrics[0] == metrics[1]

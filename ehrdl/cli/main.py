@@ -17,6 +17,7 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.cli.allowed import HELP, OPTION, allowed_modules, config_files, take_option
+from ehrdl.cli.configs import shipped, subject_of, with_shipped, write_config
 from ehrdl.cli.parser import Parser, carried_over, check_files, explain, fail, read_yaml
 from ehrdl.engine.messages import say
 from ehrdl.engine.paths import expanded
@@ -27,6 +28,7 @@ from ehrdl.recorded import not_recorded
 
 _TRAIN = "Train and compare models on one task, from a hospital's tables to a report."
 _PREPARE = "Read and prepare a configuration's data, as training does first, and stop there."
+_INIT = "Write a config that ehrdl ships, to edit and to train with."
 _PRETRAIN = "Teach an encoder the language of a configuration's training notes, before any label is seen."
 _TUNE = "Search the best values of a configuration's keys, on training and tuning patients alone."
 _PREDICT = "Score new patients, or another hospital, with the models of a finished run."
@@ -173,7 +175,7 @@ def predict(argv: list[str], prog: str) -> None:
             "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
         )
         options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
-        names, rest = take_option(argv)
+        names, rest = take_option(with_shipped(argv))
         own, overrides = options.parse_known_args(rest)
         run = expanded(own.run)
         _check_overrides(overrides)
@@ -288,6 +290,20 @@ def _export_events(own: argparse.Namespace, overrides: list[str], prog: str) -> 
     export_events(objects.data, objects.task, expanded(own.out), own.time or "happened")
 
 
+def init(argv: list[str], prog: str) -> None:
+    """Write a shipped config to edit, or list them."""
+    parser = _Options(prog=prog, description=f"{_INIT} Without NAME the shipped ones are listed.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the config, such as quickstart")
+    parser.add_argument("--out", metavar="FILE", help="default: NAME.yaml in the current folder")
+    own = parser.parse_args(argv)
+    with _one_line_errors():
+        if own.name is None:
+            print("\n".join(f"  {name:<26} {subject_of(file)}" for name, file in shipped().items()))
+            return
+        file = write_config(own.name, own.out)
+        print(f"{file}: edit it, then: ehrdl train --config {file}")
+
+
 class _Options(argparse.ArgumentParser):
     """A small parser whose every error is one line."""
 
@@ -297,6 +313,7 @@ class _Options(argparse.ArgumentParser):
 
 
 _COMMANDS: dict[str, tuple[Callable[[list[str], str], None], str]] = {
+    "init": (init, _INIT),
     "train": (train, _TRAIN),
     "prepare": (prepare, _PREPARE),
     "pretrain": (pretrain, _PRETRAIN),

@@ -1,0 +1,87 @@
+"""The configs that ehrdl ships: found by name, and written where a user can edit them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from ehrdl.engine.files import write_text
+from ehrdl.errors import ConfigError
+
+#: In a checkout they lie beside the package; a wheel installs them here, below the environment.
+_CHECKOUT, _INSTALLED = Path(__file__).parents[2] / "configs", "share/ehrdl/configs/"
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped configs by name, such as `quickstart` or `physionet2012`."""
+    found = list(_CHECKOUT.rglob("*.yaml"))
+    if not found:
+        try:
+            installed = [file for file in files("ehrdl") or [] if _INSTALLED in file.as_posix()]
+        except PackageNotFoundError:
+            installed = []
+        found = [Path(str(file.locate())).resolve() for file in installed]
+    return {file.stem: file for file in sorted(found)}
+
+
+def with_shipped(argv: Sequence[str]) -> list[str]:
+    """A command line in which `--config quickstart` names the shipped file; a file of that name comes first.
+
+    Raises:
+        ConfigError: a word is neither a file nor the name of a shipped config.
+    """
+    after_option = [False, *(token == "--config" for token in argv)]
+    found = []
+    for token, is_value in zip(argv, after_option, strict=False):
+        option, equals, value = token.partition("=")
+        if is_value:
+            found.append(_located(token))
+        elif option == "--config" and equals:
+            found.append(f"--config={_located(value)}")
+        else:
+            found.append(token)
+    return found
+
+
+def _located(name: str) -> str:
+    is_word = name and not Path(name).suffix and "/" not in name and "~" not in name
+    if not is_word or Path(name).exists():
+        return name
+    configs = shipped()
+    if name not in configs:
+        raise ConfigError(f"--config {name}: is no file, and no shipped config; those are {', '.join(configs)}")
+    return str(configs[name])
+
+
+def subject_of(file: Path) -> str:
+    """What a shipped config is, from its header: the first sentence or so."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    head = next((line for line in lines if line.startswith("# What:")), "")
+    return head.removeprefix("# What:").strip()
+
+
+def write_config(name: str, out: str | None) -> Path:
+    """Write a shipped config to edit.
+
+    Args:
+        name: of the config.
+        out: the file to write; None = `NAME.yaml` in the current folder.
+
+    Raises:
+        ConfigError: there is no such config, or the file is there.
+    """
+    configs = shipped()
+    if name not in configs:
+        raise ConfigError(f"init {name}: is no shipped config; those are {', '.join(configs)}")
+    file = Path(out or f"{name}.yaml")
+    if file.exists():
+        raise ConfigError(f"init: {file} is there already; name another file with --out")
+    if not file.parent.is_dir():
+        raise ConfigError(f"init: --out {file}: the folder {file.parent} does not exist; make it first")
+    source = configs[name]
+    below = source.relative_to(next(above for above in source.parents if above.name == "configs"))
+    text = source.read_text(encoding="utf-8")
+    command = f"python train.py --config configs/{below.as_posix()}"
+    write_text(file, text.replace(command, f"ehrdl train --config {file}"))
+    return file
