@@ -90,7 +90,7 @@ def test_a_stay_is_the_one_in_its_file(stays):
     assert (item.hours[own] * 60 + 2880).round().tolist() == minutes
     assert item.value[own].tolist() == [float(value) for *_, value in rates]
     assert len(item.value) == len(lines) + 1  # and the unit
-    assert item.static[:4].round(1).tolist() == [54.0, 0.0, 1.0, 0.0]
+    assert item.static[0, :4].round(1).tolist() == [54.0, 0.0, 1.0, 0.0]
 
 
 def test_what_comes_at_48_hours_is_seen_and_nothing_after(stays):
@@ -106,7 +106,7 @@ def test_what_comes_at_48_hours_is_seen_and_nothing_after(stays):
 
 def sight(prepared, row):
     """All that a deep model or a baseline gets of one sample."""
-    batch = Collate(prepared.dataset.notes, prepared.frame)([prepared.dataset[row]])
+    batch = Collate(prepared.dataset.notes, prepared.frame)(prepared.dataset[row])
     seen = {field.name: getattr(batch, field.name).numpy().tobytes() for field in fields(Batch)}
     return seen | {"table": tabulate(prepared.dataset, np.array([row])).drop(columns="text").to_numpy().tobytes()}
 

@@ -26,20 +26,6 @@ _SAMPLES_A_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
-class Item:
-    """What one sample sees. `channel` counts the dataset's channels; `note` holds rows of the notes."""
-
-    row: int
-    value: np.ndarray
-    hours: np.ndarray
-    channel: np.ndarray
-    static: np.ndarray
-    note: np.ndarray
-    note_hours: np.ndarray
-    label: np.ndarray
-
-
-@dataclass(frozen=True)
 class Items:
     """What B samples see, one sample's after the other's: sample i has the next `n_observations[i]` and `n_notes[i]`.
 
@@ -61,19 +47,6 @@ class Items:
     note: np.ndarray
     note_hours: np.ndarray
     label: np.ndarray
-
-    @classmethod
-    def join(cls, items: Sequence[Item]) -> Items:
-        """Items that were read one by one."""
-        flat = ("value", "hours", "channel", "note", "note_hours")
-        return cls(
-            row=np.array([item.row for item in items], np.int64),
-            n_observations=np.array([len(item.value) for item in items], np.int64),
-            n_notes=np.array([len(item.note) for item in items], np.int64),
-            static=np.stack([item.static for item in items]),
-            label=np.stack([item.label for item in items]),
-            **{name: np.concatenate([getattr(item, name) for item in items]) for name in flat},
-        )
 
 
 class SampleDataset:
@@ -117,21 +90,9 @@ class SampleDataset:
     def __len__(self) -> int:
         return len(self.time)
 
-    def __getitem__(self, row: int) -> Item:
+    def __getitem__(self, row: int) -> Items:
         """The sample of a row."""
-        keep = self._kept(row)
-        t = self.time[row]
-        note = self.note_rows(row)
-        return Item(
-            row=int(row),
-            value=self.store.value[keep],
-            hours=_hours(self.store.time[keep], t),
-            channel=self.place[self.store.channel[keep]],
-            static=self.static[row],
-            note=note,
-            note_hours=self._note_hours(note, t),
-            label=self.label[row],
-        )
+        return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Items:
         """The samples of some rows, in their order; what torch's loader asks for when it is there."""
@@ -152,19 +113,11 @@ class SampleDataset:
             label=self.label[at],
         )
 
-    def _kept(self, row: int) -> np.ndarray | slice:
-        """The facts of a sample: inside the window, not hidden, the latest `max_observations`."""
-        start, stop = int(self.start[row]), int(self.stop[row])
-        keep = inside(self.store.time[start:stop], self.time[row], self.span)
-        keep &= self.place[self.store.channel[start:stop]] != _HIDDEN
-        n_kept = int(keep.sum())
-        if n_kept == stop - start:  # the usual case is a plain slice, without a copy
-            return slice(max(start, stop - self.window.max_observations), stop)
-        kept: np.ndarray = (start + np.flatnonzero(keep))[-self.window.max_observations :]
-        return kept
-
     def _facts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Time, value and channel of the facts of samples, as `_kept` has them, and how many each sample has."""
+        """Time, value and channel of the facts of samples, and how many each sample has.
+
+        A fact is kept that is inside the window and not hidden; of these the latest `max_observations`.
+        """
         slices = [slice(*pair) for pair in zip(self.start[rows].tolist(), self.stop[rows].tolist(), strict=True)]
         columns = self.store.time, self.store.value, self.store.channel
         time, value, channel = (np.concatenate([c[:0], *[c[part] for part in slices]]) for c in columns)

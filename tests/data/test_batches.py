@@ -153,7 +153,7 @@ def test_samples_read_one_by_one_make_the_same_batch(build, seed):
     hospital = Hospital(build, seed)
     dataset = hospital.dataset()
     for rows in draws(hospital, seed):
-        batch = Collate(dataset.notes, hospital.frame())([dataset[row] for row in rows])
+        batch = Collate(dataset.notes, hospital.frame())(dataset.__getitems__(rows))
         assert bits(batch) == bits(hospital.batch(rows))
 
 

@@ -18,7 +18,7 @@ def collated(build):
         static = np.ones((len(at), 2), np.float32)
         window = Window(series_hours=1000, note_hours=1000, max_observations=100, max_notes=9)
         dataset = SampleDataset(build.samples(at), static, build.store(facts), notes, window, build.channels)
-        return Collate(notes, FRAME if notes else None)([dataset[row] for row in range(len(at))])
+        return Collate(notes, FRAME if notes else None)(dataset.__getitems__(range(len(at))))
 
     return make
 

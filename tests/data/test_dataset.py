@@ -25,7 +25,7 @@ def test_a_sample_is_its_facts_with_hours_before_the_prediction_time(make):
     assert item.value.tolist() == [138, 1.5]
     assert item.hours.tolist() == [-20, -10]
     assert item.channel.tolist() == [SODIUM, CREATININE]
-    assert (item.row, item.static.tolist(), item.label.tolist()) == (0, [0, 1], [0])
+    assert (item.row.tolist(), item.static.tolist(), item.label.tolist()) == ([0], [[0, 1]], [[0]])
     assert (item.value.dtype, item.hours.dtype, item.label.dtype) == (np.float32,) * 3
 
 
@@ -81,8 +81,3 @@ def test_a_hospital_without_notes_or_facts_gives_empty_samples(make):
     item = dataset[1]
     assert [len(part) for part in (item.value, item.hours, item.channel, item.note, item.note_hours)] == [0] * 5
     assert dataset.n_tokens().tolist() == dataset.n_observations().tolist() == [0, 0]
-
-
-def test_samples_share_one_copy_of_the_facts(make):
-    dataset = make([(1, 95), (1, 100)], [(1, 90, 90, SODIUM, 138), (1, 91, 91, SODIUM, 139)])
-    assert all(np.shares_memory(dataset[row].value, dataset.store.value) for row in (0, 1))

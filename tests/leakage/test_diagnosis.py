@@ -27,7 +27,7 @@ def early(hospital):
 
 def sight(prepared, row):
     """All that a deep model or a baseline gets of one sample."""
-    batch = Collate(prepared.dataset.notes, prepared.frame)([prepared.dataset[row]])
+    batch = Collate(prepared.dataset.notes, prepared.frame)(prepared.dataset[row])
     seen = {field.name: getattr(batch, field.name).numpy().tobytes() for field in fields(Batch)}
     table = tabulate(prepared.dataset, np.array([row])).iloc[0]
     return seen | {"table": [value if isinstance(value, str) else value.tobytes() for value in table]}

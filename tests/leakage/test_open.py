@@ -27,7 +27,7 @@ SPLIT = Split(tuning=0.3, held_out=0.3)
 
 def sight(prepared, row):
     """All that a deep model or a baseline gets of one sample, but for its label and the encoding of channels."""
-    batch = Collate(None, None)([prepared.dataset[row]])
+    batch = Collate(None, None)(prepared.dataset[row])
     seen = {field.name: getattr(batch, field.name).numpy() for field in fields(Batch) if field.name != "label"}
     names = [channel.name for channel in prepared.spec.channels]
     seen["channel"] = np.array([names[i] for i in seen["channel"].ravel()])

@@ -61,7 +61,7 @@ def seen(root, added=(), outcome=lambda number: (5, 5, 3 + number % 7, number % 
 
 def sight(prepared, row):
     """All but the label that a deep model or a baseline gets of one sample."""
-    batch = Collate(prepared.dataset.notes, prepared.frame)([prepared.dataset[row]])
+    batch = Collate(prepared.dataset.notes, prepared.frame)(prepared.dataset[row])
     given = {
         field.name: getattr(batch, field.name).numpy().tobytes() for field in fields(Batch) if field.name != "label"
     }

@@ -332,8 +332,8 @@ def test_a_network_of_permuted_labels_knows_nothing_but_finds_a_leak(prepared):
     others = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     collate = Collate(prepared.dataset.notes, prepared.frame)
     parts = np.array_split(prepared.rows(TRAIN), 8)
-    batches = [collate([prepared.dataset[row] for row in part]) for part in parts]
-    rest = collate([prepared.dataset[row] for row in others])
+    batches = [collate(prepared.dataset.__getitems__(part)) for part in parts]
+    rest = collate(prepared.dataset.__getitems__(others))
 
     def score(label, leak=0.0):
         """AUROC on others after training on permuted labels; `leak` times the label is added to a static feature."""

@@ -250,7 +250,7 @@ def test_a_network_learns_32_samples_by_heart(prepared, tmp_path, modalities):
     trainer = check_trainer({"max_epochs": 60, "accelerator": "cpu", "check_val_every_n_epoch": 60})
     spec = prepared.spec.only(*modalities)
     model = fit(make, data, spec, Optim(lr=0.01, weight_decay=0.0), trainer, tmp_path, "heart", 0).eval()
-    batch = Collate(prepared.dataset.notes, prepared.frame)([prepared.dataset[row] for row in rows.tolist()])
+    batch = Collate(prepared.dataset.notes, prepared.frame)(prepared.dataset.__getitems__(rows.tolist()))
     with torch.no_grad():
         prob = torch.sigmoid(model(batch)).numpy().ravel()
     assert np.abs(prob - batch.label.numpy().ravel()).max() < 0.2

@@ -5,14 +5,13 @@ Letters: B samples · N observations · C chunks · L tokens a chunk, as in `Bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ehrdl.batch import Batch
-from ehrdl.data.dataset import Item, Items
+from ehrdl.data.dataset import Items
 from ehrdl.data.loading.chunks import NOTHING_READ, Cutter, NoteFrame, Read
 from ehrdl.data.notes.store import Notes
 
@@ -34,9 +33,8 @@ class Collate:
         self.notes, self.frame = notes, frame
         self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
 
-    def __call__(self, items: Items | Sequence[Item]) -> Batch:
+    def __call__(self, items: Items) -> Batch:
         """The batch of some items, in their order."""
-        items = items if isinstance(items, Items) else Items.join(items)
         arrays = {"row": items.row, "static": items.static, "label": items.label}
         arrays |= _series(items) | self._links(items)
         return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
