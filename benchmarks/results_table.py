@@ -1,6 +1,6 @@
-"""The results table of the README, made of run folders.
+"""The results tables of docs/results.md, made of run folders.
 
-    python benchmarks/results_table.py runs/physionet2012-fold0 runs/physionet2012-fold1 … --into README.md
+    python benchmarks/results_table.py runs/physionet2012-fold0 runs/physionet2012-fold1 … --into docs/results.md
 
 All runs are of one data set and task. The table goes between `<!-- results: DATA -->` and `<!-- end of results -->` of
 the file, DATA being the source's name (`physionet2012`); without `--into` it is printed. A run that shows signs of a
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table of run folders, or write it between the markers of a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--into", type=Path, help="file with the markers, such as README.md")
+    parser.add_argument("--into", type=Path, help="file with the markers, such as docs/results.md")
     parser.add_argument("--reference", help="model that the others are paired with; default: the boosted one")
     parser.add_argument("--models", nargs="+", help="rows to show; default: all")
     parser.add_argument("--published", type=Path, default=PUBLISHED)
