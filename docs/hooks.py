@@ -28,9 +28,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return _OUTSIDE.sub(r"\1", markdown) if not page.file.src_uri.startswith("reference/") else markdown
 
 
-def _help(*command: str) -> str:
+def _help(*command: str, more: str = "") -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "ehrdl", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "ehrdl", *command, "--help", *more.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return f"```\n{done.stdout.rstrip()}\n```\n"
 
@@ -38,7 +42,8 @@ def _help(*command: str) -> str:
 def _commands() -> str:
     overview = _help()
     names = re.findall(r"^  (\w+) ", overview, re.MULTILINE)
-    return "\n".join(["# Commands\n", overview, *(f"## ehrdl {name}\n\n{_help(name)}" for name in names)])
+    parts = ["# Commands\n", overview, *(f"## ehrdl {name}\n\n{_help(name)}" for name in names)]
+    return "\n".join([*parts, "## All keys\n", _help("train", more="all")])
 
 
 def _configs() -> str:

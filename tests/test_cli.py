@@ -424,6 +424,37 @@ def test_console_knows_its_version_and_commands(capsys):
         assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  init       Write a config")
 
 
+def test_help_is_a_screen_and_all_keys_are_explained_on_request(capsys):
+    outputs = []
+    for argv in (["--help"], ["--help", "all"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", *argv])
+        assert caught.value.code == 0
+        outputs.append(capsys.readouterr().out)
+    short, whole = outputs
+    assert len(short.splitlines()) <= 60
+    for words in ("ehrdl train --config quickstart", "  data.window          series_hours, note_hours", "--help all"):
+        assert words in short
+    assert "labs, vitals and events of the last hours before the prediction time" in " ".join(whole.split())
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("task", "  ehrdl.tasks.Mortality            Death in hospital, from what was known"),
+        ("data.source", "  ehrdl.sources.Meds"),
+        ("model", "  ehrdl.models.MultimodalModel"),
+    ],
+)
+def test_the_classes_that_a_key_takes_are_listed(capsys, key, line):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", f"--{key}.help"])
+    assert caught.value.code == 0 and f"\n{line}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--optim.help"])
+    assert caught.value.code == 2 and "--optim.help: optim takes no class" in capsys.readouterr().err
+
+
 def test_python_m_is_the_console_command():
     command = [sys.executable, "-m", "ehrdl", "--version"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -494,7 +525,7 @@ def test_help_is_quick_and_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "--data.source SOURCE" in done.stdout
+    assert "  data                 source, concepts" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0  # CPU, so that load does not count
 
 

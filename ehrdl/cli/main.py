@@ -18,7 +18,7 @@ import yaml
 from ehrdl import __version__
 from ehrdl.cli.allowed import HELP, OPTION, allowed_modules, config_files, take_option
 from ehrdl.cli.configs import shipped, subject_of, with_shipped, write_config
-from ehrdl.cli.parser import Parser, carried_over, check_files, explain, fail, read_yaml
+from ehrdl.cli.parser import Parser, carried_over, check_files, explain, fail, list_classes, read_yaml
 from ehrdl.engine.messages import say
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path
@@ -34,6 +34,14 @@ _TUNE = "Search the best values of a configuration's keys, on training and tunin
 _PREDICT = "Score new patients, or another hospital, with the models of a finished run."
 _REPORT = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
 _EXPORT = "Write the events, labels and splits of a config, or predictions, as MEDS files for other tools."
+#: How each command is called, after its name.
+_EXAMPLES = {
+    "train": "--config quickstart --run.name first --trainer.max_epochs 2",
+    "prepare": "--config readmission_mimic4 --data.source.root /path/to/mimiciv",
+    "pretrain": "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out encoder",
+    "tune": "--config physionet2012 --data.source.root /path/to/physionet-2012 --n-trials 40",
+    "export": "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out meds",
+}
 _SYNTHETIC, _LAYOUT = "ehrdl.sources.Synthetic", "ehrdl.sources.Mimic4"
 
 
@@ -45,6 +53,7 @@ def train_parser(prog: str = "ehrdl train", description: str = _TRAIN) -> Parser
     parser.add_argument("--config", action="config", help="YAML file; several are layered, later ones win")
     parser.add_function_arguments(run, as_group=False, sub_configs=True, skip={"config"}, fail_untyped=False)
     parser.epilog = HELP
+    parser.example = f"{prog} {_EXAMPLES.get(prog.rpartition(' ')[2], _EXAMPLES['train'])}"
     return parser
 
 
@@ -64,6 +73,11 @@ def train(argv: list[str] | None = None, prog: str = "train.py") -> None:
 
 def _configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
     """The objects of a configuration, and the configuration."""
+    if argv in (["--help", "all"], ["-h", "all"]):
+        parser.explains_all, argv = True, ["--help"]
+    if argv and argv[-1].startswith("--") and argv[-1].endswith(".help"):
+        print(list_classes(argv[-1][2:].removesuffix(".help"), parser.annotations()))
+        raise SystemExit(0)
     check_files(argv, parser.annotations())
     parsed = parser.parse_args(argv)
     objects = parser.instantiate(parsed)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -21,13 +22,14 @@ from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 from ehrdl.options import trainer
 from ehrdl.options.bounds import check_call, nearest, shown
-from ehrdl.options.signatures import Argument, arguments
+from ehrdl.options.signatures import Argument, arguments, summary
 from ehrdl.processes.ranks import hold_back
 
 #: No config is deeper, or has more values; recursion ends at about 1000.
 _DEEPEST, _MOST_PARTS = 64, 100_000
 #: Actions of the parser that are no key of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
+_HELP_WIDTH = 110
 #: Keys whose value may be the name of a class.
 _CLASSES = ("task", "model", "source", "note", "series", "static", "fusion", "head", "words")
 #: What a class of a network is given by its caller, where it has no default of its own.
@@ -36,6 +38,15 @@ _GIVEN = ("spec", "width", "widths")
 
 class Parser(ArgumentParser):
     """A parser whose every error is one line that names the innermost key, the value and what is allowed."""
+
+    #: The command line of an example, and whether `--help` explains every key.
+    example, explains_all = "", False
+
+    def format_help(self, formatter: Any = None) -> str:
+        """The keys by their groups, in a screen; all of them with their meaning where `explains_all`."""
+        if self.explains_all or not self.example:
+            return str(super().format_help(formatter))
+        return short_help(self)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the reason and exit with status 2."""
@@ -82,6 +93,54 @@ class Parser(ArgumentParser):
     def _typed(self) -> dict[str, Any]:
         actions = [action for action in self._actions if action.dest.split(".")[-1] not in _NOT_KEYS]
         return {action.dest: getattr(action, "_typehint", "") for action in actions}
+
+
+def short_help(parser: Parser) -> str:
+    """What a command does, an example, and its keys by their groups."""
+    groups: dict[str, list[str]] = {}
+    for key in parser.annotations():
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group, []).append(name)
+    lines = []
+    for group, names in sorted(groups.items(), key=lambda item: item[0]):
+        own = [name for name in names if (f"{group}.{name}" if group else name) not in groups]
+        if own:
+            lines += textwrap.wrap(
+                ", ".join(own), _HELP_WIDTH, initial_indent=f"  {group or '(top)':<20} ", subsequent_indent=" " * 23
+            )
+    return "\n".join(
+        [
+            f"usage: {parser.prog} --config FILE [--config FILE] [--KEY VALUE]",
+            *("", str(parser.description), "", f"  {parser.example}"),
+            *("", "Keys of the config and options of the command line (data.window has --data.window.series_hours):"),
+            *("", *lines, ""),
+            f"{parser.prog} --help all      explains each key",
+            f"{parser.prog} --task.help NAME, --model.help NAME, --data.source.help NAME      what a class takes",
+            *textwrap.wrap(str(parser.epilog or ""), _HELP_WIDTH),
+            "",
+        ]
+    )
+
+
+def list_classes(key: str, annotations: Mapping[str, str]) -> str:
+    """The classes that a key takes, a line each.
+
+    Args:
+        key: such as `task`.
+        annotations: the keys of a configuration, each with its type.
+
+    Raises:
+        ConfigError: the key takes no class.
+    """
+    kind = next((word for word in re.findall(r"\w+", annotations.get(key, "")) if _classes(word)), None)
+    if kind is None:
+        raise ConfigError(f"--{key}.help: {key} takes no class; --help lists the keys")
+    names = _classes(kind)
+    width = max(map(len, names))
+    return "\n".join(
+        [f"--{key} takes one of these; --{key}.help NAME says what it takes:", ""]
+        + [f"  {name:<{width}}  {summary(name)}" for name in names]
+    )
 
 
 def fail(line: str) -> NoReturn:

@@ -42,13 +42,31 @@ def arguments(path: str) -> dict[str, Argument] | None:
     >>> list(arguments("ehrdl.models.Ensemble"))
     ['spec', 'networks', 'copies']
     """
+    found = _definition(path)
+    made = (
+        [part for part in found.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"] if found else []
+    )
+    return _arguments(made[0].args) if made and not made[0].args.kwarg else None
+
+
+def summary(path: str) -> str:
+    """The first line of a class's docstring, without its last point.
+
+    >>> summary("ehrdl.models.GRUD")
+    'GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days'
+    """
+    found = _definition(path)
+    return ((ast.get_docstring(found) if found else None) or "").split("\n")[0].removesuffix(".")
+
+
+def _definition(path: str) -> ast.ClassDef | None:
+    """A class by its path, in its source; None = it is not there."""
     module, _, name = path.rpartition(".")
     file = _file(module)
     for source in _sources(file, name) if file else ():
         for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef) and node.name == name:
-                made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-                return _arguments(made[0].args) if made and not made[0].args.kwarg else None
+                return node
     return None
 
 
