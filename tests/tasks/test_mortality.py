@@ -73,6 +73,11 @@ def test_a_death_that_names_no_stay_is_dated_into_it_where_no_death_does(hospita
     assert deaths(hospital).labels == {100: label}
 
 
+def test_stays_of_patients_of_whom_nothing_is_known_have_no_death(empty_hospital):
+    icu(empty_hospital.stay(ADMIT, "2150-06-10 10:00", to=""), ADMIT, None, 100)
+    assert deaths(empty_hospital, min_age=0).labels == {100: 0.0}
+
+
 def test_a_death_that_names_no_stay_is_in_none_where_another_names_one(hospital):
     icu(hospital.stay(ADMIT, "2150-06-10 10:00", to=""), ADMIT, None, 100).event(1, "2150-06-10 08:00", DEATH)
     hospital.patient(2).stay("2150-06-01 10:00", "2150-06-10 10:00", subject=2, to="DIED")

@@ -64,9 +64,8 @@ def read_stays(
 
 def _died_by_date(stays: pd.DataFrame, death: pd.Series) -> pd.Series:
     """Who died in a stay, where the data tell deaths of patients alone: on a day of the stay, and left for nowhere."""
-    day, first, last = (
-        times.dt.normalize() for times in (stays["subject_id"].map(death), stays["admittime"], stays["dischtime"])
-    )
+    own = death.reindex(stays["subject_id"]).set_axis(stays.index)  # also where nothing is known of any subject
+    day, first, last = (times.dt.normalize() for times in (own, stays["admittime"], stays["dischtime"]))
     died: pd.Series = stays["disposition"].isna() & (first <= day) & (day <= last)
     return died
 
