@@ -1,1 +1,14 @@
 """How work on files and tables is done: DuckDB, caches, atomic files, shards, messages. Nothing here knows medicine."""
+
+from ehrdl.lazy import lazily
+
+_WHERE = {
+    **dict.fromkeys(("cache_folder", "cache_in_use", "cached", "check_disk", "use_cache"), "cache"),
+    **dict.fromkeys(("building", "digest", "fingerprint", "free_folder", "read_json", "sweep", "whole"), "files"),
+    **dict.fromkeys(("write_json", "write_text"), "files"),
+    **dict.fromkeys(("has_terminal", "mute", "progress", "say", "staged"), "messages"),
+    **dict.fromkeys(("Engine", "Prepare", "n_cores"), "options"),
+    "connect": "database",
+}
+__all__ = [*_WHERE]
+__getattr__, __dir__ = lazily(__name__, _WHERE)
