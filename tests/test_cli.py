@@ -499,6 +499,16 @@ def test_a_shipped_config_is_named_by_its_word_and_a_file_of_that_name_comes_fir
     assert with_shipped(["--config", "quickstart"]) == ["--config", "quickstart"]
 
 
+def test_train_finds_a_shipped_config(capsys):
+    for name, line in (
+        ("quickstart", "ehrdl: optim.lr: -1.0 is not above 0"),
+        ("quick", "ehrdl: --config quick: is no"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "--config", name, "--optim.lr=-1"])
+        assert capsys.readouterr().err.startswith(line)
+
+
 def test_unknown_command_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["trian"])

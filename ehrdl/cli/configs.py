@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from ehrdl.engine.files import write_text
 from ehrdl.errors import ConfigError
 
-#: In a checkout they lie beside the package; a wheel installs them here, below the environment.
-_CHECKOUT, _INSTALLED = Path(__file__).parents[2] / "configs", "share/ehrdl/configs/"
+#: In a checkout they lie beside the package; a wheel puts them below the environment, or below `pip install --target`.
+_PACKAGE, _INSTALLED = Path(__file__).parents[2], Path("share/ehrdl/configs")
 
 
 def shipped() -> dict[str, Path]:
     """The shipped configs by name, such as `quickstart` or `physionet2012`."""
-    found = list(_CHECKOUT.rglob("*.yaml"))
-    if not found:
-        try:
-            installed = [file for file in files("ehrdl") or [] if _INSTALLED in file.as_posix()]
-        except PackageNotFoundError:
-            installed = []
-        found = [Path(str(file.locate())).resolve() for file in installed]
-    return {file.stem: file for file in sorted(found)}
+    places = (_PACKAGE / "configs", _PACKAGE / _INSTALLED, Path(sysconfig.get_path("data")) / _INSTALLED)
+    found = next((files for place in places if (files := sorted(place.rglob("*.yaml")))), [])
+    return {file.stem: file for file in found}
 
 
 def with_shipped(argv: Sequence[str]) -> list[str]:

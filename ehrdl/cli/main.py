@@ -189,7 +189,7 @@ def predict(argv: list[str], prog: str) -> None:
             "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
         )
         options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
-        names, rest = take_option(with_shipped(argv))
+        names, rest = take_option(argv)
         own, overrides = options.parse_known_args(rest)
         run = expanded(own.run)
         _check_overrides(overrides)
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None) -> None:
 @contextmanager
 def _named(argv: list[str]) -> Iterator[list[str]]:
     """A command line without what it allows to be imported; within, its configs name that and no more."""
-    names, rest = take_option(argv)
+    names, rest = take_option(with_shipped(argv))
     with allowed_modules(names, {file: read_yaml(file) for file in config_files(rest)}, rest):
         yield rest
 
