@@ -18,6 +18,7 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any]
     >>> get("Readmission").__module__, listed()
     ('ehrdl.tasks.readmission', ['Readmission'])
     """
+    package = package.removesuffix(".__init__")  # as pytest names it when it looks for doctests
 
     def get(name: str) -> Any:
         if name not in where:

@@ -123,7 +123,7 @@ def test_each_sample_chooses_among_what_it_sees_and_a_shared_chunk_stands_once(d
     batch = collated(samples, replace(FRAME, max_chunks=2, choose="first_and_last"))
     assert [read_by(batch, i)[0] for i in range(3)] == [["aaaaaa", "cc"], ["aaaaaa", "ee"], ["aaaaaa", "i"]]
     assert batch.link_chunk[:6].tolist() == [0, 1, 0, 2, 0, 3]
-    alone = Collate(samples.notes, replace(FRAME, max_chunks=2, choose="first_and_last"))([samples[1]])
+    alone = Collate(samples.notes, replace(FRAME, max_chunks=2, choose="first_and_last"))(samples[1])
     assert read_by(alone, 0) == read_by(batch, 1)
 
 
@@ -142,7 +142,7 @@ def test_what_is_counted_beforehand_is_what_is_read(dataset, choose, max_chunks)
     samples, frame = dataset(at, bodies), replace(FRAME, max_chunks=max_chunks, choose=choose)
     of_notes, read = n_chunks(samples, frame), n_tokens(samples, frame)
     for row in range(len(at)):
-        texts, _ = read_by(Collate(samples.notes, frame)([samples[row]]), 0)
+        texts, _ = read_by(Collate(samples.notes, frame)(samples[row]), 0)
         assert len(texts) == min(of_notes[row], max_chunks or 999)
         assert sum(map(len, texts)) == read[row]
         before = sum(-(-int(samples.notes.tokens.lengths[note]) // 6) for note in samples.note_rows(row))
