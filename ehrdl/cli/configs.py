@@ -60,7 +60,7 @@ def write_config(name: str, out: str | None) -> Path:
     """Write a shipped config to edit.
 
     Args:
-        name: of the config.
+        name: the config's name, such as `quickstart`.
         out: the file to write; None = `NAME.yaml` in the current folder.
 
     Raises:

@@ -17,8 +17,11 @@ import yaml
 
 from ehrdl import __version__
 from ehrdl.cli.allowed import HELP, OPTION, allowed_modules, config_files, take_option
+from ehrdl.cli.classes import list_classes
 from ehrdl.cli.configs import shipped, subject_of, with_shipped, write_config
-from ehrdl.cli.parser import Parser, carried_over, check_files, explain, fail, list_classes, read_yaml
+from ehrdl.cli.messages import explain
+from ehrdl.cli.parser import Parser, carried_over, check_files, fail
+from ehrdl.cli.yaml_files import read_yaml
 from ehrdl.engine.messages import say
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError, EhrdlError, MissingExtraError, is_disk_full, refused_path

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ehrdl.cli.allowed import refusal
+from ehrdl.cli.classes import classes_of, is_of, offered
+from ehrdl.cli.messages import below, explain, of_another_kind, short_help, unknown_key
+from ehrdl.cli.yaml_files import Loader, flat, read_yaml
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 from ehrdl.moved import current
 from ehrdl.options import trainer
-from ehrdl.options.bounds import check_call, nearest, shown
-from ehrdl.options.signatures import Argument, arguments, summary
+from ehrdl.options.bounds import check_call
+from ehrdl.options.signatures import Argument, arguments
 from ehrdl.processes.ranks import hold_back
 
-#: No config is deeper, or has more values; recursion ends at about 1000.
-_DEEPEST, _MOST_PARTS = 64, 100_000
 #: Actions of the parser that are no key of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
-_HELP_WIDTH = 110
 #: Keys whose value may be the name of a class.
 _CLASSES = ("task", "model", "source", "note", "series", "static", "fusion", "head", "words")
 #: What a class of a network is given by its caller, where it has no default of its own.
@@ -47,7 +43,7 @@ class Parser(ArgumentParser):
         """The keys by their groups, in a screen; all of them with their meaning where `explains_all`."""
         if self.explains_all or not self.example:
             return str(super().format_help(formatter))
-        return short_help(self)
+        return short_help(self, self.annotations(), self.example)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the reason and exit with status 2."""
@@ -96,54 +92,6 @@ class Parser(ArgumentParser):
         return {action.dest: getattr(action, "_typehint", "") for action in actions}
 
 
-def short_help(parser: Parser) -> str:
-    """What a command does, an example, and its keys by their groups."""
-    groups: dict[str, list[str]] = {}
-    for key in parser.annotations():
-        group, _, name = key.rpartition(".")
-        groups.setdefault(group, []).append(name)
-    lines = []
-    for group, names in sorted(groups.items(), key=lambda item: item[0]):
-        own = [name for name in names if (f"{group}.{name}" if group else name) not in groups]
-        if own:
-            lines += textwrap.wrap(
-                ", ".join(own), _HELP_WIDTH, initial_indent=f"  {group or '(top)':<20} ", subsequent_indent=" " * 23
-            )
-    return "\n".join(
-        [
-            f"usage: {parser.prog} --config FILE [--config FILE] [--KEY VALUE]",
-            *("", str(parser.description), "", f"  {parser.example}"),
-            *("", "Keys of the config and options of the command line (data.window has --data.window.series_hours):"),
-            *("", *lines, ""),
-            f"{parser.prog} --help all      explains each key",
-            f"{parser.prog} --task.help NAME, --model.help NAME, --data.source.help NAME      what a class takes",
-            *textwrap.wrap(str(parser.epilog or ""), _HELP_WIDTH),
-            "",
-        ]
-    )
-
-
-def list_classes(key: str, annotations: Mapping[str, str]) -> str:
-    """The classes that a key takes, a line each.
-
-    Args:
-        key: such as `task`.
-        annotations: the keys of a configuration, each with its type.
-
-    Raises:
-        ConfigError: the key takes no class.
-    """
-    kind = next((word for word in re.findall(r"\w+", annotations.get(key, "")) if _classes(word)), None)
-    if kind is None:
-        raise ConfigError(f"--{key}.help: {key} takes no class; --help lists the keys")
-    names = _classes(kind)
-    width = max(map(len, names))
-    return "\n".join(
-        [f"--{key} takes one of these; --{key}.help NAME says what it takes:", ""]
-        + [f"  {name:<{width}}  {summary(name)}" for name in names]
-    )
-
-
 def fail(line: str) -> NoReturn:
     """One line on standard error, exit status 2."""
     print(f"ehrdl: {hold_back()}{line}", file=sys.stderr, flush=True)
@@ -183,7 +131,7 @@ def _check_trainer_option(name: str, value: str) -> None:
         trainer.check_keys([name.split(".")[0]])
         return
     try:
-        trainer.check_arguments({name: yaml.load(value, _Loader)})
+        trainer.check_arguments({name: yaml.load(value, Loader)})
     except (yaml.YAMLError, ValueError):  # the parser tells it
         trainer.check_keys([name])
 
@@ -192,9 +140,9 @@ def _check_option(path: str, keys: list[str]) -> None:
     """Refuse an option that is no key, as far as keys go: what a class takes is not looked at."""
     parent = ""
     for name in path.split("."):
-        allowed = _below(parent, keys)
+        allowed = below(parent, keys)
         if allowed and name not in allowed:
-            raise ConfigError(_unknown(parent, name, allowed))
+            raise ConfigError(unknown_key(parent, name, allowed))
         parent = f"{parent}.{name}" if parent else name
 
 
@@ -287,28 +235,16 @@ def _layer(key: str, value: Any) -> dict[str, Any]:
     """What one config file or option gives; a value may be written out, or be the name of a file that holds it."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with suppress(yaml.YAMLError, ValueError):
-            value = yaml.load(value, _Loader)
+            value = yaml.load(value, Loader)
     elif isinstance(value, str) and ("." not in key or key.rpartition(".")[2] in _CLASSES) and _is_config(value):
         value = read_yaml(value)
     if isinstance(value, Mapping):
-        return _flat(value, f"{key}." if key else "")
+        return flat(value, f"{key}." if key else "")
     return {key: value}
 
 
 def _is_config(value: str) -> bool:
     return value.endswith((".yaml", ".yml", ".json")) and expanded(value).is_file()
-
-
-def _flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their keys, with dots.
-
-    >>> _flat({"optim": {"lr": 0.1}, "seeds": [0]})
-    {'optim.lr': 0.1, 'seeds': [0]}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _differs(value: Any, default: Any) -> bool:
@@ -317,84 +253,16 @@ def _differs(value: Any, default: Any) -> bool:
     return isinstance(value, plain) and (default is None or isinstance(default, plain)) and value != default
 
 
-def read_yaml(file: str) -> dict[str, Any]:
-    """The content of a config file.
-
-    Raises:
-        ConfigError: it is missing, is no YAML or no mapping, or says a key twice.
-    """
-    try:
-        content = yaml.load(expanded(file).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{file}: line {line}: is not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is not YAML: {error}") from None
-    except ValueError as error:  # a number of more digits than Python reads
-        raise ConfigError(f"{file}: holds a value that cannot be read ({' '.join(str(error).split())[:120]})") from None
-    _refuse_loops(file, content)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: has no keys; a config looks like configs/quickstart.yaml")
-    return content
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as the parser does, but refuses a key that stands twice (YAML drops the first), and bottomless files.
-
-    Numbers such as 1e-3 are numbers, and dates are text.
-    """
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, f"it is nested over {_DEEPEST} levels deep", mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {name} stands twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
-
-
-def _refuse_loops(file: str, content: Any) -> None:
-    """Refuse anchors by which a part holds itself, or that multiply to more than any config holds."""
-    n_parts, waiting = 0, [(content, 0)]
-    while waiting:
-        part, depth = waiting.pop()
-        n_parts += 1
-        if depth > _DEEPEST or n_parts > _MOST_PARTS:
-            raise ConfigError(f"{file}: an anchor (&) of it holds itself, or is repeated too often; write it out")
-        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-        waiting += [(one, depth + 1) for one in inner]
-
-
 def _check_groups(file: str, content: Mapping[Any, Any], annotations: Mapping[str, str], prefix: str = "") -> None:
     keys = list(annotations)
-    allowed = _below(prefix.removesuffix("."), keys)
+    allowed = below(prefix.removesuffix("."), keys)
     if "class_path" in content:
         takes = _check_class(file, content, annotations.get(prefix.removesuffix("."), ""), prefix)
         annotations = {f"{prefix}init_args.{name}": argument.annotation for name, argument in takes.items()}
     for name, value in content.items():
         if allowed and name not in allowed and "." not in str(name):
-            raise ConfigError(_unknown(prefix.removesuffix("."), str(name), allowed))
-        inner = _below(f"{prefix}{name}", keys)
+            raise ConfigError(unknown_key(prefix.removesuffix("."), str(name), allowed))
+        inner = below(f"{prefix}{name}", keys)
         if isinstance(value, dict):
             _check_groups(file, value, annotations, f"{prefix}{name}.")
         elif inner and not isinstance(value, str):  # a string names a config file of this group
@@ -426,15 +294,15 @@ def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix:
             _check_kind(class_path, annotation, prefix)
             own = [key for key, argument in takes.items() if key not in _GIVEN or not argument.required]
             taker = content["class_path"].rpartition(".")[2]
-            raise ConfigError(f"{_unknown(f'{prefix}init_args', str(name), own)} ({taker} takes no other)")
+            raise ConfigError(f"{unknown_key(f'{prefix}init_args', str(name), own)} ({taker} takes no other)")
     return takes or {}
 
 
 def _check_kind(class_path: str, annotation: str, prefix: str) -> None:
     """Refuse a class of ehrdl that is of another kind than its key wants: then its arguments are not the fault."""
-    kind = next((word for word in re.findall(r"\w+", annotation) if _classes(word)), None)
-    if kind and class_path.startswith("ehrdl.") and not _is_of(class_path.rpartition(".")[2], kind):
-        raise ConfigError(_of_another_kind(prefix.removesuffix("."), class_path, kind))
+    kind = next((word for word in re.findall(r"\w+", annotation) if classes_of(word)), None)
+    if kind and class_path.startswith("ehrdl.") and not is_of(class_path.rpartition(".")[2], kind):
+        raise ConfigError(of_another_kind(prefix.removesuffix("."), class_path, kind))
 
 
 def _check_classes(config: Any, prefix: str = "") -> None:
@@ -450,125 +318,3 @@ def _check_classes(config: Any, prefix: str = "") -> None:
         check_call(resolve_name(config["class_path"]).__init__, given, f"{prefix}init_args.")
     for name, part in config.items():
         _check_classes(part, f"{prefix}{name}.")
-
-
-def explain(message: str, keys: Mapping[str, str]) -> str:
-    r"""The parser's message as one line.
-
-    Args:
-        message: of jsonargparse; a key inside a class stands in the messages of all that are around it.
-        keys: of the parser, with the names of their types.
-
-    >>> explain('Parser key "optim.lr":\n  Expected a <class \'float\'>. Got value: fast', {})
-    "optim.lr: expected float, got 'fast'"
-    >>> explain("Group 'optim' does not accept option 'lrr'", {"optim.lr": "float", "optim.warmup": "float"})
-    'optim.lrr: there is no such key; did you mean lr? Allowed: lr, warmup'
-    """
-    text = " ".join(message.split())
-    if match := re.search(r"Parser key \"([\w.]+)\": Unable to load config ['\"]([^'\"]*)", text):
-        group = ", ".join(_below(match[1], list(keys)))
-        return f"{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
-    *_, reason = re.split(r'Parser key "[\w.]+":', text)
-    where = re.findall(r'Parser key "([\w.]+)":', text)
-    path = ".init_args.".join(where)
-    if match := re.search(r"Importing '([\w.]+)' is not allowed", text):
-        if group := ", ".join(_below(path, list(keys))) if path else "":
-            return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
-        return f"{path or 'command line'}: {refusal(match[1])}"
-    if match := re.search(r"Option '([\w.]+)' is not accepted \[takes (.*?)\]", reason):
-        return _unknown(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
-    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
-        return _outermost(f"{match[1]}.{match[2]}", list(keys))
-    if match := re.search(r"(?:Option '|unrecognized arguments: --)([\w.]+)", text):
-        return _outermost(match[1], list(keys))
-    if match := re.search(r"the following arguments are required: ([\w., ]+)", reason):
-        inside = f"{path}.init_args." if path else ""
-        return f"{inside}{match[1]}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
-    own = reason.split(". Got value: Namespace(")[0]  # without the values of the classes around it
-    expected = re.search(r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", own)
-    if match := expected or re.search(r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", own):
-        return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
-    if re.search(r"class_path|subclass|mport path|has no attribute|is abstract", reason):
-        return _no_class(path, reason, keys)
-    return f"{path}: {reason.strip()}" if path else text
-
-
-def _plain(wanted: str) -> str:
-    """A type as a reader of YAML would say it.
-
-    >>> _plain("list[str], <class 'NoneType'>"), _plain("typing.Literal['a', 'b']")
-    ('list[str] or null', "one of 'a', 'b'")
-    """
-    wanted = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", wanted).replace("NoneType", "null")
-    if choices := re.fullmatch(r"typing\.Literal\[(.+)\]", wanted):
-        return f"one of {choices[1]}"
-    return wanted.replace(", null", " or null")
-
-
-def _below(parent: str, keys: list[str]) -> list[str]:
-    prefix = f"{parent}." if parent else ""
-    return sorted({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
-
-
-def _outermost(path: str, keys: list[str]) -> str:
-    """The outermost part of a key that does not exist: `optimm` of `optimm.lr`."""
-    parent = ""
-    for name in path.split("."):
-        allowed = _below(parent, keys)
-        if name not in allowed:
-            return _unknown(parent, name, allowed)
-        parent = f"{parent}.{name}" if parent else name
-    return f"{path}: there is no such key"
-
-
-def _unknown(parent: str, name: str, allowed: list[str]) -> str:
-    """A key that does not exist, with its nearest neighbour and what is allowed beside it."""
-    hint = nearest(name, allowed) or "."
-    return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
-
-
-_CLASS_NAME = re.compile(
-    r"class_path[ =]'([\w.]+)'|mport path ([\w.]+) does|path string: ([\w.]+)|'([\w.]+)' to be|but ([\w.]+) is abstract"
-    r"|Got value: (?!Namespace)([\w.]+)"
-)
-
-
-def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
-    """A class path that does not exist or is of another kind, with the classes of the kind that ehrdl has."""
-    kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
-    names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
-    absent = re.search(r"No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+'|is abstract", reason)
-    return _of_another_kind(path, names[0].rstrip("."), kinds[0], f" ({absent[0]})" if absent else "")
-
-
-def _of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
-    there = f"; there are {', '.join(_classes(kind))}" if kind else ""
-    return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"
-
-
-def _classes(kind: str) -> list[str]:
-    """The classes of ehrdl that are of a kind, by the names by which their packages offer them."""
-    return sorted(name for name in offered().values() if _is_of(name.rpartition(".")[2], kind))
-
-
-def _is_of(name: str, kind: str) -> bool:
-    """Whether a class of ehrdl is a subclass of another one, by its source."""
-    bases = _bases().get(name, frozenset())
-    return kind in bases or any(_is_of(base, kind) for base in bases)
-
-
-@functools.cache
-def _bases() -> dict[str, frozenset[str]]:
-    """What each class of ehrdl derives from, found by name in its source files, so that nothing is imported."""
-    found = {}
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        for name, given in re.findall(r"^class (\w+)\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE):
-            found[name] = frozenset(re.findall(r"\w+", given))
-    return found
-
-
-@functools.cache
-def offered() -> dict[str, str]:
-    """The classes that a configuration may name by one word, each with its path."""
-    packages = [import_module(f"ehrdl.{package}") for package in ("models", "sources", "tasks")]
-    return {name: f"{package.__name__}.{name}" for package in packages for name in package.__all__}

@@ -1,0 +1,61 @@
+"""The classes that a configuration may name: by kind or by one word, found by source, so that torch is not imported."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+from ehrdl.errors import ConfigError
+from ehrdl.options.signatures import summary
+
+
+def list_classes(key: str, annotations: Mapping[str, str]) -> str:
+    """The classes that a key takes, a line each.
+
+    Args:
+        key: such as `task`.
+        annotations: the keys of a configuration, each with its type.
+
+    Raises:
+        ConfigError: the key takes no class.
+    """
+    kind = next((word for word in re.findall(r"\w+", annotations.get(key, "")) if classes_of(word)), None)
+    if kind is None:
+        raise ConfigError(f"--{key}.help: {key} takes no class; --help lists the keys")
+    names = classes_of(kind)
+    width = max(map(len, names))
+    return "\n".join(
+        [f"--{key} takes one of these; --{key}.help NAME says what it takes:", ""]
+        + [f"  {name:<{width}}  {summary(name)}" for name in names]
+    )
+
+
+def classes_of(kind: str) -> list[str]:
+    """The classes of ehrdl that are of a kind, by the names by which their packages offer them."""
+    return sorted(name for name in offered().values() if is_of(name.rpartition(".")[2], kind))
+
+
+def is_of(name: str, kind: str) -> bool:
+    """Whether a class of ehrdl is a subclass of another one, by its source."""
+    bases = _bases().get(name, frozenset())
+    return kind in bases or any(is_of(base, kind) for base in bases)
+
+
+@functools.cache
+def _bases() -> dict[str, frozenset[str]]:
+    """What each class of ehrdl derives from, found by name in its source files, so that nothing is imported."""
+    found = {}
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        for name, given in re.findall(r"^class (\w+)\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            found[name] = frozenset(re.findall(r"\w+", given))
+    return found
+
+
+@functools.cache
+def offered() -> dict[str, str]:
+    """The classes that a configuration may name by one word, each with its path."""
+    packages = [import_module(f"ehrdl.{package}") for package in ("models", "sources", "tasks")]
+    return {name: f"{package.__name__}.{name}" for package in packages for name in package.__all__}

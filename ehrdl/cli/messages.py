@@ -1,0 +1,138 @@
+"""What the command line says: the parser's errors as one line, and help that fits a screen."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+
+from jsonargparse import ArgumentParser
+
+from ehrdl.cli.allowed import refusal
+from ehrdl.cli.classes import classes_of
+from ehrdl.options.bounds import nearest, shown
+
+_HELP_WIDTH = 110
+
+
+def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str:
+    """What a command does, an example, and its keys by their groups."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group, []).append(name)
+    lines = []
+    for group, names in sorted(groups.items(), key=lambda item: item[0]):
+        own = [name for name in names if (f"{group}.{name}" if group else name) not in groups]
+        if own:
+            lines += textwrap.wrap(
+                ", ".join(own), _HELP_WIDTH, initial_indent=f"  {group or '(top)':<20} ", subsequent_indent=" " * 23
+            )
+    return "\n".join(
+        [
+            f"usage: {parser.prog} --config FILE [--config FILE] [--KEY VALUE]",
+            *("", str(parser.description), "", f"  {example}"),
+            *("", "Keys of the config and options of the command line (data.window has --data.window.series_hours):"),
+            *("", *lines, ""),
+            f"{parser.prog} --help all      explains each key",
+            f"{parser.prog} --task.help NAME, --model.help NAME, --data.source.help NAME      what a class takes",
+            *textwrap.wrap(str(parser.epilog or ""), _HELP_WIDTH),
+            "",
+        ]
+    )
+
+
+def explain(message: str, keys: Mapping[str, str]) -> str:
+    r"""The parser's message as one line.
+
+    Args:
+        message: of jsonargparse; a key inside a class stands in the messages of all that are around it.
+        keys: of the parser, with the names of their types.
+
+    >>> explain('Parser key "optim.lr":\n  Expected a <class \'float\'>. Got value: fast', {})
+    "optim.lr: expected float, got 'fast'"
+    >>> explain("Group 'optim' does not accept option 'lrr'", {"optim.lr": "float", "optim.warmup": "float"})
+    'optim.lrr: there is no such key; did you mean lr? Allowed: lr, warmup'
+    """
+    text = " ".join(message.split())
+    if match := re.search(r"Parser key \"([\w.]+)\": Unable to load config ['\"]([^'\"]*)", text):
+        group = ", ".join(below(match[1], list(keys)))
+        return f"{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
+    *_, reason = re.split(r'Parser key "[\w.]+":', text)
+    where = re.findall(r'Parser key "([\w.]+)":', text)
+    path = ".init_args.".join(where)
+    if match := re.search(r"Importing '([\w.]+)' is not allowed", text):
+        if group := ", ".join(below(path, list(keys))) if path else "":
+            return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
+        return f"{path or 'command line'}: {refusal(match[1])}"
+    if match := re.search(r"Option '([\w.]+)' is not accepted \[takes (.*?)\]", reason):
+        return unknown_key(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return outermost(f"{match[1]}.{match[2]}", list(keys))
+    if match := re.search(r"(?:Option '|unrecognized arguments: --)([\w.]+)", text):
+        return outermost(match[1], list(keys))
+    if match := re.search(r"the following arguments are required: ([\w., ]+)", reason):
+        inside = f"{path}.init_args." if path else ""
+        return f"{inside}{match[1]}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
+    own = reason.split(". Got value: Namespace(")[0]  # without the values of the classes around it
+    expected = re.search(r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", own)
+    if match := expected or re.search(r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", own):
+        return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
+    if re.search(r"class_path|subclass|mport path|has no attribute|is abstract", reason):
+        return _no_class(path, reason, keys)
+    return f"{path}: {reason.strip()}" if path else text
+
+
+def _plain(wanted: str) -> str:
+    """A type as a reader of YAML would say it.
+
+    >>> _plain("list[str], <class 'NoneType'>"), _plain("typing.Literal['a', 'b']")
+    ('list[str] or null', "one of 'a', 'b'")
+    """
+    wanted = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", wanted).replace("NoneType", "null")
+    if choices := re.fullmatch(r"typing\.Literal\[(.+)\]", wanted):
+        return f"one of {choices[1]}"
+    return wanted.replace(", null", " or null")
+
+
+def below(parent: str, keys: list[str]) -> list[str]:
+    """The names that may follow a key, such as `lr` after `optim`."""
+    prefix = f"{parent}." if parent else ""
+    return sorted({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
+
+
+def outermost(path: str, keys: list[str]) -> str:
+    """The outermost part of a key that does not exist: `optimm` of `optimm.lr`."""
+    parent = ""
+    for name in path.split("."):
+        allowed = below(parent, keys)
+        if name not in allowed:
+            return unknown_key(parent, name, allowed)
+        parent = f"{parent}.{name}" if parent else name
+    return f"{path}: there is no such key"
+
+
+def unknown_key(parent: str, name: str, allowed: list[str]) -> str:
+    """A key that does not exist, with its nearest neighbour and what is allowed beside it."""
+    hint = nearest(name, allowed) or "."
+    return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
+
+
+_CLASS_NAME = re.compile(
+    r"class_path[ =]'([\w.]+)'|mport path ([\w.]+) does|path string: ([\w.]+)|'([\w.]+)' to be|but ([\w.]+) is abstract"
+    r"|Got value: (?!Namespace)([\w.]+)"
+)
+
+
+def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
+    """A class path that does not exist or is of another kind, with the classes of the kind that ehrdl has."""
+    kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
+    names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
+    absent = re.search(r"No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+'|is abstract", reason)
+    return of_another_kind(path, names[0].rstrip("."), kinds[0], f" ({absent[0]})" if absent else "")
+
+
+def of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
+    """The line on a class of another kind than its key takes, with those that are of the kind."""
+    there = f"; there are {', '.join(classes_of(kind))}" if kind else ""
+    return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"

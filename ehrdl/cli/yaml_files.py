@@ -1,0 +1,97 @@
+"""YAML as the command line reads it: no key twice, nothing bottomless, and flat by the full names of its keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import ConfigError
+
+#: No config is deeper, or has more values; recursion ends at about 1000.
+_DEEPEST, _MOST_PARTS = 64, 100_000
+
+
+def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their keys, with dots.
+
+    >>> flat({"optim": {"lr": 0.1}, "seeds": [0]})
+    {'optim.lr': 0.1, 'seeds': [0]}
+    """
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """The content of a config file.
+
+    Raises:
+        ConfigError: it is missing, is no YAML or no mapping, or says a key twice.
+    """
+    try:
+        content = yaml.load(expanded(file).read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{file}: line {line}: is not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not YAML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ConfigError(f"{file}: holds a value that cannot be read ({' '.join(str(error).split())[:120]})") from None
+    _refuse_loops(file, content)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: has no keys; a config looks like configs/quickstart.yaml")
+    return content
+
+
+class Loader(yaml.SafeLoader):
+    """Reads YAML as the parser does, but refuses a key that stands twice (YAML drops the first), and bottomless files.
+
+    Numbers such as 1e-3 are numbers, and dates are text.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A part of the file; refused below so many levels."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, f"it is nested over {_DEEPEST} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; refused where a key stands twice."""
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key {name} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
+
+
+def _refuse_loops(file: str, content: Any) -> None:
+    """Refuse anchors by which a part holds itself, or that multiply to more than any config holds."""
+    n_parts, waiting = 0, [(content, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        n_parts += 1
+        if depth > _DEEPEST or n_parts > _MOST_PARTS:
+            raise ConfigError(f"{file}: an anchor (&) of it holds itself, or is repeated too often; write it out")
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        waiting += [(one, depth + 1) for one in inner]
