@@ -20,9 +20,9 @@ import yaml
 from ehrdl.baselines.boosted import LIBRARIES
 from ehrdl.engine.files import digest, read_json
 from ehrdl.errors import ConfigError, LeakageError
+from ehrdl.metrics.challenges.physionet2019 import by_utility
 from ehrdl.metrics.discrimination import auprc, auroc
 from ehrdl.metrics.regression import mae, r2, rmse
-from ehrdl.metrics.utility import by_utility
 from ehrdl.runs.ledger import read_ledger, same_data, settings
 from ehrdl.schema import HELD_OUT
 

@@ -28,8 +28,6 @@ REGRESSION: Literal["regression"] = "regression"
 
 #: Microseconds per hour; all times are int64 microseconds since 1970.
 HOUR = 3_600_000_000
-#: The output of the PhysioNet/CinC Challenge 2019, one sample an hour; the challenge's utility is computed for it.
-HOURLY_SEPSIS = "sepsis_2019"
 
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 #: Facts that exist for labels, cohorts and splits alone. The store refuses to load them as features.
@@ -122,15 +120,18 @@ class OutputSpec:
         name: of the outcome; the columns `label_NAME` and `status_NAME` of SAMPLES.
         kind: `binary` (0 or 1: a probability is predicted) or `regression` (a number: a value is predicted).
         unit: of a regression output, such as `d`; for people alone, nothing is converted.
+        utility: module of `ehrdl.metrics.challenges` that says what an alarm is worth; empty = nobody does.
     """
 
     name: str
     kind: Kind = BINARY
     unit: str = ""
+    utility: str = ""
 
     def to_dict(self) -> dict[str, str]:
         """Plain dict, for JSON and checkpoints."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.utility else {key: value for key, value in values.items() if key != "utility"}
 
 
 @dataclass(frozen=True)

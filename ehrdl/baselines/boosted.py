@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ehrdl.baselines.tabular import number_columns
 from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.info import ModelInfo
 from ehrdl.options.bounds import Bound, nearest, wrong
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -30,6 +31,7 @@ Params = dict[str, float | int]
 Part = tuple[pd.DataFrame, NDArray[np.float32]]
 
 BOOSTED = ("lightgbm", "xgboost")
+INFOS = tuple(ModelInfo(name, "classical", "classical: course of labs and vitals") for name in BOOSTED)
 MAX_TREES = 2000
 PATIENCE = 50
 

@@ -8,12 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from ehrdl.info import ModelInfo
+
 #: The task that the scores were made for.
 SCORED_TASK = "readmission"
 #: Scores by name. The retrospective versions read the codes of the stay itself, which are given after discharge: they
 #: say what such codes would be worth, and can never be used.
-SCORES = ("lace", "hospital", "lace_retrospective", "hospital_retrospective")
-NOT_DEPLOYABLE = tuple(name for name in SCORES if name.endswith("_retrospective"))
+INFOS = (
+    ModelInfo("lace", "score", "clinical score: LACE, codes of earlier stays"),
+    ModelInfo("hospital", "score", "clinical score: HOSPITAL, codes of earlier stays"),
+    ModelInfo("lace_retrospective", "score", "not deployable: LACE with this stay's codes", deployable=False),
+    ModelInfo("hospital_retrospective", "score", "not deployable: HOSPITAL with this stay's codes", deployable=False),
+)
+SCORES = tuple(info.name for info in INFOS)
+NOT_DEPLOYABLE = tuple(info.name for info in INFOS if not info.deployable)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ehrdl.errors import ConfigError
+from ehrdl.info import ModelInfo
 from ehrdl.options.bounds import nearest
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -190,6 +191,20 @@ BASELINES: dict[str, Callable[[int, str], list[Pipeline]]] = {
     "bag_of_words": _bag_of_words,
     "tabular_and_words": _tabular_and_words,
 }
+_SUMMARY = "classical: summary of labs and vitals"
+INFOS = (
+    ModelInfo(
+        "logistic_regression",
+        "classical",
+        _SUMMARY,
+        of_numbers="classical: ridge regression on a summary of labs and vitals",
+    ),
+    ModelInfo("random_forest", "classical", _SUMMARY),
+    ModelInfo("gradient_boosting", "classical", _SUMMARY),
+    ModelInfo("bag_of_words", "classical", "classical: words of the notes"),
+    ModelInfo("tabular_and_words", "classical", "classical: words with labs and vitals"),
+    ModelInfo("prevalence", "constant", "the same risk for everyone", of_numbers="the training mean for everyone"),
+)
 
 
 def number_columns(table: pd.DataFrame) -> list[str]:

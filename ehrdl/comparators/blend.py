@@ -18,11 +18,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import minimize
 
+from ehrdl.info import ModelInfo
 from ehrdl.metrics.calibration import logit, sigmoid
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.schema import REGRESSION, TUNING
 from ehrdl.splits.subjects import uniform
 
+INFOS = (
+    ModelInfo("ensemble", "combined", "combined: equal average of several models"),
+    ModelInfo("stack", "combined", "combined: average with weights from the tuning split"),
+)
+COMBINED = tuple(info.name for info in INFOS)
 N_FOLDS = 5
 #: Of the hash that makes the folds; another than any seed of a split, whose hash is the same.
 _FOLD_SEED = 1_955_000_017

@@ -7,9 +7,9 @@ from typing import Any
 
 from ehrdl.comparators.baseline import check_baselines, check_params
 from ehrdl.comparators.combine import check_members
-from ehrdl.metrics.evaluate import DEEP
 from ehrdl.options.training import Combine
 from ehrdl.processes.trainer import check_trainer
+from ehrdl.training.variants import DEEP
 
 
 def check_config(

@@ -13,18 +13,18 @@ import pandas as pd
 from ehrdl.baselines.boosted import BOOSTED
 from ehrdl.baselines.scores import NOT_DEPLOYABLE
 from ehrdl.baselines.tabular import READS_TEXT
-from ehrdl.comparators.blend import N_FOLDS, Blend, Combination, equal, fit_blend, fold_of
+from ehrdl.comparators.blend import COMBINED, N_FOLDS, Blend, Combination, equal, fit_blend, fold_of
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.metrics.calibration import Platt, logit
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.evaluate import COMBINED, DEEP
 from ehrdl.options.training import Combine
 from ehrdl.runs.files import reading
 from ehrdl.schema import REGRESSION, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
+from ehrdl.training.variants import DEEP
 
 
 def check_members(members: list[str], models: list[str]) -> None:

@@ -11,29 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrdl.errors import SchemaError
+from ehrdl.info import RunInfo
 from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
-from ehrdl.metrics.discrimination import Floats, auprc, auroc
+from ehrdl.metrics.catalogue import BY_KIND
+from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.present import by_present
-from ehrdl.metrics.regression import mae, r2, rmse
-from ehrdl.metrics.utility import Thresholds, by_utility
 from ehrdl.schema import BINARY, REGRESSION
-
-METRICS: dict[str, Callable[..., Floats]] = {
-    "auroc": auroc,
-    "auprc": auprc,
-    "brier": brier,
-    "ece": ece,
-    "calibration_slope": calibration_slope,
-    "calibration_intercept": calibration_intercept,
-}
-#: Metrics of an output by its kind.
-BY_KIND = {BINARY: METRICS, REGRESSION: {"mae": mae, "rmse": rmse, "r2": r2}}
-#: The simulator's own risk, where the data are synthetic: a ceiling, not a competitor.
-BAYES = "bayes"
-DEEP = ("fused", "series_only", "notes_only")
-#: Models made of others, the deep ones among them.
-COMBINED = ("ensemble", "stack")
 
 #: Values of a model: (seeds, metrics, draws).
 Scores = dict[str, Floats]
@@ -66,24 +49,22 @@ class Outcome:
 def evaluate(
     predictions: pd.DataFrame,
     split: str = "held_out",
+    info: RunInfo = RunInfo(),  # noqa: B008 - frozen
     reference: str | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
-    on_draws: Callable[[int], object] | None = None,
-    units: Mapping[str, str] | None = None,
-    thresholds: Thresholds | None = None,
+    on_draws: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Score every model on one split, with subject-clustered 95 % intervals from draws that all models share.
 
     Args:
         predictions: PREDICTIONS table.
         split: the rows to score.
-        reference: model whose differences to all others are given; by default `fused`, else the first other deep one.
+        info: what is known of the models and outputs.
+        reference: model whose differences to all others are given; by default the first deep one of `info`.
         n_bootstrap: draws of subjects.
         seed: seed of the draws.
         on_draws: told how many draws were just scored, for a progress bar.
-        units: of the regression outputs, by name, where they are known.
-        thresholds: of the utility, from the run whose models these are; null = chosen on the tuning rows.
 
     Returns:
         The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over
@@ -96,21 +77,17 @@ def evaluate(
         SchemaError: no rows in the split, one class only, or models that predict different samples.
     """
     outcomes = line_up(predictions, split)
-    reference = _reference(outcomes, reference)
+    reference = _reference(outcomes, reference, info)
     binary = [i for i, outcome in enumerate(outcomes) if outcome.kind == BINARY]
     scopes = outcomes if len(binary) < 2 else [*outcomes, _pooled([outcomes[i] for i in binary])]
-    point, draws = _score_all(scopes, n_bootstrap, seed, on_draws or (lambda _: None))
-    units = units or {}
-    results = {
-        o.output: _describe(o, p, d, reference, units.get(o.output, ""))
-        for o, p, d in zip(outcomes, point, draws, strict=False)
-    }
+    point, draws = _score_all(scopes, n_bootstrap, seed, on_draws)
+    results = {o.output: _describe(o, p, d, reference, info) for o, p, d in zip(outcomes, point, draws, strict=False)}
     for outcome in outcomes:
         results[outcome.output]["present"] = by_present(outcome.rows, outcome.prob, n_bootstrap, seed, outcome.kind)
-        of = predictions[predictions["output"] == outcome.output]
-        if found := by_utility(of, split, n_bootstrap, seed, thresholds):
-            results[outcome.output]["utility"] = found
-    macro = _macro(outcomes, point, draws, reference, units)
+        if utility := info.utilities.get(outcome.output):
+            of = predictions[predictions["output"] == outcome.output]
+            results[outcome.output]["utility"] = utility(of, split, n_bootstrap, seed, info.thresholds)
+    macro = _macro(outcomes, point, draws, reference, info.units)
     pooled = len(outcomes) if len(binary) > 1 else binary[0] if binary else None
     micro = _nothing() if pooled is None else _compare(point[pooled], draws[pooled], reference, BINARY)
     return {"split": split, "outputs": results, "macro": macro, "micro": micro}
@@ -169,11 +146,11 @@ def _stack(runs: dict[Any, pd.DataFrame], model: str, column: str, known: NDArra
     return np.stack(arrays)
 
 
-def _reference(outcomes: list[Outcome], wanted: str | None) -> str | None:
+def _reference(outcomes: list[Outcome], wanted: str | None, info: RunInfo) -> str | None:
     models = outcomes[0].prob
     if wanted is not None and wanted not in models:
         raise SchemaError(f"PREDICTIONS: column model: reference {wanted} is not one of {', '.join(models)}")
-    return wanted or next((name for name in DEEP if name in models), None)
+    return wanted or next(iter(info.named("deep", among=models)), None)
 
 
 def _pooled(outcomes: list[Outcome]) -> Outcome:
@@ -231,7 +208,7 @@ def _score(scope: Outcome, weight: Floats) -> Scores:
     for name, seeds in scope.prob.items():
         for i, prob in enumerate(seeds):
             for j, metric in enumerate(metrics.values()):
-                scores[name][i, j, both] = metric(scope.label, prob, used)
+                scores[name][i, j, both] = metric.score(scope.label, prob, used)
     return scores
 
 
@@ -265,7 +242,7 @@ def _nothing() -> dict[str, Any]:
     return {"models": {}, "differences": {}}
 
 
-def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | None, unit: str) -> dict[str, Any]:
+def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | None, info: RunInfo) -> dict[str, Any]:
     some = next(iter(draws.values()))
     if scope.kind == REGRESSION:
         return {
@@ -277,11 +254,12 @@ def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | Non
             "prevalence": None,
             "bayes_auroc": None,
             "kind": scope.kind,
-            "unit": unit,
+            "unit": info.units.get(scope.output, ""),
             "label_mean": float(scope.label.mean()),
             "label_sd": float(scope.label.std()),
             **_compare(point, draws, reference, scope.kind),
         }
+    truth = next(iter(info.named("truth", among=point)), None)
     return {
         "n": len(scope.label),
         "events": int(scope.label.sum()),
@@ -289,7 +267,7 @@ def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | Non
         "unknown": scope.unknown,
         "draws": int(np.isfinite(some[0, 0]).sum()),
         "prevalence": float(scope.label.mean()),
-        "bayes_auroc": _number(point[BAYES][:, 0, 0].mean()) if BAYES in point else None,
+        "bayes_auroc": _number(point[truth][:, 0, 0].mean()) if truth else None,
         **_compare(point, draws, reference, scope.kind),
     }
 

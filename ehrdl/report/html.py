@@ -10,20 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ehrdl.engine.files import write_text
+from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.report.plots import draw
 
 #: Metric -> its heading, and what is good.
-_HEADINGS = {
-    "auroc": ("AUROC", "higher is better"),
-    "auprc": ("AUPRC", "higher is better"),
-    "brier": ("Brier", "lower is better"),
-    "ece": ("ECE", "lower is better"),
-    "calibration_slope": ("Slope", "1 is ideal"),
-    "calibration_intercept": ("Intercept", "0 is ideal"),
-    "mae": ("MAE", "lower is better"),
-    "rmse": ("RMSE", "lower is better"),
-    "r2": ("R²", "higher is better"),
-}
+_HEADINGS = {name: (metric.heading, metric.good) for kind in BY_KIND.values() for name, metric in kind.items()}
 _VERDICTS = {
     "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
     "worse": "{model} ranks patients worse than {other}: the whole interval of the difference is below 0.",

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ehrdl.info import RunInfo
+from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.evaluate import BY_KIND, COMBINED, DEEP, Outcome
+from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.regression import binned, equal_bins, mae
 from ehrdl.report.outcome import (
-    KINDS,
     N_DRAWN,
     best_baseline,
+    by_interest,
     differences,
     grouped,
     hidden_output,
@@ -32,10 +34,6 @@ N_CELLS = (24, 16, 12, 8, 6, 4, 3)
 _MOST = 0.8
 #: Where an axis ends: the share of samples that lies within, so that one outlier does not squeeze the rest.
 _SHOWN = 0.995
-_NAMED = {
-    "prevalence": "the training mean for everyone",
-    "logistic_regression": "classical: ridge regression on a summary of labs and vitals",
-}
 
 
 def describe_numeric(
@@ -48,15 +46,15 @@ def describe_numeric(
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
-        shown: how small a group is shown, and whether the models are those of a run.
+        shown: how small a group is shown, and what is known of the models.
     """
-    ours = shown.ours
+    info = shown.info
     if scores["subjects"] < shown.min_count:
         return hidden_output(outcome, f"there are fewer than {shown.min_count} patients", shown)
     ranked = rank(scores["models"], REGRESSION)
-    reference = reference_of(scores["differences"], ranked, ours)
-    baseline = best_baseline(ranked, reference, ours)
-    strata = strata_shown(present(scores, baseline), outcome, shown)
+    reference = reference_of(scores["differences"], ranked, info)
+    baseline = best_baseline(ranked, reference, info)
+    strata = strata_shown(present(scores, reference, baseline, info), outcome, shown)
     facts = ("kind", "unit", "n", "subjects", "draws", "label_mean", "label_sd")
     return {
         "name": outcome.output,
@@ -64,13 +62,14 @@ def describe_numeric(
         "unknown": shown.count(outcome.unknown),
         "hidden": "",
         "min_count": shown.min_count,
-        "ours": ours,
+        "ours": shown.ours,
         "metrics": list(BY_KIND[REGRESSION]),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
-        "models": [_row(name, scores["models"][name], reference, ours) for name in ranked],
+        "models": [_row(name, scores["models"][name], reference, info) for name in ranked],
         "differences": differences(scores["differences"], reference, REGRESSION),
-        "curves": _curves(outcome, ranked, reference, baseline, shown.min_count),
+        "constant": info.named("constant", among=ranked),
+        "curves": _curves(outcome, by_interest(ranked, reference, baseline, info)[:N_DRAWN], baseline, shown),
         "present": strata,
         "one_group": one_group(outcome),
         "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member), shown, strata),
@@ -91,11 +90,12 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
     }
 
 
-def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict[str, Any]:
+def _row(name: str, metrics: dict[str, Any], reference: str, info: RunInfo) -> dict[str, Any]:
+    model = info.models.get(name)
     per_seed = metrics["mae"]["per_seed"]
     return {
         "name": name,
-        "kind": _NAMED.get(name, KINDS.get(name, "")) if ours else "",
+        "kind": model.of_numbers or model.description if model else "",
         "role": "reference" if name == reference else "",
         "seeds": len(per_seed),
         "mae_over_seeds": [min(per_seed), max(per_seed)] if len(per_seed) > 1 else None,
@@ -103,18 +103,16 @@ def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict
     }
 
 
-def _curves(
-    outcome: Outcome, ranked: list[str], reference: str, baseline: str | None, min_count: int
-) -> dict[str, Any]:
-    """Points of the plots; a model's prediction is its mean over seeds."""
+def _curves(outcome: Outcome, drawn: list[str], baseline: str | None, shown: Shown) -> dict[str, Any]:
+    """Points of the plots, the first model being the reference; a model's prediction is its mean over seeds."""
     value = {name: seeds.mean(0) for name, seeds in outcome.prob.items()}
-    wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
-    drawn = [str(name) for name in dict.fromkeys(wanted) if name is not None][:N_DRAWN]
+    reference, min_count = drawn[0], shown.min_count
     compared = [name for name in (reference, baseline) if name]
     subject = outcome.rows["subject_id"].to_numpy()
     top = float(np.quantile(np.concatenate([np.abs(outcome.label - value[name]) for name in drawn]), 0.98))
     return {
         "reference": reference,
+        "truth": shown.info.named("truth", among=drawn),
         "cells": _cells(outcome.label, value[reference], subject, min_count),
         "bins": [{"name": name, **_bins(outcome.label, value[name], subject, min_count)} for name in compared],
         "within": [{"name": name, **_within(outcome.label, value[name], top, min_count)} for name in drawn],

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ehrdl.baselines.scores import NOT_DEPLOYABLE
+from ehrdl.info import RunInfo
 from ehrdl.metrics.calibration import equal_bins
+from ehrdl.metrics.catalogue import METRICS
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
-from ehrdl.metrics.evaluate import BAYES, COMBINED, DEEP, METRICS, Outcome
+from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.present import PRESENT
 from ehrdl.report.present import present
 from ehrdl.report.suppress import WITHHELD, Shown, hide_groups, joined, joined_histogram, patients
@@ -23,27 +24,6 @@ MAX_GROUPS = 8
 #: Groups that are sums of parts of the table by what was present.
 _SUMS_OF_STRATA = ("has note", "has series")
 
-KINDS = {
-    "fused": "deep: notes with labs and vitals",
-    "notes_only": "deep: notes alone",
-    "series_only": "deep: labs and vitals alone",
-    "logistic_regression": "classical: summary of labs and vitals",
-    "random_forest": "classical: summary of labs and vitals",
-    "gradient_boosting": "classical: summary of labs and vitals",
-    "lightgbm": "classical: course of labs and vitals",
-    "xgboost": "classical: course of labs and vitals",
-    "bag_of_words": "classical: words of the notes",
-    "tabular_and_words": "classical: words with labs and vitals",
-    "lace": "clinical score: LACE, codes of earlier stays",
-    "hospital": "clinical score: HOSPITAL, codes of earlier stays",
-    "lace_retrospective": "not deployable: LACE with this stay's codes",
-    "hospital_retrospective": "not deployable: HOSPITAL with this stay's codes",
-    "ensemble": "combined: equal average of several models",
-    "stack": "combined: average with weights from the tuning split",
-    "prevalence": "the same risk for everyone",
-    BAYES: "the simulator's true risk: nothing can rank better on average",
-}
-
 
 def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
     """Everything that the page shows of one binary output; no number where few patients had it, or had it not.
@@ -51,19 +31,17 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
     Args:
         outcome: its predictions, lined up.
         scores: its part of metrics.json.
-        shown: how small a group is shown, and whether the models are those of a run.
+        shown: how small a group is shown, and what is known of the models.
     """
-    ours = shown.ours
+    info = shown.info
     if min(count_patients(outcome, True)[1:]) < shown.min_count:
         return hidden_output(outcome, f"fewer than {shown.min_count} patients had this outcome, or had it not", shown)
-    if not ours:
-        scores = scores | {"bayes_auroc": None}
     ranked = rank(scores["models"])
-    reference = reference_of(scores["differences"], ranked, ours)
-    rows = [_row(name, scores["models"][name], reference, ours) for name in ranked]
-    baseline = best_baseline(ranked, reference, ours)
+    reference = reference_of(scores["differences"], ranked, info)
+    rows = [_row(name, scores["models"][name], reference, info) for name in ranked]
+    baseline = best_baseline(ranked, reference, info)
     facts = ("n", "events", "subjects", "draws", "prevalence", "bayes_auroc")
-    strata = strata_shown(present(scores, baseline), outcome, shown)
+    strata = strata_shown(present(scores, reference, baseline, info), outcome, shown)
     return {
         "name": outcome.output,
         **{key: scores.get(key) for key in facts},
@@ -71,14 +49,15 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
         "hidden": "",
         "min_count": shown.min_count,
         "kind": BINARY,
-        "ours": ours,
+        "ours": shown.ours,
         "metrics": list(METRICS),
         "reference": reference,
         "headline": _headline(scores, reference, baseline),
         "models": rows,
-        "not_deployable": [name for name in ranked if ours and name in NOT_DEPLOYABLE],
+        "not_deployable": [name for name in ranked if not info.deployable(name) and info.kind(name) != "truth"],
+        "constant": info.named("constant", among=ranked),
         "differences": differences(scores["differences"], reference),
-        "curves": _curves(outcome, _drawn(ranked, reference, baseline, ours), reference, baseline, shown),
+        "curves": _curves(outcome, _drawn(ranked, reference, baseline, info), reference, baseline, shown),
         "present": strata,
         "utility": utility_rows(scores, ranked),
         "one_group": one_group(outcome),
@@ -116,22 +95,20 @@ def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
     return sorted(models, key=lambda name: -(models[name]["auroc"]["value"] or 0.0))
 
 
-def reference_of(differences: dict[str, Any], ranked: list[str], ours: bool = True) -> str:
-    """The model that the differences are taken from; the best one where there are none."""
+def reference_of(differences: dict[str, Any], ranked: list[str], info: RunInfo) -> str:
+    """The model that the differences are taken from; the best one that could be used where there are none."""
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
-    return next((name for name in ranked if not (ours and name in (BAYES, *NOT_DEPLOYABLE))), ranked[0])
+    return next(filter(info.deployable, ranked), ranked[0])
 
 
-def best_baseline(ranked: list[str], reference: str, ours: bool = True) -> str | None:
-    """The first in rank among the models with no deep part that are not the simulator's, and that could be used.
+def best_baseline(ranked: list[str], reference: str, info: RunInfo) -> str | None:
+    """The first in rank beside the reference among the models with no deep part that could be used.
 
-    Of other people's models: the first beside the reference.
+    A model of which nothing is known counts as one.
     """
-    if not ours:
-        return next((name for name in ranked if name != reference), None)
-    left_out = (*DEEP, *COMBINED, BAYES, *NOT_DEPLOYABLE, "prevalence", reference)
-    return next((name for name in ranked if name not in left_out), None)
+    left_out = (reference, *info.named("deep", "combined", "constant", among=ranked))
+    return next((name for name in ranked if name not in left_out and info.deployable(name)), None)
 
 
 def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> list[dict[str, Any]]:
@@ -157,13 +134,12 @@ def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
     return "worse" if high < 0 else "not told apart"
 
 
-def _row(name: str, metrics: dict[str, Any], reference: str, ours: bool) -> dict[str, Any]:
-    ceiling = ours and name in (BAYES, *NOT_DEPLOYABLE)
-    role = "reference" if name == reference else "ceiling" if ceiling else ""
+def _row(name: str, metrics: dict[str, Any], reference: str, info: RunInfo) -> dict[str, Any]:
+    role = "reference" if name == reference else "" if info.deployable(name) else "ceiling"
     per_seed = [value for value in metrics["auroc"]["per_seed"] if value is not None]
     return {
         "name": name,
-        "kind": KINDS.get(name, "") if ours else "",
+        "kind": info.models[name].description if name in info.models else "",
         "role": role,
         "seeds": len(metrics["auroc"]["per_seed"]),
         "auroc_over_seeds": [min(per_seed), max(per_seed)] if len(per_seed) > 1 else None,
@@ -188,14 +164,18 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
     }
 
 
-def _drawn(ranked: list[str], reference: str, baseline: str | None, ours: bool) -> list[str]:
-    """At most `N_DRAWN` models, the ones a reader asks for first; a constant prediction has no curve."""
-    if not ours:
-        return list(dict.fromkeys([reference, *ranked]))[:N_DRAWN]
-    wanted = [reference, baseline, *(name for name in (*DEEP, *COMBINED) if name in ranked), *ranked]
-    names = [name for name in dict.fromkeys(wanted) if name not in (None, BAYES, *NOT_DEPLOYABLE, "prevalence")]
-    room = N_DRAWN - (BAYES in ranked)
-    return [str(name) for name in names[:room]] + ([BAYES] if BAYES in ranked else [])
+def by_interest(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
+    """The reference and the other models that could be used, the ones that a reader asks for first."""
+    wanted = [baseline, *info.named("deep", "combined", among=ranked), *ranked]
+    usable = [name for name in wanted if name is not None and info.deployable(name)]
+    return list(dict.fromkeys([reference, *usable]))
+
+
+def _drawn(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
+    """At most `N_DRAWN` models, the truth among them; a constant prediction has no curve."""
+    truth = info.named("truth", among=ranked)
+    names = by_interest(ranked, reference, baseline, info)
+    return [name for name in names if info.kind(name) not in ("constant", "truth")][: N_DRAWN - len(truth)] + truth
 
 
 def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, show: Shown) -> dict[str, Any]:
@@ -208,12 +188,13 @@ def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | 
     shown = {name: outcome.prob[name] for name in (reference, baseline) if name}
     if not np.isnan(calibrated).any() and not np.allclose(calibrated, outcome.prob[reference], atol=1e-3):
         shown[f"{reference}, recalibrated"] = calibrated
-    if show.ours and BAYES in outcome.prob:
-        shown[BAYES] = outcome.prob[BAYES]
+    truth = show.info.named("truth", among=outcome.prob)
+    shown |= {name: outcome.prob[name] for name in truth}
     subject = outcome.rows["subject_id"].to_numpy()
     calibration = [{"name": name, **_calibration(label, prob, subject, show.min_count)} for name, prob in shown.items()]
     return {
         "reference": reference,
+        "truth": truth,
         "prevalence": float(label.mean()),
         "lines": lines,
         "calibration": calibration,

@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ehrdl.metrics.evaluate import BAYES
 from ehrdl.schema import REGRESSION
 
 #: Okabe & Ito's palette, told apart by colour-blind readers: the reference first, then the others in turn.
@@ -55,7 +54,7 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
             figures = {name: plot(output["curves"]) for name, plot in _PLOTS.items()}
         told = [row for row in output["differences"] if row["metrics"][main]["low"] is not None]
         # An AUROC of 0.5 by definition would squeeze the others.
-        rows = [row for row in told if numeric or row["other"] != "prevalence"]
+        rows = [row for row in told if numeric or row["other"] not in output["constant"]]
         if rows:
             figures["forest"] = _forest(rows, output["reference"], main, output.get("unit", ""))
         return {name: _svg(figure, f"{prefix}-{name}") for name, figure in figures.items()}
@@ -90,14 +89,14 @@ def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _styles(names: Iterable[str], reference: str) -> dict[str, dict[str, Any]]:
-    """Colour and line of each model: the reference bold, the ceiling dashed."""
+def _styles(names: Iterable[str], curves: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Colour and line of each model: the reference bold, the truth dashed."""
     styles: dict[str, dict[str, Any]] = {}
     free = iter(_OTHERS)
     for name in names:
-        if name == reference:
+        if name == curves["reference"]:
             styles[name] = {"color": _REFERENCE, "linewidth": 2.4, "zorder": 5}
-        elif name == BAYES:
+        elif name in curves["truth"]:
             styles[name] = {"color": _CEILING, "linewidth": 1.2, "linestyle": (0, (4, 2))}
         else:
             styles[name] = {"color": next(free, _MUTED), "linewidth": 1.3}
@@ -126,14 +125,14 @@ def _pr(curves: dict[str, Any]) -> Figure:
 
 
 def _lines(axes: Axes, curves: dict[str, Any], kind: str) -> None:
-    styles = _styles((line["name"] for line in curves["lines"]), curves["reference"])
+    styles = _styles((line["name"] for line in curves["lines"]), curves)
     for line in curves["lines"]:
         axes.plot(line[kind]["x"], line[kind]["y"], label=_label(line["name"]), **styles[line["name"]])
 
 
 def _calibration(curves: dict[str, Any]) -> Figure:
     figure, axes = _axes()
-    styles = _styles((part["name"] for part in curves["calibration"]), curves["reference"])
+    styles = _styles((part["name"] for part in curves["calibration"]), curves)
     top = 0.0
     for part in curves["calibration"]:
         bold = part["name"] == curves["reference"]
@@ -198,7 +197,7 @@ def _cells(curves: dict[str, Any], unit: str) -> Figure:
 
 def _bins(curves: dict[str, Any], unit: str) -> Figure:
     figure, axes = _axes()
-    styles = _styles((part["name"] for part in curves["bins"]), curves["reference"])
+    styles = _styles((part["name"] for part in curves["bins"]), curves)
     ends: list[float] = []
     for part in curves["bins"]:
         style = styles[part["name"]]
@@ -218,7 +217,7 @@ def _bins(curves: dict[str, Any], unit: str) -> Figure:
 
 def _within(curves: dict[str, Any], unit: str) -> Figure:
     figure, axes = _axes()
-    styles = _styles((line["name"] for line in curves["within"]), curves["reference"])
+    styles = _styles((line["name"] for line in curves["within"]), curves)
     for line in curves["within"]:
         axes.plot(line["x"], line["y"], label=_label(line["name"]), **styles[line["name"]])
     axes.set(xlabel=_with("Off by at most", unit), ylabel="Share of the predictions", ylim=(0, 1.005))

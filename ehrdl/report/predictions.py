@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ehrdl.errors import SchemaError
-from ehrdl.schema import HELD_OUT, HOURLY_SEPSIS, PREDICTIONS, SPLITS, check
+from ehrdl.schema import HELD_OUT, PREDICTIONS, SPLITS, check
 
 #: What others call a column.
 _OTHER_NAMES = {
@@ -40,11 +40,13 @@ class Predictions:
         table: with every column.
         assumed: what was filled in where the file has no such column, a line each.
         independent: the file names no patients, so that each row counts as one.
+        timed: the file says when each prediction was made.
     """
 
     table: pd.DataFrame
     assumed: list[str]
     independent: bool = False
+    timed: bool = True
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -74,11 +76,11 @@ def read_predictions(path: Path) -> Predictions:
     for name in ("label", "prob", "prob_calibrated", "value"):
         if name in frame:
             frame[name] = _numbers(path, frame[name])
-    independent = "subject_id" not in frame
+    independent, timed = "subject_id" not in frame, "prediction_time" in frame
     frame = _filled(path, frame, assumed)
     _check_values(path, frame)
     table: pd.DataFrame = check(pa.Table.from_pandas(frame, preserve_index=False), PREDICTIONS).to_pandas()
-    return Predictions(table, assumed, independent)
+    return Predictions(table, assumed, independent, timed)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -195,8 +197,6 @@ def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame
     frame["seed"] = frame["seed"].astype(np.int64)
     _fill_ids(path, frame, assumed)
     if "prediction_time" not in frame:
-        if (frame["output"] == HOURLY_SEPSIS).any():
-            raise SchemaError(f"{path}: column prediction_time is missing, and the utility of {HOURLY_SEPSIS} needs it")
         frame["prediction_time"] = pd.Timestamp(0)
     frame["prediction_time"] = _times(path, frame["prediction_time"])
     for name in ("prob", "prob_calibrated", "value"):

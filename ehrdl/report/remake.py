@@ -12,12 +12,14 @@ import yaml
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.folders import check_writable
 from ehrdl.errors import SchemaError
+from ehrdl.info import RunInfo
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
 from ehrdl.runs.files import check_config, reading
+from ehrdl.runs.info import run_info
 
 
 def remake(
@@ -50,7 +52,12 @@ def remake(
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     beside = _beside(path.parent)
     limit = ReportOptions(_min_count(beside.config) if min_count is None else min_count).min_count
-    metrics = evaluate(read.table, on_draws=on_draws, units=beside.units, thresholds=beside.thresholds)
+    info = beside.info
+    if info.utilities and not read.timed:
+        raise SchemaError(
+            f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
+        )
+    metrics = evaluate(read.table, info=info, on_draws=on_draws)
     summary = (
         summarize(read.table, metrics, beside.flow, beside.manifest, beside.config, limit)
         if beside.manifest
@@ -74,8 +81,7 @@ class _Beside:
     manifest: dict[str, Any] = field(default_factory=dict)
     flow: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    units: dict[str, str] = field(default_factory=dict)
-    thresholds: dict[str, Any] | None = None
+    info: RunInfo = RunInfo()  # noqa: RUF009 - frozen
 
 
 def _beside(folder: Path) -> _Beside:
@@ -84,7 +90,7 @@ def _beside(folder: Path) -> _Beside:
         return _Beside()
     manifest: dict[str, Any] = read_json(folder / "manifest.json", dict)
     with reading(folder / "manifest.json", "manifest"):
-        units = {str(output["name"]): str(output["unit"]) for output in manifest.get("outputs") or []}
+        info = run_info(manifest)
     flow = read_json(folder / "flow.json", dict) if (folder / "flow.json").is_file() else {}
     with reading(folder / "flow.json", "flow chart"):
         for step in flow.get("steps") or []:
@@ -94,4 +100,4 @@ def _beside(folder: Path) -> _Beside:
     if (folder / "config.yaml").is_file():
         with reading(folder / "config.yaml", "config"):
             config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    return _Beside(manifest, flow, config, units, manifest.get("thresholds"))
+    return _Beside(manifest, flow, config, info)

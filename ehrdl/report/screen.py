@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ehrdl.baselines.scores import NOT_DEPLOYABLE
 from ehrdl.engine.messages import say
+from ehrdl.info import RunInfo
 from ehrdl.schema import FlowStep
 
 
@@ -18,7 +18,7 @@ def print_flow(steps: Iterable[FlowStep]) -> None:
         say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects{caveat}")
 
 
-def print_metrics(metrics: dict[str, Any], folder: Path) -> None:
+def print_metrics(metrics: dict[str, Any], info: RunInfo, folder: Path) -> None:
     """The scores of every model and the differences, an output after the other, and where the report is."""
     for output, scores in metrics["outputs"].items():
         if scores["prevalence"] is None:
@@ -27,7 +27,8 @@ def print_metrics(metrics: dict[str, Any], folder: Path) -> None:
         say(f"\n{output}: {scores['n']:,} held-out samples, prevalence {scores['prevalence']:.3f}")
         models = sorted(scores["models"].items(), key=lambda item: -(item[1]["auroc"]["value"] or 0))
         for name, values in models:
-            mark = "   not deployable" if name in NOT_DEPLOYABLE else ""
+            usable = info.deployable(name) or info.kind(name) == "truth"
+            mark = "" if usable else "   not deployable"
             if name in scores.get("utility", {}):
                 mark = f"   utility {_shown(scores['utility'][name])}"
             say(f"  {name:<22} AUROC {_shown(values['auroc'])}   AUPRC {_shown(values['auprc'])}{mark}")

@@ -9,33 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from ehrdl.metrics.evaluate import BAYES, BY_KIND, METRICS, Outcome, line_up
+from ehrdl.info import RunInfo
+from ehrdl.metrics.catalogue import BY_KIND, METRICS
+from ehrdl.metrics.evaluate import Outcome, line_up
 from ehrdl.report.numeric import describe_numeric
 from ehrdl.report.outcome import describe, differences, rank, reference_of
 from ehrdl.report.places import in_command, in_config, in_text
 from ehrdl.report.predictions import Predictions
 from ehrdl.report.suppress import Shown, any_few, hide_counts, hide_sizes, hide_steps, hides
+from ehrdl.runs.info import run_info
 from ehrdl.schema import BINARY, HELD_OUT, REGRESSION
 
 Json = Mapping[str, Any]
 
-#: What a task predicts: the title, and the sentence's first half. `flow["notes"]["what"]` says it for any other task.
-_TASKS = {
-    "readmission": (
-        "Unplanned readmission within {horizon} days",
-        "For {whom} who left hospital alive, each model gives the risk of unplanned readmission within {horizon} days",
-    ),
-    "heart_failure": (
-        "Early diagnosis of heart failure",
-        "For {whom} in hospital, each model gives the chance that the stay ends with a code of heart failure",
-    ),
-}
-_WHEN = {"at_discharge": "at the moment of discharge", "note_complete": "24 hours after discharge"}
-_INPUTS = {
-    "fused": "the clinical notes together with labs and vital signs",
-    "series_only": "labs and vital signs",
-    "notes_only": "the clinical notes",
-}
+#: What a modality is called in a sentence.
+_INPUTS = {"note": "the clinical notes", "series": "labs and vital signs"}
 LIMITS = (
     "This is research software, not a medical device: do not use it to decide on the care of a patient.",
     "Performance in another hospital, another period or another population is unknown until it is measured there.",
@@ -73,11 +61,12 @@ def summarize(
     """
     flow, manifest, config = flow or {}, manifest or {}, config or {}
     outcomes = line_up(predictions, metrics["split"])
-    shown = Shown(min_count)
+    info = run_info(manifest)
+    shown = Shown(min_count, info)
     outputs = _outputs(outcomes, metrics, shown)
     notes = dict(flow.get("notes") or {})
     caveats = [str(line) for line in (*(flow.get("caveats") or ()), *notes.pop("caveats", []))]
-    title, sentence = _what(outcomes[0], notes, manifest, config)
+    title, sentence = _what(manifest, outcomes[0], info)
     total = (flow.get("steps") or [{}])[-1].get("admissions")
     return {
         "title": title,
@@ -86,11 +75,11 @@ def summarize(
         + (", whom no model was trained on." if metrics["split"] == HELD_OUT else "."),
         "assumed": [],
         "independent": False,
-        "simulated": BAYES in outcomes[0].prob,
+        "simulated": bool(info.named("truth", among=outcomes[0].prob)),
         "split": metrics["split"],
         "metrics": list(METRICS),
         "outputs": outputs,
-        "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs]),
+        "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs], info),
         "flow": _steps(flow.get("steps") or [], shown),
         "notes": [
             {"name": _words(key), "rows": _flat(hide_counts(value, shown, total))} for key, value in notes.items()
@@ -124,8 +113,7 @@ def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: in
         min_count: groups of fewer patients are not shown.
     """
     summary = summarize(read.table, metrics, min_count=min_count)
-    outputs = _outputs(line_up(read.table, metrics["split"]), metrics, Shown(min_count, ours=False))
-    names = [output["name"] for output in outputs]
+    names = [output["name"] for output in summary["outputs"]]
     return summary | {
         "title": f"Predictions of {names[0]}" if len(names) == 1 else f"Predictions of {len(names)} outputs",
         "sentence": f"Made from {name}. The file does not say who was predicted, when, from what data, and on whom the "
@@ -133,27 +121,21 @@ def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: in
         "scored": f"Scored on the rows whose split is {metrics['split']}.",
         "assumed": read.assumed,
         "independent": read.independent,
-        "simulated": False,
-        "outputs": outputs,
         "limits": list(_LIMITS_FOREIGN),
     }
 
 
-def _what(first: Outcome, notes: dict[str, Any], manifest: Json, config: Json) -> tuple[str, str]:
-    """Title, and one sentence: what was predicted, for whom, when and from what."""
-    task = str(manifest.get("task") or "")
-    options = (config.get("task") or {}).get("init_args") or {} if isinstance(config.get("task"), Mapping) else {}
-    title, what = _TASKS.get(task, (_words(task or first.output), f"Each model gives the chance of {_words(task)}"))
-    horizon = options.get("horizon_days", 30)
-    horizon = int(horizon) if float(horizon).is_integer() else horizon
-    when = _WHEN.get(options.get("variant", "at_discharge"), "") if task == "readmission" else ""
-    inputs = next((text for name, text in _INPUTS.items() if name in first.prob), "the patient's record")
-    whom = "adults" if (options.get("min_age", 18) or 0) >= 18 else "patients"
-    made = f"{what.format(horizon=horizon, whom=whom)}, {when + ', ' if when else ''}from {inputs} known by then."
-    return title.format(horizon=horizon), str(notes.pop("what", made))
+def _what(manifest: Json, outcome: Outcome, info: RunInfo) -> tuple[str, str]:
+    """Title, and the sentence that says what was predicted, for whom, when and from what."""
+    name = _words(str(manifest.get("task") or outcome.output))
+    told = manifest.get("task_info") or {"title": name, "sentence": f"Each model gives the chance of {name}."}
+    deep = info.named("deep", among=outcome.prob)
+    reads = [_INPUTS.get(modality, modality) for modality in (info.models[deep[0]].reads if deep else ())]
+    inputs = " together with ".join(reads) or "the patient's record"
+    return str(told["title"]), str(told["sentence"]).replace("{inputs}", inputs)
 
 
-def _averages(metrics: Json, kinds: list[str]) -> list[dict[str, Any]]:
+def _averages(metrics: Json, kinds: list[str], info: RunInfo) -> list[dict[str, Any]]:
     """Macro and micro averages over the outputs of a kind of which there are several, as table rows."""
     which = {BINARY: "yes-or-no outputs", REGRESSION: "outputs that are numbers"}
     result = []
@@ -163,16 +145,16 @@ def _averages(metrics: Json, kinds: list[str]) -> list[dict[str, Any]]:
         some = "outputs" if kinds.count(kind) == len(kinds) else which[kind]
         for key, name in (("macro", f"Mean over {some} (macro)"), ("micro", f"All {some} pooled (micro)")):
             if kind == BINARY or key == "macro":
-                result.append({"name": name, "metrics": list(BY_KIND[kind]), **_average(metrics[key], kind)})
+                result.append({"name": name, "metrics": list(BY_KIND[kind]), **_average(metrics[key], kind, info)})
     return result
 
 
-def _average(part: Json, kind: str) -> dict[str, Any]:
+def _average(part: Json, kind: str, info: RunInfo) -> dict[str, Any]:
     """Rows of the models and differences that have metrics of a kind."""
     some = next(iter(BY_KIND[kind]))
     models, told = ({name: row for name, row in part[key].items() if some in row} for key in ("models", "differences"))
     ranked = rank(models, kind)
-    reference = reference_of(told, ranked)
+    reference = reference_of(told, ranked, info)
     rows = [{"name": model, "metrics": models[model]} for model in ranked]
     return {"models": rows, "differences": differences(told, reference, kind)}
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ehrdl.info import RunInfo
+
 Mask = NDArray[np.bool_]
 #: In place of a number that is large enough, and would give a small one away.
 WITHHELD = "not shown"
@@ -26,11 +28,16 @@ class Shown:
 
     Attributes:
         min_count: groups of fewer patients are not; 1 shows all.
-        ours: the models are those of a run, so that their names say what they are.
+        info: what is known of the models.
     """
 
     min_count: int = 10
-    ours: bool = True
+    info: RunInfo = RunInfo()  # noqa: RUF009 - frozen
+
+    @property
+    def ours(self) -> bool:
+        """Whether the models are those of a run, so that it is known what they are."""
+        return bool(self.info.models)
 
     @property
     def few(self) -> str:

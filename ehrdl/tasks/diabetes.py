@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 from ehrdl.tasks.common.cohort import prevalence, to_samples
@@ -59,6 +60,15 @@ class DiabetesReadmission(Task):
         """
         self.past_outcomes = past_outcomes
 
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        return TaskInfo(
+            "Readmission of diabetic patients within 30 days",
+            "For diabetic patients who leave the hospital alive, each model gives the probability that they are "
+            "admitted again within 30 days, from what is in the table of this stay and of earlier ones.",
+        )
+
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who left alive, and whether they were readmitted.
 
@@ -92,8 +102,6 @@ class DiabetesReadmission(Task):
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
         index = _with_outcome(index)
         return {
-            "what": "For diabetic patients who leave the hospital alive, each model gives the probability that they "
-            "are admitted again within 30 days, from what is in the table of this stay and of earlier ones.",
             "prevalence": {"all": prevalence(index)},
             "label_unknown": int(index["label"].isna().sum()),
             "caveats": list(CAVEATS),

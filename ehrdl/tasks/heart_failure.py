@@ -12,6 +12,7 @@ import pandas as pd
 
 from ehrdl.clinical.codes import HEART_FAILURE
 from ehrdl.errors import SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 from ehrdl.tasks.common.cohort import (
@@ -87,6 +88,20 @@ class HeartFailure(Task):
         self.position = position
         self.exclude_evidence = exclude_evidence
 
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        history = {
+            "incident": "none of whose earlier stays was coded as heart failure",
+            "first_stay": "of whom no earlier stay is known",
+            "all": "whatever their earlier stays",
+        }[self.cohort]
+        return TaskInfo(
+            "Early diagnosis of heart failure",
+            f"For {whom(self.min_age)} in hospital {self.hours:g} hours after admission, {history}, each model gives "
+            "the chance that the stay will be coded as heart failure, from {inputs} known by then.",
+        )
+
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find the stays that last beyond the prediction time, and whether they were coded as heart failure.
 
@@ -161,9 +176,6 @@ class HeartFailure(Task):
             "first stays (prevalent cases hide in them)": prevalence(index[~index["has_earlier"]]),
         }
         return {
-            "what": f"For {whom(self.min_age)} in hospital {self.hours:g} hours after admission, none of whose earlier "
-            "stays was coded as heart failure, each model gives the chance that this stay will be, from what was known "
-            "by then.",
             "prevalence": {name: value for name, value in strata.items() if value is not None},
             "coded_in_any_position": int(index[_CODED].sum()),
             "coded_as_principal": int(index[_PRINCIPAL].sum()),

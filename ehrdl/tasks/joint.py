@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.schema import FlowStep, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 
@@ -42,6 +43,12 @@ class Joint(Task):
         self.tasks = list(tasks)
         self.name = "_and_".join(task.name for task in tasks)
         self._of: dict[str, Task] = {}
+
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report: the sentences of all tasks."""
+        infos = [task.info for task in self.tasks]
+        return TaskInfo(", ".join(info.title for info in infos), " ".join(info.sentence for info in infos))
 
     def ceiling(self, output: str) -> float | None:
         """That of the task which the output belongs to; known once `label` was called."""
@@ -140,12 +147,11 @@ def _last_step(samples: pd.DataFrame) -> FlowStep:
 def _notes(names: list[str], results: list[TaskResult], n: int, shared: int) -> dict[str, Any]:
     """What each task has to say, under its name."""
     notes: dict[str, Any] = {
-        "what": " ".join(str(result.notes["what"]) for result in results if "what" in result.notes),
         "samples": {name: len(result.samples) for name, result in zip(names, results, strict=True)}
         | {"of every task": shared, "of any task": n},
     }
     for name, result in zip(names, results, strict=True):
-        notes[name] = {key: value for key, value in result.notes.items() if key not in ("what", "caveats")}
+        notes[name] = {key: value for key, value in result.notes.items() if key != "caveats"}
     caveats = [line for result in results for line in result.notes.get("caveats", [])]
     hidden = "What one task hides from the models, since it defines its outcome, is hidden for all of them."
     return notes | {"caveats": list(dict.fromkeys([*caveats, hidden]))}

@@ -21,6 +21,7 @@ from ehrdl.engine.messages import say
 from ehrdl.engine.parquet import list_parquet
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.options.bounds import Location
 from ehrdl.schema import BINARY, REGRESSION, Kind, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
@@ -81,6 +82,14 @@ class Labels(Task):
         self.hidden_codes = tuple(hidden_codes or ())
         self.kind, self.unit = kind, unit
 
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        return TaskInfo(
+            self.output.replace("_", " ").capitalize(),
+            f"Each model predicts {self.output} from {{inputs}} known at the prediction time.",
+        )
+
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Read the labels and keep those of subjects who have a history.
 
@@ -112,8 +121,6 @@ class Labels(Task):
         )
         samples = to_samples(index, self.output)
         notes = {
-            "what": f"Each model gives {'the chance of ' * (kind == BINARY)}{self.output} from what was known at the "
-            "prediction time.",
             "prevalence" if kind == BINARY else "mean": {"all samples": prevalence(index)},
             "equal_labels": n_equal,
             "unknown_labels": int(index["label"].isna().sum()),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.options.bounds import Bound, Distinct
 from ehrdl.schema import REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
@@ -87,6 +88,17 @@ class LengthOfStay(Task):
         self.unit, self.hours, self.until, self.over_days, self.days = unit, hours, until, tuple(over_days), days
         self.death, self.first_only, self.drop_stepdown = death, first_only, drop_stepdown
 
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        start, place = _PLACES[self.unit]
+        what = "hospital" if self.unit == "hospital" or self.until == "discharge" else "ICU"
+        return TaskInfo(
+            "Length of stay",
+            f"For {whom(self.min_age)} {place} {self.hours:g} hours after {start}, each model gives how long they will "
+            f"stay in the {what} from then on, from {{inputs}} known by then.",
+        )
+
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who is still there at the prediction time, and how long they stay from then on.
 
@@ -158,13 +170,9 @@ class LengthOfStay(Task):
         return index.assign(**columns, days_left=left, group_discharge=how), outputs
 
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
-        start, place = _PLACES[self.unit]
-        what = "hospital" if self.unit == "hospital" or self.until == "discharge" else "ICU"
         days = index["days_left"]
         by_end = {f"mean, {how}": _number(part.mean()) for how, part in days.groupby(index["group_discharge"])}
         return {
-            "what": f"For {whom(self.min_age)} {place} {self.hours:g} hours after {start}, each model gives how long "
-            f"they will stay in the {what} from then on, from what was known by then.",
             "days_left": {"mean": _number(days.mean()), "median": _number(days.median())} | by_end,
             "died_in_the_stay": int((index["group_discharge"] == "died").sum()),
             "end_not_in_the_data": int(days.isna().sum()),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.schema import DEATH, REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 from ehrdl.tasks.common.cohort import (
@@ -83,6 +84,15 @@ class Mortality(Task):
         self.hours, self.min_age, self.first_only = hours, min_age or 0, first_only
         self.auxiliary = list(auxiliary)
 
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        return TaskInfo(
+            "Death in hospital",
+            f"For patients in intensive care {self.hours:g} hours after ICU admission, each model gives the "
+            "probability that they die in hospital, from {inputs} known by then.",
+        )
+
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find who is alive in the ICU at the prediction time, and whether they leave the hospital alive.
 
@@ -131,8 +141,6 @@ class Mortality(Task):
 
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
         return {
-            "what": f"For patients in intensive care {self.hours:g} hours after ICU admission, each model gives the "
-            "probability that they die in hospital, from what was known by then.",
             "prevalence": {
                 "all": prevalence(index),
                 **{str(unit): prevalence(part) for unit, part in index.groupby("care_unit")},

@@ -13,6 +13,7 @@ import pandas as pd
 from ehrdl.clinical.codes import CANCER_TREATMENT, DELIVERY, PLANNED_ADMISSIONS, PSYCHIATRIC, REHABILITATION
 from ehrdl.clinical.years import approximate_years
 from ehrdl.errors import ConfigError, SchemaError
+from ehrdl.info import TaskInfo
 from ehrdl.options.bounds import Bound
 from ehrdl.schema import OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
@@ -24,6 +25,7 @@ from ehrdl.tasks.common.cohort import (
     prevalence,
     read_admissions,
     to_samples,
+    whom,
     with_patients,
 )
 from ehrdl.tasks.common.flow import Facts, Flow
@@ -99,6 +101,17 @@ class Readmission(Task):
         self.censor_last_year = censor_last_year
         given = (variant, horizon_days, death, emergency_return)
         self.simulated = given == ("at_discharge", 30, "negative", "negative")
+
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        days = f"{self.horizon_days:g}"
+        when = "at the moment of discharge" if self.variant == "at_discharge" else "24 hours after discharge"
+        return TaskInfo(
+            f"Unplanned readmission within {days} days",
+            f"For {whom(self.min_age)} who left hospital alive, each model gives the risk of unplanned readmission "
+            f"within {days} days, {when}, from {{inputs}} known by then.",
+        )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find the index stays, their discharge times and whether an unplanned readmission followed.

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.errors import SchemaError
-from ehrdl.schema import BIRTH, HOURLY_SEPSIS, OutputSpec, TaskResult
+from ehrdl.info import TaskInfo
+from ehrdl.schema import BIRTH, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 from ehrdl.tasks.common.cohort import to_samples
 from ehrdl.tasks.common.flow import Flow
@@ -45,7 +46,7 @@ _PATIENTS = f"""
 class HourlySepsis(Task):
     """Each hour in the ICU: will there be sepsis within six hours, or is it there?"""
 
-    name = HOURLY_SEPSIS
+    name = "sepsis_2019"
     #: The challenge's best entries reach an AUROC of about 0.85 within one hospital.
     too_good = 0.92
 
@@ -57,6 +58,15 @@ class HourlySepsis(Task):
                 own score reads them, as far as three hours after the onset.
         """
         self.after_onset = after_onset
+
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report."""
+        return TaskInfo(
+            "Sepsis within six hours",
+            "For patients in intensive care, each model gives every hour the probability that sepsis sets in within "
+            "six hours or has just set in, from what was measured up to that hour.",
+        )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Every hour of every record, with the label that the record has.
@@ -80,16 +90,16 @@ class HourlySepsis(Task):
         if not self.after_onset:
             before = ~(hours["prediction_time"] > onset)
             hours = flow.keep(hours, before, "until onset", f"no hour after the first label 1 + {LEAD_HOURS} h")
-        samples = to_samples(_described(hours, _frame(events, _PATIENTS)), HOURLY_SEPSIS)
+        samples = to_samples(_described(hours, _frame(events, _PATIENTS)), self.name)
         samples = samples.drop(columns=["group_race", "group_insurance", "group_language"])
         notes = self._notes(hours, turned)
-        return TaskResult(samples, flow.steps, [OutputSpec(HOURLY_SEPSIS)], ("SEPSIS_LABEL",), notes)
+        return TaskResult(
+            samples, flow.steps, [OutputSpec(self.name, utility="physionet2019")], ("SEPSIS_LABEL",), notes
+        )
 
     def _notes(self, hours: pd.DataFrame, turned: pd.Series) -> dict[str, Any]:
         stays = hours["subject_id"].nunique()
         return {
-            "what": "For patients in intensive care, each model gives every hour the probability that sepsis sets in "
-            "within six hours or has just set in, from what was measured up to that hour.",
             "septic_stays": len(turned),
             "share_of_stays": len(turned) / stays,
             "label_unknown": int(hours["label"].isna().sum()),

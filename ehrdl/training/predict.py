@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from ehrdl.data.loading.sampler import Loader
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, whole, write_json
+from ehrdl.info import ModelInfo
 from ehrdl.metrics.calibration import Platt, fit_calibrator
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import quiet
@@ -22,6 +23,9 @@ from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, ch
 from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
+
+#: The risk that a simulator drew each outcome from: a ceiling, not a competitor.
+TRUTH = ModelInfo("bayes", "truth", "the simulator's true risk: nothing can rank better on average", deployable=False)
 
 
 def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +119,7 @@ def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
 
 
 def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
-    """The simulator's true probability as the model `bayes`; empty where no simulator knows these outcomes."""
+    """The simulator's true probability as a model, `TRUTH`; empty where no simulator knows these outcomes."""
     outputs = [output.name for output in prepared.spec.outputs]
     path = prepared.events / "truth.csv"
     if not path.is_file():
@@ -124,7 +128,7 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
     if not set(outputs) <= set(truth.columns):
         return []
     prob = truth.reindex(prepared.samples.encounter_id.iloc[rows])[outputs].to_numpy()
-    return [prediction_rows(prepared.samples, outputs, "bayes", seed, rows, prob)]
+    return [prediction_rows(prepared.samples, outputs, TRUTH.name, seed, rows, prob)]
 
 
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:

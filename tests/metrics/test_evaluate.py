@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate
 from sklearn.metrics import roc_auc_score
 
 from ehrdl.errors import SchemaError
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.metrics.evaluate import METRICS, evaluate
+from ehrdl.metrics.catalogue import METRICS
 
 
 def predictions(n=600, outputs=("readmission",), noise=None, seed=0):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate
 from sklearn.metrics import (
     average_precision_score,
     mean_absolute_error,
@@ -14,7 +15,6 @@ from sklearn.metrics import (
 )
 
 from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.present import MIN_EVENTS, STRATA, by_present
 
 SHARES = {"notes and series": 0.6, "notes only": 0.25, "series only": 0.12, "neither": 0.03}

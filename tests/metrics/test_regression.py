@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from ehrdl.errors import SchemaError
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import binned, mae, r2, rmse
 from ehrdl.schema import PREDICTIONS, check
 

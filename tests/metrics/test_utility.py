@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrdl.info import RunInfo
+from ehrdl.metrics.challenges import utility_named
+from ehrdl.metrics.challenges.physionet2019 import alarm_gain, best_threshold, by_utility, utility
 from ehrdl.metrics.evaluate import evaluate
-from ehrdl.metrics.utility import alarm_gain, best_threshold, by_utility, utility
-from ehrdl.schema import HOURLY_SEPSIS
 
 
 def septic(hours, turned):
@@ -81,7 +82,7 @@ def predictions(n_subjects=60, seed=0):
     base["prediction_time"] = pd.Timestamp("2000-01-01") + pd.to_timedelta(base.hour, unit="h")
     base["split"] = np.where(base.subject_id % 2, "held_out", "tuning")
     base["sample_id"] = np.arange(len(base))
-    base["output"] = HOURLY_SEPSIS
+    base["output"] = "sepsis_2019"
     frames = []
     for model, strength in (("series_only", 2.0), ("prevalence", 0.0)):
         for number in (0, 1):
@@ -107,10 +108,11 @@ def test_the_threshold_comes_from_tuning_and_the_value_from_the_held_out_patient
 
 def test_metrics_carry_the_utility_of_hourly_sepsis_and_of_nothing_else():
     table = predictions()
-    metrics = evaluate(table, n_bootstrap=50)["outputs"][HOURLY_SEPSIS]["utility"]
+    info = RunInfo(utilities={"sepsis_2019": utility_named("physionet2019")})
+    metrics = evaluate(table, info=info, n_bootstrap=50)["outputs"]["sepsis_2019"]["utility"]
     assert set(metrics) == {"series_only", "prevalence"}
     assert metrics["series_only"]["value"] > metrics["prevalence"]["value"]
-    assert "utility" not in evaluate(table.assign(output="other"), n_bootstrap=20)["outputs"]["other"]
+    assert "utility" not in evaluate(table.assign(output="other"), info=info, n_bootstrap=20)["outputs"]["other"]
 
 
 def test_without_tuning_rows_a_run_s_thresholds_are_used_and_without_any_there_is_no_utility():

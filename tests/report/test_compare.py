@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from known import evaluate
 
-from ehrdl.cli.main import train
+from ehrdl.cli.commands.train import run as train
 from ehrdl.engine.files import digest
 from ehrdl.errors import LeakageError
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.runs.ledger import LEDGER, settings
-from ehrdl.schema import HOURLY_SEPSIS
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -213,12 +212,12 @@ def cells(text, model):
 def test_the_utility_is_shown_as_mean_and_spread_over_runs_and_seeds_with_a_dash_where_there_is_none(tmp_path, capsys):
     folders = []
     for split in (0, 1):
-        made = rows_of(split, ("series_only", "lightgbm", "lace"), HOURLY_SEPSIS)
+        made = rows_of(split, ("series_only", "lightgbm", "lace"), "sepsis_2019")
         untuned = made[(made.model != "lace") | (made.split == "held_out")]  # no threshold, so no utility
         folders.append(finished(tmp_path / f"r{split}", untuned, split))
     results_table.main([str(folder) for folder in folders])
     text = capsys.readouterr().out
-    read = [json.loads((folder / "metrics.json").read_text())["outputs"][HOURLY_SEPSIS] for folder in folders]
+    read = [json.loads((folder / "metrics.json").read_text())["outputs"]["sepsis_2019"] for folder in folders]
     for model in ("series_only", "lightgbm"):
         values = [value for metrics in read for value in metrics["utility"][model]["per_seed"]]
         assert len(values) == 4 and len(set(values)) > 2
@@ -227,10 +226,10 @@ def test_the_utility_is_shown_as_mean_and_spread_over_runs_and_seeds_with_a_dash
 
 
 def test_a_utility_that_is_not_of_the_predictions_is_refused(tmp_path):
-    folder = finished(tmp_path / "r", rows_of(0, output=HOURLY_SEPSIS))
+    folder = finished(tmp_path / "r", rows_of(0, output="sepsis_2019"))
     refuse([read_run(folder)])
     edit(
-        folder, "metrics.json", lambda m: m["outputs"][HOURLY_SEPSIS]["utility"]["lightgbm"].update(per_seed=[0.9, 0.9])
+        folder, "metrics.json", lambda m: m["outputs"]["sepsis_2019"]["utility"]["lightgbm"].update(per_seed=[0.9, 0.9])
     )
     with pytest.raises(LeakageError, match=r"utility of lightgbm in metrics\.json is not that of its predictions"):
         refuse([read_run(folder)])

@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from known import evaluate
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.export import export_predictions
 
 

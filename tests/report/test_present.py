@@ -5,12 +5,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate, info_of, summarize
 
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import estimate, render
 from ehrdl.report.outcome import best_baseline
 from ehrdl.report.remake import remake
-from ehrdl.report.summary import summarize
 
 MODELS = {"fused": 0.3, "notes_only": 0.9, "series_only": 0.8, "bag_of_words": 1.0, "random_forest": 2.0, "bayes": 0.0}
 SIZES = {"notes and series": 300, "notes only": 90, "series only": 60, "neither": 12}
@@ -86,7 +85,8 @@ def test_a_combined_model_is_in_every_stratum_and_never_the_best_baseline():
     assert [row["name"] for row in output["present"][0]["rows"]] == names
     assert "ensemble" in [line["name"] for line in output["curves"]["lines"]]
     assert [row["other"] for row in output["differences"]].count("ensemble") == 1
-    assert best_baseline(["ensemble", "stack", "prevalence"], "fused") is None
+    names = ["ensemble", "stack", "prevalence"]
+    assert best_baseline(names, "fused", info_of(pd.DataFrame({"model": names}))) is None
 
 
 def test_a_regression_output_has_the_table_with_its_own_metrics():

@@ -10,14 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate, summarize
 
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.quality import Finding
 from ehrdl.report.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.outcome import verdict
-from ehrdl.report.summary import LIMITS, summarize
+from ehrdl.report.summary import LIMITS
 from ehrdl.schema import PREDICTIONS, check
+from ehrdl.tasks import Readmission
 
 NOISE = {"fused": 0.35, "notes_only": 0.9, "series_only": 0.7, "gradient_boosting": 0.8, "logistic_regression": 0.9}
 NOISE |= {"bag_of_words": 1.2, "tabular_and_words": 0.45, "random_forest": 0.75, "bayes": 0.0}
@@ -86,6 +87,7 @@ MANIFEST = {
     "git": "abc1234",
     "created": "2025-01-01T00:00:00",
     "task": "readmission",
+    "task_info": vars(Readmission().info),
     "seeds": [0, 1],
     "wall_s": {"prepare": 31.2, "fit": 122.91},
     "versions": {"torch": "2.13.0", "python": "3.12.1"},

@@ -6,13 +6,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate, summarize
 
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import estimate, number, render
 from ehrdl.report.outcome import verdict
 from ehrdl.report.remake import remake
-from ehrdl.report.summary import summarize
 
 NOISE = {"fused": 0.5, "series_only": 0.9, "gradient_boosting": 1.1, "logistic_regression": 2.0, "prevalence": None}
 FLOW = {

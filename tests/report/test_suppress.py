@@ -5,11 +5,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from known import evaluate, summarize
 
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.report.html import render
 from ehrdl.report.places import in_command, in_config, in_text
-from ehrdl.report.summary import summarize
 from ehrdl.report.suppress import (
     WITHHELD,
     Shown,

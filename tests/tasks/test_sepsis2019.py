@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from ehrdl.errors import SchemaError
-from ehrdl.schema import HOURLY_SEPSIS
 from ehrdl.tasks.sepsis2019 import HourlySepsis
 
 START = pd.Timestamp("2000-01-01")
@@ -42,7 +41,7 @@ def test_every_hour_up_to_the_onset_is_a_sample_with_the_label_that_was_shipped(
     result = label(events(p1=SEPTIC, p2=[0, 0, 0]))
     own = result.samples[result.samples.subject_id == 1]
     assert ((own.prediction_time - START) / pd.Timedelta(hours=1)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert own[f"label_{HOURLY_SEPSIS}"].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert own["label_sepsis_2019"].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]
     assert (result.samples.subject_id == 2).sum() == 3
     assert [step.admissions for step in result.flow] == [15, 12]
     assert result.hidden_codes == ("SEPSIS_LABEL",)
@@ -55,8 +54,8 @@ def test_hours_after_the_onset_are_kept_on_demand():
 
 def test_an_hour_without_a_label_is_unknown():
     result = label(events(p1=[0, None, 1]))
-    np.testing.assert_array_equal(result.samples[f"label_{HOURLY_SEPSIS}"], [0, np.nan, 1])
-    assert result.samples[f"status_{HOURLY_SEPSIS}"].tolist() == ["negative", "censored", "positive"]
+    np.testing.assert_array_equal(result.samples["label_sepsis_2019"], [0, np.nan, 1])
+    assert result.samples["status_sepsis_2019"].tolist() == ["negative", "censored", "positive"]
     assert result.notes["label_unknown"] == 1
 
 

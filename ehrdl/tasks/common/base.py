@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ehrdl.info import TaskInfo
 from ehrdl.options.bounds import Checked
 from ehrdl.recorded import Recorded
 from ehrdl.schema import TaskResult
@@ -25,6 +26,12 @@ class Task(Recorded, Checked, ABC, key="task"):
     def ceiling(self, output: str) -> float | None:
         """The AUROC of an output above which a leak is the likelier explanation; None = no such value is known."""
         return self.too_good
+
+    @property
+    def info(self) -> TaskInfo:
+        """What is predicted, in words for the report; a task of your own may leave it to its name."""
+        title = self.name.replace("_", " ").capitalize()
+        return TaskInfo(title, f"Each model gives the chance of {title.lower()}, from {{inputs}} known by then.")
 
     @abstractmethod
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

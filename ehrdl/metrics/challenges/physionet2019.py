@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.schema import HOURLY_SEPSIS, TUNING
+from ehrdl.schema import TUNING
 
 #: Hours from the onset: the first rewarded alarm, the best one, the last rewarded one.
 EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
@@ -96,18 +96,17 @@ def by_utility(
     """The utility of every model of one output, at the threshold that is best on the tuning split.
 
     Args:
-        predictions: PREDICTIONS of one output: subject_id, prediction_time, label, prob, model, seed, split.
+        predictions: PREDICTIONS of one output with one sample per hour: subject_id, prediction_time, label, prob,
+            model, seed, split.
         split: the rows to score.
         n_bootstrap: draws of subjects, which all models share.
         seed: of the draws.
         thresholds: those of a run, where the tuning rows are not among the predictions; else they are chosen here.
 
     Returns:
-        Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (their share of all hours). Empty for
-        an output that is not hourly sepsis, and for a model without a threshold.
+        Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (their share of all hours). A model
+        without a threshold is left out.
     """
-    if not len(predictions) or predictions["output"].iloc[0] != HOURLY_SEPSIS:
-        return {}
     known = predictions[predictions["label"].notna()].sort_values(["subject_id", "prediction_time"], kind="stable")
     found: dict[str, list[tuple[float, Floats, Floats, float]]] = {}
     for (model, _), rows in known.groupby(["model", "seed"], sort=True):

@@ -1,0 +1,22 @@
+"""What the models that ehrdl fits say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ehrdl.baselines import boosted, scores, tabular
+from ehrdl.comparators import blend
+from ehrdl.info import ModelInfo
+from ehrdl.training import predict, variants
+
+_ALL = (*variants.INFOS, *blend.INFOS, *tabular.INFOS, *boosted.INFOS, *scores.INFOS, predict.TRUTH)
+
+
+def model_infos(names: Iterable[str]) -> list[ModelInfo]:
+    """The descriptions of some models, the main one of each kind first.
+
+    Args:
+        names: of models; one that nobody has described is left out.
+    """
+    wanted = set(names)
+    return [info for info in _ALL if info.name in wanted]

@@ -1,0 +1,46 @@
+"""Every metric of metrics.json, by the kind of the output, with its heading in tables. To add one, add a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
+from ehrdl.metrics.discrimination import Floats, auprc, auroc
+from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.schema import BINARY, REGRESSION
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tells how good predictions are.
+
+    Attributes:
+        score: (label (n,), prob or value (n,), weight (R, n)) -> (R,); weights are whole numbers, NaN = undefined.
+        heading: of its column in tables.
+        good: which values are good.
+    """
+
+    score: Callable[..., Floats]
+    heading: str
+    good: str
+
+
+_HIGHER, _LOWER = "higher is better", "lower is better"
+METRICS = {
+    "auroc": Metric(auroc, "AUROC", _HIGHER),
+    "auprc": Metric(auprc, "AUPRC", _HIGHER),
+    "brier": Metric(brier, "Brier", _LOWER),
+    "ece": Metric(ece, "ECE", _LOWER),
+    "calibration_slope": Metric(calibration_slope, "Slope", "1 is ideal"),
+    "calibration_intercept": Metric(calibration_intercept, "Intercept", "0 is ideal"),
+}
+#: Metrics of an output by its kind.
+BY_KIND = {
+    BINARY: METRICS,
+    REGRESSION: {
+        "mae": Metric(mae, "MAE", _LOWER),
+        "rmse": Metric(rmse, "RMSE", _LOWER),
+        "r2": Metric(r2, "R²", _HIGHER),
+    },
+}
