@@ -37,10 +37,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from measure import show
 
+from ehrdl.cohort import prepare
 from ehrdl.data.config import DataConfig
 from ehrdl.engine.options import Prepare
 from ehrdl.errors import EhrdlError
-from ehrdl.experiment import prepare
 from ehrdl.sources.mimic4.source import Mimic4
 from ehrdl.sources.synthetic import write_hospital
 from ehrdl.tasks.readmission import Readmission
@@ -338,7 +338,8 @@ def read(root: Path, cache: Path) -> Read:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         config = DataConfig(Mimic4(root=str(root)), prepare=Prepare(cache=str(cache), workers=1))
-        prepared, result = prepare(config, Readmission())
+        cohort = prepare(config, Readmission())
+        prepared, result = cohort.prepared, cohort.result
     columns = ["subject_id", "encounter_id", "prediction_time", *(f"label_{o.name}" for o in result.outputs)]
     cohort = set(result.samples[columns].astype(str).itertuples(index=False, name=None))
     series = prepared.dataset.store

@@ -34,13 +34,13 @@ from measure import show
 from sklearn.metrics import roc_auc_score
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig
 
+from ehrdl.cohort import prepare
 from ehrdl.data.config import BatchOptions, DataConfig, NoteOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.window import Window
 from ehrdl.engine.messages import say
 from ehrdl.engine.options import Prepare
-from ehrdl.experiment import prepare
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.models.networks.multimodal import MultimodalModel
 from ehrdl.models.notes.transformer import NoteTransformer
@@ -53,6 +53,7 @@ from ehrdl.sources.synthetic import Synthetic
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict, prediction_rows, true_risk
+from ehrdl.training.setup import Fit, Training
 
 _OUTPUT = "readmission"
 _MODALITIES = {"notes_only": ("note",), "fused": ("note", "series")}
@@ -114,7 +115,7 @@ def encoders(options: argparse.Namespace, folder: Path, seconds: dict[str, float
     """The encoders to compare, by name."""
     if options.small:
         data = data_config(options, None)
-        tokenizer = prepare(data, Readmission())[0].tokenizer
+        tokenizer = prepare(data, Readmission()).prepared.tokenizer
         size = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
         words = AutoTokenizer.from_pretrained(tokenizer)
         config = BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, max_position_embeddings=256, **size)
@@ -168,7 +169,7 @@ def fine_tune(
     parts = []
     for seed in options.seeds:
         stem = f"{name}-{tune}-{factor}"
-        fitted = fit(make, module, spec, optim, trainer(options, tune), folder, stem, seed)
+        fitted = fit(Training(make, optim, trainer(options, tune)), module, spec, Fit(folder, stem, seed))
         rows, prob = predict(fitted, module.predict_dataloader(), trainer(options, tune))
         parts.append(prediction_rows(prepared.samples, [_OUTPUT], name, seed, rows, prob))
     return pd.concat(parts)
@@ -184,7 +185,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Held-out AUROC of each encoder, and the first's difference to each other."""
     seconds: dict[str, float] = {}
     names = encoders(options, folder, seconds)
-    prepared, _ = prepare(data_config(options, next(iter(names.values()))), Readmission())
+    prepared = prepare(data_config(options, next(iter(names.values()))), Readmission()).prepared
     parts, chosen = [], {}
     for name, encoder in names.items():
         with timed(seconds, f"{name}_fine_tuning_s"):

@@ -6,13 +6,13 @@ The run folder is all that is needed: no cache of the run, and nothing of the da
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
-from ehrdl.engine.cache import use_cache
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.folders import check_writable, filling
 from ehrdl.engine.messages import progress, say
@@ -26,8 +26,23 @@ from ehrdl.tasks.common.base import Task
 _NAMES_SHOWN = 12
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose files are as it wrote them.
+
+    Attributes:
+        folder: the run's.
+        manifest: what was run.
+        files: the paths in the folder of the files that its models are read from.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    files: frozenset[str]
+
+
 def score(
-    run: Path,
+    run: FinishedRun,
     data: DataConfig,
     task: Task,
     model: Callable[[DataSpec], Network],
@@ -37,41 +52,41 @@ def score(
     """Score the cohort of `data` with every model of a finished run.
 
     Args:
-        run: the run folder.
+        run: from `check_run`.
         data: the new patients; the options of the run but for where they are.
         task: the task of the run. Labels are those that can be computed; the models never read them.
         model: makes the network, as in the run.
         trainer: accelerator and precision are taken from it.
-        out: folder for the result; by default one in `run/predict/`, named after the data.
+        out: folder for the result; by default one in `predict/` of the run's folder, named after the data.
 
     Returns:
         The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what these data lack) and `manifest.json`.
 
     Raises:
-        EhrdlError: no finished run, a model of another architecture, or data that the run cannot read.
+        EhrdlError: a model of another architecture, or data that the run cannot read.
     """
-    check_writable(out or run / "predict", "--out")
-    manifest, files = check_run(run)
-    thresholds = _thresholds(run)
+    check_writable(out or run.folder / "predict", "--out")
+    thresholds = _thresholds(run.folder)
     data.source.fingerprint(data.prepare.verify)
     from ehrdl.data.apply import apply
     from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.report.screen import print_flow
 
-    use_cache(data.prepare)
-    fitted = _fitted(run, manifest, files, data)
+    fitted = _fitted(run, data)
     events = read_events(data)
     quality = tell(find_quality(data, events), data.prepare.strict)
     result = find_samples(events, task)
     print_flow(result.flow)
     prepared, gaps = apply(data, events, result, fitted)
-    _say_gaps(gaps)
-    parts = _predictions(run, files, prepared, data, model, trainer, manifest["seeds"][0], task.simulated)
-    target = out or run / "predict" / events.name
-    facts = {key: manifest.get(key) for key in ("ehrdl", "git", "seeds", "versions", "task", "outputs")}
+    for line in describe_gaps(gaps):
+        say(f"note: {line}")
+    parts = _predictions(run, prepared, data, model, trainer, task.simulated)
+    target = out or run.folder / "predict" / events.name
+    kept = ("ehrdl", "git", "seeds", "versions", "task", "task_info", "outputs", "models")
+    facts = {key: run.manifest.get(key) for key in kept}
     facts["thresholds"] = thresholds
-    facts |= {"run": str(run), "source": type(data.source).__name__, "missing": describe_gaps(gaps), "warnings": []}
-    facts["quality"] = quality
+    facts |= {"run": str(run.folder), "source": type(data.source).__name__, "missing": describe_gaps(gaps)}
+    facts |= {"warnings": [], "quality": quality}
     cohort = result.cohort(data.source.caveats)
     _write(target, parts, {"flow.json": cohort, "gaps.json": gaps, "manifest.json": facts})
     return target
@@ -88,46 +103,42 @@ def _write(target: Path, parts: list[Any], facts: dict[str, Any]) -> None:
     _say_result(table, target)
 
 
-def _fitted(run: Path, manifest: dict[str, Any], files: Collection[str], data: DataConfig) -> Any:
+def _fitted(run: FinishedRun, data: DataConfig) -> Any:
     """What the run learned of its data."""
     from ehrdl.data.apply import Fitted
 
-    path = run / "spec.json"
+    path = run.folder / "spec.json"
     with reading(path, "description of the data"):
         spec = DataSpec.from_dict(read_json(path, dict))
-    own = any(name.startswith("tokenizer/") for name in files)
-    tokenizer = str(run / "tokenizer") if own else data.notes.tokenizer
+    own = any(name.startswith("tokenizer/") for name in run.files)
+    words = run.folder / "tokenizer"
+    tokenizer = str(words) if own else data.notes.tokenizer
     if "note" in spec.modalities and tokenizer is None:
-        raise ConfigError(f"{run / 'tokenizer'}: is missing, and the run reads notes; copy it from where it was made")
-    return Fitted(spec=spec, tokenizer=tokenizer, events=manifest.get("events"))
+        raise ConfigError(f"{words}: is missing, and the run reads notes; copy it from where it was made")
+    return Fitted(spec=spec, tokenizer=tokenizer, events=run.manifest.get("events"))
 
 
-def check_run(run: Path) -> tuple[dict[str, Any], frozenset[str]]:
+def check_run(folder: Path) -> FinishedRun:
     """Refuse a folder that is no finished run, has lost a part, or holds other files than the run wrote.
-
-    Returns:
-        Its manifest, and the paths in it of the files that its models are read from.
 
     Raises:
         ConfigError: naming the file.
     """
-    if not run.is_dir():
-        raise ConfigError(f"--run {run}: there is no such folder; give a finished run, such as runs/quickstart")
+    if not folder.is_dir():
+        raise ConfigError(f"--run {folder}: there is no such folder; give a finished run, such as runs/quickstart")
     for name in ("config.yaml", "manifest.json", "spec.json"):
-        if not (run / name).is_file():
-            raise ConfigError(f"--run {run}: is no finished run ({name} is missing); its config finishes it")
-    manifest = read_manifest(run)
-    return manifest, check_files(run, manifest)
+        if not (folder / name).is_file():
+            raise ConfigError(f"--run {folder}: is no finished run ({name} is missing); its config finishes it")
+    manifest = read_manifest(folder)
+    return FinishedRun(folder, manifest, check_files(folder, manifest))
 
 
 def _predictions(
-    run: Path,
-    files: Collection[str],
+    run: FinishedRun,
     prepared: Any,
     data: DataConfig,
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
-    seed0: int,
     simulated: bool,
 ) -> list[Any]:
     """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
@@ -138,25 +149,26 @@ def _predictions(
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
 
-    calibrators = read_calibrators(run / "calibration.json")
+    folder, seed0 = run.folder, run.manifest["seeds"][0]
+    calibrators = read_calibrators(folder / "calibration.json")
     outputs = prepared.spec.outputs
     every = np.arange(len(prepared.samples))
     jobs: list[tuple[str, int, Any, Any]] = []
-    models = {Path(name).name for name in files if name.startswith("models/")}
-    for name, prob in baseline_probs(run / "models", prepared, models):
+    models = {Path(name).name for name in run.files if name.startswith("models/")}
+    for name, prob in baseline_probs(folder / "models", prepared, models):
         jobs.append((name, seed0, every, prob))
     module = ClinicalDataModule(prepared, data.batch)
     with progress() as bar:
-        for name, seed, path in bar.track(list(_checkpoints(run, files)), description="deep models"):
-            rows, prob = predict(load_deep(path, model), module.every_dataloader(), trainer)
+        for name, seed, path in bar.track(list(_checkpoints(run)), description="deep models"):
+            rows, prob = predict(load_deep(path, model, data.prepare.cache), module.every_dataloader(), trainer)
             jobs.append((name, seed, rows, prob))
     parts = [
         prediction_rows(prepared.samples, outputs, name, seed, rows, prob, calibrators.get((name, seed), {}))
         for name, seed, rows, prob in jobs
     ]
     if not parts:
-        raise ConfigError(f"--run {run}: holds no model (checkpoints/ and models/ are empty)")
-    parts += combined(run / "models", prepared, parts, seed0, calibrators, models)
+        raise ConfigError(f"--run {folder}: holds no model (checkpoints/ and models/ are empty)")
+    parts += combined(folder / "models", prepared, parts, seed0, calibrators, models)
     return parts + (true_risk(prepared, every, seed0) if simulated else [])
 
 
@@ -169,11 +181,11 @@ def _thresholds(run: Path) -> dict[str, list[float | None]]:
         return {name: values["thresholds"] for models in found for name, values in models.items()}
 
 
-def _checkpoints(run: Path, files: Collection[str]) -> Iterator[tuple[str, int, Path]]:
+def _checkpoints(run: FinishedRun) -> Iterator[tuple[str, int, Path]]:
     """Name, seed and file of every deep model of a run."""
-    for name in sorted(files):
+    for name in sorted(run.files):
         if match := re.fullmatch(r"checkpoints/(\w+)-seed(\d+)\.ckpt", name):
-            yield match[1], int(match[2]), run / name
+            yield match[1], int(match[2]), run.folder / name
 
 
 def describe_gaps(gaps: dict[str, Any]) -> list[str]:
@@ -204,11 +216,6 @@ def describe_gaps(gaps: dict[str, Any]) -> list[str]:
 def _some(names: list[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _say_gaps(gaps: dict[str, Any]) -> None:
-    for line in describe_gaps(gaps):
-        say(f"note: {line}")
 
 
 def _say_result(table: Any, target: Path) -> None:

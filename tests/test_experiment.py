@@ -10,12 +10,13 @@ import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ehrdl import experiment
 from ehrdl.baselines.scores import NOT_DEPLOYABLE, SCORES
 from ehrdl.baselines.tabular import BASELINES
-from ehrdl.cli.main import train
+from ehrdl.cli.commands.train import run as train
 from ehrdl.errors import ConfigError
+from ehrdl.experiment import Settings
 from ehrdl.report.screen import print_metrics
+from ehrdl.runs.info import run_info
 from ehrdl.schema import PREDICTIONS, check
 
 pytestmark = pytest.mark.slow  # two whole runs of two seeds
@@ -124,7 +125,8 @@ def test_scores_that_nobody_could_have_used_are_marked_in_the_report_and_the_pri
     page = " ".join((runs / "one" / "report.html").read_text().split())
     assert page.count("<small>not deployable: ") == len(NOT_DEPLOYABLE)
     assert "<strong>Not deployable</strong>: " in page
-    print_metrics(read(runs / "one" / "metrics.json"), runs / "one")
+    info = run_info(read(runs / "one" / "manifest.json"))
+    print_metrics(read(runs / "one" / "metrics.json"), info, runs / "one")
     marked = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.endswith("not deployable")]
     assert sorted(marked) == sorted(NOT_DEPLOYABLE)
 
@@ -157,7 +159,7 @@ def test_wandb_holds_config_curves_metrics_report_and_the_best_checkpoint_of_the
 )
 def test_seeds_that_cannot_be_are_refused(seeds, line):
     with pytest.raises(ConfigError, match=line):
-        experiment._check_seeds(seeds)
+        Settings(None, None, None, None, seeds=seeds)
 
 
 def test_the_flow_loses_admissions_step_by_step_and_ends_with_the_cohort(runs):

@@ -16,7 +16,7 @@ print(json.dumps([seconds, [name for name in {heavy} if name in sys.modules]]))
 """
 #: All that the parser of a configuration imports.
 CONFIGURATION = [
-    "ehrdl.experiment",
+    "ehrdl.experiment.experiment",
     "ehrdl.pretraining.command",
     "ehrdl.batch",
     "ehrdl.data.config",

@@ -10,22 +10,22 @@ PACKAGE = Path(__file__).parents[1] / "ehrdl"
 #: The rooms, from the ground up; those of one line stand side by side.
 FLOORS = [
     ("errors", "lazy", "moved", "simulator"),
-    ("clinical", "options", "schema"),
+    ("clinical", "info", "options", "schema"),
     ("baselines", "batch", "engine", "metrics"),
     ("models", "processes", "quality", "recorded", "splits"),
     ("events", "tasks"),
     ("data", "sources"),
     ("runs",),
     ("report", "training"),
-    ("comparators",),
+    ("cohort", "comparators"),
     ("experiment", "scoring"),
     ("pretraining", "tune"),
     ("cli",),
-    ("__main__",),
+    ("__main__", "api"),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Rooms that do not import each other though one stands above the other.
-APART = {("report", "models"), ("report", "data"), ("report", "tasks")}
+APART = {("report", room) for room in ("models", "data", "tasks", "training", "baselines", "processes")}
 MOST_MODULES, MOST_OF_THE_LINES = 14, 0.2
 
 

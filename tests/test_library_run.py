@@ -1,4 +1,4 @@
-"""A run made by calling `ehrdl.experiment.run`: recorded whole, never mistaken for another, and scored like any."""
+"""A run made through the library: recorded whole, never mistaken for another, and scored like any."""
 
 import gzip
 import shutil
@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from ehrdl import experiment
 from ehrdl.cli.main import main
 from ehrdl.data.config import DataConfig
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
+from ehrdl.experiment import Experiment
 from ehrdl.models.networks.committee import Committee
 from ehrdl.models.networks.multimodal import MultimodalModel
 from ehrdl.models.series.gru import SeriesGRU
@@ -46,7 +46,8 @@ def call(folder, tables):
     def start(name="lib", task=None, model=SMALL, source=None, **options):
         data = DataConfig(source or Mimic4(root=str(tables)), prepare=Prepare(cache=str(folder / "cache")))
         options = {"trainer": TRAINER, "baselines": ["prevalence"]} | options
-        return experiment.run(RunOptions(name, str(folder / "runs")), data, task or Readmission(), model, **options)
+        where = RunOptions(name, str(folder / "runs"))
+        return Experiment(where, data, task or Readmission(), model, **options).complete()
 
     return start
 
@@ -140,7 +141,7 @@ def test_an_unfinished_run_is_not_resumed_on_other_data(call, tables, folder, mo
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "_report", killed)
+        patch.setattr("ehrdl.experiment.results.finish", killed)
         with pytest.raises(Killed):
             call("killed")
     assert (folder / "runs" / "killed" / ".data").is_file()

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from ehrdl.cli.main import _source, main
+from ehrdl.cli.commands.predict import _source
+from ehrdl.cli.main import main
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.schema import HELD_OUT
 from ehrdl.sources.synthetic import write_hospital

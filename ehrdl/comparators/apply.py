@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +46,20 @@ def write_encoders(folder: Path, network: object) -> None:
         write_json(folder / _ENCODERS, encoders)
 
 
-def load_deep(path: Path, make: Callable[[DataSpec], Network]) -> LitClassifier:
+def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None = None) -> LitClassifier:
     """A fitted deep model, in evaluation mode.
 
     Args:
         path: its checkpoint in the run folder; it holds the spec of the data.
         make: makes the network, as in the run.
+        cache: folder where the network may keep what it computes of the data.
 
     Raises:
         ConfigError: no checkpoint of ehrdl, or one of another architecture.
     """
     with reading(path, "checkpoint"):
         content = torch.load(path, weights_only=True, map_location="cpu")
-        spec = DataSpec.from_dict(content["hyper_parameters"]["spec"])
+        spec = replace(DataSpec.from_dict(content["hyper_parameters"]["spec"]), cache=cache)
         optim = Optim(**content["hyper_parameters"]["optim"])
         _check_finite(content["state_dict"])
     encoders = path.parent.parent / _ENCODERS

@@ -53,7 +53,7 @@ def pretrain(
     Raises:
         EhrdlError: one line that says what is wrong; nothing is left behind.
     """
-    from ehrdl.experiment import prepare
+    from ehrdl.cohort import prepare
     from ehrdl.processes.team import Follower
     from ehrdl.processes.together import together
     from ehrdl.processes.trainer import check_trainer
@@ -73,7 +73,7 @@ def pretrain(
             data = _with_tokenizer(data, start, out)
             data.source.fingerprint(data.prepare.verify)
             model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
-            prepared, _ = prepare(data, task)
+            prepared = prepare(data, task).prepared
             check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
             with building(out, resume=True) as part:
                 _fit(part, prepared, model, data, start, options, trainer)
@@ -86,7 +86,7 @@ def _follow(
     team: Any, data: DataConfig, task: Task, out: Path, start: str | None, options: Pretraining, trainer: dict[str, Any]
 ) -> None:
     """Take part in the training as another process than the first, which has prepared the data; write nothing."""
-    from ehrdl.experiment import prepare
+    from ehrdl.cohort import prepare
     from ehrdl.pretraining.domain import join_masked
     from ehrdl.processes.together import Joined
     from ehrdl.processes.trainer import check_trainer
@@ -95,7 +95,7 @@ def _follow(
         for order in team.orders():
             data, trainer = _with_tokenizer(data, start, out), check_trainer(trainer)
             model = _started_from(start, data, options) if start else None
-            prepared, _ = prepare(data, task)
+            prepared = prepare(data, task).prepared
             module, loaders, facts = _module(prepared, model, data, start, options)
             if order["data"] != digest(facts):
                 raise ConfigError("data.prepare.cache: the data differ from the first process's; share one cache")

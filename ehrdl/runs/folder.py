@@ -39,7 +39,7 @@ _ENDING_S = 3.0
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
 
-class Run:
+class RunFolder:
     """One run's folder and clock.
 
     Args:

@@ -21,8 +21,6 @@ from ehrdl.batch import DataSpec
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
-from ehrdl.models.base import Network
-from ehrdl.options.training import Optim
 from ehrdl.processes import signals
 from ehrdl.processes.signals import interruptible
 from ehrdl.processes.together import Joined, common
@@ -34,17 +32,14 @@ from ehrdl.training.lit import LitClassifier
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.pretrain import pretrain
 from ehrdl.training.progress import EpochLines
+from ehrdl.training.setup import Fit, Training
 
 
 def fit(
-    make: Callable[[DataSpec], Network],
+    training: Training,
     data: ClinicalDataModule,
     spec: DataSpec,
-    optim: Optim,
-    trainer: dict[str, Any],
-    folder: Path,
-    name: str,
-    seed: int,
+    one: Fit,
     loggers: Sequence[Logger] = (),
     start: Mapping[str, LitClassifier] | None = None,
     watch: Sequence[Callback] = (),
@@ -52,54 +47,84 @@ def fit(
     """Fit one network, or load it if this run has fitted it already.
 
     Args:
-        make: makes the network for a spec.
+        training: how the network is made and optimised.
         data: its loaders.
         spec: what the network may read; `prepared.spec.only("note")` for a single modality.
-        optim: how it is optimised.
-        trainer: arguments of the Lightning trainer, from `check_trainer`.
-        folder: of the run.
-        name: of the model; its final checkpoint is `checkpoints/<name>-seed<seed>.ckpt`.
-        seed: of its weights, its dropout and the order of its samples.
+        one: which fit it is, and where its files go.
         loggers: of its curves, beside the CSV file that is always written.
         start: fitted models, by name, whose encoders this one starts from; by default it starts from nothing.
         watch: callbacks beside our own; one that raises ends the fit.
     """
-    stem = f"{name}-seed{seed}"
-    final = folder / "checkpoints" / f"{stem}.ckpt"
-    final.parent.mkdir(parents=True, exist_ok=True)
+    one.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
-        pl.seed_everything(seed, workers=True, verbose=False)
-        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
-        if _finished(final, model):
+        pl.seed_everything(one.seed, workers=True, verbose=False)
+        model = LitClassifier(training.network(spec), spec, training.optim)
+        if _finished(one.checkpoint, model):
             return model
-        encoder = getattr(model.network, "note", None)
-        if start:
-            _start_from(model, start, stem)
-        elif optim.pretrain_epochs and encoder is not None:
-            with interruptible():
-                pretrain(encoder, data.prepared, optim, trainer, pretrained_notes(folder, seed), seed)
-            pl.seed_everything(seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
-        scratch = folder / "checkpoints" / f".{stem}"
-        remove_strays(folder)
-        last = resumable(scratch, model.state_dict(), stem)
-        n = n_processes(trainer)
-        known = data_digest(data.prepared) if n > 1 else ""
-        joined = Joined(
-            name, seed, str(scratch.resolve()), str(last.resolve()) if last else None, known, list(start or ())
-        )
-        callbacks = make_callbacks(optim, scratch, _steps_an_epoch(data, seed, n, trainer), trainer, model.monitor)
-        curves = CSVLogger(folder, name="curves", version=_curves(folder, stem))
-        with common(n, trainer, joined) as fitted:
-            shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
-            fitted.weights = weights_digest(model) if n > 1 else ""
-            keep_best(model, callbacks)
-            model.float()  # whatever the fit's precision: as a run that resumes after it, and `ehrdl predict`, load it
-            shell.save_checkpoint(final, weights_only=True)
-        shutil.rmtree(scratch, ignore_errors=True)
-    n_numbers = len(spec.regression)
-    named = "R2" if n_numbers == len(spec.outputs) else "score (mean of AUPRC and R2)" if n_numbers else "AUPRC"
-    say(f"{stem}: {shell.current_epoch} epochs, tuning {named} {kept_score(shell, callbacks, model.monitor):.3f}")
+        _begin(model, training, data, one, start)
+        shell, score = _fit(model, training, data, one, [*loggers], list(start or ()), watch)
+    named = _name_of_score(spec)
+    say(f"{one.stem}: {shell.current_epoch} epochs, tuning {named} {score:.3f}")
     return model
+
+
+def _begin(
+    model: LitClassifier,
+    training: Training,
+    data: ClinicalDataModule,
+    one: Fit,
+    start: Mapping[str, LitClassifier] | None,
+) -> None:
+    """The weights that a fit begins with: other models', or those of a pretrained note encoder, or as they are."""
+    encoder = model.network.note_encoder()
+    if start:
+        _start_from(model, start, one.stem)
+    elif training.optim.pretrain_epochs and encoder is not None:
+        with interruptible():
+            pretrain(encoder, data.prepared, training.optim, training.trainer, one.pretrained_notes, one.seed)
+        pl.seed_everything(one.seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
+
+
+def _fit(
+    model: LitClassifier,
+    training: Training,
+    data: ClinicalDataModule,
+    one: Fit,
+    loggers: list[Logger],
+    start: list[str],
+    watch: Sequence[Callback],
+) -> tuple[pl.Trainer, float]:
+    """Fit, from the beginning or from where a killed process stopped, and write the checkpoint.
+
+    Returns:
+        The trainer, and the tuning score of what was kept.
+    """
+    trainer = training.trainer
+    remove_strays(one.folder)
+    last = resumable(one.scratch, model.state_dict(), one.stem)
+    n = n_processes(trainer)
+    known = data_digest(data.prepared) if n > 1 else ""
+    joined = Joined(
+        one.model, one.seed, str(one.scratch.resolve()), str(last.resolve()) if last else None, known, start
+    )
+    steps = _steps_an_epoch(data, one.seed, n, trainer)
+    callbacks = make_callbacks(training.optim, one.scratch, steps, trainer, model.monitor)
+    curves = CSVLogger(one.folder, name="curves", version=_curves(one.folder, one.stem))
+    with common(n, trainer, joined) as fitted:
+        shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
+        fitted.weights = weights_digest(model) if n > 1 else ""
+        keep_best(model, callbacks)
+        model.float()  # whatever the fit's precision: as a run that resumes after it, and `ehrdl predict`, load it
+        shell.save_checkpoint(one.checkpoint, weights_only=True)
+    shutil.rmtree(one.scratch, ignore_errors=True)
+    return shell, kept_score(shell, callbacks, model.monitor)
+
+
+def _name_of_score(spec: DataSpec) -> str:
+    """What the tuning score is, by the kinds of the outputs."""
+    if not spec.regression:
+        return "AUPRC"
+    return "R2" if len(spec.regression) == len(spec.outputs) else "score (mean of AUPRC and R2)"
 
 
 def _finished(final: Path, model: LitClassifier) -> bool:
@@ -117,22 +142,18 @@ def _finished(final: Path, model: LitClassifier) -> bool:
 
 def join_fit(
     joined: Joined,
-    make: Callable[[DataSpec], Network],
+    training: Training,
     data: ClinicalDataModule,
     specs: Mapping[str, DataSpec],
-    optim: Optim,
-    trainer: dict[str, Any],
     ready: Callable[[], None],
 ) -> str:
     """Take part in a fit as another process than the first; nothing is written.
 
     Args:
         joined: what the first process has decided.
-        make: makes the network for a spec.
+        training: how the network is made and optimised.
         data: its loaders.
         specs: what each model may read, by its name.
-        optim: how it is optimised.
-        trainer: arguments of the Lightning trainer, from `check_trainer`.
         ready: called when the fit can begin.
 
     Returns:
@@ -142,15 +163,15 @@ def join_fit(
         ConfigError: the checkpoint that the first process resumes from is not seen here.
     """
     joined.check()
+    trainer = training.trainer
     with quiet():
         pl.seed_everything(joined.seed, workers=True, verbose=False)
         spec = specs[joined.name]
-        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+        model = LitClassifier(training.network(spec), spec, training.optim)
         if joined.start:  # of the same shapes; their weights come from the first process, with all others
-            network: Any = model.network
-            network.start_from([make(specs[name].trained(optim.auxiliary_weight)) for name in joined.start])
+            model.network.start_from([training.network(specs[name]) for name in joined.start])
         steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
-        callbacks = make_callbacks(optim, Path(joined.scratch), steps, trainer, model.monitor)
+        callbacks = make_callbacks(training.optim, Path(joined.scratch), steps, trainer, model.monitor)
         shown = (LearningRateMonitor, TQDMProgressBar, EpochLines)
         callbacks = [callback for callback in callbacks if not isinstance(callback, shown)]
         ready()
@@ -211,11 +232,6 @@ def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: 
     taken = model.network.start_from([other.network for other in start.values()])
     parts = [f"{name} ({', '.join(names)})" for name, names in zip(start, taken, strict=True) if names]
     say(f"{stem}: starts from {' and '.join(parts) or 'nothing, since the shapes of all encoders differ'}")
-
-
-def pretrained_notes(folder: Path, seed: int) -> Path:
-    """The file of a seed's pretrained note encoder; needed only until the seed's last fit is done."""
-    return folder / "checkpoints" / f".notes-seed{seed}.pt"
 
 
 def _curves(folder: Path, stem: str) -> str:

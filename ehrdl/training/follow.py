@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.errors import ConfigError
-from ehrdl.models.base import Network
-from ehrdl.options.training import Optim
 from ehrdl.processes.team import Follower
 from ehrdl.processes.together import Joined
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.runs.digests import data_digest
 from ehrdl.training.fit import join_fit
+from ehrdl.training.setup import Training
 
 
 def follow(
     team: Follower,
     prepare: Callable[[], tuple[Prepared, dict[str, DataSpec]]],
-    make: Callable[[DataSpec], Network],
+    training: Training,
     batch: BatchOptions,
-    optim: Optim,
-    trainer: dict[str, Any],
 ) -> None:
     """Take part in the fits of a run until it ends.
 
     Args:
         team: this process, connected to the first.
         prepare: the data, which the first process has prepared, and what each model may read of them, by its name.
-        make: makes the network for a spec.
+        training: how networks are made and optimised; the arguments of the trainer are not checked yet.
         batch: how samples become batches.
-        optim: how it is optimised.
-        trainer: arguments of the Lightning trainer.
 
     Raises:
         SystemExit: the first process has ended, or this one has failed and has told it why.
@@ -46,13 +41,13 @@ def follow(
     with team.reporting():
         for order in team.orders():
             if data is None:
-                trainer = check_trainer(trainer)
+                training = replace(training, trainer=check_trainer(training.trainer))
                 prepared, specs = prepare()
                 data = ClinicalDataModule(prepared, batch)
                 if data_digest(prepared) != order["data"]:
                     raise ConfigError(
                         "data.prepare.cache: its data are not those of the first process; share one cache"
                     )
-            weights = join_fit(Joined.of(order), make, data, specs, optim, trainer, lambda: team.reply(ready=True))
+            weights = join_fit(Joined.of(order), training, data, specs, lambda: team.reply(ready=True))
             team.reply(done=weights)
     team.leave()

@@ -79,7 +79,7 @@ class LitClassifier(pl.LightningModule):
         self.network: Any = network
         self.augment = Augment(spec, optim)
         self.spec, self.optim = spec, optim
-        if getattr(network, "spec", None) is None:
+        if network.spec is None:
             network.spec = spec.trained(optim.auxiliary_weight)
         self.monitor = "tuning/score" if spec.regression else "tuning/auprc"
         scores: dict[str, Any] = {}
@@ -171,8 +171,8 @@ class LitClassifier(pl.LightningModule):
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by whether they decay, and by whether they come fitted already (a fraction of the rate)."""
         optim = self.optim
-        pretrained = dict.fromkeys(getattr(self.network, "pretrained_parameters", list)(), optim.pretrained_lr_factor)
-        started = dict.fromkeys(getattr(self.network, "started_parameters", list)(), optim.stage_lr_factor)
+        pretrained = dict.fromkeys(self.network.pretrained_parameters(), optim.pretrained_lr_factor)
+        started = dict.fromkeys(self.network.started_parameters(), optim.stage_lr_factor)
         embeddings = {
             id(parameter)
             for module in self.network.modules()

@@ -91,7 +91,7 @@ def check_pretraining(network: Network) -> None:
     Raises:
         ConfigError: it has no encoder of notes of its own, or one that `pretrain` refuses.
     """
-    encoder = getattr(network, "note", None)
+    encoder = network.note_encoder()
     if encoder is None:
         name = type(network).__name__
         raise ConfigError(f"optim.pretrain_epochs: {name} has no one encoder of notes to pretrain; set it to 0")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ehrdl.baselines.boosted import BOOSTED, boosted_trials, fit_boosted
 from ehrdl.baselines.tabular import predict as predict_table
+from ehrdl.cohort import prepare
 from ehrdl.comparators.baseline import (
     Params,
     check_params,
@@ -24,16 +25,16 @@ from ehrdl.comparators.baseline import (
 from ehrdl.data.features.table import tabulate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
-from ehrdl.experiment import check_stages, prepare, try_to_build, variants
+from ehrdl.experiment.checks import check_networks
 from ehrdl.options.search import TuneOptions
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import check_trainer, n_processes
-from ehrdl.runs.provenance import check_network
 from ehrdl.schema import TRAIN, TUNING, OutputSpec
 from ehrdl.training.fit import fit
-from ehrdl.training.plan import check_fits, check_schedule
+from ehrdl.training.plan import check_schedule
 from ehrdl.training.predict import predict
-from ehrdl.training.pretrain import check_pretraining
+from ehrdl.training.setup import Fit, Training
+from ehrdl.training.variants import variants
 from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score
 
@@ -60,7 +61,7 @@ class Data:
         """The data of a configuration as they are, and blinded for each fit."""
         key = {name: value for name, value in config["data"].items() if name != "batch"}
         if self._found is None or key != self._key:
-            prepared, _ = prepare(objects.data, objects.task)
+            prepared = prepare(objects.data, objects.task).prepared
             blinded = parts(prepared, self.options.folds, self.options.seed)
             self._found, self._key, self.tables = (prepared, blinded), key, []
         return self._found
@@ -81,15 +82,7 @@ def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None
         return check_params(objects.baseline_params)
     trainer = alone(objects.trainer)
     check_schedule(trainer, objects.optim)
-    check_fits(prepared, objects.data.batch, trainer, objects.optim)
-    networks = [try_to_build(objects.model, spec) for spec in variants(prepared.spec).values()]
-    if objects.optim.stages == 2:
-        check_stages(networks, prepared.spec)
-    if objects.optim.pretrain_epochs and "note" in prepared.spec.modalities:
-        check_pretraining(networks[0])
-    for network in networks:
-        check_network(network, objects.data.notes.tokenizer, prepared.samples, objects.data.notes.pretrained_elsewhere)
-    return None
+    return check_networks(Training(objects.model, objects.optim, trainer), objects.data, prepared)
 
 
 def alone(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +118,8 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
     Raises:
         Pruned: the trial shall end.
     """
-    trainer = alone(objects.trainer)
-    epochs = epochs_watched(trainer)
+    training = Training(objects.model, objects.optim, alone(objects.trainer))
+    epochs = epochs_watched(training.trainer)
     scores: list[float] = []
     for i, seed, part in _fits(data, options):
         place = folder / f"part{i}-seed{seed}"
@@ -137,12 +130,10 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
         start: dict[str, Any] = {}
         if objects.optim.stages == 2:
             for name in [name for name in specs if name != first]:
-                start[name] = fit(
-                    objects.model, module, specs[name], objects.optim, trainer, place, name, seed, (), None
-                )
+                start[name] = fit(training, module, specs[name], Fit(place, name, seed))
         watch = Watch(report, outputs, options.metric, scores, epochs)
-        model = fit(objects.model, module, specs[first], objects.optim, trainer, place, first, seed, (), start, [watch])
-        rows, prob = predict(model, module.val_dataloader(), trainer)
+        model = fit(training, module, specs[first], Fit(place, first, seed), start=start, watch=[watch])
+        rows, prob = predict(model, module.val_dataloader(), training.trainer)
         scores.append(score(part.dataset.label[rows, : len(outputs)], prob, outputs, options.metric))
         _report_fit(report, scores, len(scores) * epochs - 1, len(data) * options.seeds)
     return float(np.mean(scores))

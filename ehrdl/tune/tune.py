@@ -15,12 +15,12 @@ from ehrdl.comparators.baseline import FITTED
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
-from ehrdl.experiment import variants
 from ehrdl.options.search import TuneOptions
 from ehrdl.options.training import RunOptions
 from ehrdl.processes.trainer import check_trainer, n_processes
-from ehrdl.runs.folder import FREE, Run, holding
+from ehrdl.runs.folder import FREE, RunFolder, holding
 from ehrdl.runs.ledger import asked_digest, subjects_digest
+from ehrdl.training.variants import variants
 from ehrdl.tune import record
 from ehrdl.tune.score import SHOWN, check_metric
 from ehrdl.tune.study import Trials, opened, reason
@@ -53,12 +53,12 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     objects, config = configure({})
     config["tune"] = asdict(options)
     run = RunOptions(record.folder_name(config, options, name), objects.run.root, objects.run.overwrite)
-    study = Run(run, config | {"study": {"baseline": name}}, _FREE)
+    study = RunFolder(run, config | {"study": {"baseline": name}}, _FREE)
     with holding(study.folder, "run.root", "another process is tuning this study"):
         return _tuned(study, configure, options, name)
 
 
-def _tuned(study: Run, configure: Configure, options: TuneOptions, name: str | None) -> Path:
+def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: str | None) -> Path:
     """The whole search, in a folder that is this process's alone."""
     space = options.searched(name)
     objects, config = configure({})

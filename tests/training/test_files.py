@@ -7,7 +7,7 @@ import pytest
 from ehrdl.errors import ConfigError
 from ehrdl.options.training import RunOptions
 from ehrdl.runs.files import check_files, copy_folder, read_manifest, reading
-from ehrdl.runs.folder import Run
+from ehrdl.runs.folder import RunFolder
 
 CONFIG = {"run": {"name": "small"}, "seeds": [0, 1]}
 FILES = ("spec.json", "models/lace-death.json", "checkpoints/fused-seed0.ckpt", "checkpoints/fused-seed1.ckpt")
@@ -15,7 +15,7 @@ FILES = ("spec.json", "models/lace-death.json", "checkpoints/fused-seed0.ckpt", 
 
 @pytest.fixture
 def folder(tmp_path):
-    run = Run(RunOptions("small", root=str(tmp_path)), CONFIG)
+    run = RunFolder(RunOptions("small", root=str(tmp_path)), CONFIG)
     run.open()
     for name in FILES:
         (run.folder / name).parent.mkdir(exist_ok=True)

@@ -30,6 +30,7 @@ from ehrdl.training.callbacks import _horizon
 from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
 from ehrdl.training.predict import predict
+from ehrdl.training.setup import Fit, Training
 
 SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
 
@@ -62,7 +63,9 @@ def fit_series(prepared, tmp_path, monkeypatch):
         assert len(data.train_dataloader()) == 8
         trainer = check_trainer({"max_epochs": epochs, "accelerator": "cpu"})
         spec = prepared.spec.only("series")
-        return fit(SMALL, data, spec, Optim(selection=selection), trainer, tmp_path / folder, "series_only", 0)
+        return fit(
+            Training(SMALL, Optim(selection=selection), trainer), data, spec, Fit(tmp_path / folder, "series_only", 0)
+        )
 
     return run
 
@@ -90,7 +93,7 @@ def test_the_weights_that_are_kept_are_the_moving_average_of_those_of_the_steps(
     data = ClinicalDataModule(prepared, BatchOptions(size=math.ceil(len(prepared.rows(TRAIN)) / 8)))
     trainer = check_trainer({"max_epochs": 3, "accelerator": "cpu"})
     spec, optim = prepared.spec.only("series"), Optim(ema_decay=0.5)
-    kept = fit(SMALL, data, spec, optim, trainer, tmp_path, "series_only", 0, watch=[Record()])
+    kept = fit(Training(SMALL, optim, trainer), data, spec, Fit(tmp_path, "series_only", 0), watch=[Record()])
     assert len(seen) == 24
     average = seen[0]
     for now in seen[1:]:
@@ -158,7 +161,7 @@ def test_without_a_tuning_score_no_epoch_is_selected_and_none_is_stopped_early(p
     data = ClinicalDataModule(dataclasses.replace(prepared, dataset=dataset), BatchOptions())
     trainer = check_trainer({"max_epochs": 3, "accelerator": "cpu"})
     optim = Optim(selection="best_tuning", patience=1)
-    fit(SMALL, data, prepared.spec.only("series"), optim, trainer, tmp_path, "series_only", 0)
+    fit(Training(SMALL, optim, trainer), data, prepared.spec.only("series"), Fit(tmp_path, "series_only", 0))
     said = capsys.readouterr().err
     assert "no epoch has a tuning score to be selected by; the last one's weights are kept" in said
     assert "series_only-seed0: 3 epochs, tuning AUPRC nan" in said and "inf" not in said
@@ -210,7 +213,9 @@ def test_an_auxiliary_output_is_learned_and_never_predicted(prepared, tmp_path):
         dataset.label = np.concatenate([dataset.label, np.full((len(dataset), 1), days, np.float32)], axis=1)
         data = ClinicalDataModule(dataclasses.replace(prepared, dataset=dataset), BatchOptions(size=200))
         trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
-        model = fit(SMALL, data, spec, Optim(lr=0.05, auxiliary_weight=weight), trainer, tmp_path, name, 0)
+        model = fit(
+            Training(SMALL, Optim(lr=0.05, auxiliary_weight=weight), trainer), data, spec, Fit(tmp_path, name, 0)
+        )
         return model, predict(model, data.predict_dataloader(), {"accelerator": "cpu"})[1]
 
     (high, prob), (low, _) = fitted("high", 6.0), fitted("low", 2.0)
@@ -226,7 +231,9 @@ def test_seeds_differ_and_one_seed_repeats_itself(prepared, tmp_path):
     def weights(name, seed):
         data = ClinicalDataModule(prepared, BatchOptions(size=200))
         trainer = check_trainer({"max_epochs": 1, "accelerator": "cpu"})
-        return fit(SMALL, data, prepared.spec.only("series"), Optim(), trainer, tmp_path, name, seed).state_dict()
+        return fit(
+            Training(SMALL, Optim(), trainer), data, prepared.spec.only("series"), Fit(tmp_path, name, seed)
+        ).state_dict()
 
     first, again, other = weights("first", 3), weights("again", 3), weights("other", 4)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -249,7 +256,7 @@ def test_a_network_learns_32_samples_by_heart(prepared, tmp_path, modalities):
     make = functools.partial(MultimodalModel, note=note, series=functools.partial(SeriesGRU, hidden=16, dropout=0.0))
     trainer = check_trainer({"max_epochs": 60, "accelerator": "cpu", "check_val_every_n_epoch": 60})
     spec = prepared.spec.only(*modalities)
-    model = fit(make, data, spec, Optim(lr=0.01, weight_decay=0.0), trainer, tmp_path, "heart", 0).eval()
+    model = fit(Training(make, Optim(lr=0.01, weight_decay=0.0), trainer), data, spec, Fit(tmp_path, "heart", 0)).eval()
     batch = Collate(prepared.dataset.notes, prepared.frame)(prepared.dataset.__getitems__(rows.tolist()))
     with torch.no_grad():
         prob = torch.sigmoid(model(batch)).numpy().ravel()

@@ -16,6 +16,7 @@ from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import check_trainer
 from ehrdl.training.fit import fit
 from ehrdl.training.plan import _end, _first_score, check_plan, check_schedule
+from ehrdl.training.setup import Fit, Training
 
 BEST = Optim(selection="best_tuning")
 
@@ -126,5 +127,5 @@ def test_where_time_ends_a_fit_before_any_score_the_last_weights_are_kept(prepar
     network = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
     short = {"max_epochs": 9, "check_val_every_n_epoch": 9, "max_time": {"milliseconds": 1}, "accelerator": "cpu"}
     data, spec = ClinicalDataModule(prepared, BatchOptions()), prepared.spec.only("series")
-    fit(network, data, spec, BEST, check_trainer(short), tmp_path, "series_only", 0)
+    fit(Training(network, BEST, check_trainer(short)), data, spec, Fit(tmp_path, "series_only", 0))
     assert "no epoch has a tuning score to be selected by; the last one's weights are kept" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from ehrdl.schema import TRAIN
 from ehrdl.training.fit import fit
 from ehrdl.training.precision import DoubleWeights, HalfWeights
 from ehrdl.training.predict import predict
+from ehrdl.training.setup import Fit, Training
 
 NOTE = functools.partial(NoteTransformer, width=16, layers=1, dropout=0.0, token_dropout=0.0)
 
@@ -48,7 +49,9 @@ def test_a_fit_moves_the_weights_and_its_checkpoint_predicts_nearly_the_same_in_
     prepared, loaders, tmp_path, precision, tolerance, selection
 ):
     trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu", "precision": precision})
-    fitted = fit(small, loaders, prepared.spec, Optim(selection=selection, lr=0.01), trainer, tmp_path, "fused", 0)
+    fitted = fit(
+        Training(small, Optim(selection=selection, lr=0.01), trainer), loaders, prepared.spec, Fit(tmp_path, "fused", 0)
+    )
     torch.manual_seed(0)
     fresh = dict(small(prepared.spec).named_parameters())
     assert not any(

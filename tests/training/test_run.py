@@ -10,7 +10,7 @@ import yaml
 from ehrdl.errors import ConfigError
 from ehrdl.options.training import RunOptions
 from ehrdl.runs import folder as runs
-from ehrdl.runs.folder import Run, holding
+from ehrdl.runs.folder import RunFolder, holding
 
 CONFIG = {
     "run": {"name": "first"},
@@ -25,7 +25,7 @@ def make(tmp_path):
     """Makes a run of a config in the test's folder."""
 
     def run(config=CONFIG, **options):
-        return Run(RunOptions("first", root=str(tmp_path), **options), config)
+        return RunFolder(RunOptions("first", root=str(tmp_path), **options), config)
 
     return run
 

@@ -21,6 +21,7 @@ from ehrdl.processes.trainer import check_trainer
 from ehrdl.schema import TRAIN
 from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict
+from ehrdl.training.setup import Fit, Training
 
 SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
 LARGER = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=6))
@@ -57,7 +58,9 @@ def fit_series(prepared, tmp_path):
         trainer = check_trainer({"max_epochs": 2, "accelerator": "cpu"})
         spec, optim = prepared.spec.only("series"), Optim(selection=selection)
         watch = [send] if send else []
-        return fit(network, data, spec, optim, trainer, tmp_path / folder, "series_only", seed, watch=watch)
+        return fit(
+            Training(network, optim, trainer), data, spec, Fit(tmp_path / folder, "series_only", seed), watch=watch
+        )
 
     return run
 

@@ -10,11 +10,11 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from ehrdl import experiment
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.window import Window
 from ehrdl.errors import ConfigError
+from ehrdl.experiment import Experiment
 from ehrdl.models.base import Network
 from ehrdl.models.fusion.simple import LateFusion
 from ehrdl.models.networks.multimodal import MultimodalModel
@@ -27,6 +27,7 @@ from ehrdl.tasks.readmission import Readmission
 from ehrdl.training import fit as fitting
 from ehrdl.training.fit import fit
 from ehrdl.training.lit import LitClassifier
+from ehrdl.training.setup import Fit, Training
 
 SMALL = partial(MultimodalModel, note=partial(NoteTransformer, width=8, heads=2), series=partial(SeriesGRU, hidden=4))
 TRAINER = {"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 3}
@@ -73,7 +74,7 @@ def run(hospital, tmp_path):
 
     def start(name, optim=TWO, data=hospital.config, model=SMALL, overwrite=False, seeds=(0,)):
         where = RunOptions(name, str(tmp_path), overwrite)
-        return experiment.run(where, data, Readmission(), model, list(seeds), optim, TRAINER, ["prevalence"])
+        return Experiment(where, data, Readmission(), model, list(seeds), optim, TRAINER, ["prevalence"]).complete()
 
     return start
 
@@ -139,12 +140,17 @@ def test_late_fusion_takes_the_heads_too_and_starts_as_the_average_of_the_single
     fused.start_from([notes, series])
     batch = next(iter(ClinicalDataModule(prepared, BatchOptions(size=16)).train_dataloader()))
     with torch.no_grad():
-        features, present = fused.eval().encode(batch)
-        (note, static), _ = notes.eval().encode(batch)
-        (measured, _), _ = series.eval().encode(batch)
-        said = [notes.alone[0](note), series.alone[0](measured), notes.alone[1](static)]
-        spoken = sum(logit * has.unsqueeze(1) for logit, has in zip(said, present, strict=True))
-        assert torch.allclose(fused(batch), spoken / torch.stack(present).sum(dim=0).unsqueeze(1), atol=1e-5)
+        features, present = fused.eval().encode(batch)[:2]
+        found = {name: network.eval().encode(batch).features for name, network in (("note", notes), ("series", series))}
+        said = {
+            name: network.unimodal_heads[name](found[name][name])
+            for name, network in (("note", notes), ("series", series))
+        }
+        said["static"] = notes.unimodal_heads["static"](found["note"]["static"])
+        spoken = sum(said[name] * has.unsqueeze(1) for name, has in present.items())
+        assert torch.allclose(
+            fused(batch), spoken / torch.stack(list(present.values())).sum(dim=0).unsqueeze(1), atol=1e-5
+        )
         assert len(features) == 3
 
 
@@ -186,7 +192,7 @@ def test_what_was_taken_learns_at_a_fraction_of_the_rate_and_the_rest_at_the_who
         for group in LitClassifier(fused, prepared.spec, optim)._groups()
         for parameter in group["params"]
     }
-    slow = [*fused.series.parameters(), *fused.static.parameters(), *fused.alone[1].parameters()]
+    slow = [*fused.series.parameters(), *fused.static.parameters(), *fused.unimodal_heads["series"].parameters()]
     assert {rates[id(parameter)] for parameter in slow} == {0.0025}
     assert {rates[id(parameter)] for parameter in fused.note.parameters()} == {0.01}
     assert notes.started_parameters() == []
@@ -197,7 +203,8 @@ def test_encoders_of_another_size_are_left_as_they_are(prepared, spec_pair, tmp_
     wide = partial(SMALL, note=partial(NoteTransformer, width=16, heads=2))
     data = ClinicalDataModule(prepared, BatchOptions(size=64))
     start = {"notes_only": LitClassifier(notes, prepared.spec.only("note"), TWO)}
-    fit(wide, data, prepared.spec, TWO, check_trainer(TRAINER), tmp_path, "fused", 0, start=start)
+    training = Training(wide, TWO, check_trainer(TRAINER))
+    fit(training, data, prepared.spec, Fit(tmp_path, "fused", 0), start=start)
     assert "fused-seed0: starts from notes_only (static)" in capsys.readouterr().err
 
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from ehrdl.cli.main import main, train_parser
+from ehrdl.cli.configured import train_parser
+from ehrdl.cli.main import main
 from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.errors import ConfigError
 from ehrdl.options.search import TuneOptions

@@ -1,0 +1,8 @@
+"""One experiment: a cohort, models that are compared on it, and their report."""
+
+from ehrdl.lazy import lazily
+
+_WHERE = {"Experiment": "experiment", "Settings": "settings", "BASELINES": "settings", "run": "experiment"}
+
+__all__ = ["BASELINES", "Experiment", "Settings", "run"]
+__getattr__, __dir__ = lazily(__name__, _WHERE)

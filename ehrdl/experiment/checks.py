@@ -1,0 +1,147 @@
+"""What can be told of a configuration before anything is written, so that a mistake costs seconds and not hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ehrdl.batch import DataSpec
+from ehrdl.cohort import Cohort
+from ehrdl.comparators.check import check_config
+from ehrdl.comparators.combine import find_members
+from ehrdl.data.config import DataConfig
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine.messages import say
+from ehrdl.errors import ConfigError, EhrdlError
+from ehrdl.experiment.settings import BASELINES, Settings
+from ehrdl.models.base import Network
+from ehrdl.runs.provenance import check_network
+from ehrdl.training.plan import check_fits, check_schedule
+from ehrdl.training.pretrain import check_pretraining
+from ehrdl.training.setup import Training
+from ehrdl.training.variants import variants
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be fitted, checked.
+
+    Attributes:
+        training: how networks are made and fitted, with the trainer's defaults filled in.
+        baselines: those that are of the task.
+        members: of the combined models; empty where there are none.
+    """
+
+    training: Training
+    baselines: list[str]
+    members: list[str]
+
+
+def check_settings(settings: Settings) -> tuple[Training, list[str]]:
+    """Refuse what no data could make right, and data that are not there.
+
+    Returns:
+        `training` and `baselines` of the plan.
+
+    Raises:
+        EhrdlError: naming the key.
+    """
+    trainer, baselines = check_config(
+        settings.task.name,
+        settings.trainer,
+        settings.baselines,
+        BASELINES,
+        settings.combine,
+        settings.baseline_params,
+    )
+    check_schedule(trainer, settings.optim)
+    settings.data.source.fingerprint(settings.data.prepare.verify)
+    return Training(settings.model, settings.optim, trainer), baselines
+
+
+def make_plan(settings: Settings, training: Training, baselines: list[str], cohort: Cohort) -> Plan:
+    """Refuse what does not go with the prepared data.
+
+    Args:
+        settings: of the experiment.
+        training: from `check_settings`.
+        baselines: from `check_settings`.
+        cohort: the patients.
+
+    Raises:
+        EhrdlError: naming the key.
+    """
+    if cohort.data != settings.data or cohort.task is not settings.task:
+        raise ConfigError("cohort: was prepared with other data or another task than this experiment's; use prepare()")
+    check_networks(training, settings.data, cohort.prepared)
+    deep = list(variants(cohort.prepared.spec))
+    return Plan(training, baselines, find_members(settings.combine, deep, baselines, settings.seeds))
+
+
+def check_networks(training: Training, data: DataConfig, prepared: Prepared) -> None:
+    """Refuse networks, schedules and encoders that do not go with the prepared data.
+
+    Args:
+        training: how the networks are made and fitted.
+        data: what was configured.
+        prepared: what it became.
+
+    Raises:
+        EhrdlError: naming the key.
+    """
+    optim = training.optim
+    check_fits(prepared, data.batch, training.trainer, optim)
+    networks = [_try_to_build(training.make, spec) for spec in variants(prepared.spec).values()]
+    if optim.stages == 2:
+        _check_stages(networks, prepared.spec)
+    if optim.pretrain_epochs and "note" in prepared.spec.modalities:
+        check_pretraining(networks[0])
+    for network in networks:
+        check_network(network, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
+
+
+def _check_stages(networks: list[Network], spec: DataSpec) -> None:
+    """Refuse two stages of networks that cannot start from others, and say where there is but one."""
+    if not networks[0].can_start_from_others:
+        name = type(networks[0]).__name__
+        raise ConfigError(f"optim.stages: 2, but {name} cannot start from other models (no `start_from`); set it to 1")
+    if len(networks) == 1:
+        say(
+            f"optim.stages: 2 needs notes and series; these data have {spec.modalities[0]} alone, so there is one stage"
+        )
+
+
+def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
+    """Make the network once, so that a size that cannot be is reported before the run folder is opened."""
+    try:
+        return model(spec.trained())
+    except EhrdlError:
+        raise
+    except Exception as error:  # whatever torch says of an impossible size
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
+
+
+def warn_of_leaks(metrics: dict[str, Any], settings: Settings) -> list[str]:
+    """A line for each score that no honest model has reached: it is probably a leak.
+
+    Args:
+        metrics: from `evaluate`.
+        settings: of the experiment; its task knows the highest honest score.
+    """
+    lines = []
+    for output, scores in metrics["outputs"].items():
+        ceiling = settings.task.ceiling(output)
+        if scores["bayes_auroc"] is not None or ceiling is None or scores["prevalence"] is None:
+            continue
+        for name, values in scores["models"].items():
+            value = values["auroc"]["value"]
+            if value is not None and value > ceiling:
+                lines.append(
+                    f"{output}: the AUROC {value:.3f} of {name} is above {ceiling}, more than any honest "
+                    f"model has reached: look for a leak before you believe it"
+                )
+    for line in lines:
+        say(f"warning: {line}")
+    return lines

@@ -1,0 +1,169 @@
+"""One experiment: prepare -> fit -> evaluate -> write_report. Each step can be called alone.
+
+Heavy libraries are imported where a step needs them, so that `--help` and errors in a config come at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ehrdl.cohort import Cohort, prepare
+from ehrdl.engine.files import digest
+from ehrdl.engine.messages import say
+from ehrdl.experiment.settings import Settings
+
+
+@dataclass(frozen=True)
+class Experiment(Settings):
+    """Models compared on one task, from a hospital's tables to a report.
+
+    >>> from ehrdl import Experiment, sources, tasks, models, options  # doctest: +SKIP
+    >>> Experiment(options.RunOptions("first"), options.DataConfig(sources.Synthetic(500)), tasks.Readmission(),
+    ...     models.MultimodalModel).complete()  # doctest: +SKIP
+    """
+
+    @cached_property
+    def folder(self) -> Any:
+        """The run's folder (`ehrdl.runs.folder.RunFolder`), opened by the first step that writes."""
+        from ehrdl.runs.folder import RunFolder
+
+        return RunFolder(self.run, self.resolved())
+
+    def complete(self, cohort: Cohort | None = None) -> Path:
+        """All that is missing of prepare, fit, evaluate and write_report; a finished run is left alone.
+
+        Args:
+            cohort: from `prepare`; by default it is prepared here, after the cheap checks.
+
+        Returns:
+            The run's folder, with `report.html`.
+
+        Raises:
+            EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
+        """
+        with self._alone() as leads:
+            if leads and self.folder.finished:
+                say(f"{self.folder.folder}: already finished; --run.overwrite true replaces it")
+            elif leads:
+                self._complete(cohort)
+        return Path(self.folder.folder)
+
+    def prepare(self) -> Cohort:
+        """EVENTS, cohort, series, notes and tokens, all in the cache. Nothing is written to the run's folder.
+
+        Raises:
+            EhrdlError: one line that says what is wrong with the data.
+        """
+        return prepare(self.data, self.task, self.folder.timed)
+
+    def fit(self, cohort: Cohort | None = None) -> Any:
+        """Fit every model on every seed, or load what an earlier process has fitted.
+
+        Args:
+            cohort: as for `complete`.
+
+        Returns:
+            PREDICTIONS of the tuning and held-out samples, a DataFrame; also in `predictions.parquet`.
+        """
+        from ehrdl.experiment.results import read_table
+
+        with self._alone() as leads:
+            if leads and not self.folder.finished:
+                self._fit(cohort, lambda _, __: None)
+        return read_table(self.folder.folder)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Score the held-out predictions of `fit`: every metric with its interval. Also in `metrics.json`.
+
+        Raises:
+            ConfigError: no model is fitted yet.
+        """
+        from ehrdl.experiment.results import evaluate_run, read_metrics, read_table
+
+        with self._alone() as leads:
+            if leads and not self.folder.finished:
+                return evaluate_run(self, self.folder, read_table(self.folder.folder))
+        return read_metrics(self.folder.folder)
+
+    def write_report(self) -> Path:
+        """Write `report.html` of what `fit` and `evaluate` left, and finish the run.
+
+        Raises:
+            ConfigError: no model is fitted yet.
+        """
+        from ehrdl.experiment.results import finish, read_metrics, read_table
+
+        with self._alone() as leads:
+            if leads and not self.folder.finished:
+                path = self.folder.folder
+                return finish(self, self.folder, read_table(path), read_metrics(path))
+        return Path(self.folder.folder / "report.html")
+
+    def _complete(self, cohort: Cohort | None) -> None:
+        from ehrdl.experiment.results import best_checkpoint, evaluate_run, finish
+
+        def rest(predictions: Any, tracker: Any) -> None:
+            metrics = evaluate_run(self, self.folder, predictions)
+            report = finish(self, self.folder, predictions, metrics)
+            tracker.metrics(metrics)
+            tracker.file("report", "report", report)
+            tracker.file("best", "model", best_checkpoint(self.folder.folder, predictions))
+
+        self._fit(cohort, rest)
+
+    def _fit(self, cohort: Cohort | None, then: Callable[[Any, Any], None]) -> None:
+        """Check, prepare and fit; `then` gets PREDICTIONS and the tracker, while that is open.
+
+        Cheap checks come first: a wrong trainer argument or a missing table is reported before hours of reading.
+        """
+        with self.folder.timed("import"):
+            from ehrdl.experiment.checks import check_settings, make_plan
+            from ehrdl.experiment.fitting import begin, fit_all
+            from ehrdl.runs.logger import tracking
+
+            training, baselines = check_settings(self)
+        cohort = cohort or self.prepare()
+        plan = make_plan(self, training, baselines, cohort)
+        begin(self, self.folder, cohort)
+        folder = self.folder
+        with tracking(self.logger, folder.options.name, folder.folder, folder.config) as tracker:
+            then(fit_all(self, plan, folder, cohort, tracker), tracker)
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """The run's folder for this process alone; False = another process leads, and all is done when this returns."""
+        from ehrdl.processes.team import Follower
+        from ehrdl.processes.together import together
+        from ehrdl.runs.folder import holding
+
+        with together(self.trainer, str(self.folder.folder), digest(self.resolved())) as team:
+            if isinstance(team, Follower):
+                self._follow(team)
+                yield False
+                return
+            lock = holding(self.folder.folder, "run.root", "another process is making this run")
+            with nullcontext() if self.folder.finished else lock:
+                self.folder.check()
+                yield True
+
+    def _follow(self, team: Any) -> None:
+        """Take part in the fits of a run that another process leads."""
+        from ehrdl.training.follow import follow
+        from ehrdl.training.setup import Training
+        from ehrdl.training.variants import variants
+
+        def prepared() -> Any:
+            data = prepare(self.data, self.task).prepared
+            return data, variants(data.spec)
+
+        follow(team, prepared, Training(self.model, self.optim, self.trainer), self.data.batch)
+
+
+def run(*settings: Any, **options: Any) -> Path:
+    """`Experiment(...).complete()`, in one call; returns the run's folder."""
+    return Experiment(*settings, **options).complete()

@@ -1,0 +1,127 @@
+"""All models of an experiment, fitted: baselines, deep models with every seed, and what is made of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ehrdl.cohort import Cohort
+from ehrdl.comparators.apply import write_encoders
+from ehrdl.comparators.baseline import fit_baselines
+from ehrdl.comparators.combine import fit_combined
+from ehrdl.comparators.known import model_infos
+from ehrdl.data.module import ClinicalDataModule
+from ehrdl.engine.files import write_json, write_text
+from ehrdl.errors import ConfigError
+from ehrdl.experiment.checks import Plan
+from ehrdl.experiment.settings import Settings
+from ehrdl.runs import ledger
+from ehrdl.runs.files import copy_folder
+from ehrdl.runs.folder import RunFolder
+from ehrdl.runs.logger import Tracker
+from ehrdl.schema import HELD_OUT, TUNING
+from ehrdl.training.fit import fit
+from ehrdl.training.lit import LitClassifier
+from ehrdl.training.predict import predict, prediction_rows, true_risk, write_calibrators, write_predictions
+from ehrdl.training.setup import Fit, Training
+from ehrdl.training.variants import variants
+
+#: Until a run is finished: which data it was begun on, and what its manifest will say.
+BEGUN, FACTS = ".data", ".facts.json"
+
+
+def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
+    """Open the run's folder, and write who is in the cohort.
+
+    Raises:
+        ConfigError: the folder was begun on other data: files may have changed under the same configuration.
+    """
+    prepared = cohort.prepared
+    path = folder.folder / BEGUN
+    if path.is_file() and not folder.options.overwrite and path.read_text("utf-8") != prepared.identity():
+        raise ConfigError(
+            f"{folder.folder}: was begun on other data than {prepared.events} now holds; choose another run.name, or "
+            "--run.overwrite true"
+        )
+    folder.open()
+    write_json(folder.folder / "flow.json", cohort.result.cohort(settings.data.source.caveats))
+    write_text(path, prepared.identity())
+    write_json(folder.folder / "spec.json", prepared.spec.to_dict())
+    if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
+        copy_folder(Path(prepared.tokenizer), folder.folder / "tokenizer")
+
+
+def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, tracker: Tracker) -> pd.DataFrame:
+    """Fit every model, and write `predictions.parquet`, `calibration.json` and what the manifest will say.
+
+    Args:
+        settings: of the experiment.
+        plan: what is to be fitted.
+        folder: the run's, opened.
+        cohort: the patients.
+        tracker: where curves go beside the run's folder.
+
+    Returns:
+        PREDICTIONS of the tuning and held-out samples.
+    """
+    prepared, seed = cohort.prepared, settings.seeds[0]
+    with folder.timed("baselines"):
+        parts = fit_baselines(
+            plan.baselines, prepared, folder.folder, seed, settings.boosting, settings.baseline_params
+        )
+    parts += _fit_deep(settings, plan.training, folder, cohort, tracker)
+    if cohort.task.simulated:
+        rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
+        parts += true_risk(prepared, rows, seed)
+    parts += fit_combined(settings.combine.models, plan.members, prepared, parts, folder.folder, seed)
+    predictions = write_predictions(parts, folder.folder / "predictions.parquet")
+    write_calibrators(predictions, folder.folder / "calibration.json")
+    write_json(folder.folder / FACTS, _facts(settings, folder, cohort, predictions))
+    return predictions
+
+
+def _fit_deep(
+    settings: Settings, training: Training, folder: RunFolder, cohort: Cohort, tracker: Tracker
+) -> list[pd.DataFrame]:
+    """PREDICTIONS of every deep model and seed."""
+    prepared = cohort.prepared
+    module = ClinicalDataModule(prepared, settings.data.batch)
+    specs = variants(prepared.spec)
+    two_stages = training.optim.stages == 2
+    parts = []
+    for seed in settings.seeds:
+        start: dict[str, LitClassifier] = {}  # what `fused` starts from; stays empty where there is one stage
+        for name in sorted(specs, key=lambda name: name == "fused") if two_stages else specs:
+            with folder.timed(name):
+                one = Fit(folder.folder, name, seed)
+                begin_from = start if name == "fused" else None
+                fitted = fit(training, module, specs[name], one, tracker.curves(one.stem), begin_from)
+                write_encoders(folder.folder, fitted.network)
+                rows, prob = predict(fitted, module.predict_dataloader(), training.trainer)
+            parts.append(prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob))
+            if two_stages:
+                start[name] = fitted
+        Fit(folder.folder, "", seed).pretrained_notes.unlink(missing_ok=True)
+    return parts
+
+
+def _facts(settings: Settings, folder: RunFolder, cohort: Cohort, predictions: pd.DataFrame) -> dict[str, object]:
+    """What the manifest will say of data, task and models. The ledger of held-out samples gets its line too."""
+    prepared, outputs, task = cohort.prepared, cohort.result.outputs, cohort.task
+    config = settings.resolved()
+    names = [output.name for output in outputs]
+    own = ledger.held_out(folder.folder, config, prepared.events.name, task.name, prepared.samples, names)
+    ledger.enter(folder.folder.parent, own)
+    return prepared.facts | {
+        "task": task.name,
+        "task_info": vars(task.info),
+        "events": prepared.events.name,
+        "source": type(settings.data.source).__name__,
+        "outputs": [output.to_dict() for output in outputs],
+        "models": [info.to_dict() for info in model_infos(predictions["model"])],
+        "choices": ledger.choices(config),
+        "held_out": own,
+        "wall_s": folder.wall_s,
+    }

@@ -1,0 +1,102 @@
+"""From PREDICTIONS to metrics, report and manifest: what a run's folder holds is all that is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.messages import progress
+from ehrdl.errors import ConfigError
+from ehrdl.experiment.checks import warn_of_leaks
+from ehrdl.experiment.fitting import BEGUN, FACTS
+from ehrdl.experiment.settings import Settings
+from ehrdl.metrics.discrimination import auprc
+from ehrdl.metrics.evaluate import evaluate
+from ehrdl.metrics.regression import r2
+from ehrdl.report.html import write_report
+from ehrdl.report.screen import print_metrics
+from ehrdl.report.summary import summarize
+from ehrdl.runs.folder import RunFolder
+from ehrdl.runs.info import run_info
+from ehrdl.schema import TUNING
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What is known of a run whose models are fitted: its manifest, or what the manifest will say.
+
+    Raises:
+        ConfigError: no model is fitted yet.
+    """
+    for name in ("manifest.json", FACTS):
+        if (folder / name).is_file():
+            found: dict[str, Any] = read_json(folder / name, dict)
+            return found
+    raise ConfigError(f"{folder}: its models are not fitted yet; call fit() first")
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """PREDICTIONS of a run whose models are fitted.
+
+    Raises:
+        ConfigError: no model is fitted yet.
+    """
+    read_facts(folder)
+    table: pd.DataFrame = pq.read_table(folder / "predictions.parquet").to_pandas()
+    return table
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a run that was evaluated.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise ConfigError(f"{folder}: is not evaluated yet; call evaluate() first")
+    metrics: dict[str, Any] = read_json(folder / "metrics.json", dict)
+    return metrics
+
+
+def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFrame) -> dict[str, Any]:
+    """Score the held-out predictions of a run, and write `metrics.json`."""
+    facts = read_facts(folder.folder)
+    with folder.timed("metrics"), progress() as bar:
+        job = bar.add_task("bootstrap", total=1000)
+        metrics = evaluate(predictions, info=run_info(facts), on_draws=lambda n: bar.advance(job, n))
+    write_json(folder.folder / "metrics.json", metrics)
+    facts |= {"warnings": warn_of_leaks(metrics, settings), "wall_s": facts["wall_s"] | folder.wall_s}
+    write_json(folder.folder / FACTS, facts)
+    return metrics
+
+
+def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, metrics: dict[str, Any]) -> Path:
+    """Write `report.html` and, last, the manifest: with it the run is finished."""
+    facts = read_facts(folder.folder)
+    manifest = folder.manifest(facts)
+    flow = read_json(folder.folder / "flow.json", dict)
+    summary = summarize(predictions, metrics, flow, manifest, settings.resolved(), settings.report.min_count)
+    path = write_report(summary, folder.folder / "report.html")
+    for name in (BEGUN, FACTS):
+        (folder.folder / name).unlink(missing_ok=True)
+    folder.finish(manifest)
+    print_metrics(metrics, run_info(manifest), folder.folder)
+    return path
+
+
+def best_checkpoint(folder: Path, predictions: pd.DataFrame) -> Path:
+    """The checkpoint of the fit with the highest tuning AUPRC (R2 of a regression output), averaged over outputs."""
+    scores = {}
+    for (model, seed), part in predictions.groupby(["model", "seed"], sort=False):
+        path = folder / "checkpoints" / f"{model}-seed{seed}.ckpt"
+        if path.is_file():
+            known = part[(part.split == TUNING) & part.label.notna()]
+            by_output = [
+                float(auprc(rows.label, rows.prob) if rows.value.isna().all() else r2(rows.label, rows.value))
+                for _, rows in known.groupby("output")
+            ]
+            scores[path] = sum(by_output) / len(by_output)
+    return max(scores, key=lambda path: scores[path])
