@@ -1,5 +1,5 @@
 """Train and compare models: `python train.py --config configs/quickstart.yaml`."""
 
-from ehrdl.cli.main import train
+from ehrdl.cli.commands.train import run
 
-train()
+run()

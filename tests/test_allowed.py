@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from ehrdl.cli.allowed import allowed_modules, config_files, take_option
-from ehrdl.cli.main import main, train, train_parser
+from ehrdl.cli.commands.train import run as train
+from ehrdl.cli.configured import train_parser
+from ehrdl.cli.main import main
 from ehrdl.errors import ConfigError
 
 #: An encoder as CONTRIBUTING.md describes one, without a single type; it leaves a mark when it is imported.

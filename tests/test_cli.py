@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from ehrdl import __version__
+from ehrdl.cli.commands.train import run as train
 from ehrdl.cli.configs import with_shipped
-from ehrdl.cli.main import main, train, train_parser
+from ehrdl.cli.configured import train_parser
+from ehrdl.cli.main import main
 from ehrdl.cli.parser import carried_over
 from ehrdl.errors import ConfigError
 
@@ -528,7 +530,7 @@ def test_console_train_is_the_train_of_the_script(capsys):
 
 def test_help_is_quick_and_imports_no_torch():
     code = (
-        "import sys; from ehrdl.cli.main import train\n"
+        "import sys; from ehrdl.cli.commands.train import run as train\n"
         "try: train(['--help'])\nfinally: assert 'torch' not in sys.modules"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -556,7 +558,7 @@ def test_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ehrdl.cli.main.train_parser", stop)
+    monkeypatch.setattr("ehrdl.cli.commands.train.train_parser", stop)
     with pytest.raises(SystemExit) as caught:
         train([])
     assert (caught.value.code, capsys.readouterr().err) == (

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from ehrdl.baselines.boosted import BOOSTED
-from ehrdl.cli.main import _with_values, train, train_parser
+from ehrdl.cli.commands.train import run as train
+from ehrdl.cli.commands.tune import _with_values
+from ehrdl.cli.configured import train_parser
 from ehrdl.comparators.baseline import check_params
 from ehrdl.experiment import BASELINES
 

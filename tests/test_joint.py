@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
-from ehrdl.cli.main import export, predict, report, train
+from ehrdl.cli.commands.export import run as export
+from ehrdl.cli.commands.predict import run as predict
+from ehrdl.cli.commands.report import run as report
+from ehrdl.cli.commands.train import run as train
 from ehrdl.schema import PREDICTIONS, check
 
 pytestmark = pytest.mark.slow  # a whole run

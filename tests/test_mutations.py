@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from ehrdl.cli.main import _configured, _one_line_errors, train_parser
-from ehrdl.experiment import BASELINES, _check_seeds
+from ehrdl.cli.configured import configured, train_parser
+from ehrdl.cli.start import one_line_errors
+from ehrdl.experiment import BASELINES, Settings
 
 _ENCODER = {
     "class_path": "ehrdl.models.series.gru.SeriesGRU",
@@ -132,9 +133,9 @@ def drive(file, *argv):
     """The command line as far as no data are needed."""
     from ehrdl.comparators.check import check_config
 
-    with _one_line_errors():
-        made, _ = _configured(train_parser(), ["--config", str(file), *argv])
-        _check_seeds(made.seeds)
+    with one_line_errors():
+        made, _ = configured(train_parser(), ["--config", str(file), *argv])
+        Settings(**{name: value for name, value in vars(made).items() if name != "config"})
         check_config(made.task.name, made.trainer, made.baselines, BASELINES, made.combine, made.baseline_params)
 
 

@@ -2,8 +2,6 @@
 
 from ehrdl.lazy import lazily
 
-_WHERE = dict.fromkeys(
-    ("export", "init", "predict", "prepare", "pretrain", "report", "train", "train_parser", "tune"), "main"
-)
+_WHERE = {"train_parser": "configured"}
 __all__ = [*_WHERE]
 __getattr__, __dir__ = lazily(__name__, _WHERE)

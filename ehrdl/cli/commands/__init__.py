@@ -1,0 +1,1 @@
+"""A module per command, with `DESCRIPTION` and `run(argv, prog)`."""

@@ -1,0 +1,22 @@
+"""`ehrdl init`."""
+
+from __future__ import annotations
+
+from ehrdl.cli.configs import shipped, subject_of, write_config
+from ehrdl.cli.start import OptionParser, one_line_errors
+
+DESCRIPTION = "Write a config that ehrdl ships, to edit and to train with."
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Write a shipped config to edit, or list them."""
+    parser = OptionParser(prog=prog, description=f"{DESCRIPTION} Without NAME the shipped ones are listed.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the config, such as quickstart")
+    parser.add_argument("--out", metavar="FILE", help="default: NAME.yaml in the current folder")
+    own = parser.parse_args(argv)
+    with one_line_errors():
+        if own.name is None:
+            print("\n".join(f"  {name:<26} {subject_of(file)}" for name, file in shipped().items()))
+            return
+        file = write_config(own.name, own.out)
+        print(f"{file}: edit it, then: ehrdl train --config {file}")

@@ -1,0 +1,105 @@
+"""`ehrdl predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ehrdl.cli.allowed import HELP, OPTION, allowed_modules, take_option
+from ehrdl.cli.configured import train_parser
+from ehrdl.cli.start import OptionParser, one_line_errors, set_environment
+from ehrdl.cli.yaml_files import read_yaml
+from ehrdl.engine.messages import say
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import ConfigError
+from ehrdl.recorded import not_recorded
+
+_SYNTHETIC, _LAYOUT = "Synthetic", "ehrdl.sources.Mimic4"
+
+DESCRIPTION = "Score new patients, or another hospital, with the models of a finished run."
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Score new patients with the models of a finished run."""
+    set_environment()
+    with one_line_errors():
+        options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
+        options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
+        options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
+        options.epilog = (
+            "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
+        )
+        options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
+        names, rest = take_option(argv)
+        own, overrides = options.parse_known_args(rest)
+        run = expanded(own.run)
+        _check_overrides(overrides)
+        from ehrdl.scoring import check_run, score
+
+        finished = check_run(run)
+        with recorded_settings(run, overrides, names) as objects:
+            out = expanded(own.out) if own.out else None
+            score(finished, objects.data, objects.task, objects.model, objects.trainer, out)
+
+
+@contextmanager
+def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Iterator[Any]:
+    """The objects of a run's `config.yaml`; within, what it names may be imported, and no more.
+
+    Args:
+        run: the run's folder.
+        overrides: options of the command line that replace keys of the config.
+        allow: modules that may be imported besides.
+
+    Raises:
+        ConfigError: the run was made through the library, with objects that no config can make again.
+    """
+    _check_recorded(run)
+    parser, config = train_parser("ehrdl predict"), str(run / "config.yaml")
+    with allowed_modules(list(allow), {config: read_yaml(config)}, beside=False):
+        yield parser.instantiate(parser.parse_args(["--config", config, *_source(run, list(overrides))]))
+
+
+def _check_overrides(argv: list[str]) -> None:
+    """Only the data, the task and the device may differ from the run."""
+    allowed = ("data", "task", "trainer")
+    for token in argv:
+        if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
+            names = ", ".join(f"--{name}.…" for name in allowed)
+            raise ConfigError(f"{token.split('=')[0]}: is fixed by the run; what may differ is {names}")
+
+
+def _check_recorded(run: Path) -> None:
+    """Refuse a run made through the library whose config cannot make its data, task or model again.
+
+    Raises:
+        ConfigError: naming the key, and the way that is left.
+    """
+    config, way = read_yaml(str(run / "config.yaml")), "score it from Python, with ehrdl.scoring.score"
+    for name in ("data", "task", "model"):
+        if not config.get(name):
+            raise ConfigError(f"--run {run}: was made through the library, and its config.yaml names no {name}; {way}")
+    for key, what in not_recorded(config):
+        raise ConfigError(f"--run {run}: {key} was made in Python ({what}), which no config.yaml can do; {way}")
+
+
+def _source(run: Path, overrides: list[str]) -> list[str]:
+    """The overrides, with the reader of MIMIC-IV's layout where a synthetic run is given a hospital's folder."""
+    source = read_yaml(str(run / "config.yaml"))["data"]["source"]
+    class_path, arguments = source["class_path"], source.get("init_args") or {}
+    named = [token.split("=")[0] for token in overrides]
+    roots = [name for name in named if name in ("--data.source.root", "--data.source.init_args.root")]
+    if (
+        class_path.rpartition(".")[2] == _SYNTHETIC
+        and roots
+        and "--data.source" not in named
+        and "--data.source.class_path" not in named
+    ):
+        say(f"data.source: {_LAYOUT} reads the folder, since the run's own hospital was synthetic")
+        return ["--data.source", _LAYOUT, *overrides]
+    if roots and arguments.get("note_root") and not any(name.endswith(".note_root") for name in named):
+        say("data.source.note_root: the run's own notes are not read; name the new hospital's, or they are its root's")
+        return ["--data.source.note_root=null", *overrides]
+    return overrides

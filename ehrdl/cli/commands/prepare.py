@@ -1,0 +1,25 @@
+"""`ehrdl prepare`."""
+
+from __future__ import annotations
+
+from ehrdl.cli.configured import configured, named, train_parser
+from ehrdl.cli.start import one_line_errors, set_environment
+from ehrdl.engine.messages import say
+
+DESCRIPTION = "Read and prepare a configuration's data, as training does first, and stop there."
+EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv"
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Prepare the data of a training configuration."""
+    from ehrdl.cohort import prepare
+
+    set_environment()
+    with one_line_errors(), named(argv) as argv:
+        objects, _ = configured(train_parser(prog, DESCRIPTION, EXAMPLE), argv)
+        prepared = prepare(objects.data, objects.task).prepared
+        facts = prepared.facts["data"]
+        samples = ", ".join(f"{n:,} {split}" for split, n in facts["n_samples"].items())
+        records = f", {facts['n_records']:,} verbalised records" if facts["n_records"] else ""
+        say(f"prepared: {facts['n_facts']:,} facts, {facts['n_notes']:,} notes{records}; samples: {samples}")
+        say(f"EVENTS: {prepared.events}\nnext: ehrdl train with the same arguments")

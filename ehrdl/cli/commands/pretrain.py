@@ -1,0 +1,61 @@
+"""`ehrdl pretrain`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import yaml
+
+from ehrdl.cli.configured import configured, named, train_parser
+from ehrdl.cli.parser import Parser
+from ehrdl.cli.start import one_line_errors, set_environment
+from ehrdl.engine.paths import expanded
+from ehrdl.errors import ConfigError
+from ehrdl.processes.ranks import begin_others_with
+
+DESCRIPTION = "Teach an encoder the language of a configuration's training notes, before any label is seen."
+EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out encoder"
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Pretrain a note encoder on the training notes of a training configuration."""
+    set_environment()
+    begin_others_with(["pretrain", *argv])
+    with one_line_errors(), named(argv) as argv:
+        parser = _pretrain_parser(prog)
+        objects, parsed = configured(parser, argv)
+        if not objects.out:
+            raise ConfigError("--out: missing; name the folder that the encoder goes to")
+        from ehrdl.pretraining.command import pretrain
+
+        start = os.path.expanduser(parsed["from"] or "") or _pretrained(
+            yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out
+        )
+        pretrain(objects.data, objects.task, expanded(objects.out), start, objects.pretrain, objects.trainer)
+
+
+def _pretrain_parser(prog: str) -> Parser:
+    """The parser of a training configuration, with what a pretraining is told besides."""
+    from ehrdl.options.training import Pretraining
+
+    parser = train_parser(prog, DESCRIPTION, EXAMPLE)
+    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="is made; must not hold anything yet")
+    parser.add_argument(
+        "--from",
+        type=str | None,
+        metavar="NAME_OR_FOLDER",
+        help="Hugging Face encoder to go on from; default: the `pretrained` of the model's `note`, else from scratch",
+    )
+    parser.add_class_arguments(Pretraining, "pretrain")
+    return parser
+
+
+def _pretrained(config: dict[str, Any], out: str) -> str | None:
+    """The encoder that a training configuration names, if that is not the one to be made."""
+    from ehrdl.pretraining.command import PRETRAINED
+
+    value: Any = config
+    for key in PRETRAINED.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if value and expanded(value).resolve() != expanded(out).resolve() else None

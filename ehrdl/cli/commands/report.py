@@ -1,0 +1,35 @@
+"""`ehrdl report`."""
+
+from __future__ import annotations
+
+from ehrdl.cli.start import OptionParser, one_line_errors, set_environment
+from ehrdl.engine.messages import say
+from ehrdl.engine.paths import expanded
+
+DESCRIPTION = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Make a report of PREDICTIONS."""
+    set_environment()
+    with one_line_errors():
+        options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
+        options.add_argument(
+            "predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it"
+        )
+        options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
+        options.add_argument(
+            "--min-count",
+            type=int,
+            metavar="N",
+            help="groups of fewer patients are not shown; default: the run's, or 10",
+        )
+        own = options.parse_args(argv)
+        from ehrdl.engine.messages import progress
+        from ehrdl.report.remake import remake
+
+        with progress() as bar:
+            job = bar.add_task("bootstrap", total=1000)
+            out = expanded(own.out) if own.out else None
+            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), own.min_count)
+        say(f"report: {path}")

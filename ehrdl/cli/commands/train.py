@@ -1,0 +1,32 @@
+"""`ehrdl train`, which is `python train.py`."""
+
+from __future__ import annotations
+
+import sys
+
+import yaml
+
+from ehrdl.cli.configured import TRAIN, configured, named, train_parser
+from ehrdl.cli.start import one_line_errors, set_environment
+from ehrdl.processes.ranks import begin_others_with
+
+DESCRIPTION = TRAIN
+
+
+def run(argv: list[str] | None = None, prog: str = "train.py") -> None:
+    """Parse a configuration and run it.
+
+    Args:
+        argv: the arguments; by default those of the process.
+        prog: the name of the command, for its help.
+    """
+    from ehrdl.experiment.experiment import Experiment
+
+    set_environment()
+    argv = sys.argv[1:] if argv is None else argv
+    begin_others_with(["train", *argv])
+    with one_line_errors(), named(argv) as argv:
+        parser = train_parser(prog)
+        objects, parsed = configured(parser, argv)
+        arguments = {name: value for name, value in vars(objects).items() if name != "config"}
+        Experiment(**arguments, config=yaml.safe_load(parser.dump(parsed, skip_unset=False))).complete()

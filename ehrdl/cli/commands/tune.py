@@ -1,0 +1,53 @@
+"""`ehrdl tune`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+import yaml
+
+from ehrdl.cli.configured import configured, named, train_parser
+from ehrdl.cli.messages import explain
+from ehrdl.cli.parser import Parser
+from ehrdl.cli.start import one_line_errors, set_environment
+from ehrdl.errors import ConfigError, MissingExtraError
+
+DESCRIPTION = "Search the best values of a configuration's keys, on training and tuning patients alone."
+EXAMPLE = "--config physionet2012 --data.source.root /path/to/physionet-2012 --n-trials 40"
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Search the space of a training configuration."""
+    set_environment()
+    with one_line_errors(), named(argv) as argv:
+        parser = train_parser(prog, DESCRIPTION, EXAMPLE)
+        parser.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
+        parser.add_argument(
+            "--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model"
+        )
+        objects, parsed = configured(parser, argv)
+        config = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+        n_trials, baseline = config.pop("n_trials"), config.pop("baseline")
+        options = objects.tune if n_trials is None else replace(objects.tune, n_trials=n_trials)
+        options.searched(baseline)  # what is wrong with the space is said before anything is imported
+        if find_spec("optuna") is None:
+            raise MissingExtraError("ehrdl tune needs optuna: pip install 'ehrdl[tune]'")
+        from ehrdl.tune.tune import tune
+
+        again = train_parser(prog)
+        again.exit_on_error = False
+        tune(lambda values: _with_values(again, config, values), options, baseline)
+
+
+def _with_values(parser: Parser, config: dict[str, Any], values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The objects of a resolved configuration with other values, and that configuration."""
+    from ehrdl.options.search import with_values
+
+    changed = with_values(config, values)
+    try:
+        return parser.instantiate(parser.parse_object(changed)), changed
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"tune.space: {explain(str(error), parser.keys())}") from None
