@@ -62,6 +62,8 @@ class DataSpec:
             are split; the first is `other`. Empty = kinds are unknown, as in runs of before there were any.
         auxiliary: outputs that are learned and not predicted: behind `outputs` in `Batch.label`, and nowhere else.
         weights: of each output in the loss; empty = 1 each.
+        cache: folder where a network may keep what it computes of the data, `data.prepare.cache`; None = nowhere. It is
+            a place of this machine, so that `to_dict` leaves it out.
     """
 
     modalities: tuple[str, ...]
@@ -80,6 +82,7 @@ class DataSpec:
     note_kinds: tuple[str, ...] = ()
     auxiliary: tuple[AuxiliarySpec, ...] = ()
     weights: tuple[float, ...] = ()
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a regression output without its scale."""
@@ -114,7 +117,7 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
         plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return {key: value for key, value in plain.items() if key != "cache"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
@@ -153,6 +156,7 @@ class Batch:
         link_chunk: (E,) int64, which chunk …
         link_sample: (E,) int64, … is read by which sample; B for the filler chunks, so pool into B + 1 rows.
         link_hours: (E,) float32, how old that note is [h], negative = before the prediction time.
+        link_own_stay: (E,) bool, the note is of the stay that the sample is in; False for the filler chunks.
         label: (B, K) float32, NaN = unknown; with A auxiliary outputs (B, K + A), theirs last.
     """
 
@@ -168,6 +172,7 @@ class Batch:
     link_chunk: Any
     link_sample: Any
     link_hours: Any
+    link_own_stay: Any
     label: Any
 
     def __post_init__(self) -> None:
@@ -186,6 +191,7 @@ class Batch:
             "link_chunk": (n_links,),
             "link_sample": (n_links,),
             "link_hours": (n_links,),
+            "link_own_stay": (n_links,),
             "label": (n_samples, self.label.shape[-1]),
         }
         for name, shape in expected.items():

@@ -103,7 +103,6 @@ MOVED = {
     "models.observations": "models.series.observations",
     "models.packing": "models.notes.packing",
     "models.score": "baselines.scores",
-    "models.stay": "models.notes.links",
     "models.steps": "models.notes.steps",
     "models.summary": "models.series.window_summary",
     "models.tabular": "baselines.tabular",

@@ -38,6 +38,7 @@ def batch(**changes):
         "link_chunk": torch.tensor([0, 1, 1, 2, 3, 4, 5, 6, 7]),
         "link_sample": torch.tensor([0, 0, 1, 2, 2, 2, 2, 2, 2]),
         "link_hours": torch.tensor([-9.0, -1.0, -3.0, 0, 0, 0, 0, 0, 0]),
+        "link_own_stay": torch.tensor([False, True, True, *[False] * 6]),
         "label": torch.tensor([[1.0], [float("nan")]]),
     }
     return Batch(**(tensors | changes))
@@ -53,6 +54,7 @@ WRONG = {
     "kind": torch.zeros(9, dtype=torch.int64),
     "link_sample": torch.zeros(8, dtype=torch.int64),
     "link_hours": torch.zeros(10),
+    "link_own_stay": torch.zeros(8, dtype=torch.bool),
     "label": torch.zeros(3, 1),
 }
 

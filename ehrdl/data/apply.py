@@ -16,7 +16,7 @@ from ehrdl.batch import DataSpec
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.features.static import STATICS, static_features, subject_facts
+from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
 from ehrdl.data.groups import named_groups
 from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, with_presence
 from ehrdl.data.prepare_notes import collect_records, tokenized
@@ -70,7 +70,8 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
         own = collect_records(data, events, known, unread, result.hidden_codes)
         words, frame = tokenized(data, events, fitted.tokenizer, own)
         frame = replace(frame, kinds=spec.note_kinds)
-    dataset = SampleDataset(samples, static, series, words, data.window, spec.channels)
+    since = hours_since_admission(samples, series)
+    dataset = SampleDataset(samples, static, series, words, data.window, spec.channels, since)
     samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     hidden = hidden_channels(series, known, result.hidden_codes)

@@ -23,6 +23,8 @@ _MAPPED = ("available", "time", "channel", "value")
 _HIDDEN = -1
 _NEVER = np.iinfo(np.int64).min
 _SAMPLES_A_BLOCK = 100_000
+#: Notes carry a day, not an hour: the summary of a stay of a few hours may be dated before its admission.
+_SLACK_HOURS = 24.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Items:
     Attributes:
         row: (B,) int64.
         n_observations: (B,) int64; `value`, `hours` (float32) and `channel` (int64) hold their sum.
-        n_notes: (B,) int64; `note` (int64) and `note_hours` (float32) hold their sum.
+        n_notes: (B,) int64; `note` (int64), `note_hours` (float32) and `own_stay` (bool) hold their sum.
         static: (B, S) float32.
         label: (B, K) float32.
     """
@@ -46,6 +48,7 @@ class Items:
     n_notes: np.ndarray
     note: np.ndarray
     note_hours: np.ndarray
+    own_stay: np.ndarray
     label: np.ndarray
 
 
@@ -60,6 +63,8 @@ class SampleDataset:
         window: how far back each kind of fact is read.
         channels: the series channels to load, by name, in the order of `Batch.channel`. The store's others are never
             loaded; one that the store lacks is never seen.
+        since_admission: (n_samples,) [h] since the last admission, from `hours_since_admission`; null = every note
+            counts as one of the sample's own stay.
     """
 
     def __init__(
@@ -70,11 +75,12 @@ class SampleDataset:
         notes: Notes | None,
         window: Window,
         channels: Sequence[ChannelSpec],
+        since_admission: np.ndarray | None = None,
     ) -> None:
         # Plain arrays over the mapped files: a slice of numpy's class for those costs several times as much.
         mapped: dict[str, Any] = {name: np.asarray(getattr(store, name)) for name in _MAPPED}
         self.store, self.notes, self.window, self.static = replace(store, **mapped), notes, window, static
-        self.channels = tuple(channels)
+        self.channels, self.since_admission = tuple(channels), since_admission
         place = {channel.name: i for i, channel in enumerate(self.channels)}
         self.place = np.array([place.get(channel.name, _HIDDEN) for channel in store.channels], dtype=np.int64)
         self.time = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
@@ -109,7 +115,8 @@ class SampleDataset:
             static=self.static[at],
             n_notes=n_notes,
             note=note,
-            note_hours=self._note_hours(note, np.repeat(t, n_notes)),
+            note_hours=(note_hours := self._note_hours(note, np.repeat(t, n_notes))),
+            own_stay=self._own_stay(at, n_notes, note_hours),
             label=self.label[at],
         )
 
@@ -146,6 +153,13 @@ class SampleDataset:
 
     def _note_hours(self, note: np.ndarray, t: np.ndarray) -> np.ndarray:
         return _hours(self.notes.time[note], t) if self.notes is not None else np.zeros(0, np.float32)
+
+    def _own_stay(self, rows: np.ndarray, n_notes: np.ndarray, note_hours: np.ndarray) -> np.ndarray:
+        """Which notes (sum of n_notes,) are of the sample's own stay: those since its admission, or a day before."""
+        if self.since_admission is None:
+            return np.ones(len(note_hours), bool)
+        own: np.ndarray = -note_hours <= np.repeat(self.since_admission[rows], n_notes) + _SLACK_HOURS
+        return own
 
     def n_observations(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Upper bound of the observations of each sample, or of those of some rows, for length buckets."""

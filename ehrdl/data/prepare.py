@@ -18,7 +18,7 @@ from ehrdl.clinical import concepts as concept_tables
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.features.static import STATICS, static_features, subject_facts
+from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
 from ehrdl.data.groups import named_groups
 from ehrdl.data.loading.chunks import NoteFrame, n_chunks
 from ehrdl.data.notes import vocabulary as vocab
@@ -129,7 +129,8 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     words, frame, tokenizer = training_notes(data, events, train_subjects, own)
     if frame and data.notes.source != "record" and (line := describe_notes(split_facts)):
         say(line)
-    dataset = SampleDataset(samples, static, series, words, data.window, channels)
+    since = hours_since_admission(samples, series)
+    dataset = SampleDataset(samples, static, series, words, data.window, channels, since)
     samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
@@ -254,6 +255,7 @@ def _spec(
         auxiliary=tuple(
             AuxiliarySpec(output, *_scale(train[f"label_{output.name}"], output.kind)) for output in result.auxiliary
         ),
+        cache=data.prepare.cache,
     )
 
 

@@ -3,7 +3,7 @@
 from ehrdl.lazy import lazily
 
 _WHERE = {
-    **dict.fromkeys(("cache_folder", "cache_in_use", "cached", "check_disk", "use_cache"), "cache"),
+    **dict.fromkeys(("cache_folder", "cached", "check_disk"), "cache"),
     **dict.fromkeys(("building", "digest", "fingerprint", "free_folder", "read_json", "sweep", "whole"), "files"),
     **dict.fromkeys(("write_json", "write_text"), "files"),
     **dict.fromkeys(("has_terminal", "mute", "progress", "say", "staged"), "messages"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ehrdl.engine.files import building, digest, write_json
 from ehrdl.engine.folders import check_writable
@@ -17,26 +17,9 @@ from ehrdl.engine.messages import say
 from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
 _LOCKS = ".locks"
 #: So much disk is worth a line.
 _SAID = 1 << 30
-
-
-_in_use = Prepare.cache
-
-
-def use_cache(prepare: Prepare) -> None:
-    """Make the cache of `prepare` that of this process, for whom it is not told: a note encoder, which sees no data."""
-    global _in_use
-    _in_use = prepare.cache
-
-
-def cache_in_use() -> str:
-    """The cache of this process; without `use_cache` it is `cache` in the working directory."""
-    return _in_use
 
 
 def cached(

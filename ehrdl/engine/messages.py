@@ -1,7 +1,12 @@
-"""What the user is told: lines and bars on standard error."""
+"""What the user is told: lines through the logger `ehrdl`, and bars, both on standard error.
+
+logging.getLogger("ehrdl").setLevel(logging.ERROR)  # silences lines and bars
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,34 +39,45 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
     else:
         columns += [rich_progress.MofNCompleteColumn(), rich_progress.TimeRemainingColumn()]
     console = Console(stderr=True)
-    hidden = quiet or _muted or not console.is_terminal or console.is_jupyter
+    hidden = quiet or not _log.isEnabledFor(logging.INFO) or not console.is_terminal or console.is_jupyter
     with rich_progress.Progress(
         *columns, rich_progress.TimeElapsedColumn(), console=console, transient=True, disable=hidden
     ) as bar:
         yield bar
 
 
-_muted = False
+class _StandardError(logging.Handler):
+    """Writes lines as they are to what is standard error now, which notebooks and tests replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _logger() -> logging.Logger:
+    logger = logging.getLogger("ehrdl")
+    if not logger.handlers:
+        logger.addHandler(_StandardError())
+        logger.propagate = False  # a script that logs to standard error too would show each line twice
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+    return logger
+
+
+_log = _logger()
 
 
 def mute() -> None:
     """Say nothing from here on: this process is not the first of its run."""
-    global _muted
-    _muted = True
+    _log.disabled = True
 
 
 def say(line: str) -> None:
-    """One line for the user, on standard error."""
-    import sys
-
-    if not _muted:
-        print(line, file=sys.stderr, flush=True)
+    """One line for the user; one that begins with `warning:` is a warning, all others are information."""
+    _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
 
 
 def has_terminal() -> bool:
     """Whether standard error is a terminal, which shows bars; a log has lines instead."""
-    import sys
-
     return sys.stderr.isatty()
 
 

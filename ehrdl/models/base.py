@@ -6,6 +6,7 @@ To add one, subclass it together with `torch.nn.Module` in a file of its own and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +36,8 @@ class Steps:
 class Encoder(ABC, Checked):
     """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence.
 
-    One with a method `steps(batch) -> Steps` also serves a fusion that reads steps.
+    Attributes:
+        width: D.
     """
 
     width: int
@@ -43,6 +45,19 @@ class Encoder(ABC, Checked):
     @abstractmethod
     def forward(self, batch: Any) -> tuple[Any, Any]:
         """Features (B, D) and whether the sample has this modality at all (B,)."""
+
+    def steps(self, batch: Any) -> Steps:
+        """The features step by step, for a fusion that reads steps; an encoder that has none leaves this alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no steps")
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the encoder can serve a fusion that reads steps."""
+        return type(self).steps is not Encoder.steps
+
+    def pretrained_parameters(self) -> list[Any]:
+        """Those that come fitted already, to be tuned at a lower rate."""
+        return []
 
 
 class Fusion(ABC, Checked):
@@ -94,3 +109,31 @@ class Network(ABC, Checked):
         from ehrdl.models.loss import masked_loss  # here, so that naming a network needs no torch
 
         return masked_loss(self.forward(batch), batch.label, self.spec)
+
+    def note_encoder(self) -> Encoder | None:
+        """The encoder that `optim.pretrain_epochs` pretrains on the training notes; None = there is none."""
+        return None
+
+    def pretrained_parameters(self) -> list[Any]:
+        """Those that come fitted already, to be tuned at a lower rate."""
+        return []
+
+    def start_from(self, others: Sequence[Any]) -> list[list[str]]:
+        """Take the weights of fitted networks, for `optim.stages: 2`; a network that cannot leaves this alone.
+
+        Args:
+            others: fitted networks, of one modality each.
+
+        Returns:
+            The names of the parts that were taken of each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot start from other networks")
+
+    @property
+    def can_start_from_others(self) -> bool:
+        """Whether `optim.stages: 2` can fit the network."""
+        return type(self).start_from is not Network.start_from
+
+    def started_parameters(self) -> list[Any]:
+        """Those that `start_from` took."""
+        return []

@@ -28,7 +28,7 @@ class LinearHead(nn.Module, Head):
         logits: Tensor = self.logits(features)
         return logits
 
-    def evidence(self, features: Tensor) -> Tensor:
+    def contribution(self, features: Tensor) -> Tensor:
         """What the features add to the log-odds of the prevalence (B, K)."""
         return features @ self.logits.weight.T
 

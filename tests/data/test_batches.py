@@ -44,12 +44,13 @@ class Hospital:
             max_notes=int(rng.choice([1, 2, 9])),
         )
         self.static = rng.normal(size=(len(self.at), 3)).astype(np.float32)
+        self.since = rng.integers(0, 200, len(self.at)) / 4
 
     def dataset(self):
         notes = None if self.bodies is None else self.build.notes(self.bodies)
         channels = [self.build.channels[i] for i in self.shown]
         samples, store = self.build.samples(self.at), self.build.store(self.facts)
-        return SampleDataset(samples, self.static, store, notes, self.window, channels)
+        return SampleDataset(samples, self.static, store, notes, self.window, channels, self.since)
 
     def frame(self):
         return None if self.bodies is None else FRAME
@@ -104,14 +105,15 @@ class Hospital:
                     ids = [ord(letter) for letter in text]
                     of_note[note] = range(len(chunks), len(chunks) - (-len(ids) // 22))
                     chunks += [[1, *ids[at : at + 22], 2] for at in range(0, len(ids), 22)]
-                links += [(chunk, i, hours) for chunk in of_note[note]]
+                own = -hours <= self.since[row] + 24
+                links += [(chunk, i, hours, own) for chunk in of_note[note]]
         n_chunks = up(len(chunks), 8)
-        links += [(chunk, len(rows), 0) for chunk in range(len(chunks), n_chunks)]
+        links += [(chunk, len(rows), 0, False) for chunk in range(len(chunks), n_chunks)]
         width = up(max(map(len, chunks), default=0), 16)
         width = width if self.bodies is None else min(width, 24)
         padded = [chunk + [0] * (width - len(chunk)) for chunk in chunks] + [[0] * width] * (n_chunks - len(chunks))
         lengths = [len(chunk) for chunk in chunks] + [1] * (n_chunks - len(chunks))
-        chunk, sample, hours = zip(*links, strict=True)
+        chunk, sample, hours, own = zip(*links, strict=True)
         return {
             "tokens": torch.tensor(padded),
             "token_valid": torch.tensor([[j < n for j in range(width)] for n in lengths]),
@@ -119,6 +121,7 @@ class Hospital:
             "link_chunk": torch.tensor(chunk),
             "link_sample": torch.tensor(sample),
             "link_hours": torch.tensor(hours, dtype=torch.float32),
+            "link_own_stay": torch.tensor([bool(one) for one in own]),
         }
 
 
@@ -180,10 +183,23 @@ def test_the_hospitals_have_what_can_go_wrong(build):
         found |= {"no note" for _, notes in seen if not notes} | {"notes" for _, notes in seen if len(notes) > 1}
         found |= {"long" for _, notes in seen for *_, text in notes if len(text) > 44}
         found |= {"empty" for _, notes in seen for *_, text in notes if not text}
+        ages = [(-hours, hospital.since[row]) for row, (_, notes) in enumerate(seen) for _, hours, _ in notes]
+        found |= {"own stay" if age <= since + 24 else "earlier stay" for age, since in ages}
         read = [note for _, notes in seen for note, *_ in notes]
         found |= {"shared"} if len(set(read)) < len(read) else set()
         found |= {"hidden"} if len(hospital.shown) < 5 else set()
-    assert found == {"no observation", "cut", "no note", "notes", "long", "empty", "shared", "hidden"}
+    assert found == {
+        "no observation",
+        "cut",
+        "no note",
+        "notes",
+        "long",
+        "empty",
+        "shared",
+        "hidden",
+        "own stay",
+        "earlier stay",
+    }
 
 
 def test_hours_are_rounded_once(build):

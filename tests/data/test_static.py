@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.data.features.static import STATICS, static_features, subject_facts
+from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
 from ehrdl.schema import HOUR
 
 ADMISSION, DISCHARGE, SODIUM = 0, 1, 2
@@ -52,6 +52,15 @@ def test_admissions_are_counted_up_to_the_prediction_time(build):
     assert got.log_admissions_365d.round(4).tolist() == [2, 3, 0]  # days 300 and 500, then 600 too
     assert got.log_admissions_180d.round(4).tolist() == [1, 2, 0]
     assert got.log_days_since_admission.round(3).tolist() == [99, 0, 0]
+
+
+def test_hours_since_admission_are_those_of_the_static_feature_and_see_no_later_admission(build):
+    facts = [(1, d * DAY, d * DAY + 2, ADMISSION, 1) for d in (10, 300)]
+    at = [(1, 9 * DAY), (1, 300 * DAY), (1, 300 * DAY + 2), (1, 301 * DAY), (3, 600 * DAY)]
+    hours = hours_since_admission(build.samples(at), build.store(facts))
+    assert hours.tolist() == [0, 290 * DAY - 2, 0, 22, 0]
+    days = np.expm1(features(build, facts, at).log_days_since_admission)
+    np.testing.assert_allclose(days * 24, hours, rtol=1e-5)
 
 
 def test_days_between_stays_run_from_the_discharge_before_to_this_admission(build):

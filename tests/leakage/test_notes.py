@@ -182,7 +182,7 @@ def test_the_future_of_every_held_out_subject_changes_no_chunk_of_its_first_samp
     n_chunks = []
     for row in first.index:
         ours, theirs = (Collate(p.dataset.notes, p.frame)(p.dataset.__getitems__([row])) for p in (split, again))
-        for name in ("tokens", "token_valid", "kind", "link_chunk", "link_sample", "link_hours"):
+        for name in ("tokens", "token_valid", "kind", "link_chunk", "link_sample", "link_hours", "link_own_stay"):
             assert getattr(ours, name).equal(getattr(theirs, name))
         n_chunks.append(int((ours.link_sample == 0).sum()))
     assert max(n_chunks) == 5 and len(n_chunks) > 20

@@ -13,7 +13,6 @@ from ehrdl.data.loading.collate import Collate
 from ehrdl.data.prepare import find_samples, prepare, read_events
 from ehrdl.data.window import Window
 from ehrdl.engine.options import Prepare
-from ehrdl.schema import HOURLY_SEPSIS
 from ehrdl.sources.diabetes130.rows import COLUMNS as UCI_COLUMNS
 from ehrdl.sources.diabetes130.source import Diabetes130
 from ehrdl.sources.physionet2019.files import COLUMNS
@@ -177,5 +176,5 @@ def test_an_hour_sees_itself_and_nothing_of_any_later_hour_nor_any_label(tmp_pat
         one[0].pop("row"), two[0].pop("row")
         same(one, two)
         assert one[1]["heart_rate__last"] == records[f"p{subject:06d}"].HR[cut - 1]  # the very hour is seen
-    assert set(ours.samples[f"label_{HOURLY_SEPSIS}"]) == {0.0, 1.0}
+    assert set(ours.samples["label_sepsis_2019"]) == {0.0, 1.0}
     assert (ours.samples.groupby("subject_id").split.nunique() == 1).all()

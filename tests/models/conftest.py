@@ -73,6 +73,7 @@ def _notes(notes: Sequence[Sequence[Note]], n_padding: int, n_fillers: int) -> d
         "link_chunk": torch.arange(n_chunks),
         "link_sample": torch.tensor([sample for _, sample, _ in chunks]),
         "link_hours": torch.tensor([hours for _, _, hours in chunks]),
+        "link_own_stay": torch.tensor([sample < len(notes) for _, sample, _ in chunks]),
     }
 
 
@@ -152,6 +153,7 @@ class Family:
             link_chunk=torch.arange(n),
             link_sample=torch.arange(n),
             link_hours=torch.full((n,), -1.0),
+            link_own_stay=torch.ones(n, dtype=torch.bool),
             label=(torch.arange(n) % 2).float().unsqueeze(1).expand(n, 2),
         )
 

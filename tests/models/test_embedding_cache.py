@@ -4,13 +4,13 @@ import copy
 import gc
 import multiprocessing
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ehrdl.engine.cache import use_cache
-from ehrdl.engine.options import Prepare
+from ehrdl.batch import DataSpec
 from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.notes.transformer import NoteTransformer
 
@@ -74,21 +74,24 @@ def test_without_a_folder_the_features_are_the_same(make, family):
 def test_vectors_are_kept_where_the_data_are_unless_a_folder_is_named(families, tmp_path, monkeypatch):
     family = families["bert"]
     batch = family.batch(LENGTHS)
-    monkeypatch.setattr("ehrdl.engine.cache._in_use", Prepare.cache)  # as in a process that has prepared nothing
     monkeypatch.chdir(tmp_path)
 
-    def folder_of(**options):
-        encoder = NoteTransformer(family.spec, pretrained=family.folder, tune="frozen", **options)
-        use_cache(Prepare(cache="later"))  # what is prepared later does not move them
+    def folder_of(where, **options):
+        spec = replace(family.spec, cache=where)
+        encoder = NoteTransformer(spec, pretrained=family.folder, tune="frozen", **options)
         encoder.summaries(batch.tokens, batch.token_valid)
         encoder.flush()
         return sorted({path.parents[1].name for path in tmp_path.glob("*/embeddings-*/*.bin")})
 
-    assert folder_of() == ["cache"]
-    use_cache(Prepare(cache="prepared"))
-    assert folder_of(cache="named") == ["cache", "named"]
-    use_cache(Prepare(cache="prepared"))
-    assert folder_of() == ["cache", "named", "prepared"]
+    assert folder_of(None) == []
+    assert folder_of("prepared") == ["prepared"]
+    assert folder_of("later", cache="named") == ["named", "prepared"]
+    assert folder_of("later", cache=None) == ["named", "prepared"]
+
+
+def test_a_place_of_this_machine_is_in_no_file_that_holds_the_spec(families):
+    spec = replace(families["bert"].spec, cache="somewhere")
+    assert "somewhere" not in str(spec.to_dict()) and DataSpec.from_dict(spec.to_dict()) == families["bert"].spec
 
 
 def test_packed_and_grouped_make_the_same_vectors(families, tmp_path):

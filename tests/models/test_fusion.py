@@ -55,7 +55,7 @@ def part(batch, rows):
     own = {
         name: getattr(batch, name)[rows] for name in ("row", "value", "hours", "channel", "valid", "static", "label")
     }
-    linked = {name: getattr(batch, name)[links] for name in ("link_chunk", "link_hours")}
+    linked = {name: getattr(batch, name)[links] for name in ("link_chunk", "link_hours", "link_own_stay")}
     return replace(batch, **own, **linked, link_sample=torch.tensor(sample))
 
 
@@ -89,19 +89,20 @@ def test_a_batch_in_which_a_modality_is_missing_throughout_trains(spec, name, ma
 def test_present_content_matters_and_absent_content_has_no_influence_at_all(spec, name, random_batch):
     model = network(spec, name).eval()
     batch = random_batch(10)
-    features, present, steps = model._read(batch)
-    before = model.logits(features, present, steps)
-    for m, has in enumerate(present[:2]):
+    encoded = model.encode(batch)
+    features, steps = encoded.features, encoded.steps
+    before = model.logits(encoded)
+    for m, name in enumerate(("note", "series")):
+        has = encoded.present[name]
         assert has.any() and not has.all()
 
-        def changed(rows, m=m):
-            other = [*features]
-            other[m] = torch.where(rows.unsqueeze(1), 1e3, features[m])
+        def changed(rows, m=m, name=name):
+            other = features | {name: torch.where(rows.unsqueeze(1), 1e3, features[name])}
             walked = [*steps]
             if steps:
                 states = torch.where(rows.view(-1, 1, 1), 1e3, steps[m].states)
-                walked[m] = replace(steps[m], features=other[m], states=states)
-            return model.logits(other, present, walked)
+                walked[m] = replace(steps[m], features=other[name], states=states)
+            return model.logits(encoded._replace(features=other, steps=walked))
 
         assert torch.equal(changed(~has), before)
         assert not torch.isclose(changed(has), before)[has].any()
@@ -265,13 +266,13 @@ def test_late_fusion_averages_the_logits_of_what_is_present(spec):
 
 def test_late_fusion_has_no_head_and_its_logits_are_the_average_of_the_linear_heads(spec, random_batch):
     model = network(spec, "late").eval()
-    assert model.head is None
+    assert isinstance(model.head, nn.Identity)
     assert not any(key.startswith(("head.", "fusion.")) for key in model.state_dict())
-    features, present = model.encode(batch := random_batch(10))
-    own = [head(feature) for head, feature in zip(model.alone, features, strict=True)]
+    encoded = model.encode(batch := random_batch(10))
+    own = [model.unimodal_heads[name](x) for name, x in encoded.features.items()]
     logits = model(batch)
     for row in range(10):
-        spoken = [logit[row] for logit, has in zip(own, present, strict=True) if has[row]]
+        spoken = [logit[row] for logit, has in zip(own, encoded.present.values(), strict=True) if has[row]]
         assert torch.allclose(logits[row], sum(spoken) / len(spoken), atol=1e-6)
 
 

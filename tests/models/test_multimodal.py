@@ -71,13 +71,15 @@ def test_training_loss_adds_the_modalities_own_losses(spec, random_batch):
 def test_logits_are_the_evidence_of_each_modality_and_of_all_together(spec, random_batch):
     torch.manual_seed(0)
     model = SMALL(spec).eval()
-    features, present = model.encode(random_batch(10))
+    encoded = model.encode(random_batch(10))
+    features, present = list(encoded.features.values()), list(encoded.present.values())
     together = model.head(model.fusion(features, present))
-    own = [feature @ head.logits.weight.T for head, feature in zip(model.alone, features, strict=True)]
-    assert torch.allclose(model.logits(features, present), together + sum(own), atol=1e-6)
+    own = [x @ model.unimodal_heads[name].logits.weight.T for name, x in encoded.features.items()]
+    assert list(encoded.features) == ["note", "series", "static"]
+    assert torch.allclose(model.logits(encoded), together + sum(own), atol=1e-6)
     present[0][:] = False
     without = model.head(model.fusion(features, present))
-    assert torch.allclose(model.logits(features, present), without + sum(own[1:]), atol=1e-6)
+    assert torch.allclose(model.logits(encoded), without + sum(own[1:]), atol=1e-6)
 
 
 def test_batches_as_captum_repeats_them_give_the_same_logits(model, random_batch):
@@ -124,7 +126,7 @@ def test_thirty_two_samples_are_learned_by_heart(spec, random_batch, variant):
     )
     batch = random_batch(32)
     batch.static[:] = 0.0  # or the ages alone would tell
-    seen = torch.stack(model.encode(batch)[1][:-1]).any(dim=0)
+    seen = torch.stack([has for name, has in model.encode(batch).present.items() if name != "static"]).any(dim=0)
     label = torch.randint(0, 2, (32, 2)).float()
     batch.label[:] = label.masked_fill(~seen.unsqueeze(1), float("nan"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)

@@ -7,7 +7,6 @@ import torch
 from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.notes.links import Stay
 from ehrdl.models.notes.pool import LinkPool, softmax_or_nothing
 from ehrdl.models.notes.transformer import NoteTransformer
 
@@ -33,26 +32,24 @@ def test_softmax_or_nothing_stays_finite_for_extreme_scores():
     assert weight.tolist() == [0.5, 0.0, 0.5, 0.0]
 
 
-def test_links_are_pooled_into_their_samples_and_fillers_dropped(spec, make_batch):
+def test_links_are_pooled_into_their_samples_and_fillers_dropped(make_batch):
     batch = make_batch(FACTS, NOTES)
-    pool = _start(spec)
+    pool = _start()
     chunks = torch.randn(batch.tokens.shape[0], 4)
     pooled, present = pool(chunks, batch)
     assert present.tolist() == [True, False, True]
-    of = math.exp(6)  # all are of this stay: no static feature says otherwise
+    of = math.exp(6)  # all are of this stay
     first, second = of / 2, of / 31  # notes of 1 and 30 hours ago
     assert torch.allclose(pooled[0], (chunks[0] * first + chunks[1] * second) / (1 + first + second), atol=1e-6)
     assert pooled[1].tolist() == [0.0] * 4
     assert torch.allclose(pooled[2], chunks[2] * (of / 3) / (1 + of / 3))
 
 
-def test_notes_of_earlier_stays_alone_say_little(spec, make_batch):
-    """Admitted three days ago: a note of 50 hours ago is this stay's, as is the day's that was dated before it."""
-    spec = replace(spec, statics=("age", "log_days_since_admission"))
+def test_notes_of_earlier_stays_alone_say_little(make_batch):
     notes = [[([2, 7, 3], -50.0)], [([2, 7, 3], -95.0)], [([2, 7, 3], -97.0)], [([2, 7, 3], -50.0), ([2, 9, 3], -97.0)]]
     batch = make_batch([[], [], [], []], notes)
-    static = torch.tensor([[60.0, math.log1p(3.0)]] * 4)
-    _, weight = _start(spec).weigh(torch.zeros(batch.tokens.shape[0], 4), replace(batch, static=static))
+    batch = replace(batch, link_own_stay=batch.link_own_stay & (batch.link_hours > -96))
+    _, weight = _start().weigh(torch.zeros(batch.tokens.shape[0], 4), batch)
     own, old = math.exp(6), math.exp(2)
     assert weight[0].item() == pytest.approx(own / 51 / (1 + own / 51), rel=1e-4)
     assert weight[1].item() == pytest.approx(own / 96 / (1 + own / 96), rel=1e-4)
@@ -61,9 +58,9 @@ def test_notes_of_earlier_stays_alone_say_little(spec, make_batch):
     assert sorted(both.tolist())[0] == pytest.approx(old / 98 / (1 + own / 51 + old / 98), rel=1e-4)
 
 
-def _start(spec):
+def _start():
     """A pool to which what is said is unseen: only what it starts with weighs."""
-    pool = LinkPool(4, Stay(spec))
+    pool = LinkPool(4)
     for parameter in [*pool.score.parameters(), *pool.age.parameters()]:
         torch.nn.init.zeros_(parameter)
     return pool
@@ -99,6 +96,7 @@ def test_order_of_chunks_and_links_has_no_influence(encoder, make_batch):
         link_chunk=order.argsort()[batch.link_chunk][links],
         link_sample=batch.link_sample[links],
         link_hours=batch.link_hours[links],
+        link_own_stay=batch.link_own_stay[links],
     )
     assert torch.allclose(encoder(batch)[0], encoder(shuffled)[0], atol=1e-6)
 
@@ -110,6 +108,7 @@ def test_chunk_that_two_samples_read_counts_for_both(encoder, make_batch):
         link_chunk=torch.cat([batch.link_chunk, torch.tensor([2])]),
         link_sample=torch.cat([batch.link_sample, torch.tensor([1])]),
         link_hours=torch.cat([batch.link_hours, torch.tensor([-2.0])]),
+        link_own_stay=torch.cat([batch.link_own_stay, torch.tensor([True])]),
     )
     features, present = encoder(shared)
     assert present.tolist() == [True, True, True]

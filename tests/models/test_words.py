@@ -35,19 +35,20 @@ def test_the_order_of_two_words_makes_another_phrase() -> None:
 
 def test_an_old_note_counts_less_than_a_new_one(spec) -> None:
     words = WordEvidence(spec)
-    loud = words.loudness(torch.zeros(4, dtype=torch.long), torch.tensor([0.0, 24.0, 48.0, 1e4]))
-    assert loud.tolist() == pytest.approx([0.982, 0.982, 0.5, 0.047], abs=1e-3)
+    weight = words.age_weight(torch.zeros(4, dtype=torch.long), torch.tensor([0.0, 24.0, 48.0, 1e4]))
+    assert weight.tolist() == pytest.approx([0.982, 0.982, 0.5, 0.047], abs=1e-3)
 
 
 def test_a_sample_without_a_note_gets_no_word_evidence(spec, random_batch) -> None:
     batch = random_batch(10)
     words = WordEvidence(spec)
     torch.nn.init.constant_(words.weight.weight, 1.0)
-    added = words(batch)
+    features, present = words(batch)
+    added = words.logits(features)
     has_note = torch.zeros(batch.batch_size + 1, dtype=torch.bool)
     has_note[batch.link_sample] = True
     assert added.shape == (batch.batch_size, len(spec.outputs))
-    assert ((added != 0).any(dim=1) == has_note[:-1]).all()
+    assert ((added != 0).any(dim=1) == has_note[:-1]).all() and torch.equal(present, has_note[:-1])
 
 
 def test_words_are_added_to_the_logits_and_fitted_with_them(spec, random_batch) -> None:
@@ -56,12 +57,12 @@ def test_words_are_added_to_the_logits_and_fitted_with_them(spec, random_batch) 
     before = model(batch)
     assert model.words.penalty() == 0
     torch.nn.init.constant_(model.words.weight.weight, 0.1)
-    torch.testing.assert_close(model(batch), before + model.words(batch))
+    torch.testing.assert_close(model(batch), before + model.words.logits(model.words(batch)[0]))
     n_weights = model.words.weight.weight.numel()
     torch.testing.assert_close(model.words.penalty(), torch.tensor(n_weights * 0.2))
     model.loss(batch).backward()
     assert model.words.weight.weight.grad.abs().sum() > 0
-    assert model.words.fade.weight.grad.abs().sum() > 0
+    assert model.words.age_curve.weight.grad.abs().sum() > 0
 
 
 def test_words_alone_may_read_the_notes(spec, random_batch) -> None:
@@ -69,9 +70,9 @@ def test_words_alone_may_read_the_notes(spec, random_batch) -> None:
     model = MultimodalModel(spec, note=None, words=WordEvidence).eval()
     assert model.note is None
     before = model(batch)
-    torch.testing.assert_close(before, model.logits(*model.encode(batch)))
+    torch.testing.assert_close(before, model.logits(model.encode(batch)))
     torch.nn.init.constant_(model.words.weight.weight, 0.1)
-    torch.testing.assert_close(model(batch), before + model.words(batch))
+    torch.testing.assert_close(model(batch), before + model.words.logits(model.words(batch)[0]))
     model.loss(batch).backward()
     assert model.words.weight.weight.grad.abs().sum() > 0
 
@@ -102,10 +103,10 @@ def test_an_absent_series_is_not_read_by_the_words_and_an_absent_note_says_nothi
     before = model(batch)
     torch.nn.init.normal_(model.words.vector.weight)
     with torch.no_grad():
-        model.meet.weight[:, model.series.width :] = 0.0
-        model.meet.bias[:] = 0.0
+        model.context.weight[:, model.series.width :] = 0.0
+        model.context.bias[:] = 0.0
     assert torch.equal(model(batch), before)  # the first has no series to be read, the second no words to read it
-    torch.nn.init.ones_(model.meet.bias)
+    torch.nn.init.ones_(model.context.bias)
     assert ((model(batch) != before).any(dim=1)).tolist() == [True, False]
 
 
@@ -146,7 +147,7 @@ def test_the_lasso_keeps_weights_near_nothing(spec, random_batch) -> None:
     for words in (strong, none):
         optimizer = torch.optim.Adam(words.parameters(), lr=0.01)
         for _ in range(40):
-            loss = masked_bce(words(batch), batch.label) + words.penalty()
+            loss = masked_bce(words.logits(words(batch)[0]), batch.label) + words.penalty()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -74,6 +74,20 @@ def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store)
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 
 
+def hours_since_admission(samples: pd.DataFrame, store: Store) -> np.ndarray:
+    """Hours since the last admission that is visible at each prediction time (n_samples,); 0 where there is none.
+
+    Args:
+        samples: SAMPLES, sorted by subject_id and prediction_time.
+        store: its channel `admission` gives the stays.
+    """
+    t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
+    admitted, offsets = _times(store, "admission")
+    start, stop = bounds(admitted, offsets, store.subjects, samples.subject_id.to_numpy(), t)
+    latest = admitted[np.maximum(stop - 1, 0)] if len(admitted) else np.zeros_like(t)
+    return np.where(stop > start, np.maximum(t - latest, 0) / HOUR, 0.0)
+
+
 def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
     """Counts of admissions before and up to t, days since the last, and days between the last two stays."""
     admitted, offsets = _times(store, "admission")

@@ -55,6 +55,7 @@ class Collate:
             "link_chunk": np.concatenate([(np.cumsum(is_read) - 1)[read.chunk], filler]),
             "link_sample": np.concatenate([sample[read.pair], np.full(len(filler), len(items.row))]),
             "link_hours": np.concatenate([items.note_hours[read.pair], np.zeros(len(filler), np.float32)]),
+            "link_own_stay": np.concatenate([items.own_stay[read.pair], np.zeros(len(filler), bool)]),
         }
 
     def _frame(self, read: Read, is_read: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:

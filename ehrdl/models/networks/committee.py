@@ -81,8 +81,7 @@ class Committee(nn.Module, Network):
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that an encoder brought with it, to be tuned at a lower rate."""
-        makers = [getattr(encoder, "pretrained_parameters", list) for encoder in self.encoders]
-        return [parameter for maker in makers for parameter in maker()]
+        return [parameter for encoder in self.encoders for parameter in encoder.pretrained_parameters()]
 
 
 def mean_member(logits: Tensor, spec: DataSpec | None) -> Tensor:

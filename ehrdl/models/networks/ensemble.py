@@ -54,5 +54,4 @@ class Ensemble(nn.Module, Network):
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that an encoder brought with it, to be tuned at a lower rate."""
-        makers = [getattr(network, "pretrained_parameters", list) for network in self.networks]
-        return [parameter for maker in makers for parameter in maker()]
+        return [parameter for network in self.networks for parameter in network.pretrained_parameters()]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,22 @@ from ehrdl.models.notes.words import WordEvidence
 from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.models.static import StaticMlp
 from ehrdl.options.bounds import NonNegative
+
+
+class Encoded(NamedTuple):
+    """The modalities of a batch, encoded.
+
+    Attributes:
+        features: (B, D_m) of each modality that an encoder reads, static last.
+        present: (B,) bool of each modality that is read.
+        steps: those of notes and series, where the fusion reads steps; else empty.
+        words: (B, K + T) of the words of the notes; None where none reads them.
+    """
+
+    features: dict[str, Tensor]
+    present: dict[str, Tensor]
+    steps: list[Steps]
+    words: Tensor | None
 
 
 class MultimodalModel(nn.Module, Network):
@@ -65,83 +81,83 @@ class MultimodalModel(nn.Module, Network):
         self.note: Any = note(spec) if note is not None and has_notes else None
         self.series: Any = series(spec) if "series" in spec.modalities else None
         self.static: Any = static(spec)
-        widths = [encoder.width for encoder in self.encoders]
+        widths = [encoder.width for encoder in self.encoders.values()]
         self.fusion: Any = fusion(spec if self.note is not None else spec.only("series"), widths)
-        _require_steps(self.fusion, self.encoders[:-1])
-        self.head: Any = None if self.fusion.reads == "logits" else head(spec, self.fusion.width)
+        _require_steps(self.fusion, list(self.encoders.values())[:-1])
+        self.head: Any = nn.Identity() if self.fusion.reads == "logits" else head(spec, self.fusion.width)
         self.auxiliary_weight = auxiliary_weight
         self.words: Any = words(spec) if words is not None and has_notes else None
-        self.alone: Any = nn.ModuleList(LinearHead(spec, width) for width in widths)
-        self.meet: Any = None  # what the other modalities make of the words' interactions
+        self.unimodal_heads: Any = nn.ModuleDict(
+            {name: LinearHead(spec, encoder.width) for name, encoder in self.encoders.items()}
+        )
+        self.context: Any = None  # what the other modalities say of the words' interactions
         if self.words is not None and self.words.interactions:
-            n_readings = self.words.interactions * len(spec.outputs)
-            self.meet = nn.Linear(sum(widths[self.note is not None :]), n_readings)
+            width = sum(encoder.width for name, encoder in self.encoders.items() if name != "note")
+            self.context = nn.Linear(width, self.words.interactions * len(spec.outputs))
         self._started: list[nn.Module] = []
 
     @property
-    def encoders(self) -> list[Any]:
-        """The encoders that were built, static last."""
-        return [encoder for encoder in (self.note, self.series, self.static) if encoder is not None]
+    def encoders(self) -> dict[str, Any]:
+        """The encoders that were built, by modality, static last."""
+        built = {"note": self.note, "series": self.series, "static": self.static}
+        return {name: encoder for name, encoder in built.items() if encoder is not None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self._logits(batch, *self._read(batch))
+        return self.logits(self.encode(batch))
 
-    def _logits(self, batch: Batch, features: list[Tensor], present: list[Tensor], steps: list[Steps]) -> Tensor:
-        """Logits (B, K) of what is kept of the modalities; what is absent or dropped in training adds nothing."""
-        if self.words is None:
-            return self.logits(features, self.fusion.keep(present), steps)
-        if self.note is not None:
-            kept = self.fusion.keep(present)
-            heard = kept[0]
-        else:  # words alone read the notes, and are dropped as an encoder would be
-            heard, *kept = self.fusion.keep([has_chunk(batch), *present])
-        said = self.words(batch, self._readings(features, kept)) * heard.unsqueeze(1)
-        logits: Tensor = self.logits(features, kept, steps) + said
+    def encode(self, batch: Batch) -> Encoded:
+        """Every modality of a batch, each read once."""
+        features, present, steps = {}, {}, []
+        if self.words is not None:
+            words, present["note"] = self.words(batch)
+        for name, encoder in self.encoders.items():
+            if self.fusion.reads == "steps" and name != "static":
+                walked = encoder.steps(batch)
+                steps.append(walked)
+                features[name], present[name] = walked.features, walked.present
+            else:
+                features[name], present[name] = encoder(batch)
+        return Encoded(features, present, steps, None if self.words is None else words)
+
+    def logits(self, encoded: Encoded) -> Tensor:
+        """Logits (B, K) of what is kept: the head of the fusion, and what each modality says by itself."""
+        kept = self.fusion.keep(list(encoded.present.values()))
+        has = dict(zip(encoded.present, kept, strict=True))
+        logits: Tensor = self.head(self._fuse(encoded, has))
+        for part in self._unimodal(encoded, has):
+            logits = logits + part
         return logits
 
-    def _readings(self, features: list[Tensor], kept: list[Tensor]) -> Tensor | None:
-        """What series and static features make of the words' interactions (B, T, K); nothing of what is absent."""
-        if self.meet is None:
-            return None
-        others = [x * has.unsqueeze(1) for x, has in zip(features, kept, strict=True)][self.note is not None :]
-        readings: Tensor = self.meet(torch.cat(others, dim=1)).unflatten(1, (self.words.interactions, -1))
-        return readings
+    def _fuse(self, encoded: Encoded, has: dict[str, Tensor]) -> Tensor:
+        """One vector per sample (B, D); of a fusion that reads logits, the logits (B, K)."""
+        inputs = list(encoded.features.values())
+        if self.fusion.reads == "logits":
+            inputs = [self.unimodal_heads[name](x) for name, x in encoded.features.items()]
+        more = [encoded.steps] if self.fusion.reads == "steps" else []
+        fused: Tensor = self.fusion(inputs, [has[name] for name in encoded.features], *more)
+        return fused
 
-    def logits(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
-        """Logits (B, K) of the modalities' features, without those of `words`; an absent one adds nothing of its own.
+    def _unimodal(self, encoded: Encoded, has: dict[str, Tensor]) -> Iterator[Tensor]:
+        """What each modality adds to the log-odds by itself (B, K): 0 where it is absent or was dropped in training."""
+        if self.fusion.reads != "logits":
+            for name, x in encoded.features.items():
+                yield self.unimodal_heads[name].contribution(x) * has[name].unsqueeze(1)
+        if encoded.words is not None:
+            context = None
+            if self.context is not None:
+                others = [x * has[name].unsqueeze(1) for name, x in encoded.features.items() if name != "note"]
+                context = self.context(torch.cat(others, dim=1))
+            yield self.words.logits(encoded.words, context) * has["note"].unsqueeze(1)
 
-        Args:
-            features: (B, D_m) of each modality.
-            present: (B,) of each modality.
-            steps: those of notes and series, where the fusion reads steps.
-        """
-        if self.head is None:
-            late: Tensor = self.fusion([head(x) for head, x in zip(self.alone, features, strict=True)], present)
-            return late
-        more = [steps] if self.fusion.reads == "steps" else []
-        logits: Tensor = self.head(self.fusion(features, present, *more))
-        for head, feature, has in zip(self.alone, features, present, strict=True):
-            logits = logits + head.evidence(feature) * has.unsqueeze(1)
-        return logits
-
-    def encode(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Features (B, D_m) and presence (B,) of each modality, static last."""
-        features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
-        return list(features), list(present)
-
-    def _read(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], list[Steps]]:
-        """What `encode` gives, and the steps of notes and series where the fusion reads them; each is encoded once."""
-        if self.fusion.reads != "steps":
-            return *self.encode(batch), []
-        steps = [encoder.steps(batch) for encoder in self.encoders[:-1]]
-        static, has_static = self.static(batch)
-        return [*(s.features for s in steps), static], [*(s.present for s in steps), has_static], steps
+    def note_encoder(self) -> Encoder | None:
+        """That of the notes, where there is one."""
+        encoder: Encoder | None = self.note
+        return encoder
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that an encoder brought with it, to be tuned at a lower rate."""
-        makers = [getattr(encoder, "pretrained_parameters", list) for encoder in self.encoders]
-        return [parameter for maker in makers for parameter in maker()]
+        return [parameter for encoder in self.encoders.values() for parameter in encoder.pretrained_parameters()]
 
     def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
         """Take the encoders of other models, each with its linear head, and words; of what several have, the first's.
@@ -167,33 +183,27 @@ class MultimodalModel(nn.Module, Network):
 
     def _parts(self) -> dict[str, nn.Module]:
         """Each modality's encoder with its linear head, and the words."""
-        names = [name for name in ("note", "series", "static") if getattr(self, name) is not None]
-        pairs = zip(names, self.encoders, self.alone, strict=True)
-        parts: dict[str, nn.Module] = {name: nn.ModuleList([encoder, head]) for name, encoder, head in pairs}
+        parts: dict[str, nn.Module] = {
+            name: nn.ModuleList([encoder, self.unimodal_heads[name]]) for name, encoder in self.encoders.items()
+        }
         return parts if self.words is None else parts | {"words": self.words}
 
     def loss(self, batch: Batch) -> Tensor:
         """Training loss: that of the logits, and of each modality's linear head where it is present."""
-        features, present, steps = self._read(batch)
-        loss = masked_loss(self._logits(batch, features, present, steps), batch.label, self.spec)
+        encoded = self.encode(batch)
+        loss = masked_loss(self.logits(encoded), batch.label, self.spec)
         if self.words is not None:
             loss = loss + self.words.penalty()
-        for head, feature, has in zip(self.alone, features, present, strict=True):
-            label = batch.label.masked_fill(~has.unsqueeze(1), float("nan"))
-            loss = loss + self.auxiliary_weight * masked_loss(head(feature), label, self.spec) / len(features)
+        for name, x in encoded.features.items():
+            label = batch.label.masked_fill(~encoded.present[name].unsqueeze(1), float("nan"))
+            alone = masked_loss(self.unimodal_heads[name](x), label, self.spec)
+            loss = loss + self.auxiliary_weight * alone / len(encoded.features)
         return loss
-
-
-def has_chunk(batch: Batch) -> Tensor:
-    """Which samples read a note at all (B,)."""
-    found = torch.zeros(batch.batch_size + 1, dtype=torch.bool, device=batch.valid.device)
-    found[batch.link_sample] = True
-    return found[:-1]
 
 
 def _require_steps(fusion: Any, encoders: list[Any]) -> None:
     for encoder in encoders:
-        if fusion.reads == "steps" and not hasattr(encoder, "steps"):
+        if fusion.reads == "steps" and not encoder.has_steps:
             raise ConfigError(
                 f"model.fusion: {type(fusion).__name__} reads the steps of notes and series, but "
                 f"{type(encoder).__name__} offers none; choose another fusion, or an encoder with `steps`"

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch
-from ehrdl.models.notes.links import Stay
 
 #: Vectors that `summarize` makes of a chunk.
 SUMMARIES = 3
@@ -86,12 +85,10 @@ class LinkPool(nn.Module):
 
     Args:
         width: D.
-        stay: tells which links are of the sample's own stay.
     """
 
-    def __init__(self, width: int, stay: Stay) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.stay = stay
         self.age = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, width))
         self.score = nn.Linear(width, 1)
         self.recency = nn.Parameter(torch.ones(1))
@@ -110,7 +107,7 @@ class LinkPool(nn.Module):
         """Each link's vector (E, D), which knows the note's age, and its weight (E,); a sample's sum to less than 1."""
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
-        start = torch.where(self.stay.links(batch), self.own, self.earlier)
+        start = torch.where(batch.link_own_stay, self.own, self.earlier)
         score = self.score(links.tanh()).float().squeeze(1) + start - self.recency * age.squeeze(1)
         return links, softmax_or_nothing(score, batch.link_sample, batch.batch_size + 1)
 

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
-from ehrdl.engine.cache import cache_in_use
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder, Steps
 from ehrdl.models.notes import adapters as tuning
 from ehrdl.models.notes import backbone
 from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
-from ehrdl.models.notes.links import Stay
 from ehrdl.models.notes.packing import DEVICE_RUN_COST, RUN_COST, equal_groups, length_groups, pack_tokens, round_up
 from ehrdl.models.notes.pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
 from ehrdl.models.notes.steps import lay_out
@@ -85,7 +83,7 @@ class NoteTransformer(nn.Module, Encoder):
             raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
         self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
         self.pretrained = pretrained = os.path.expanduser(pretrained) if pretrained else None
-        self.cache = cache_in_use() if cache == "auto" else cache
+        self.cache = spec.cache if cache == "auto" else cache
         self.pad_id, self._caches = spec.pad_id, dict[str, EmbeddingCache]()
         if pretrained:
             _require_tuning(tune, padding, lora_rank, gradient_checkpointing)
@@ -103,7 +101,7 @@ class NoteTransformer(nn.Module, Encoder):
         else:
             backbone.require_division(states, heads)
             self.token_pool = TokenPool(states, width, heads, dropout)
-        self.link_pool = LinkPool(width, Stay(spec))
+        self.link_pool = LinkPool(width)
         # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
         n_kinds = len(spec.note_kinds)
         self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None

@@ -1,4 +1,4 @@
-"""Words of notes as evidence: tokens (C, L) and links (E,) -> logits (B, K), one weight a word or short phrase.
+"""Words of notes: tokens (C, L) and links (E,) -> what they add to the log-odds (B, K), one weight per phrase.
 
 A linear model over which words and phrases a sample's notes hold is hard to beat where labels are few: it needs no
 more than one number each, most of them near 0. It stands beside the encoders of a network and is fitted with them
@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
-from ehrdl.options.bounds import Bound, Checked, NonNegative
+from ehrdl.models.base import Encoder
+from ehrdl.options.bounds import Bound, NonNegative
 
 #: Ages [h] between which the weight of a note is interpolated, on the scale log(1 + hours).
 _KNOTS_HOURS = (0.0, 24.0, 48.0, 96.0, 168.0, 720.0, 2160.0)
 #: The weight of a day-old note before training is sigmoid(4), near 1; of one of several days it is sigmoid(-3).
-_FIRST_FADE = (4.0, 4.0, 0.0, -3.0, -3.0, -3.0, -3.0)
+_FIRST_CURVE = (4.0, 4.0, 0.0, -3.0, -3.0, -3.0, -3.0)
 _PRIME = 2**31 - 1
 _TINY = 1e-12
 
 
-class WordEvidence(nn.Module, Checked):
+class WordEvidence(nn.Module, Encoder):
     """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
 
     Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
@@ -66,47 +67,58 @@ class WordEvidence(nn.Module, Checked):
             raise ConfigError("WordEvidence: the data have no notes; leave `words` out of the model")
         self.phrase, self.buckets, self.lasso = phrase, buckets, penalty
         self.interactions, self.group_lasso = interactions, interaction_penalty
+        self.n_outputs = len(spec.outputs)
+        self.width = self.n_outputs + interactions
         # An embedding, so that AdamW does not decay it as well. Row 0 is for what is no phrase.
         self.weight = nn.Embedding(buckets + 1, len(spec.outputs), _weight=torch.zeros(buckets + 1, len(spec.outputs)))
         self.vector: Any = None
         if interactions:
             self.vector = nn.Embedding(buckets + 1, interactions, _weight=torch.zeros(buckets + 1, interactions))
-        fade = torch.tensor(_FIRST_FADE).repeat(max(len(spec.note_kinds), 1), 1)
-        self.fade = nn.Embedding(fade.shape[0], fade.shape[1], _weight=fade)
+        curve = torch.tensor(_FIRST_CURVE).repeat(max(len(spec.note_kinds), 1), 1)
+        self.age_curve = nn.Embedding(curve.shape[0], curve.shape[1], _weight=curve)
         self.register_buffer("knots", torch.tensor(_KNOTS_HOURS).log1p(), persistent=False)
         self.knots: Tensor
 
-    def forward(self, batch: Batch, readings: Tensor | None = None) -> Tensor:
-        """What is added to the log-odds (B, K); 0 without a note.
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, K + T), the sums of weights and of vectors, 0 without a note; and who reads a note (B,)."""
+        phrases = hashed_phrases(batch.tokens, batch.token_valid, self.phrase, self.buckets)
+        weight = self.age_weight(batch.kind[batch.link_chunk], -batch.link_hours)
+        tables = [self.weight] if self.vector is None else [self.weight, self.vector]
+        sums = [self._summed(table, phrases, weight, batch) for table in tables]
+        present = torch.zeros(batch.batch_size + 1, dtype=torch.bool, device=weight.device)
+        present[batch.link_sample] = True
+        return torch.cat(sums, dim=1), present[:-1]
+
+    def _summed(self, table: nn.Embedding, phrases: Tensor, weight: Tensor, batch: Batch) -> Tensor:
+        """Rows of a table (…, width) for all phrases of each sample, weighted by the age of their notes (B, width)."""
+        per_chunk = (table(phrases) * (phrases > 0).unsqueeze(-1)).sum(dim=1)  # (C, width)
+        links = per_chunk[batch.link_chunk] * weight.unsqueeze(1)
+        total: Tensor = links.new_zeros(batch.batch_size + 1, links.shape[1])
+        return total.index_add(0, batch.link_sample, links)[:-1]
+
+    def logits(self, features: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the words add to the log-odds (B, K).
 
         Args:
-            batch: the samples.
-            readings: (B, T, K) of the other modalities; None = nothing interacts.
+            features: (B, K + T), from `forward`.
+            context: (B, T * K), what the other modalities say of the interactions; None = nothing interacts.
         """
-        phrases = hashed_phrases(batch.tokens, batch.token_valid, self.phrase, self.buckets)
-        loudness = self.loudness(batch.kind[batch.link_chunk], -batch.link_hours)
-
-        def summed(table: Any) -> Tensor:
-            said = (table(phrases) * (phrases > 0).unsqueeze(-1)).sum(dim=1)  # (C, width)
-            links = said[batch.link_chunk] * loudness.unsqueeze(1)
-            total: Tensor = links.new_zeros(batch.batch_size + 1, links.shape[1])
-            return total.index_add(0, batch.link_sample, links)[:-1]
-
-        added = summed(self.weight)
-        if self.vector is None or readings is None:
+        added = features[:, : self.n_outputs]
+        if self.vector is None or context is None:
             return added
-        return added + torch.einsum("bt,btk->bk", summed(self.vector), readings)
+        vectors = features[:, self.n_outputs :]
+        return added + torch.einsum("bt,btk->bk", vectors, context.view(len(context), self.interactions, -1))
 
-    def loudness(self, kind: Tensor, age_hours: Tensor) -> Tensor:
+    def age_weight(self, kind: Tensor, age_hours: Tensor) -> Tensor:
         """How much a chunk of a kind (E,) counts whose note is so old (E,): from 0 to 1."""
         age = age_hours.clamp(min=0).log1p()
         at = torch.bucketize(age, self.knots, right=True).clamp(1, len(self.knots) - 1)
         low, high = self.knots[at - 1], self.knots[at]
         share = ((age - low) / (high - low)).clamp(0, 1)
-        curve = self.fade(kind)
+        curve = self.age_curve(kind)
         before, after = curve.gather(1, (at - 1).unsqueeze(1)), curve.gather(1, at.unsqueeze(1))
-        loudness: Tensor = torch.lerp(before, after, share.unsqueeze(1)).squeeze(1).sigmoid()
-        return loudness
+        weight: Tensor = torch.lerp(before, after, share.unsqueeze(1)).squeeze(1).sigmoid()
+        return weight
 
     def penalty(self) -> Tensor:
         """The lasso penalties, a scalar."""
