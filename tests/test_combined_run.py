@@ -11,7 +11,8 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from ehrdl.cli.main import predict, train
+from ehrdl.cli.commands.predict import run as predict
+from ehrdl.cli.commands.train import run as train
 
 pytestmark = pytest.mark.slow  # a whole run
 CONFIG = Path(__file__).parents[1] / "configs" / "joint_synthetic.yaml"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.cli.main import main, train
-from ehrdl.schema import HOURLY_SEPSIS
+from ehrdl.cli.commands.train import run as train
+from ehrdl.cli.main import main
 from ehrdl.sources.diabetes130.rows import COLUMNS as UCI_COLUMNS
 from ehrdl.sources.physionet2019.files import COLUMNS
 
@@ -90,7 +90,7 @@ def sepsis(tmp_path_factory):
 def test_hourly_sepsis_runs_from_its_config_with_the_challenge_s_own_record_names(sepsis):
     table = pd.read_parquet(sepsis / "predictions.parquet")
     assert set(table[table.split == "held_out"].subject_id) == set(range(100_046, 100_061))
-    scores = json.loads((sepsis / "metrics.json").read_text())["outputs"][HOURLY_SEPSIS]
+    scores = json.loads((sepsis / "metrics.json").read_text())["outputs"]["sepsis_2019"]
     assert scores["models"]["logistic_regression"]["auroc"]["value"] > 0.9  # the heart runs ahead
     assert scores["utility"]["logistic_regression"]["value"] > 0.5
     assert "Utility of alarms" in (sepsis / "report.html").read_text()
@@ -101,8 +101,8 @@ def test_unseen_hours_are_scored_and_judged_at_the_run_s_own_thresholds(sepsis, 
     table = predicted(sepsis, tmp_path / "new", tmp_path / "out")
     assert set(table.subject_id) == set(range(100_101, 100_113)) and set(table.split) == {"held_out"}
     main(["report", str(tmp_path / "out" / "predictions.parquet")])
-    ours = json.loads((sepsis / "metrics.json").read_text())["outputs"][HOURLY_SEPSIS]["utility"]
-    theirs = json.loads((tmp_path / "out" / "metrics.json").read_text())["outputs"][HOURLY_SEPSIS]["utility"]
+    ours = json.loads((sepsis / "metrics.json").read_text())["outputs"]["sepsis_2019"]["utility"]
+    theirs = json.loads((tmp_path / "out" / "metrics.json").read_text())["outputs"]["sepsis_2019"]["utility"]
     assert {name: values["thresholds"] for name, values in theirs.items()} == {
         name: values["thresholds"] for name, values in ours.items()
     }

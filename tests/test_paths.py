@@ -25,7 +25,7 @@ from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 from ehrdl.models.notes.transformer import NoteTransformer
 from ehrdl.options.training import RunOptions
-from ehrdl.runs.folder import Run
+from ehrdl.runs.folder import RunFolder
 from ehrdl.schema import OutputSpec
 from ehrdl.sources.diabetes130.source import Diabetes130
 from ehrdl.sources.meds.source import Meds
@@ -166,7 +166,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_user_writes_a_path(tmp_path, monk
             DataSpec(("note",), (), (), (), (), 0.0, 9, 0, 8, (OutputSpec("one"),), (0.5,)), pretrained="~/encoder"
         )
     assert Prepare(cache="~/cache").cache == str(tmp_path / "cache")
-    assert Run(RunOptions("one", root="~/runs"), {}).folder == tmp_path / "runs" / "one"
+    assert RunFolder(RunOptions("one", root="~/runs"), {}).folder == tmp_path / "runs" / "one"
     assert Labels("~/labels").path == tmp_path / "labels"
     with pytest.raises(ConfigError, match=f"{tmp_path}/splits/train.txt"):
         (tmp_path / "splits").mkdir()

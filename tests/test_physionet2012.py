@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ehrdl.batch import Batch
-from ehrdl.cli.main import train
+from ehrdl.cli.commands.train import run as train
 from ehrdl.data.config import DataConfig
 from ehrdl.data.features.table import tabulate
 from ehrdl.data.loading.collate import Collate

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.cli.main import main, train
+from ehrdl.cli.commands.train import run as train
+from ehrdl.cli.main import main
 
 CONFIG = Path(__file__).parents[1] / "configs" / "benchmarks" / "physionet2012_gru.yaml"
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ehrdl.cli.main import train
+from ehrdl.cli.commands.train import run as train
 from ehrdl.sources.synthetic import write_hospital
 
 pytestmark = pytest.mark.slow

