@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrdl.baselines.tabular import number_columns
+from ehrdl.baselines.tabular import loss_of, number_columns
 from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.info import ModelInfo
 from ehrdl.options.bounds import Bound, nearest, wrong
@@ -233,19 +233,17 @@ def fit_boosted(
     library: str,
     train: Part,
     tuning: Part,
-    loss: Callable[[Any, Floats], float],
     seed: int,
     trials: list[Params],
     kind: str = BINARY,
     on_trial: Callable[[], object] = lambda: None,
 ) -> BoostedModel:
-    """Fit the trials on `train` and keep the one of the lowest loss on `tuning`.
+    """Fit the trials on `train` and keep the one of the lowest log loss, or squared error, on `tuning`.
 
     Args:
         library: a name of `BOOSTED`.
         train: table and labels (n,), all known.
         tuning: the same, of the split that chooses the trial and its number of trees.
-        loss: of labels and predictions.
         seed: of the fits.
         trials: the parameters of each, as `boosted_trials` gives them.
         kind: of the output.
@@ -261,7 +259,7 @@ def fit_boosted(
     for params in trials:
         booster, n_trees = made.fit(params, *parts, kind, seed)
         model = BoostedModel(library, kind, columns, booster, n_trees)
-        found = float(loss(tuning[1], model.predict(tuning[0])))
+        found = loss_of(kind)(tuning[1], model.predict(tuning[0]))
         tried.append({"params": params, "n_trees": n_trees, "tuning_loss": found})
         if best is None or found < best_loss:
             best, best_loss = model, found

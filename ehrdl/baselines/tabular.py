@@ -27,6 +27,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -150,6 +151,13 @@ def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
     """What a fitted baseline predicts (n,): a probability, or the value of a regression output."""
     found: NDArray[np.float64] = model.predict(table) if kind == REGRESSION else model.predict_proba(table)[:, 1]
     return found
+
+
+def loss_of(kind: str) -> Callable[[Any, Any], float]:
+    """What chooses among candidates: log loss, or the squared error of a regression output."""
+    if kind == REGRESSION:
+        return lambda label, value: float(mean_squared_error(label, value))
+    return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
 
 
 def _prevalence(seed: int, kind: str) -> list[Pipeline]:

@@ -15,7 +15,6 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss, mean_squared_error
 
 from ehrdl.baselines.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.baselines.scores import SCORED_TASK, SCORES
@@ -25,6 +24,7 @@ from ehrdl.baselines.tabular import (
     TRUSTED,
     candidates,
     fit,
+    loss_of,
     predict,
     shared_phrases,
     with_params,
@@ -39,7 +39,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import nearest
 from ehrdl.options.training import Boosting
 from ehrdl.runs.files import reading
-from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
+from ehrdl.schema import BINARY, HELD_OUT, TRAIN, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
 
 
@@ -170,7 +170,8 @@ def _fit_classical(
             with staged(name):
                 for output in prepared.spec.outputs:
                     if name in BOOSTED:
-                        model = _boosted(name, output, prepared, tables, folder, seed, boosting, params)
+                        trials = boosted_trials(name, boosting.trials, seed, params.get(name))
+                        model = _boosted(name, output, prepared, tables, folder / "models", seed, trials)
                     else:
                         made = make_candidates(name, seed, output.kind, params)
                         path = folder / "models" / f"{name}-{output.name}.skops"
@@ -243,29 +244,18 @@ def _boosted(
     output: OutputSpec,
     prepared: Prepared,
     tables: dict[str, pd.DataFrame],
-    folder: Path,
+    models: Path,
     seed: int,
-    boosting: Boosting,
-    params: Params,
+    trials: list[dict[str, float | int]],
 ) -> Predictor:
-    """Fit the trials of one boosted model for one output, and keep the best on the tuning split."""
+    """Fit the trials of one boosted model for one output, keep the best on the tuning split, and write it."""
     known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
-    given = boosted_trials(name, boosting.trials, seed, params.get(name))
     train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
     with progress() as bar:
-        job = bar.add_task(f"{name}: {output.name}", total=len(given))
-        model = fit_boosted(
-            name, train, tuning, loss_of(output.kind), seed, given, output.kind, lambda: bar.advance(job)
-        )
-    save_boosted(model, folder / "models", output.name)
-    return load_boosted(folder / "models", name, output.name).predict  # what the run says is what its files say
-
-
-def loss_of(kind: str) -> Callable[[Any, Any], float]:
-    """What chooses among candidates: log loss, or the squared error of a regression output."""
-    if kind == REGRESSION:
-        return lambda label, value: float(mean_squared_error(label, value))
-    return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
+        job = bar.add_task(f"{name}: {output.name}", total=len(trials))
+        model = fit_boosted(name, train, tuning, seed, trials, output.kind, lambda: bar.advance(job))
+    save_boosted(model, models, output.name)
+    return load_boosted(models, name, output.name).predict  # what the run reports is what its files predict
 
 
 def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:

@@ -135,65 +135,67 @@ _WORDS_SQL = """
 """
 
 
+#: Column, what is found, how many, of how many, and the share above which it is loud.
+_RULES = (
+    ("time", f"events are dated outside the years {_FIRST_YEAR} to {_LAST_YEAR}", "misdated", "timed", _ENTRY),
+    (
+        "time",
+        f"events are over {_LATEST_YEARS} years after the patient's last discharge",
+        "late",
+        "followed",
+        _ENTRY,
+    ),
+    (
+        "encounter_id",
+        f"events are over {_LONGEST_DAYS} days outside the stay that they name",
+        "astray",
+        "placed",
+        _ENTRY,
+    ),
+    (
+        "time",
+        f"measurements ({', '.join(_MEASURED)}) are at 00:00: their time of day is lost and they are seen early",
+        "midnight",
+        "measured",
+        _MIDNIGHT,
+    ),
+    (BIRTH, "stays are of patients without a date of birth: the age is unknown", "ageless", "stays", _UNRECORDED),
+    (BIRTH, f"stays begin at an age above {_OLDEST_YEARS} years", "ancient", "aged", _ENTRY),
+    (BIRTH, "stays begin before the patient's birth", "unborn", "aged", _ENTRY),
+    (BIRTH, "stays begin in the year of birth: newborns, or 0 written for no age", "newborn", "aged", 1.0),
+    ("GENDER", "patients have no sex", "without_sex", "subjects", _UNRECORDED),
+    (
+        "GENDER",
+        "patients have a sex other than F and M: a model reads it as unknown",
+        "other_sex",
+        "sexed",
+        _UNRECORDED,
+    ),
+    (DEATH, "stays of patients with a date of death begin after that day", "dead", "mortal", _ENTRY),
+    ("DISCHARGE", "discharges stand before their admission", "backwards", "closed", _ENTRY),
+    ("DISCHARGE", f"stays last longer than {_LONGEST_DAYS} days", "endless", "closed", _ENTRY),
+    (
+        "encounter_id",
+        "admissions and discharges have no encounter_id: they belong to no stay",
+        "without_id",
+        "ends",
+        _ENTRY,
+    ),
+    (
+        "DIAGNOSIS",
+        "codes are neither ICD9 nor ICD10: no rule of a cohort reads them",
+        "unversioned",
+        "codes",
+        _ENTRY,
+    ),
+    ("DIAGNOSIS", "coded stays have no diagnosis in first place (1)", "without_principal", "coded", _UNRECORDED),
+    ("DIAGNOSIS", "codes have no form of ICD: no rule of a cohort knows them", "formless", "codes", _ENTRY),
+    ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
+)
+
+
 def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: dict[str, Counter[str]]) -> list[Finding]:
-    years = f"{_FIRST_YEAR} to {_LAST_YEAR}"
-    rows = (
-        ("time", f"events are dated outside the years {years}", "misdated", "timed", _ENTRY),
-        (
-            "time",
-            f"events are over {_LATEST_YEARS} years after the patient's last discharge",
-            "late",
-            "followed",
-            _ENTRY,
-        ),
-        (
-            "encounter_id",
-            f"events are over {_LONGEST_DAYS} days outside the stay that they name",
-            "astray",
-            "placed",
-            _ENTRY,
-        ),
-        (
-            "time",
-            f"measurements ({', '.join(_MEASURED)}) are at 00:00: their time of day is lost and they are seen early",
-            "midnight",
-            "measured",
-            _MIDNIGHT,
-        ),
-        (BIRTH, "stays are of patients without a date of birth: the age is unknown", "ageless", "stays", _UNRECORDED),
-        (BIRTH, f"stays begin at an age above {_OLDEST_YEARS} years", "ancient", "aged", _ENTRY),
-        (BIRTH, "stays begin before the patient's birth", "unborn", "aged", _ENTRY),
-        (BIRTH, "stays begin in the year of birth: newborns, or 0 written for no age", "newborn", "aged", 1.0),
-        ("GENDER", "patients have no sex", "without_sex", "subjects", _UNRECORDED),
-        (
-            "GENDER",
-            "patients have a sex other than F and M: a model reads it as unknown",
-            "other_sex",
-            "sexed",
-            _UNRECORDED,
-        ),
-        (DEATH, "stays of patients with a date of death begin after that day", "dead", "mortal", _ENTRY),
-        ("DISCHARGE", "discharges stand before their admission", "backwards", "closed", _ENTRY),
-        ("DISCHARGE", f"stays last longer than {_LONGEST_DAYS} days", "endless", "closed", _ENTRY),
-        (
-            "encounter_id",
-            "admissions and discharges have no encounter_id: they belong to no stay",
-            "without_id",
-            "ends",
-            _ENTRY,
-        ),
-        (
-            "DIAGNOSIS",
-            "codes are neither ICD9 nor ICD10: no rule of a cohort reads them",
-            "unversioned",
-            "codes",
-            _ENTRY,
-        ),
-        ("DIAGNOSIS", "coded stays have no diagnosis in first place (1)", "without_principal", "coded", _UNRECORDED),
-        ("DIAGNOSIS", "codes have no form of ICD: no rule of a cohort knows them", "formless", "codes", _ENTRY),
-        ("DIAGNOSIS", "codes are too short (leading zeros that a spreadsheet dropped?)", "cut", "codes", _ENTRY),
-    )
-    found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in rows]
+    found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in _RULES]
     found += [_unknown_words(name, words[name], patients[name]) for name in _KNOWN]
     # Some charting at midnight is usual in a ward.
     return [one for one in found if one.n and (one.is_loud or one.limit != _MIDNIGHT)]

@@ -221,23 +221,27 @@ def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
     if isinstance(value, dict):
         if isinstance(value.get("n"), int) and 0 < value["n"] < shown.min_count:
             return {key: shown.few if key == "n" else WITHHELD for key in value}
-        found = {key: hide_counts(part, shown, total) for key, part in value.items()}
-        shares = [key for key, part in value.items() if isinstance(part, float)]
-        small = [key for key in shares if isinstance(found[key], str)]
-        if len(small) == 1 and len(shares) > 2 and abs(sum(value[key] for key in shares) - 1) < 1e-6:
-            found[min((key for key in shares if key not in small), key=lambda key: value[key])] = WITHHELD
-        return found
+        return _hide_second(value, {key: hide_counts(part, shown, total) for key, part in value.items()})
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    if isinstance(value, int):
-        return shown.count(value)
-    if total and 0 < value < 1 and min(value, 1 - value) * total < shown.min_count - 0.5:
-        return (
-            f"<{100 * shown.min_count / total:.1f} %"
-            if value < 0.5
-            else f">{100 - 100 * shown.min_count / total:.1f} %"
-        )
-    return value
+    return shown.count(value) if isinstance(value, int) else _hide_share(value, shown, total)
+
+
+def _hide_second(value: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Where one of several shares that add up to 1 is hidden, the smallest other one too: else it could be computed."""
+    shares = [key for key, part in value.items() if isinstance(part, float)]
+    small = [key for key in shares if isinstance(found[key], str)]
+    if len(small) == 1 and len(shares) > 2 and abs(sum(value[key] for key in shares) - 1) < 1e-6:
+        found[min((key for key in shares if key not in small), key=lambda key: value[key])] = WITHHELD
+    return found
+
+
+def _hide_share(value: float, shown: Shown, total: int | None) -> float | str:
+    """A share of `total` patients, or its bound where it stands for few of them, or leaves few."""
+    if not total or not 0 < value < 1 or min(value, 1 - value) * total >= shown.min_count - 0.5:
+        return value
+    few = 100 * shown.min_count / total
+    return f"<{few:.1f} %" if value < 0.5 else f">{100 - few:.1f} %"
 
 
 def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str, Any]:

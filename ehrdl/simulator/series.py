@@ -9,7 +9,7 @@ last panel of a stay, which carry the facts.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -134,7 +134,7 @@ def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usua
     jitter = np.where(is_first | is_last, 0, rng.uniform(-0.06, 0.06, len(of)))
     time = first[of] + ((final - first)[of] * (order + jitter) / (n_draws[of] - 1)).astype(np.int64)
 
-    value = _course(rng, whole, usual, of, time, first, final, is_first, is_last)
+    value = _course(rng, whole, usual, _Draws(of, time, first, final, is_first | is_last))
     second = whole.index.to_numpy()[of]
     # before the second admission of an episode, the draw belongs to the first (the row above)
     split = (whole["start"].to_numpy() > start)[of] & (time < whole["start"].to_numpy()[of])
@@ -145,14 +145,24 @@ def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usua
     return Panels(stay, time, final[of], is_first, is_last, hadm, value)
 
 
-def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, of: Ints, time: Ints, first: Ints,
-            final: Ints, is_first: Any, is_last: Any) -> Floats:  # fmt: skip
+class _Draws(NamedTuple):
+    """When blood is drawn in the episodes (n): which episode a draw (m,) is of, its time, and the ends (n,) of each."""
+
+    of: Ints
+    time: Ints
+    first: Ints
+    final: Ints
+    at_an_end: Any
+
+
+def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, draws: _Draws) -> Floats:
     """The values (draws, labs): the facts at the ends, drift and jitter between, the usual level for all else."""
+    of, time, first, final, at_an_end = draws
     n, m = len(whole), len(of)
     within = np.array([lab.within for lab in LABS])
     value = usual[whole["patient"].to_numpy()][of] + within * rng.normal(size=(m, len(LABS)))
     remaining = (final[of] - time) / np.maximum(final - first, 1)[of]  # 1 at the first draw, 0 at the last
-    noise = np.where(is_first | is_last, 0.0, 1.0)
+    noise = np.where(at_an_end, 0.0, 1.0)
 
     ends = ((_SODIUM, SODIUM, "sodium", 2.5), (_HAEMOGLOBIN, HAEMOGLOBIN, "haemoglobin", 0.9))
     for column, levels, name, drift in ends:

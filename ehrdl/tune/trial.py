@@ -17,7 +17,6 @@ from ehrdl.comparators.baseline import (
     check_params,
     fit_candidate,
     known_labels,
-    loss_of,
     make_candidates,
     thinned,
     training_phrases,
@@ -185,9 +184,7 @@ def _fit_table(
         return predict_table(model, own[TUNING], output.kind)
     keep, label = known_labels(part, TUNING, output.name)
     trials = boosted_trials(name, 1, seed, params.get(name))
-    boosted = fit_boosted(
-        name, train, (own[TUNING][keep], label[keep]), loss_of(output.kind), seed, trials, output.kind
-    )
+    boosted = fit_boosted(name, train, (own[TUNING][keep], label[keep]), seed, trials, output.kind)
     return boosted.predict(own[TUNING])
 
 

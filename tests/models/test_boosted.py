@@ -40,10 +40,7 @@ def parts(hospital):
 @pytest.fixture(scope="module")
 def fitted(hospital):
     """A model of each library, of three trials."""
-    return {
-        name: fit_boosted(name, *parts(hospital), logloss, seed=0, trials=boosted_trials(name, 3, 0))
-        for name in BOOSTED
-    }
+    return {name: fit_boosted(name, *parts(hospital), seed=0, trials=boosted_trials(name, 3, 0)) for name in BOOSTED}
 
 
 @pytest.mark.parametrize("name", BOOSTED)
@@ -70,7 +67,7 @@ def test_the_trial_of_the_lowest_tuning_loss_is_kept_with_its_number_of_trees(na
 def test_more_trees_than_were_kept_have_no_lower_tuning_loss(name, hospital):
     """The first trial alone, against its own course refitted without early stopping."""
     train, tuning = parts(hospital)
-    model = fit_boosted(name, train, tuning, logloss, seed=0, trials=boosted_trials(name, 1, 0))
+    model = fit_boosted(name, train, tuning, seed=0, trials=boosted_trials(name, 1, 0))
     library = LIBRARIES[name]
     data = library.bin((train[0][model.columns], train[1]), (tuning[0][model.columns], tuning[1]))[0]
     x = tuning[0][model.columns].to_numpy(np.float32)
@@ -94,9 +91,7 @@ def test_a_number_is_predicted_for_a_regression_output(name, hospital):
     table, _ = hospital
     days = (3 + 2 * (table["sodium"] > 140)).to_numpy(np.float32)
     train, tuning = (table[:N_TRAIN], days[:N_TRAIN]), (table[N_TRAIN:N_TUNING], days[N_TRAIN:N_TUNING])
-    model = fit_boosted(
-        name, train, tuning, mean_squared_error, seed=0, trials=boosted_trials(name, 2, 0), kind=REGRESSION
-    )
+    model = fit_boosted(name, train, tuning, seed=0, trials=boosted_trials(name, 2, 0), kind=REGRESSION)
     value = model.predict(table[N_TUNING:])
     assert mean_squared_error(days[N_TUNING:], value) < 0.05 * days.var()
 
@@ -104,10 +99,10 @@ def test_a_number_is_predicted_for_a_regression_output(name, hospital):
 @pytest.mark.parametrize("name", BOOSTED)
 def test_same_seed_gives_the_same_trees_and_another_seed_others(name, hospital, fitted):
     table = hospital[0]
-    again = fit_boosted(name, *parts(hospital), logloss, seed=0, trials=boosted_trials(name, 3, 0))
+    again = fit_boosted(name, *parts(hospital), seed=0, trials=boosted_trials(name, 3, 0))
     np.testing.assert_array_equal(again.predict(table), fitted[name].predict(table))
     assert again.trials == fitted[name].trials
-    other = fit_boosted(name, *parts(hospital), logloss, seed=1, trials=boosted_trials(name, 3, 1))
+    other = fit_boosted(name, *parts(hospital), seed=1, trials=boosted_trials(name, 3, 1))
     assert not np.array_equal(other.predict(table), fitted[name].predict(table))
 
 

@@ -6,6 +6,7 @@ The order depends on the seed, the epoch and the data alone, so a run that was k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ _POOL = 50  # batches sorted by length together: long enough to cut padding, sho
 _SPARE = 50  # one batch more for so many, for epochs whose draw needs more batches than the first
 
 
+@dataclass(eq=False)
 class LengthBuckets(Sampler[list[int]]):
     """Batches of samples of like length.
 
@@ -34,26 +36,22 @@ class LengthBuckets(Sampler[list[int]]):
             an epoch would still have beyond that is left out of it, at random.
     """
 
-    def __init__(
-        self,
-        subject: np.ndarray,
-        length: np.ndarray,
-        rows: np.ndarray,
-        batch_size: int,
-        shuffle: bool,
-        samples_per_subject: int | None,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        fits: Callable[[np.ndarray], int] | None = None,
-    ) -> None:
-        self.rank, self.world_size = rank, world_size if shuffle else 1
-        self.subject, self.length, self.rows = subject, length, rows
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.samples_per_subject = samples_per_subject
-        self.fits = fits
-        self.epoch = 0
-        self.position = 0
+    subject: np.ndarray
+    length: np.ndarray
+    rows: np.ndarray
+    batch_size: int
+    shuffle: bool
+    samples_per_subject: int | None
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    fits: Callable[[np.ndarray], int] | None = None
+    epoch: int = field(default=0, init=False)
+    position: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Without `shuffle` every process reads everything."""
+        self.world_size = self.world_size if self.shuffle else 1
 
     def __len__(self) -> int:
         """Batches an epoch, the same in every epoch and on every rank."""

@@ -1,6 +1,7 @@
 """SQL of EVENTS rows from the view `raw` of a table: what the rules of all tables of MIMIC-IV are written in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ehrdl.clinical.codes import BLANKS
 from ehrdl.events.staging import finite
@@ -9,22 +10,12 @@ from ehrdl.events.staging import finite
 TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
 
 
-def row(
-    code: str,
-    time: str,
-    available: str | None = None,
-    number: str = "NULL",
-    text: str = "NULL",
-    fallback: str = "false",
-    encounter: str = "hadm_id",
-    where: str = "true",
-    table: str = "raw",
-    flags: str = "",
-) -> str:
-    """SQL of one event a row; a row without a subject, a time or a code is no event.
+@dataclass(frozen=True)
+class _Row:
+    """One event per row of a table; each attribute is SQL.
 
-    Args:
-        code: SQL of the EVENTS code; so are the others.
+    Attributes:
+        code: the EVENTS code.
         time: when it happened.
         available: when it could be seen; by default when it happened.
         number: numeric_value.
@@ -33,13 +24,36 @@ def row(
         encounter: encounter_id.
         where: which rows are events.
         table: what to select from.
-        flags: SQL of further columns that are counted.
+        flags: further columns that are counted.
     """
-    return f"""SELECT subject_id, CAST({time} AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
-        CAST({number} AS FLOAT) AS numeric_value, CAST({text} AS VARCHAR) AS text_value,
-        CAST({available or time} AS TIMESTAMP) AS available_time, CAST({encounter} AS BIGINT) AS encounter_id,
-        {fallback} AS fallback{", " if flags else ""}{flags}
-        FROM {table} WHERE subject_id IS NOT NULL AND {time} IS NOT NULL AND {code} IS NOT NULL AND ({where})"""
+
+    code: str
+    time: str
+    available: str | None = None
+    number: str = "NULL"
+    text: str = "NULL"
+    fallback: str = "false"
+    encounter: str = "hadm_id"
+    where: str = "true"
+    table: str = "raw"
+    flags: str = ""
+
+
+def row(*given: str, **named: str) -> str:
+    """SQL of one event per row; a row without a subject, a time or a code is no event.
+
+    Args:
+        *given: the first attributes of `_Row`.
+        **named: its others.
+    """
+    one = _Row(*given, **named)
+    return f"""SELECT subject_id, CAST({one.time} AS TIMESTAMP) AS time, CAST({one.code} AS VARCHAR) AS code,
+        CAST({one.number} AS FLOAT) AS numeric_value, CAST({one.text} AS VARCHAR) AS text_value,
+        CAST({one.available or one.time} AS TIMESTAMP) AS available_time,
+        CAST({one.encounter} AS BIGINT) AS encounter_id,
+        {one.fallback} AS fallback{", " if one.flags else ""}{one.flags}
+        FROM {one.table}
+        WHERE subject_id IS NOT NULL AND {one.time} IS NOT NULL AND {one.code} IS NOT NULL AND ({one.where})"""
 
 
 def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
