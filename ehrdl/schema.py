@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ehrdl.errors import LeakageError, SchemaError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
 SPLITS = (TRAIN, TUNING, HELD_OUT)
@@ -192,11 +194,11 @@ def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
         SchemaError: a column is missing, unknown, of another type, null where it may not be, or out of its range.
         LeakageError: a fact is available before it happened, or a subject stands in two splits.
 
-    >>> check(pd.DataFrame({"subject_id": [1]}), EVENTS)
+    >>> check(pa.table({"subject_id": [1]}), EVENTS)
     Traceback (most recent call last):
     ehrdl.errors.SchemaError: EVENTS: column time is missing
     """
-    if isinstance(table, pd.DataFrame):
+    if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     table = _cast(table, schema)
     for column in schema.columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ehrdl import __version__
-from ehrdl.cli.commands import export, init, predict, prepare, pretrain, report, train, tune
+from ehrdl.cli.commands import completion, export, init, predict, prepare, pretrain, report, train, tune
 from ehrdl.cli.parser import fail
 from ehrdl.processes.ranks import first_alone
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": predict,
     "report": report,
     "export": export,
+    "completion": completion,
 }
 
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     elif name == "--version":
         print(f"ehrdl {__version__}")
     elif name in ("-h", "--help"):
-        lines = [f"  {name:<10} {command.DESCRIPTION}" for name, command in COMMANDS.items()]
+        lines = [f"  {name:<11} {command.DESCRIPTION}" for name, command in COMMANDS.items()]
         print("\n".join(["usage: ehrdl COMMAND [--help]", "", *lines]))
     else:
         fail(f"{name!r} is not a command; the commands are {', '.join(COMMANDS)}")

@@ -14,23 +14,28 @@ DESCRIPTION = "Write the events, labels and splits of a config, or predictions, 
 EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out meds"
 
 
+def parser(prog: str) -> OptionParser:
+    """The options of the command; keys of a config can follow."""
+    options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
+    options.usage = f"{prog} --out FOLDER (--config FILE [--KEY VALUE ...] [--time TIME] | --predictions FILE)"
+    options.add_argument("--out", required=True, metavar="FOLDER", help="is made; must not hold anything yet")
+    options.add_argument(
+        "--time",
+        choices=("happened", "available"),
+        help="of the events: when they happened (default), or when they could be seen (time := available_time)",
+    )
+    options.add_argument(
+        "--predictions", metavar="FILE", help="predictions.parquet, or the run that holds it, for meds-evaluation"
+    )
+    options.epilog = f"--config and the keys that can follow are those of ehrdl train, as is {OPTION}"
+    return options
+
+
 def run(argv: list[str], prog: str) -> None:
     """Write what other MEDS tools read."""
     set_environment()
     with one_line_errors():
-        options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
-        options.usage = f"{prog} --out FOLDER (--config FILE [--KEY VALUE ...] [--time TIME] | --predictions FILE)"
-        options.add_argument("--out", required=True, metavar="FOLDER", help="is made; must not hold anything yet")
-        options.add_argument(
-            "--time",
-            choices=("happened", "available"),
-            help="of the events: when they happened (default), or when they could be seen (time := available_time)",
-        )
-        options.add_argument(
-            "--predictions", metavar="FILE", help="predictions.parquet, or the run that holds it, for meds-evaluation"
-        )
-        options.epilog = f"--config and the keys that can follow are those of ehrdl train, as is {OPTION}"
-        own, overrides = options.parse_known_args(argv)
+        own, overrides = parser(prog).parse_known_args(argv)
         if own.predictions is None:
             with named(overrides) as overrides:
                 _export_events(own, overrides, prog)

@@ -8,12 +8,17 @@ from ehrdl.cli.start import OptionParser, one_line_errors
 DESCRIPTION = "Write a config that ehrdl ships, to edit and to train with."
 
 
+def parser(prog: str) -> OptionParser:
+    """The options of the command."""
+    options = OptionParser(prog=prog, description=f"{DESCRIPTION} Without NAME the shipped ones are listed.")
+    options.add_argument("name", nargs="?", metavar="NAME", help="of the config, such as quickstart")
+    options.add_argument("--out", metavar="FILE", help="default: NAME.yaml in the current folder")
+    return options
+
+
 def run(argv: list[str], prog: str) -> None:
     """Write a shipped config to edit, or list them."""
-    parser = OptionParser(prog=prog, description=f"{DESCRIPTION} Without NAME the shipped ones are listed.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of the config, such as quickstart")
-    parser.add_argument("--out", metavar="FILE", help="default: NAME.yaml in the current folder")
-    own = parser.parse_args(argv)
+    own = parser(prog).parse_args(argv)
     with one_line_errors():
         if own.name is None:
             print("\n".join(f"  {name:<26} {subject_of(file)}" for name, file in shipped().items()))

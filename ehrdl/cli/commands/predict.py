@@ -21,19 +21,22 @@ _SYNTHETIC, _LAYOUT = "Synthetic", "ehrdl.sources.Mimic4"
 DESCRIPTION = "Score new patients, or another hospital, with the models of a finished run."
 
 
+def parser(prog: str) -> OptionParser:
+    """The options of the command; keys of data, task and trainer can follow."""
+    options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
+    options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
+    options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
+    options.epilog = "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
+    options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
+    return options
+
+
 def run(argv: list[str], prog: str) -> None:
     """Score new patients with the models of a finished run."""
     set_environment()
     with one_line_errors():
-        options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
-        options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
-        options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
-        options.epilog = (
-            "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
-        )
-        options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
         names, rest = take_option(argv)
-        own, overrides = options.parse_known_args(rest)
+        own, overrides = parser(prog).parse_known_args(rest)
         run = expanded(own.run)
         _check_overrides(overrides)
         from ehrdl.scoring import check_run, score
@@ -57,9 +60,9 @@ def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[
         ConfigError: the run was made through the library, with objects that no config can make again.
     """
     _check_recorded(run)
-    parser, config = train_parser("ehrdl predict"), str(run / "config.yaml")
+    made, config = train_parser("ehrdl predict"), str(run / "config.yaml")
     with allowed_modules(list(allow), {config: read_yaml(config)}, beside=False):
-        yield parser.instantiate(parser.parse_args(["--config", config, *_source(run, list(overrides))]))
+        yield made.instantiate(made.parse_args(["--config", config, *_source(run, list(overrides))]))
 
 
 def _check_overrides(argv: list[str]) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from ehrdl.cli.configured import configured, named, train_parser
+from ehrdl.cli.parser import Parser
 from ehrdl.cli.start import one_line_errors, set_environment
 from ehrdl.engine.messages import say
 
 DESCRIPTION = "Read and prepare a configuration's data, as training does first, and stop there."
 EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv"
+
+
+def parser(prog: str) -> Parser:
+    """The keys of a training configuration."""
+    return train_parser(prog, DESCRIPTION, EXAMPLE)
 
 
 def run(argv: list[str], prog: str) -> None:
@@ -16,7 +22,7 @@ def run(argv: list[str], prog: str) -> None:
 
     set_environment()
     with one_line_errors(), named(argv) as argv:
-        objects, _ = configured(train_parser(prog, DESCRIPTION, EXAMPLE), argv)
+        objects, _ = configured(parser(prog), argv)
         prepared = prepare(objects.data, objects.task).prepared
         facts = prepared.facts["data"]
         samples = ", ".join(f"{n:,} {split}" for split, n in facts["n_samples"].items())

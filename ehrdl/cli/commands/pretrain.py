@@ -23,32 +23,32 @@ def run(argv: list[str], prog: str) -> None:
     set_environment()
     begin_others_with(["pretrain", *argv])
     with one_line_errors(), named(argv) as argv:
-        parser = _pretrain_parser(prog)
-        objects, parsed = configured(parser, argv)
+        keys = parser(prog)
+        objects, parsed = configured(keys, argv)
         if not objects.out:
             raise ConfigError("--out: missing; name the folder that the encoder goes to")
         from ehrdl.pretraining.command import pretrain
 
         start = os.path.expanduser(parsed["from"] or "") or _pretrained(
-            yaml.safe_load(parser.dump(parsed, skip_unset=False)), objects.out
+            yaml.safe_load(keys.dump(parsed, skip_unset=False)), objects.out
         )
         pretrain(objects.data, objects.task, expanded(objects.out), start, objects.pretrain, objects.trainer)
 
 
-def _pretrain_parser(prog: str) -> Parser:
+def parser(prog: str) -> Parser:
     """The parser of a training configuration, with what a pretraining is told besides."""
     from ehrdl.options.training import Pretraining
 
-    parser = train_parser(prog, DESCRIPTION, EXAMPLE)
-    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="is made; must not hold anything yet")
-    parser.add_argument(
+    made = train_parser(prog, DESCRIPTION, EXAMPLE)
+    made.add_argument("--out", type=str | None, metavar="FOLDER", help="is made; must not hold anything yet")
+    made.add_argument(
         "--from",
         type=str | None,
         metavar="NAME_OR_FOLDER",
         help="Hugging Face encoder to go on from; default: the `pretrained` of the model's `note`, else from scratch",
     )
-    parser.add_class_arguments(Pretraining, "pretrain")
-    return parser
+    made.add_class_arguments(Pretraining, "pretrain")
+    return made
 
 
 def _pretrained(config: dict[str, Any], out: str) -> str | None:

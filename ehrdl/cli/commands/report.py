@@ -9,22 +9,25 @@ from ehrdl.engine.paths import expanded
 DESCRIPTION = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
 
 
+def parser(prog: str) -> OptionParser:
+    """The options of the command."""
+    options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
+    options.add_argument("predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it")
+    options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
+    options.add_argument(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help="groups of fewer patients are not shown; default: the run's, or 10",
+    )
+    return options
+
+
 def run(argv: list[str], prog: str) -> None:
     """Make a report of PREDICTIONS."""
     set_environment()
     with one_line_errors():
-        options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
-        options.add_argument(
-            "predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it"
-        )
-        options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
-        options.add_argument(
-            "--min-count",
-            type=int,
-            metavar="N",
-            help="groups of fewer patients are not shown; default: the run's, or 10",
-        )
-        own = options.parse_args(argv)
+        own = parser(prog).parse_args(argv)
         from ehrdl.engine.messages import progress
         from ehrdl.report.remake import remake
 

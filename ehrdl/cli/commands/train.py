@@ -7,10 +7,16 @@ import sys
 import yaml
 
 from ehrdl.cli.configured import TRAIN, configured, named, train_parser
+from ehrdl.cli.parser import Parser
 from ehrdl.cli.start import one_line_errors, set_environment
 from ehrdl.processes.ranks import begin_others_with
 
 DESCRIPTION = TRAIN
+
+
+def parser(prog: str) -> Parser:
+    """The keys of a training configuration."""
+    return train_parser(prog)
 
 
 def run(argv: list[str] | None = None, prog: str = "train.py") -> None:
@@ -26,7 +32,7 @@ def run(argv: list[str] | None = None, prog: str = "train.py") -> None:
     argv = sys.argv[1:] if argv is None else argv
     begin_others_with(["train", *argv])
     with one_line_errors(), named(argv) as argv:
-        parser = train_parser(prog)
-        objects, parsed = configured(parser, argv)
+        keys = parser(prog)
+        objects, parsed = configured(keys, argv)
         arguments = {name: value for name, value in vars(objects).items() if name != "config"}
-        Experiment(**arguments, config=yaml.safe_load(parser.dump(parsed, skip_unset=False))).complete()
+        Experiment(**arguments, config=yaml.safe_load(keys.dump(parsed, skip_unset=False))).complete()

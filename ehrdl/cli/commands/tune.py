@@ -19,17 +19,21 @@ DESCRIPTION = "Search the best values of a configuration's keys, on training and
 EXAMPLE = "--config physionet2012 --data.source.root /path/to/physionet-2012 --n-trials 40"
 
 
+def parser(prog: str) -> Parser:
+    """The keys of a training configuration, and those of a search."""
+    made = train_parser(prog, DESCRIPTION, EXAMPLE)
+    made.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
+    made.add_argument("--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model")
+    return made
+
+
 def run(argv: list[str], prog: str) -> None:
     """Search the space of a training configuration."""
     set_environment()
     with one_line_errors(), named(argv) as argv:
-        parser = train_parser(prog, DESCRIPTION, EXAMPLE)
-        parser.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
-        parser.add_argument(
-            "--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model"
-        )
-        objects, parsed = configured(parser, argv)
-        config = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+        keys = parser(prog)
+        objects, parsed = configured(keys, argv)
+        config = yaml.safe_load(keys.dump(parsed, skip_unset=False))
         n_trials, baseline = config.pop("n_trials"), config.pop("baseline")
         options = objects.tune if n_trials is None else replace(objects.tune, n_trials=n_trials)
         options.searched(baseline)  # what is wrong with the space is said before anything is imported

@@ -1,0 +1,73 @@
+"""`ehrdl completion`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ehrdl.cli.commands import export, init, predict, prepare, pretrain, report, train, tune
+from ehrdl.cli.configs import shipped
+from ehrdl.cli.parser import Parser
+from ehrdl.cli.start import OptionParser
+
+DESCRIPTION = "Print a script with which a shell completes commands, keys and files."
+_COMPLETED = {
+    "init": init,
+    "train": train,
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "tune": tune,
+    "predict": predict,
+    "report": report,
+    "export": export,
+}
+#: Options that name a file or a folder.
+_FILES = ("--config", "--out", "--predictions", "--run", "predictions")
+
+
+def parser(prog: str) -> OptionParser:
+    """The options of the command."""
+    import shtab
+
+    options = OptionParser(prog=prog, description=DESCRIPTION)
+    options.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    options.epilog = f'bash and zsh: eval "$({prog} bash)" in your shell\'s startup file'
+    return options
+
+
+def run(argv: list[str], prog: str) -> None:
+    """Print the script of a shell."""
+    import shtab
+
+    own = parser(prog).parse_args(argv)
+    print(shtab.complete(_everything(), shell=own.shell))
+
+
+def _everything() -> argparse.ArgumentParser:
+    """All commands with their options, as shtab reads them."""
+    import shtab
+
+    whole = argparse.ArgumentParser(prog="ehrdl")
+    whole.add_argument("--version", action="store_true")
+    commands = whole.add_subparsers()
+    for name, command in _COMPLETED.items():
+        one = commands.add_parser(name, help=command.DESCRIPTION)
+        for option, choices in _options(command.parser(f"ehrdl {name}")).items():
+            added: argparse.Action = one.add_argument(option, choices=choices, help=" ")
+            if option in _FILES:
+                added.complete = shtab.FILE  # type: ignore[attr-defined]
+    return whole
+
+
+def _options(made: argparse.ArgumentParser) -> dict[str, list[str] | None]:
+    """The options of a command, each with its choices where there are some."""
+    if isinstance(made, Parser):
+        keys = made.keys()
+        return dict.fromkeys(
+            ["--config", *(action.option_strings[-1] for action in made._actions if action.dest in keys)]
+        )
+    found: dict[str, list[str] | None] = {}
+    for action in made._actions:
+        name = action.option_strings[-1] if action.option_strings else action.dest
+        if name != "--help":
+            found[name] = [*shipped()] if name == "name" else list(action.choices) if action.choices else None
+    return found
