@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
@@ -21,6 +21,12 @@ from ehrdl.models.base import Network
 from ehrdl.quality import tell
 from ehrdl.runs.files import check_files, read_manifest, reading
 from ehrdl.tasks.common.base import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ehrdl.data.apply import Fitted
+    from ehrdl.data.prepare import Prepared
 
 #: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
 _NAMES_SHOWN = 12
@@ -92,7 +98,7 @@ def score(
     return target
 
 
-def _write(target: Path, parts: list[Any], facts: dict[str, Any]) -> None:
+def _write(target: Path, parts: list[pd.DataFrame], facts: dict[str, Any]) -> None:
     """Write all files of a result, or none."""
     from ehrdl.training.predict import write_predictions
 
@@ -103,7 +109,7 @@ def _write(target: Path, parts: list[Any], facts: dict[str, Any]) -> None:
     _say_result(table, target)
 
 
-def _fitted(run: FinishedRun, data: DataConfig) -> Any:
+def _fitted(run: FinishedRun, data: DataConfig) -> Fitted:
     """What the run learned of its data."""
     from ehrdl.data.apply import Fitted
 
@@ -135,12 +141,12 @@ def check_run(folder: Path) -> FinishedRun:
 
 def _predictions(
     run: FinishedRun,
-    prepared: Any,
+    prepared: Prepared,
     data: DataConfig,
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
     simulated: bool,
-) -> list[Any]:
+) -> list[pd.DataFrame]:
     """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
     import numpy as np
 
@@ -218,7 +224,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _say_result(table: Any, target: Path) -> None:
+def _say_result(table: pd.DataFrame, target: Path) -> None:
     known = int(table[["sample_id", "output", "label"]].drop_duplicates()["label"].notna().sum())
     models = ", ".join(dict.fromkeys(table["model"]))
     path = target / "predictions.parquet"

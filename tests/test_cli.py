@@ -423,7 +423,7 @@ def test_console_knows_its_version_and_commands(capsys):
     assert capsys.readouterr().out == f"ehrdl {__version__}\n"
     for argv in ([], ["-h"], ["--help"]):
         main(argv)
-        assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  init       Write a config")
+        assert capsys.readouterr().out.startswith("usage: ehrdl COMMAND [--help]\n\n  init        Write a config")
 
 
 def test_help_is_a_screen_and_all_keys_are_explained_on_request(capsys):

@@ -10,26 +10,33 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrdl.cohort import Cohort, prepare
 from ehrdl.engine.files import digest
 from ehrdl.engine.messages import say
 from ehrdl.experiment.settings import Settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ehrdl.batch import DataSpec
+    from ehrdl.data.prepare import Prepared
+    from ehrdl.processes.team import Follower
+    from ehrdl.runs.folder import RunFolder
+    from ehrdl.runs.logger import Tracker
+
 
 @dataclass(frozen=True)
 class Experiment(Settings):
     """Models compared on one task, from a hospital's tables to a report.
 
-    >>> from ehrdl import Experiment, sources, tasks, models, options  # doctest: +SKIP
-    >>> Experiment(options.RunOptions("first"), options.DataConfig(sources.Synthetic(500)), tasks.Readmission(),
-    ...     models.MultimodalModel).complete()  # doctest: +SKIP
+    Its fields are the keys of a config, documented in `Settings`.
     """
 
     @cached_property
-    def folder(self) -> Any:
-        """The run's folder (`ehrdl.runs.folder.RunFolder`), opened by the first step that writes."""
+    def folder(self) -> RunFolder:
+        """The run's folder, opened by the first step that writes."""
         from ehrdl.runs.folder import RunFolder
 
         return RunFolder(self.run, self.resolved())
@@ -51,7 +58,7 @@ class Experiment(Settings):
                 say(f"{self.folder.folder}: already finished; --run.overwrite true replaces it")
             elif leads:
                 self._complete(cohort)
-        return Path(self.folder.folder)
+        return self.folder.folder
 
     def prepare(self) -> Cohort:
         """EVENTS, cohort, series, notes and tokens, all in the cache. Nothing is written to the run's folder.
@@ -61,7 +68,7 @@ class Experiment(Settings):
         """
         return prepare(self.data, self.task, self.folder.timed)
 
-    def fit(self, cohort: Cohort | None = None) -> Any:
+    def fit(self, cohort: Cohort | None = None) -> pd.DataFrame:
         """Fit every model on every seed, or load what an earlier process has fitted.
 
         Args:
@@ -102,12 +109,12 @@ class Experiment(Settings):
             if leads and not self.folder.finished:
                 path = self.folder.folder
                 return finish(self, self.folder, read_table(path), read_metrics(path))
-        return Path(self.folder.folder / "report.html")
+        return self.folder.folder / "report.html"
 
     def _complete(self, cohort: Cohort | None) -> None:
         from ehrdl.experiment.results import best_checkpoint, evaluate_run, finish
 
-        def rest(predictions: Any, tracker: Any) -> None:
+        def rest(predictions: pd.DataFrame, tracker: Tracker) -> None:
             metrics = evaluate_run(self, self.folder, predictions)
             report = finish(self, self.folder, predictions, metrics)
             tracker.metrics(metrics)
@@ -116,7 +123,7 @@ class Experiment(Settings):
 
         self._fit(cohort, rest)
 
-    def _fit(self, cohort: Cohort | None, then: Callable[[Any, Any], None]) -> None:
+    def _fit(self, cohort: Cohort | None, then: Callable[[pd.DataFrame, Tracker], None]) -> None:
         """Check, prepare and fit; `then` gets PREDICTIONS and the tracker, while that is open.
 
         Cheap checks come first: a wrong trainer argument or a missing table is reported before hours of reading.
@@ -151,13 +158,13 @@ class Experiment(Settings):
                 self.folder.check()
                 yield True
 
-    def _follow(self, team: Any) -> None:
+    def _follow(self, team: Follower) -> None:
         """Take part in the fits of a run that another process leads."""
         from ehrdl.training.follow import follow
         from ehrdl.training.setup import Training
         from ehrdl.training.variants import variants
 
-        def prepared() -> Any:
+        def prepared() -> tuple[Prepared, dict[str, DataSpec]]:
             data = prepare(self.data, self.task).prepared
             return data, variants(data.spec)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
@@ -87,6 +87,12 @@ class Settings:
                 raise ConfigError(f"seeds: {seed} is not between 0 and 4294967295")
             if (n := self.seeds.count(seed)) > 1:
                 raise ConfigError(f"seeds: {seed} stands {n} times; the same fit twice says nothing new")
+
+    @classmethod
+    def of(cls, objects: Any, config: dict[str, Any]) -> Self:
+        """From the objects that a parser made, with the configuration that it made them of."""
+        names = [each.name for each in fields(cls) if each.name != "config"]
+        return cls(**{name: getattr(objects, name) for name in names}, config=config)
 
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain values."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrdl.data.config import DataConfig
 from ehrdl.engine.files import building, digest, free_folder, read_json, write_json
@@ -21,6 +21,16 @@ from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.options.training import Pretraining
 from ehrdl.schema import TRAIN, TUNING
 from ehrdl.tasks.common.base import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from ehrdl.data.loading.chunks import NoteFrame
+    from ehrdl.data.prepare import Prepared
+    from ehrdl.pretraining.domain import LitMasked, MaskedNotes
+    from ehrdl.processes.team import Follower
+    from ehrdl.training.pretrain import Chunks
 
 _SCRATCH = ".scratch"
 #: Where a training configuration names its note encoder.
@@ -83,7 +93,13 @@ def pretrain(
 
 
 def _follow(
-    team: Any, data: DataConfig, task: Task, out: Path, start: str | None, options: Pretraining, trainer: dict[str, Any]
+    team: Follower,
+    data: DataConfig,
+    task: Task,
+    out: Path,
+    start: str | None,
+    options: Pretraining,
+    trainer: dict[str, Any],
 ) -> None:
     """Take part in the training as another process than the first, which has prepared the data; write nothing."""
     from ehrdl.cohort import prepare
@@ -130,7 +146,7 @@ def _with_tokenizer(data: DataConfig, start: str | None, out: Path) -> DataConfi
     return replace(data, notes=replace(data.notes, tokenizer=start or named))
 
 
-def _tokens(tokenizer: Any) -> str:
+def _tokens(tokenizer: PreTrainedTokenizerFast) -> str:
     """What a fast tokenizer does with a text, whatever length it was saved to cut at."""
     from tokenizers import Tokenizer
 
@@ -141,7 +157,7 @@ def _tokens(tokenizer: Any) -> str:
     return text
 
 
-def _started_from(start: str, data: DataConfig, options: Pretraining) -> Any:
+def _started_from(start: str, data: DataConfig, options: Pretraining) -> PreTrainedModel:
     import pytorch_lightning as pl
 
     from ehrdl.data.notes.vocabulary import load_tokenizer
@@ -153,25 +169,26 @@ def _started_from(start: str, data: DataConfig, options: Pretraining) -> Any:
     return model
 
 
-def _from_scratch(prepared: Any, n_words: int, options: Pretraining) -> Any:
+def _from_scratch(prepared: Prepared, n_words: int, options: Pretraining) -> PreTrainedModel:
     import pytorch_lightning as pl
 
     from ehrdl.models.notes.masked import masked_from_scratch
 
     pl.seed_everything(options.seed, workers=True, verbose=False)
-    frame, dropout = prepared.frame, 0.1 if options.dropout is None else options.dropout
+    frame, _ = _words_of(prepared)
+    dropout = 0.1 if options.dropout is None else options.dropout
     return masked_from_scratch(n_words, frame.pad_id, frame.chunk_tokens, dropout=dropout, **options.sizes)
 
 
-def _require_mask(words: Any, name: str) -> None:
+def _require_mask(words: PreTrainedTokenizerFast, name: str) -> None:
     if words.mask_token_id is None:
         raise ConfigError(f"data.notes.tokenizer: {name} has no mask token, so no word can be hidden; choose another")
 
 
 def _fit(
     part: Path,
-    prepared: Any,
-    model: Any,
+    prepared: Prepared,
+    model: PreTrainedModel | None,
     data: DataConfig,
     start: str | None,
     options: Pretraining,
@@ -189,45 +206,57 @@ def _fit(
     facts["tuning"] |= {"nats_before": before, "nats_after": after}
     facts["tuning"] |= {"perplexity_before": _perplexity(before), "perplexity_after": _perplexity(after)}
     say(f"hidden words of the tuning notes: {before:.3f} nats a token before, {after:.3f} after")
-    _write(part, module.model, load_tokenizer(prepared.tokenizer), prepared, facts)
+    _write(part, module.model, load_tokenizer(_words_of(prepared)[1]), prepared, facts)
 
 
 def _module(
-    prepared: Any, model: Any, data: DataConfig, start: str | None, options: Pretraining
-) -> tuple[Any, Any, dict[str, Any]]:
+    prepared: Prepared, model: PreTrainedModel | None, data: DataConfig, start: str | None, options: Pretraining
+) -> tuple[LitMasked, MaskedNotes, dict[str, Any]]:
     """What is trained, its loaders, and what `pretraining.json` has of them."""
     from ehrdl.data.notes.vocabulary import load_tokenizer
     from ehrdl.models.notes.masked import fit_vocabulary
     from ehrdl.pretraining.domain import LitMasked, MaskedNotes
 
     train, tuning = _chunks(prepared, TRAIN), _chunks(prepared, TUNING)
-    words = load_tokenizer(prepared.tokenizer)
-    _require_mask(words, prepared.tokenizer)
+    _, tokenizer = _words_of(prepared)
+    words = load_tokenizer(tokenizer)
+    _require_mask(words, tokenizer)
     model = model or _from_scratch(prepared, len(words), options)
     fit_vocabulary(model, len(words))
     facts = _facts(prepared, data, start, options, train, tuning)
     return LitMasked(model, options), MaskedNotes(train, tuning, words, options), facts
 
 
-def _subjects(prepared: Any, split: str) -> Any:
+def _subjects(prepared: Prepared, split: str) -> np.ndarray:
     import numpy as np
 
     return np.unique(prepared.samples.subject_id[prepared.samples.split == split])
 
 
-def _chunks(prepared: Any, split: str) -> Any:
+def _chunks(prepared: Prepared, split: str) -> Chunks:
     """The chunks of the notes of the subjects of a split; no other note is looked at."""
     from ehrdl.training.pretrain import Chunks
 
     notes = prepared.dataset.notes
-    chunks = Chunks(notes, prepared.frame, _subjects(prepared, split)) if notes else ()
-    if not len(chunks):
+    chunks = Chunks(notes, _words_of(prepared)[0], _subjects(prepared, split)) if notes else None
+    if not chunks:
         raise SchemaError(f"notes: no {split} subject has one; there is nothing to pretrain on")
     return chunks
 
 
+def _words_of(prepared: Prepared) -> tuple[NoteFrame, str]:
+    """How notes are cut into chunks, and the name or folder of the tokenizer.
+
+    Raises:
+        SchemaError: there are no notes.
+    """
+    if prepared.frame is None or prepared.tokenizer is None:
+        raise SchemaError("notes: there are none; there is nothing to pretrain on")
+    return prepared.frame, prepared.tokenizer
+
+
 def _facts(
-    prepared: Any, data: DataConfig, start: str | None, options: Pretraining, train: Any, tuning: Any
+    prepared: Prepared, data: DataConfig, start: str | None, options: Pretraining, train: Chunks, tuning: Chunks
 ) -> dict[str, Any]:
     """What is trained on what, for `pretraining.json`; a run that was killed goes on only if all of it is the same."""
     return {
@@ -268,7 +297,9 @@ def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
     shutil.rmtree(scratch)
 
 
-def _train(module: Any, loaders: Any, trainer: dict[str, Any], scratch: Path, key: str) -> tuple[float, float]:
+def _train(
+    module: LitMasked, loaders: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str
+) -> tuple[float, float]:
     """The loss on the tuning notes before and after [nats a token]."""
     from ehrdl.pretraining.domain import fit_masked, tuning_loss
 
@@ -284,7 +315,9 @@ def _perplexity(nats: float) -> float | None:
     return math.exp(nats) if nats < 700 else None
 
 
-def _write(part: Path, model: Any, words: Any, prepared: Any, facts: dict[str, Any]) -> None:
+def _write(
+    part: Path, model: PreTrainedModel, words: PreTrainedTokenizerFast, prepared: Prepared, facts: dict[str, Any]
+) -> None:
     """The encoder, its tokenizer, and all whose notes either has read: what it was started from has its own."""
     import numpy as np
 
@@ -292,7 +325,8 @@ def _write(part: Path, model: Any, words: Any, prepared: Any, facts: dict[str, A
     from ehrdl.runs.provenance import read_subjects, write_provenance
 
     with quiet_transformers():
-        model.float().cpu().save_pretrained(part)
+        weights: Any = model  # transformers wraps the methods of torch without their types
+        weights.float().cpu().save_pretrained(part)
     words.save_pretrained(part)
     read, named = _subjects(prepared, TRAIN), facts["notes"]["tokenizer"]
     if named is not None:

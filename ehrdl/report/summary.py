@@ -59,15 +59,15 @@ def summarize(
     Returns:
         A dict of plain values that `json.dumps` takes.
     """
-    flow, manifest, config = flow or {}, manifest or {}, config or {}
+    flow, manifest, config = (_known(part) for part in (flow, manifest, config))
     outcomes = line_up(predictions, metrics["split"])
     info = run_info(manifest)
     shown = Shown(min_count, info)
     outputs = _outputs(outcomes, metrics, shown)
-    notes = dict(flow.get("notes") or {})
-    caveats = [str(line) for line in (*(flow.get("caveats") or ()), *notes.pop("caveats", []))]
+    steps, notes = flow.get("steps", []), dict(flow.get("notes", {}))
+    caveats = [str(line) for line in (*flow.get("caveats", []), *notes.pop("caveats", []))]
     title, sentence = _what(manifest, outcomes[0], info)
-    total = (flow.get("steps") or [{}])[-1].get("admissions")
+    total = steps[-1].get("admissions") if steps else None
     return {
         "title": title,
         "sentence": sentence,
@@ -80,18 +80,27 @@ def summarize(
         "metrics": list(METRICS),
         "outputs": outputs,
         "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs], info),
-        "flow": _steps(flow.get("steps") or [], shown),
+        "flow": _steps(steps, shown),
         "notes": [
             {"name": _words(key), "rows": _flat(hide_counts(value, shown, total))} for key, value in notes.items()
         ],
-        "missing": [in_text(str(line)) for line in manifest.get("missing") or []],
-        "warnings": [in_text(str(line)) for line in manifest.get("warnings") or []],
+        "missing": _texts(manifest.get("missing", [])),
+        "warnings": _texts(manifest.get("warnings", [])),
         "quality": _quality(manifest, shown),
-        "data": _flat(hide_sizes(manifest.get("data") or {}, shown, any_few(outputs))),
+        "data": _flat(hide_sizes(manifest.get("data", {}), shown, any_few(outputs))),
         "run": _run(manifest),
         "config": json.dumps(in_config(config), indent=2, default=str, ensure_ascii=False) if config else "",
         "limits": [*map(in_text, caveats), *LIMITS],
     }
+
+
+def _known(part: Json | None) -> dict[str, Any]:
+    """What a file of a run holds, without the keys that have no value."""
+    return {key: value for key, value in (part or {}).items() if value is not None}
+
+
+def _texts(lines: list[Any]) -> list[str]:
+    return [in_text(str(line)) for line in lines]
 
 
 def _outputs(outcomes: list[Outcome], metrics: Json, shown: Shown) -> list[dict[str, Any]]:
@@ -179,7 +188,7 @@ def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
 def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
     """The findings of the data-quality block, the loud ones first; empty where the manifest knows of none."""
     columns = ("table", "column", "what", "n", "of", "share", "level")
-    rows = [{name: finding.get(name) for name in columns} for finding in manifest.get("quality") or []]
+    rows = [{name: finding.get(name) for name in columns} for finding in manifest.get("quality", [])]
     for row in rows:
         if isinstance(row["n"], int) and 0 < row["n"] < shown.min_count:
             row |= {"n": shown.few, "share": None}

@@ -25,6 +25,7 @@ from ehrdl.data.features.table import tabulate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.experiment.checks import check_networks
+from ehrdl.experiment.settings import Settings
 from ehrdl.options.search import TuneOptions
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import check_trainer, n_processes
@@ -38,7 +39,7 @@ from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score
 
 #: The objects of a configuration and its plain form, with some values set.
-Configure = Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]
+Configure = Callable[[dict[str, Any]], tuple[Settings, dict[str, Any]]]
 #: Told a value and a step of a trial; whether the trial shall end.
 Report = Callable[[float, int], bool]
 
@@ -56,7 +57,7 @@ class Data:
         self._key: Any = None
         self._found: tuple[Prepared, list[Prepared]] | None = None
 
-    def of(self, objects: Any, config: dict[str, Any]) -> tuple[Prepared, list[Prepared]]:
+    def of(self, objects: Settings, config: dict[str, Any]) -> tuple[Prepared, list[Prepared]]:
         """The data of a configuration as they are, and blinded for each fit."""
         key = {name: value for name, value in config["data"].items() if name != "batch"}
         if self._found is None or key != self._key:
@@ -66,7 +67,7 @@ class Data:
         return self._found
 
 
-def check_values(objects: Any, prepared: Prepared, baseline: str | None) -> None:
+def check_values(objects: Settings, prepared: Prepared, baseline: str | None) -> None:
     """Refuse values that no trial can be fitted with.
 
     Args:
@@ -104,7 +105,7 @@ def epochs_watched(trainer: dict[str, Any]) -> int:
     return 1 if epochs in (None, -1) else int(epochs)
 
 
-def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
+def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
     """Fit the configuration's first deep model (`fused`, or that of the one kind of data) and score it.
 
     Args:
@@ -139,7 +140,7 @@ def deep(objects: Any, data: list[Prepared], options: TuneOptions, folder: Path,
 
 
 def baseline(
-    name: str, objects: Any, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
+    name: str, objects: Settings, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
 ) -> float:
     """Fit a baseline to as many training samples a subject as a run fits it to, and score it, as `deep` does.
 

@@ -34,5 +34,4 @@ def run(argv: list[str] | None = None, prog: str = "train.py") -> None:
     with one_line_errors(), named(argv) as argv:
         keys = parser(prog)
         objects, parsed = configured(keys, argv)
-        arguments = {name: value for name, value in vars(objects).items() if name != "config"}
-        Experiment(**arguments, config=yaml.safe_load(keys.dump(parsed, skip_unset=False))).complete()
+        Experiment.of(objects, yaml.safe_load(keys.dump(parsed, skip_unset=False))).complete()

@@ -14,6 +14,7 @@ from ehrdl.cli.messages import explain
 from ehrdl.cli.parser import Parser
 from ehrdl.cli.start import one_line_errors, set_environment
 from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.experiment.settings import Settings
 
 DESCRIPTION = "Search the best values of a configuration's keys, on training and tuning patients alone."
 EXAMPLE = "--config physionet2012 --data.source.root /path/to/physionet-2012 --n-trials 40"
@@ -46,12 +47,12 @@ def run(argv: list[str], prog: str) -> None:
         tune(lambda values: _with_values(again, config, values), options, baseline)
 
 
-def _with_values(parser: Parser, config: dict[str, Any], values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _with_values(parser: Parser, config: dict[str, Any], values: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """The objects of a resolved configuration with other values, and that configuration."""
     from ehrdl.options.search import with_values
 
     changed = with_values(config, values)
     try:
-        return parser.instantiate(parser.parse_object(changed)), changed
+        return Settings.of(parser.instantiate(parser.parse_object(changed)), changed), changed
     except argparse.ArgumentError as error:
         raise ConfigError(f"tune.space: {explain(str(error), parser.keys())}") from None

@@ -46,11 +46,12 @@ class LengthBuckets(Sampler[list[int]]):
     rank: int = 0
     world_size: int = 1
     fits: Callable[[np.ndarray], int] | None = None
-    epoch: int = field(default=0, init=False)
-    position: int = field(default=0, init=False)
+    epoch: int = field(init=False)
+    position: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Without `shuffle` every process reads everything."""
+        """Begin with the first batch; without `shuffle` every process reads everything."""
+        self.epoch = self.position = 0  # in the instance, from where Lightning's wrapper copies them
         self.world_size = self.world_size if self.shuffle else 1
 
     def __len__(self) -> int:
