@@ -1,8 +1,8 @@
-"""The one tensor contract between data and models: `Batch`, and what a model must know of the data: `DataSpec`.
+"""The tensor contract between data and models: `Batch`, and the data description that models need: `DataSpec`.
 
 Letters, the same everywhere:
     B samples · N observations (padded) · K outputs · S static features · C note chunks in the batch ·
-    E links between chunks and samples · L tokens a chunk · D width
+    E links between chunks and samples · L tokens per chunk · D width
 
 torch is imported where it is used, so that the command line can name these types without it.
 """
@@ -21,7 +21,7 @@ class ChannelSpec:
 
     Attributes:
         kind: `numeric` (a value in `unit`) or `event` (value 1: it happened).
-        mean, std: of the canonical values on the training subjects (0 and 1 for events).
+        mean, std: mean and standard deviation of the canonical values on the training subjects (0 and 1 for events).
         low, high: plausible range in `unit`.
     """
 
@@ -36,7 +36,7 @@ class ChannelSpec:
 
 @dataclass(frozen=True)
 class AuxiliarySpec:
-    """An output that a network learns beside those that it predicts, with its scale as `DataSpec` has them."""
+    """An output that a network learns beside those that it predicts, with its scale as in `DataSpec`."""
 
     output: OutputSpec
     prevalence: float
@@ -46,24 +46,27 @@ class AuxiliarySpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """All that a model must know of the data: sizes, scalers, vocabulary, outputs. Plain values only.
+    """Everything that a model must know about the data: sizes, scalers, vocabulary, outputs. Plain values only.
 
     Attributes:
-        modalities: what this model may read, of `note` and `series`. `only("note")` gives the spec of a single one.
+        modalities: the modalities that this model may read, out of `note` and `series`. `only("note")` gives the spec
+            of one.
         channels: the series channels, in the order of `Batch.channel`.
         statics: names of the S static features; `static_mean` and `static_std` (S) scale them.
         window_hours: length of the series window before the prediction time [h].
-        vocab_size, pad_id, chunk_tokens: of the tokenised notes; 0 where there are none.
-        prevalence: share of positives on the training split, an output each; 0.5 for a regression output, whose
+        vocab_size, pad_id, chunk_tokens: vocabulary size, padding id and tokens per chunk of the notes; 0 without
+            notes.
+        prevalence: share of positives on the training split, per output; 0.5 for a regression output, whose
             standardised mean is a logit of 0.
-        label_mean, label_std: of a regression output's known labels on the training split, 0 and 1 for a binary one;
-            networks predict (label - mean) / std. May be empty where every output is binary.
-        note_kinds: what `Batch.kind` counts: the types of notes, such as `discharge//AD`, with the section where notes
-            are split; the first is `other`. Empty = kinds are unknown, as in runs of before there were any.
-        auxiliary: outputs that are learned and not predicted: behind `outputs` in `Batch.label`, and nowhere else.
-        weights: of each output in the loss; empty = 1 each.
-        cache: folder where a network may keep what it computes of the data, `data.prepare.cache`; None = nowhere. It is
-            a place of this machine, so that `to_dict` leaves it out.
+        label_mean, label_std: mean and standard deviation of a regression output's known labels on the training split,
+            0 and 1 for a binary output; networks predict (label - mean) / std. May be empty if every output is binary.
+        note_kinds: the kinds that `Batch.kind` indexes: the types of notes, such as `discharge//AD`, with the section
+            if notes are split; the first is `other`. Empty = kinds are unknown, as in runs from before there were any.
+        auxiliary: outputs that are learned but not predicted; they follow `outputs` in `Batch.label`, and appear
+            nowhere else.
+        weights: weight of each output in the loss; empty = 1 each.
+        cache: folder where a network may keep what it computes from the data, `data.prepare.cache`; None = nowhere. It
+            is a path on this machine, so `to_dict` leaves it out.
     """
 
     modalities: tuple[str, ...]
@@ -100,7 +103,7 @@ class DataSpec:
         return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
 
     def trained(self, weight: float = 1.0) -> DataSpec:
-        """What a network is built for: the auxiliary outputs are its last ones, each of this weight in the loss."""
+        """The spec that a network is built for: auxiliary outputs come last, each with this weight in the loss."""
         if not self.auxiliary:
             return self
         n_outputs, more = len(self.outputs), self.auxiliary
@@ -144,20 +147,20 @@ class Batch:
     """A batch of samples. Shapes are checked at construction; values are not (that would sync a GPU).
 
     Attributes:
-        row: (B,) int64, the SAMPLES row; predictions are joined by it.
+        row: (B,) int64, SAMPLES row, by which predictions are joined.
         value: (B, N) float32, canonical units; 1 for events; 0 where not valid.
         hours: (B, N) float32, hours relative to the prediction time, negative = before.
         channel: (B, N) int64, index into `DataSpec.channels`.
-        valid: (B, N) bool, a real observation (not padding).
-        static: (B, S) float32, no NaN: a missing value has its indicator.
-        tokens: (C, L) int64, note chunks as one flat list, C a multiple of 8; each is encoded once.
-        token_valid: (C, L) bool, a real token.
-        kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for what is no kind of its own and for filler chunks.
-        link_chunk: (E,) int64, which chunk …
-        link_sample: (E,) int64, … is read by which sample; B for the filler chunks, so pool into B + 1 rows.
-        link_hours: (E,) float32, how old that note is [h], negative = before the prediction time.
-        link_own_stay: (E,) bool, the note is of the stay that the sample is in; False for the filler chunks.
-        label: (B, K) float32, NaN = unknown; with A auxiliary outputs (B, K + A), theirs last.
+        valid: (B, N) bool, whether the observation is real (not padding).
+        static: (B, S) float32, without NaN: an indicator marks a missing value.
+        tokens: (C, L) int64, flat list of note chunks, C a multiple of 8; each is encoded once.
+        token_valid: (C, L) bool, whether the token is real.
+        kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for notes of no listed kind and for filler chunks.
+        link_chunk: (E,) int64, the chunk …
+        link_sample: (E,) int64, … and the sample that reads it; B for the filler chunks, so pool into B + 1 rows.
+        link_hours: (E,) float32, time of that note relative to the prediction time [h], negative = before.
+        link_own_stay: (E,) bool, whether the note belongs to the sample's own stay; False for the filler chunks.
+        label: (B, K) float32, NaN = unknown; (B, K + A) with A auxiliary outputs, which come last.
     """
 
     row: Any
@@ -206,7 +209,7 @@ class Batch:
         return int(self.row.shape[0])
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Every tensor moved, as `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
+        """Every tensor moved, as by `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
 
         def move(tensor: Any) -> Any:
             moved = tensor.to(*args, **kwargs)
@@ -219,7 +222,7 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def repeat(self, n: int) -> Batch:
-        """`n` copies of the batch, one after the other, links offset; what captum needs along dim 0."""
+        """`n` copies of the batch, one after the other, with offset links; captum needs this along dim 0."""
         import torch
 
         n_samples, n_chunks = self.batch_size, self.tokens.shape[0]

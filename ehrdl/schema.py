@@ -1,7 +1,8 @@
 """The three tables, declared once: EVENTS, SAMPLES and PREDICTIONS, with a `check` that names the first bad row.
 
-EVENTS is a MEDS 0.4 dataset with two extension columns; SAMPLES holds one row a prediction to make; PREDICTIONS one row
-a prediction made. What a task hands over (`TaskResult`) and what a model predicts (`OutputSpec`) are declared here too.
+EVENTS is a MEDS 0.4 dataset with two extension columns; SAMPLES holds one row per prediction to make, PREDICTIONS one
+row per prediction made. The result of a task (`TaskResult`) and the outputs of a model (`OutputSpec`) are declared here
+too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
 SPLITS = (TRAIN, TUNING, HELD_OUT)
-#: How a label came about. `observed`: a number is known (regression). `not_asked`: a joint task has a sample here that
-#: this output's own task has not, so that the label is unknown.
+#: The origin of a label. `observed`: a number is known (regression). `not_asked`: a joint task has a sample that this
+#: output's own task lacks, so the label is unknown.
 STATUSES = ("positive", "negative", "censored", "death", "observed", "not_asked")
 Kind = Literal["binary", "regression"]
 BINARY: Literal["binary"] = "binary"
@@ -32,7 +33,7 @@ REGRESSION: Literal["regression"] = "regression"
 HOUR = 3_600_000_000
 
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
-#: Facts that exist for labels, cohorts and splits alone. The store refuses to load them as features.
+#: Facts that exist only for labels, cohorts and splits. The store refuses to load them as features.
 NEVER_INPUT = (DEATH, "ANCHOR_YEAR_GROUP")
 
 #: The total order of EVENTS: MEDS-valid, nulls of `time` first within a subject.
@@ -56,7 +57,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A table's fixed columns, and the prefixes of those whose names depend on the task."""
+    """A table's fixed columns, and the prefixes of the columns whose names depend on the task."""
 
     name: str
     columns: tuple[Column, ...]
@@ -116,13 +117,13 @@ PREDICTIONS = TableSchema(
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One thing that is predicted.
+    """One output that is predicted.
 
     Attributes:
-        name: of the outcome; the columns `label_NAME` and `status_NAME` of SAMPLES.
+        name: the outcome's name, as in the columns `label_NAME` and `status_NAME` of SAMPLES.
         kind: `binary` (0 or 1: a probability is predicted) or `regression` (a number: a value is predicted).
-        unit: of a regression output, such as `d`; for people alone, nothing is converted.
-        utility: module of `ehrdl.metrics.challenges` that says what an alarm is worth; empty = nobody does.
+        unit: the unit of a regression output, such as `d`; for readers only, nothing is converted.
+        utility: module of `ehrdl.metrics.challenges` that defines the utility of an alarm; empty = none.
     """
 
     name: str
@@ -138,15 +139,16 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One step of the cohort's flow chart, with what is left after it.
+    """One step of the cohort's flow chart, with the numbers that remain after it.
 
     Attributes:
-        step: its name.
-        rule: what is kept.
-        admissions: how many are left.
-        subjects: of how many patients.
-        task: whose chart, where there are several.
-        caveat: why the rule could not be applied, or to how many it could not; empty = it judged all.
+        step: the step's name.
+        rule: the rule for what is kept.
+        admissions: number of admissions left.
+        subjects: number of patients left.
+        task: the task of the chart, if there are several.
+        caveat: the reason why the rule could not be applied, or the number it could not be applied to; empty = it
+            judged all.
     """
 
     step: str
@@ -159,16 +161,16 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task makes of EVENTS.
+    """The result of a task on EVENTS.
 
     Attributes:
         samples: SAMPLES without `split` and `sample_id` gaps: sorted by subject_id, prediction_time, encounter_id.
         flow: the cohort's exclusions, in order.
-        outputs: what is predicted.
-        hidden_codes: prefixes of codes that define the outcome; masked when samples are loaded.
+        outputs: the outputs to predict.
+        hidden_codes: prefixes of codes that define the outcome, which are masked when samples are loaded.
         notes: counts that the report prints beside the flow chart (JSON-able).
-        auxiliary: outputs that deep models learn beside `outputs` and that nobody predicts. Their columns `label_NAME`
-            stand behind those of `outputs`, in this order.
+        auxiliary: outputs that deep models learn beside `outputs` but do not predict. Their columns `label_NAME` follow
+            those of `outputs`, in this order.
     """
 
     samples: pd.DataFrame
@@ -188,11 +190,11 @@ def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
 
     Args:
         table: rows of EVENTS, SAMPLES or PREDICTIONS. Unknown columns are refused.
-        schema: which table it is.
+        schema: the schema of the table.
 
     Raises:
-        SchemaError: a column is missing, unknown, of another type, null where it may not be, or out of its range.
-        LeakageError: a fact is available before it happened, or a subject stands in two splits.
+        SchemaError: a column is missing, unknown, of another type, null where it must not be, or out of its range.
+        LeakageError: a fact is available before it happened, or a subject is in two splits.
 
     >>> check(pa.table({"subject_id": [1]}), EVENTS)
     Traceback (most recent call last):
@@ -229,7 +231,7 @@ def _cast(table: pa.Table, schema: TableSchema) -> pa.Table:
 def _cast_column(array: pa.ChunkedArray, kind: pa.DataType, table: str, name: str) -> pa.ChunkedArray:
     if pa.types.is_timestamp(array.type) and array.type.tz is not None:
         raise SchemaError(f"{table}: column {name} has the time zone {array.type.tz}; times are stored without a zone")
-    if array.type in _TEXT and kind not in _TEXT:  # Arrow would parse it, and so hide that a column was never typed
+    if array.type in _TEXT and kind not in _TEXT:  # Arrow would parse it, and hide that the column was never typed
         raise SchemaError(f"{table}: column {name} is text, not {kind}")
     try:
         return array.cast(kind, safe=not pa.types.is_floating(kind))
@@ -249,7 +251,7 @@ def _refuse(bad: Any, table: pa.Table, schema: TableSchema, name: str, why: str,
 
 
 def _refuse_disorder(table: pa.Table, schema: TableSchema, names: tuple[str, ...]) -> None:
-    """Raise for the first row that sorts before the row above it; a null may stand anywhere."""
+    """Raise for the first row that sorts before the row above it; a null may be anywhere."""
     late = np.zeros(table.num_rows, bool)
     tied = np.ones(max(table.num_rows - 1, 0), bool)
     for name in names:

@@ -1,10 +1,11 @@
-"""Boosted trees of LightGBM and XGBoost on a table of numbers, kept in the libraries' own formats.
+"""Boosted trees of LightGBM and XGBoost on a table of numbers, saved in the libraries' own formats.
 
-X (n, F) float32, NaN = missing, which goes to the side of a split that fits it best. A fit is a number of trials: the
-first is a fixed choice, the others are drawn at random (Bergstra & Bengio, JMLR 13 (2012) 281) from the ranges below,
-which bracket those of Gorishniy et al., NeurIPS 2021, for tables of a few thousand rows. Each trial adds trees until
-the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up to its lowest. On one machine the
-same seed gives the same trees, on any number of threads; on another kind of processor XGBoost's differ a little.
+The table is X (n, F) float32, NaN = missing; a missing value goes to the side of a split that fits it best. A fit
+consists of several trials: the first is a fixed choice, the others are drawn at random (Bergstra & Bengio, JMLR 13
+(2012) 281) from the ranges below, which bracket those of Gorishniy et al., NeurIPS 2021, for tables of a few thousand
+rows. Each trial adds trees until the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up
+to its lowest. On one machine the same seed gives the same trees, on any number of threads; on another kind of processor
+XGBoost's differ a little.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PATIENCE = 50
 
 @dataclass(frozen=True)
 class _Range:
-    """Where a parameter is drawn from, evenly or evenly in its logarithm."""
+    """The range from which a parameter is drawn, uniformly or uniformly in its logarithm."""
 
     low: float
     high: float
@@ -48,7 +49,7 @@ class _Range:
 
     @property
     def kind(self) -> Any:
-        """What a user may give: a whole number from `least`, a share, or any number above 0."""
+        """The type that a user may give: a whole number from `least`, a share, or any number above 0."""
         if self.whole:
             return Annotated[int, Bound(f"[{self.least}, 131072]")]
         return Annotated[float, Bound("(0, 1]" if self.high <= 1 else "(0, inf)")]
@@ -61,7 +62,7 @@ class _Range:
 
 
 class Library(ABC):
-    """What the two libraries have in common: binned data, a fit with early stopping, raw predictions, a file."""
+    """The interface of the two libraries: binned data, a fit with early stopping, raw predictions, a file."""
 
     name: str
     suffix: str
@@ -74,7 +75,7 @@ class Library(ABC):
 
     @abstractmethod
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """The data in the form that every trial of a fit shares."""
+        """The binned data, which all trials of a fit share."""
 
     @abstractmethod
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
@@ -86,7 +87,7 @@ class Library(ABC):
 
     @abstractmethod
     def from_bytes(self, content: bytes) -> Any:
-        """The booster of a file; whatever the library raises where it is none."""
+        """The booster from a file's content; raises whatever the library raises if it is none."""
 
 
 class LightGBM(Library):
@@ -113,7 +114,7 @@ class LightGBM(Library):
     _fixed = {"bagging_freq": 1, "feature_pre_filter": False, "deterministic": True, "force_col_wise": True}  # noqa: RUF012
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """A `lightgbm.Dataset` each."""
+        """Both parts as `lightgbm.Dataset`."""
         lightgbm = require(self.name)
         options = {**self._fixed, "verbosity": -1}
         data = lightgbm.Dataset(_numbers(train[0]), train[1], params=options, free_raw_data=False)
@@ -134,7 +135,7 @@ class LightGBM(Library):
         return np.asarray(booster.predict(x, raw_score=True), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:
-        """LightGBM's text."""
+        """LightGBM's text format."""
         return bytes(booster.model_to_string().encode())
 
     def from_bytes(self, content: bytes) -> Any:
@@ -164,7 +165,7 @@ class XGBoost(Library):
     }
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """A `xgboost.QuantileDMatrix` each."""
+        """Both parts as `xgboost.QuantileDMatrix`."""
         xgboost = require(self.name)
         data = xgboost.QuantileDMatrix(_numbers(train[0]), train[1])
         return data, xgboost.QuantileDMatrix(_numbers(tuning[0]), tuning[1], ref=data)
@@ -207,11 +208,11 @@ class BoostedModel:
     """A fitted model of one output.
 
     Attributes:
-        library: a name of `BOOSTED`.
-        kind: of the output.
-        columns: of the table that it reads, in order.
-        booster: of the library.
-        n_trees: of the trial that was kept.
+        library: the library, a name of `BOOSTED`.
+        kind: the kind of the output.
+        columns: the columns of the table that it reads, in order.
+        booster: the booster of the library.
+        n_trees: number of trees of the trial that was kept.
         trials: parameters, number of trees and tuning loss of each trial.
     """
 
@@ -223,7 +224,7 @@ class BoostedModel:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
     def predict(self, table: pd.DataFrame) -> Floats:
-        """A probability, or the value of a regression output, a row of the table (n,); an absent column is missing."""
+        """Probabilities, or values of a regression output, per row of the table (n,); an absent column is missing."""
         raw = LIBRARIES[self.library].raw(self.booster, _numbers(table.reindex(columns=self.columns)))
         with np.errstate(over="ignore"):
             return raw if self.kind == REGRESSION else np.asarray(1 / (1 + np.exp(-raw)))
@@ -238,16 +239,16 @@ def fit_boosted(
     kind: str = BINARY,
     on_trial: Callable[[], object] = lambda: None,
 ) -> BoostedModel:
-    """Fit the trials on `train` and keep the one of the lowest log loss, or squared error, on `tuning`.
+    """Fit the trials on `train` and keep the one with the lowest log loss, or squared error, on `tuning`.
 
     Args:
-        library: a name of `BOOSTED`.
-        train: table and labels (n,), all known.
-        tuning: the same, of the split that chooses the trial and its number of trees.
-        seed: of the fits.
-        trials: the parameters of each, as `boosted_trials` gives them.
-        kind: of the output.
-        on_trial: called after each trial.
+        library: the library, a name of `BOOSTED`.
+        train: the table and labels (n,), all known.
+        tuning: the same, of the split that selects the trial and its number of trees.
+        seed: the random seed of the fits.
+        trials: the parameters of each trial, from `boosted_trials`.
+        kind: the kind of the output.
+        on_trial: function that is called after each trial.
 
     Raises:
         MissingExtraError: the library is not installed.
@@ -271,12 +272,12 @@ def fit_boosted(
 def boosted_trials(
     library: str, trials: int, seed: int, given: Mapping[str, float | int] | None = None
 ) -> list[Params]:
-    """The parameters of each trial: the fixed choice, then random ones; one alone where they are given.
+    """The parameters of each trial: the fixed choice, then random ones; a single trial if parameters are given.
 
     Args:
-        library: a name of `BOOSTED`.
-        trials: how many; those of a smaller number are the first of a larger one.
-        seed: of the draws.
+        library: the library, a name of `BOOSTED`.
+        trials: number of trials; those of a smaller number are the first of a larger one.
+        seed: the random seed of the draws.
         given: parameters that were chosen elsewhere; others keep the fixed choice.
     """
     made = LIBRARIES[library]
@@ -288,7 +289,7 @@ def boosted_trials(
 
 
 def check_boosted(library: str, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that are not searched, or cannot be.
+    """Refuse parameters that are not searched, and impossible values.
 
     Raises:
         ConfigError: naming the key.

@@ -12,8 +12,8 @@ from ehrdl.info import ModelInfo
 
 #: The task that the scores were made for.
 SCORED_TASK = "readmission"
-#: Scores by name. The retrospective versions read the codes of the stay itself, which are given after discharge: they
-#: say what such codes would be worth, and can never be used.
+#: Scores by name. The retrospective versions read the codes of the stay itself, which are assigned after discharge:
+#: they show what such codes would be worth, and can never be used.
 INFOS = (
     ModelInfo("lace", "score", "clinical score: LACE, codes of earlier stays"),
     ModelInfo("hospital", "score", "clinical score: HOSPITAL, codes of earlier stays"),
@@ -29,9 +29,9 @@ class ScoreModel:
     """The risk at a number of points: sigmoid(intercept + slope * points).
 
     Attributes:
-        score: a name of `SCORES`.
-        intercept: log odds at 0 points.
-        slope: log odds a point.
+        score: the score, a name of `SCORES`.
+        intercept: the log odds at 0 points.
+        slope: the log odds per point.
     """
 
     score: str
@@ -40,15 +40,15 @@ class ScoreModel:
 
     @classmethod
     def fit(cls, score: str, points: NDArray[np.int64], label: NDArray[np.float32]) -> ScoreModel:
-        """Fit the two numbers on training samples: a published score ranks, but its risks are another hospital's.
+        """Fit intercept and slope on training samples: a published score ranks, but its risks are another hospital's.
 
         Args:
-            score: a name of `SCORES`.
-            points: (n,).
-            label: (n,) 0 or 1; NaN = unknown, left out.
+            score: the score, a name of `SCORES`.
+            points: (n,) points.
+            label: (n,) labels, 0 or 1; NaN = unknown, left out.
         """
         known = ~np.isnan(label)
-        fitted = LogisticRegression(C=1e6).fit(points[known, None], label[known])  # as good as without a penalty
+        fitted = LogisticRegression(C=1e6).fit(points[known, None], label[known])  # practically without a penalty
         return cls(score, float(fitted.intercept_[0]), float(fitted.coef_[0, 0]))
 
     def predict(self, points: NDArray[np.int64]) -> NDArray[np.float64]:

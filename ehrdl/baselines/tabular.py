@@ -1,7 +1,7 @@
-"""Classical baselines: scikit-learn pipelines on a table with one row a sample.
+"""Classical baselines: scikit-learn pipelines on a table with one row per sample.
 
 The table X has numeric feature columns (NaN = missing) and one column `text`, the visible notes of the sample in one
-string ('' if there is none). A baseline predicts one output; several outputs are several fits. It is a short list of
+string ('' if there is none). A baseline predicts one output; several outputs need several fits. It is a short list of
 candidates, of which the caller keeps the best on the tuning split: by log loss for a binary output, by squared error
 for a regression output, whose models go by the same names (`logistic_regression` is then a ridge regression, and
 `prevalence` the training mean).
@@ -40,12 +40,12 @@ TEXT = "text"
 
 #: Baselines that need a note in the training data.
 READS_TEXT = ("bag_of_words", "tabular_and_words")
-#: Training samples that must have a phrase, and how many are kept, the most frequent.
+#: Fewest training samples that must have a phrase, and most phrases that are kept, the most frequent ones.
 _MIN_SAMPLES, _MAX_PHRASES = 3, 50_000
 #: Fewest and most words of a phrase.
 _PHRASES = (1, 2)
 _VOCABULARY = "columns__words__vocabulary"
-#: What a stored baseline may hold beside the types that skops trusts by itself. None of them runs code when loaded.
+#: Types that a stored baseline may hold beside those that skops trusts by itself. None of them runs code when loaded.
 TRUSTED = (
     "ehrdl.baselines.tabular.number_columns",
     "numpy.dtype",
@@ -58,9 +58,9 @@ def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
     """The unfitted candidates of a baseline.
 
     Args:
-        name: a key of `BASELINES`.
-        seed: of the fit, where it is random at all.
-        kind: of the output, `binary` or `regression`.
+        name: the baseline, a key of `BASELINES`.
+        seed: the random seed of the fit, if the fit is random.
+        kind: the kind of the output, `binary` or `regression`.
 
     Raises:
         ConfigError: there is no such baseline.
@@ -71,13 +71,14 @@ def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
 
 
 def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> Pipeline:
-    """A baseline with parameters of its model in place of its candidates' own.
+    """A baseline with given parameters of its model in place of its candidates' own.
 
     Args:
-        name: a key of `BASELINES`.
-        seed: of the fit.
-        kind: of the output.
-        params: of the scikit-learn estimator, such as `max_leaf_nodes`; others keep the first candidate's values.
+        name: the baseline, a key of `BASELINES`.
+        seed: the random seed of the fit.
+        kind: the kind of the output.
+        params: parameters of the scikit-learn estimator, such as `max_leaf_nodes`; others keep the first candidate's
+            values.
 
     Raises:
         ConfigError: the estimator has no such parameter, or does not take the value.
@@ -98,14 +99,14 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
 
 
 def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: int) -> list[str]:
-    """The words and pairs of words that the texts of enough patients hold, sorted: the most frequent 50,000.
+    """The words and word pairs in the texts of enough patients, sorted; at most the 50,000 most frequent.
 
     A model keeps its vocabulary in its file, and a word that one patient alone has may be a name.
 
     Args:
         text: the visible notes of training samples.
-        subjects: (n,) the patient of each.
-        min_patients: so many of them must have it, and at least three samples.
+        subjects: (n,) patient of each text.
+        min_patients: fewest patients that must have a phrase; at least three samples must have it too.
     """
     counter = CountVectorizer(ngram_range=_PHRASES)
     try:
@@ -130,9 +131,9 @@ def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrase
 
     Args:
         model: the candidate.
-        table: X.
-        label: (n,).
-        phrases: from `shared_phrases`.
+        table: the table X.
+        label: (n,) labels.
+        phrases: the phrases from `shared_phrases`.
 
     Raises:
         ConfigError: there is no phrase to learn.
@@ -143,12 +144,12 @@ def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrase
     if not phrases:
         raise ConfigError("data.notes.min_patients: no word is in the notes of so many training patients; lower it")
     model.set_params(**{_VOCABULARY: phrases}).fit(table, label)
-    model.set_params(**{_VOCABULARY: None})  # the fitted transformer has learned it: once is enough in a file
+    model.set_params(**{_VOCABULARY: None})  # the fitted transformer has it; once is enough in a file
     model.named_steps["columns"].named_transformers_["words"].set_params(vocabulary=None)
 
 
 def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    """What a fitted baseline predicts (n,): a probability, or the value of a regression output."""
+    """The predictions (n,) of a fitted baseline: probabilities, or values of a regression output."""
     found: NDArray[np.float64] = model.predict(table) if kind == REGRESSION else model.predict_proba(table)[:, 1]
     return found
 
@@ -161,7 +162,7 @@ def loss_of(kind: str) -> Callable[[Any, Any], float]:
 
 
 def _prevalence(seed: int, kind: str) -> list[Pipeline]:
-    """The training prevalence, or mean: the constant with the lowest squared error, of which R2 is 0."""
+    """The training prevalence, or mean: the constant with the lowest squared error, whose R2 is 0."""
     constant = DummyRegressor(strategy="mean") if kind == REGRESSION else DummyClassifier(strategy="prior")
     return [Pipeline([("model", constant)])]
 
@@ -185,7 +186,7 @@ def _bag_of_words(seed: int, kind: str) -> list[Pipeline]:
 
 
 def _tabular_and_words(seed: int, kind: str) -> list[Pipeline]:
-    # The penalty sees a TF-IDF row of length 1 beside hundreds of standardised numbers: the weight evens them out.
+    # The penalty sees a TF-IDF row of length 1 beside hundreds of standardised numbers; the weight balances them.
     grid = [(0.0003, 30.0), (0.003, 10.0), (0.003, 30.0), (0.03, 10.0)]
     return [_pipeline([_numbers(), _words()], _linear(strength, kind), {"words": weight}) for strength, weight in grid]
 
@@ -227,7 +228,7 @@ def _pipeline(
 
 
 def _numbers() -> tuple[str, object, object]:
-    """Median, an indicator of what was missing, and unit variance."""
+    """Median imputation with an indicator of missing values, then scaling to unit variance."""
     impute = SimpleImputer(strategy="median", add_indicator=True)
     return "numbers", Pipeline([("impute", impute), ("scale", StandardScaler())]), number_columns
 
@@ -237,7 +238,7 @@ def _words() -> tuple[str, object, object]:
 
 
 def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:
-    """Logistic regression, or for numbers the ridge regression of about the same penalty.
+    """Logistic regression, or for numbers a ridge regression with about the same penalty.
 
     The log loss of a rare outcome curves by prevalence x (1 - prevalence), about a tenth of the squared error's 1.
     """
@@ -245,9 +246,10 @@ def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:
 
 
 def _forest(leaf: int, share: float | str, seed: int, kind: str) -> RandomForestClassifier | RandomForestRegressor:
-    """Grows on all cores (see `fit_baselines`), predicts on one: threads that add up in any order differ in a last bit.
+    """A forest that grows on all cores (see `fit_baselines`) and predicts on one, so that sums have a fixed order.
 
-    A missing value takes the side of a split that fits it best, as in boosting.
+    Threads that add up in any order would differ in the last bit. A missing value goes to the side of a split that fits
+    it best, as in boosting.
     """
     forest = RandomForestRegressor if kind == REGRESSION else RandomForestClassifier
     return forest(n_estimators=200, min_samples_leaf=leaf, max_features=share, max_samples=0.7, random_state=seed)

@@ -1,1 +1,1 @@
-"""What stands beside the deep models: baselines and scores as they are fitted and applied, averages and stacks."""
+"""Comparators of the deep models: fitting and applying baselines and scores, averages and stacks."""

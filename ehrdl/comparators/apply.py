@@ -29,33 +29,33 @@ from ehrdl.options.training import Optim
 from ehrdl.runs.files import reading
 from ehrdl.training.lit import LitClassifier
 
-#: In a run folder, what its pretrained encoders are; their weights are in the checkpoints.
+#: File in a run folder with the configurations of its pretrained encoders; their weights are in the checkpoints.
 _ENCODERS = "encoders.json"
-#: Of a baseline's model.
+#: File suffixes of baseline models.
 _SUFFIXES = ("skops", "json", *(library.suffix for library in LIBRARIES.values()))
 
 
 def write_encoders(folder: Path, network: object) -> None:
-    """Keep what a network's pretrained encoders are, so that `load_deep` needs no folder but the run's, and no hub.
+    """Write the configurations of a network's pretrained encoders, so that `load_deep` needs only the run's folder.
 
     Args:
-        folder: of the run.
-        network: one that reads notes; of one without a pretrained encoder, no file is written.
+        folder: the run's folder.
+        network: a network that reads notes; without a pretrained encoder, no file is written.
     """
     if encoders := configurations(network):
         write_json(folder / _ENCODERS, encoders)
 
 
 def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None = None) -> LitClassifier:
-    """A fitted deep model, in evaluation mode.
+    """Load a fitted deep model, in evaluation mode.
 
     Args:
-        path: its checkpoint in the run folder; it holds the spec of the data.
-        make: makes the network, as in the run.
-        cache: folder where the network may keep what it computes of the data.
+        path: the model's checkpoint in the run folder, which holds the spec of the data.
+        make: function that makes the network, as in the run.
+        cache: folder where the network may keep what it computes from the data.
 
     Raises:
-        ConfigError: no checkpoint of ehrdl, or one of another architecture.
+        ConfigError: the file is no checkpoint of ehrdl, or one of another architecture.
     """
     with reading(path, "checkpoint"):
         content = torch.load(path, weights_only=True, map_location="cpu")
@@ -80,18 +80,18 @@ def _check_finite(weights: dict[str, torch.Tensor]) -> None:
 
 
 def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Predictions of the baselines of a run on all samples.
+    """Predictions of a run's baselines on all samples.
 
     Args:
-        folder: `models` of the run.
+        folder: the folder `models` of the run.
         prepared: the data.
-        files: names of the files in `folder` that are the run's.
+        files: names of the files in `folder` that belong to the run.
 
     Yields:
-        Name and predictions (n_samples, K) of each.
+        Name and predictions (n_samples, K) of each baseline.
 
     Raises:
-        ConfigError: a file is damaged, or a baseline has none for one of the outputs.
+        ConfigError: a file is damaged, or a baseline lacks the file of an output.
     """
     outputs = [output.name for output in prepared.spec.outputs]
     names = _names(folder, outputs, files)
@@ -115,7 +115,7 @@ def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> 
 
 
 def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """The rich and the plain table of all samples, each where a baseline reads it."""
+    """The rich and the plain table of all samples; each None unless a baseline reads it."""
     if not set(names) - set(SCORES):
         return None, None
     rich = bool(set(names) & set(BOOSTED))
@@ -124,7 +124,7 @@ def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, 
 
 
 def _names(folder: Path, outputs: list[str], files: Collection[str]) -> list[str]:
-    """The baselines of a run: each has a file for every output."""
+    """The names of a run's baselines, each of which has a file for every output."""
     found = []
     for name in (*BASELINES, *BOOSTED, *SCORES):
         absent = [o for o in outputs if not any(f"{name}-{o}.{suffix}" in files for suffix in _SUFFIXES)]

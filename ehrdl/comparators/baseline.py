@@ -1,7 +1,7 @@
-"""Classical models on the same samples: chosen on the tuning split, saved without pickle.
+"""Classical models on the same samples: selected on the tuning split, saved without pickle.
 
-Those of `BOOSTED` read the rich table, all others the plain one, which is made alone where none of the former is asked
-for.
+Those of `BOOSTED` read the rich table, all others the plain one. Only the plain table is made if no boosted model is
+asked for.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
     """The baselines to fit.
 
     Args:
-        names: as configured.
-        task: name of the task.
-        default: what `names` is where the user said nothing: scores of another task are then left out, with a line.
+        names: the configured baselines.
+        task: the name of the task.
+        default: the value of `names` if the user set none; scores of another task are then left out, with a printed
+            line.
 
     Raises:
-        ConfigError: a baseline does not exist, stands twice, or is a score of another task.
+        ConfigError: a baseline does not exist, is listed twice, or is a score of another task.
         MissingExtraError: a library of boosted trees is not installed.
     """
     allowed = (*BASELINES, *BOOSTED, *SCORES)
@@ -76,14 +77,14 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
 FITTED = (*BASELINES, *BOOSTED)
 #: Predictions (rows,) for the rows of a table.
 Predictor = Callable[[pd.DataFrame], np.ndarray]
-#: Held-out samples whose table is in memory at a time: the training one must be, the held-out one need not.
+#: Held-out samples whose table is in memory at a time; only the training table must be there whole.
 _ROWS_A_BLOCK = 50_000
-#: Parameters of baselines by name, as `baseline_params` of a configuration has them.
+#: Parameters of baselines by name, as in `baseline_params` of a configuration.
 Params = Mapping[str, Mapping[str, Any]]
 
 
 def check_params(params: Params) -> None:
-    """Refuse parameters of a baseline that does not exist, or that it does not take.
+    """Refuse parameters of a baseline that does not exist, and parameters that it does not take.
 
     Raises:
         ConfigError: naming the key.
@@ -100,23 +101,23 @@ def check_params(params: Params) -> None:
 
 
 def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
-    """The unfitted candidates of a baseline: one, where the configuration gives it parameters."""
+    """The unfitted candidates of a baseline; only one if the configuration gives it parameters."""
     return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
 
 
 def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
-    """Fit a candidate; a forest's trees grow on all cores, and nothing else in a candidate is spread by joblib."""
+    """Fit a candidate; only a forest's trees grow in parallel, on all cores."""
     with joblib.parallel_config(backend="threading", n_jobs=-1):
         fit(candidate, table, label, phrases)
 
 
 def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
-    """The phrases that baselines of text may learn, those of enough patients; none where no baseline reads text.
+    """The phrases that text baselines may learn, those of enough patients; none if no baseline reads text.
 
     Args:
         names: the baselines.
         prepared: the data.
-        table: of its training rows.
+        table: the table of its training rows.
     """
     if not set(names) & set(READS_TEXT):
         return []
@@ -137,8 +138,8 @@ def fit_baselines(
     A clinical score is `.json`; LightGBM's and XGBoost's own formats are `.txt` and `.ubj`, each with a `.json`.
 
     Returns:
-        PREDICTIONS of the tuning and held-out splits, a frame a baseline. Baselines of text are left out, with a line,
-        where no sample sees a note.
+        PREDICTIONS of the tuning and held-out splits, one frame per baseline. Text baselines are left out, with a
+        printed line, if no sample sees a note.
     """
     if "note" not in prepared.spec.modalities:
         for name in [name for name in names if name in READS_TEXT]:
@@ -192,7 +193,7 @@ def _fit_classical(
 
 
 def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Predictions (rows, K) of every model for the rows of a table."""
+    """Predictions (rows, K) of each model for the rows of a table."""
     plain = without_rich(table)
     return {
         name: np.stack([model(table if name in BOOSTED else plain) for model in of_outputs], axis=1)
@@ -201,7 +202,7 @@ def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> 
 
 
 def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
-    """The data with at most so many training samples a subject, drawn at random; all others are in no split."""
+    """The data with at most `per_subject` random training samples per subject; other training samples have no split."""
     if per_subject is None:
         return prepared
     train = prepared.rows(TRAIN)
@@ -259,7 +260,7 @@ def _boosted(
 
 
 def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of a split have a known label, and the labels."""
+    """The rows of a split with a known label, and the labels."""
     label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
     return ~np.isnan(label), label
 

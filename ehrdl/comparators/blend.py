@@ -1,14 +1,14 @@
-"""What a combined model computes: `ensemble` the equal average of its members, `stack` one with fitted weights.
+"""Combined models: `ensemble` is the equal average of its members, `stack` an average with fitted weights.
 
-Both are sigmoid(b + sum over members of w x logit), where a member's logit is the mean over its seeds, and each member
-counts once however many seeds it has. Logits are averaged rather than probabilities: the mean of calibrated
-probabilities is too close to the prevalence (Ranjan & Gneiting, J R Stat Soc B 72 (2010) 71), and an average of logits
-has the form that `stack` fits (Satopää et al., Int J Forecasting 30 (2014) 344). A regression output averages values.
+Both are sigmoid(b + sum over members of w x logit). A member's logit is the mean over its seeds, so each member counts
+once however many seeds it has. Logits are averaged rather than probabilities: the mean of calibrated probabilities is
+too close to the prevalence (Ranjan & Gneiting, J R Stat Soc B 72 (2010) 71), and an average of logits has the form that
+`stack` fits (Satopää et al., Int J Forecasting 30 (2014) 344). A regression output averages values.
 
 `ensemble` has w = 1 / members and b = 0. `stack` fits w >= 0 (Breiman, Machine Learning 24 (1996) 49) and b to the
 tuning split, with a normal prior around the equal weights, which fitted ones seldom beat on few events (Stock & Watson,
-J Forecasting 23 (2004) 405). What it says of a tuning sample comes from a fit without the sample's fold of subjects,
-so that its calibrator learns from predictions such as new patients get.
+J Forecasting 23 (2004) 405). Its prediction for a tuning sample comes from a fit without the sample's fold of subjects,
+so that its calibrator learns from predictions like those for new patients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INFOS = (
 )
 COMBINED = tuple(info.name for info in INFOS)
 N_FOLDS = 5
-#: Of the hash that makes the folds; another than any seed of a split, whose hash is the same.
+#: Seed of the hash that makes the folds; different from any seed of a split, which uses the same hash.
 _FOLD_SEED = 1_955_000_017
 #: Standard deviation of the prior of a weight.
 PRIOR_SD = 0.25
@@ -41,8 +41,8 @@ class Blend:
     """A weighted average of members.
 
     Attributes:
-        intercept: log odds, or the unit of a regression output.
-        weights: of the members (M,).
+        intercept: intercept [log odds, or the unit of a regression output].
+        weights: weights of the members (M,).
     """
 
     intercept: float
@@ -58,10 +58,10 @@ class Combination:
     """A combined model of one output.
 
     Attributes:
-        kind: of the output.
-        members: names of models (M).
-        blend: what new samples get.
-        folds: what tuning samples get, by the fold of their subject; empty where nothing was fitted to them.
+        kind: the kind of the output.
+        members: the names of the M members.
+        blend: the average for new samples.
+        folds: the averages for tuning samples, by the fold of their subject; empty if nothing was fitted to them.
     """
 
     kind: str
@@ -74,8 +74,8 @@ class Combination:
 
         Args:
             x: the members' logits or values (n, M).
-            subject: subject_id (n,).
-            split: train, tuning or held_out (n,).
+            subject: the samples' subject_id (n,).
+            split: the samples' split (n,): train, tuning or held_out.
         """
         found = self.blend(x)
         fold = fold_of(subject)
@@ -97,15 +97,15 @@ def equal(n_members: int) -> Blend:
 
 
 def fit_blend(x: Floats, label: Floats, kind: str) -> Blend:
-    """Weights that are not negative, and an intercept: the most likely ones under the prior around equal weights.
+    """Fit non-negative weights and an intercept: the most likely ones under the prior around equal weights.
 
     Args:
-        x: members' logits or values (n, M).
-        label: 0 or 1, or numbers (n,), all known.
-        kind: of the output.
+        x: the members' logits or values (n, M).
+        label: the labels (n,), 0 or 1 or numbers, all known.
+        kind: the kind of the output.
 
     Returns:
-        Equal weights where there are no labels, or those of one class alone.
+        The blend; with equal weights if there are no labels, or only one class.
     """
     m = x.shape[1]
     if len(label) < 2 or (kind != REGRESSION and len(np.unique(label)) < 2):

@@ -1,4 +1,4 @@
-"""Boosted models as files: the library's own format, and beside it JSON of what it reads and how it was found."""
+"""Files of boosted models: the library's own format, and JSON with the columns that it reads and its trials."""
 
 from __future__ import annotations
 

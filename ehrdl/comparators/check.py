@@ -1,4 +1,4 @@
-"""What can be told of a run's configuration before any data are read, with the libraries that the run needs."""
+"""Checks of a run's configuration before any data are read, with the libraries that the run needs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def check_config(
     combine: Combine,
     params: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Refuse what no data could make right.
+    """Refuse a configuration that is wrong whatever the data.
 
     Args:
-        task: its name.
+        task: the task's name.
         trainer: arguments of the Trainer.
-        baselines: as configured.
-        default: what they are where the user said nothing.
-        combine: which models are made of others.
+        baselines: the configured baselines.
+        default: the baselines if the user set none.
+        combine: the options for models made from other models.
         params: parameters of baselines, by name.
 
     Returns:
-        The arguments of the Trainer with our defaults, and the baselines that are of this task.
+        The arguments of the Trainer with our defaults, and the baselines that fit this task.
 
     Raises:
         ConfigError: naming the key.

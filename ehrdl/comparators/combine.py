@@ -1,4 +1,4 @@
-"""Models made of the run's models, as files and as rows of PREDICTIONS; `blend.py` says what they compute."""
+"""Models made from the run's models, as files and as rows of PREDICTIONS; `blend.py` says what they compute."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ehrdl.training.variants import DEEP
 
 
 def check_members(members: list[str], models: list[str]) -> None:
-    """Refuse members that the run does not have, or whose combination could not be used.
+    """Refuse members that the run does not have, or whose combination could not be deployed.
 
     Raises:
-        ConfigError: naming the first.
+        ConfigError: naming the first such member.
     """
     for name in members:
         if name in NOT_DEPLOYABLE:
@@ -41,20 +41,20 @@ def check_members(members: list[str], models: list[str]) -> None:
 
 
 def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds: list[int]) -> list[str]:
-    """The members of the combined models; none where the config asks for no such model.
+    """The members of the combined models; none if the config asks for no such model.
 
     Args:
-        combine: names of the models, and of their members where the config says them.
+        combine: the names of the models, and of their members if the config gives them.
         deep: the deep models of this run, the first of them the main one.
-        baselines: its baselines.
-        seeds: of the deep models.
+        baselines: the baselines of this run.
+        seeds: the seeds of the deep models.
 
     Raises:
-        ConfigError: a member is not there, or there is nothing to combine.
+        ConfigError: a member is missing, or there is nothing to combine.
     """
     if not combine.models:
         return []
-    if deep[0] != "fused":  # then no sample sees a note, or none a measurement
+    if deep[0] != "fused":  # then no sample sees a note, or no sample a measurement
         baselines = [name for name in baselines if name not in READS_TEXT or deep[0] == "notes_only"]
     members = combine.members or [deep[0], *(name for name in BOOSTED if name in baselines)]
     check_members(members, [*deep, *baselines])
@@ -73,15 +73,15 @@ def fit_combined(
     """Combine members and write `folder/models/<name>-<output>.json`.
 
     Args:
-        names: of `COMBINED`.
-        members: names of models.
+        names: the combined models, out of `COMBINED`.
+        members: the names of the members.
         prepared: the data.
         parts: PREDICTIONS of the members, and of others, on the tuning and held-out samples.
-        folder: of the run.
-        seed: that the combined models carry in PREDICTIONS.
+        folder: the run's folder.
+        seed: the seed of the combined models in PREDICTIONS.
 
     Returns:
-        PREDICTIONS of the same samples, a frame a combined model.
+        PREDICTIONS of the same samples, one frame per combined model.
     """
     found = []
     for name in names:
@@ -104,8 +104,8 @@ def combined(
 ) -> list[pd.DataFrame]:
     """PREDICTIONS of the combined models in the folder `models` of a run, from those of their members in `parts`.
 
-    One whose member is not there, since these data lack what it reads, is left out with a line. `known` are the names
-    of the files in `folder` that are the run's.
+    A model is left out, with a printed line, if a member is missing because these data lack what it reads. `known` are
+    the names of the files in `folder` that belong to the run.
     """
     there = {part["model"].iloc[0] for part in parts if len(part)}
     found = []
@@ -125,7 +125,7 @@ def load_combination(path: Path) -> Combination:
     """Read a combined model.
 
     Raises:
-        ConfigError: the file is none.
+        ConfigError: the file is no combined model.
     """
     with reading(path, "combined model"):
         content = read_json(path, dict)

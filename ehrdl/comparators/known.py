@@ -1,4 +1,4 @@
-"""What the models that ehrdl fits say of themselves."""
+"""The descriptions of the models that ehrdl fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def model_infos(names: Iterable[str]) -> list[ModelInfo]:
     """The descriptions of some models, the main one of each kind first.
 
     Args:
-        names: of models; one that nobody has described is left out.
+        names: the names of models; one without a description is left out.
     """
     wanted = set(names)
     return [info for info in _ALL if info.name in wanted]

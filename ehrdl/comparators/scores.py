@@ -1,8 +1,8 @@
-"""LACE and HOSPITAL on the samples of a run: their items from the record, then points, then a risk.
+"""The LACE and HOSPITAL scores on the samples of a run: items from the record, then points, then a risk.
 
-An item that the record does not show has no points: so would a nurse with the same chart count. A length of stay is in
-midnights. `lace` and `hospital` read what is visible at the prediction time, so that diagnoses and procedures are those
-of earlier stays; `…_retrospective` reads the codes of the stay itself as well, and could not have been computed then.
+An item that the record does not show gives no points, as a nurse with the same chart would count. A length of stay is
+in midnights. `lace` and `hospital` read what is visible at the prediction time, so diagnoses and procedures are those
+of earlier stays. `…_retrospective` also reads the codes of the stay itself, and could not have been computed then.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) ->
     """Fit the risk of every score on the training samples and write it to `folder/models/<name>-<output>.json`.
 
     Returns:
-        PREDICTIONS of the tuning and held-out splits, a frame a score.
+        PREDICTIONS of the tuning and held-out splits, one frame per score.
     """
     if not names:
         return []
@@ -63,7 +63,7 @@ def load_score(path: Path) -> ScoreModel:
     """Read a fitted score.
 
     Raises:
-        ConfigError: the file is none.
+        ConfigError: the file is no score.
     """
     with reading(path, "clinical score"):
         found = read_json(path, dict)
@@ -75,9 +75,9 @@ def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store:
 
     Args:
         name: one of `ehrdl.baselines.scores.SCORES`.
-        history: from `read_history`.
+        history: the facts from `read_history`.
         samples: SAMPLES, sorted by subject_id and prediction_time; encounter_id is the stay that ends.
-        store: the series.
+        store: the series store.
     """
     items = score_items(history, samples, store, retrospective=name in NOT_DEPLOYABLE)
     if name.startswith("lace"):
@@ -97,13 +97,14 @@ def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store:
 def score_items(
     history: pd.DataFrame, samples: pd.DataFrame, store: Store, retrospective: bool = False
 ) -> pd.DataFrame:
-    """What the scores ask about each sample's stay, one row a sample.
+    """The items that the scores need about each sample's stay, one row per sample.
 
     Args:
-        history: from `read_history`.
+        history: the facts from `read_history`.
         samples: SAMPLES.
-        store: the series.
-        retrospective: read codes of diagnoses and procedures as of when they came about, not of when they were known.
+        store: the series store.
+        retrospective: whether to read codes of diagnoses and procedures from when they happened, not from when they
+            became known.
 
     Returns:
         start and arrived (the episode's admission, and arrival in the emergency department) [µs], length_of_stay_days,
@@ -122,11 +123,11 @@ def score_items(
 
 
 def _items(samples: pd.DataFrame, facts: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
-    """All items of a block but the labs; `row` in facts and codes is a row of the whole SAMPLES."""
+    """All items of a block except the labs; `row` in facts and codes is a row of the whole SAMPLES."""
     samples = samples.set_axis(samples.sample_id)
     t = pd.Series(_micros(samples.prediction_time), samples.index)
     stays = _stays(facts, samples.encounter_id, t)
-    episodes = build_episodes(stays).set_index("subject_id")  # a sample stands for a subject: each sees its own stays
+    episodes = build_episodes(stays).set_index("subject_id")  # a sample acts as a subject: each sees its own stays
     episodes = episodes.assign(start=_micros(episodes.admittime), end=_micros(episodes.dischtime))
     index = episodes[episodes.encounter_id == samples.encounter_id.reindex(episodes.index)]
     start = index.start.reindex(samples.index).fillna(t).astype(np.int64)
@@ -157,7 +158,7 @@ def _items(samples: pd.DataFrame, facts: pd.DataFrame, codes: pd.DataFrame) -> p
 
 
 def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFrame:
-    """The stays that each sample sees, in the form of `read_stays`, with the sample as subject."""
+    """The stays that each sample sees, in the format of `read_stays`, with the sample as subject."""
 
     def of(kind: str, column: str) -> Any:
         return facts[facts.kind == kind].groupby(["row", "encounter_id"])[column]
@@ -166,7 +167,7 @@ def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFr
     stays["dischtime"] = of("DISCHARGE", "time").max()
     stays["admission_type"] = of("ADMISSION_TYPE", "text").max()
     stays = stays.reset_index().rename(columns={"row": "subject_id"})
-    # The stay that the prediction is made about ends with it, if its own end is not in the record yet.
+    # The stay that the prediction is about ends at the prediction, if its end is not in the record yet.
     own = stays.encounter_id == encounter.reindex(stays.subject_id).to_numpy()
     stays["dischtime"] = stays.dischtime.where(~own, stays.dischtime.fillna(stays.subject_id.map(t)))
     stays = stays[stays.dischtime > stays.admittime]
@@ -183,7 +184,7 @@ def _of(facts: pd.DataFrame, kind: str, start: pd.Series) -> pd.DataFrame:
 
 
 def _count(rows: pd.DataFrame, span: int, index: pd.Index) -> pd.Series:
-    """How many rows of each sample lie in [start - span, start)."""
+    """The number of rows of each sample in [start - span, start)."""
     inside = rows[(rows.time >= rows.start - span) & (rows.time < rows.start)]
     return inside.groupby("row").size().reindex(index, fill_value=0)
 
@@ -196,6 +197,6 @@ def _union(codes: pd.DataFrame, index: pd.Index) -> pd.Series:
 
 
 def _micros(times: pd.Series) -> np.ndarray:
-    """Microseconds since 1970; a missing time is the smallest number."""
+    """Microseconds since 1970; a missing time becomes the smallest integer."""
     micros: np.ndarray = times.to_numpy().astype("datetime64[us]").astype(np.int64)
     return micros

@@ -1,7 +1,7 @@
-"""Other patients, or another hospital, seen as a finished run saw its own: nothing is fitted here.
+"""Prepares other patients, or another hospital, as a finished run saw its own; nothing is fitted here.
 
-Channels are matched by name, tokens come from the run's tokenizer, scalers from its spec. What the run knew and these
-data lack is read as missing; what they have and the run never saw is left out. Both are counted.
+Channels are matched by name, tokens come from the run's tokenizer, and scalers from its spec. What the run knew and
+these data lack is read as missing. What these data have and the run never saw is left out. Both are counted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ehrdl.schema import BINARY, HELD_OUT, SAMPLES, OutputSpec, TaskResult, chec
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run learned of its data.
+    """What a run learned from its data.
 
     Attributes:
-        spec: what its models know.
-        tokenizer: folder or name; None without notes.
+        spec: the data description that its models were built for.
+        tokenizer: the tokenizer's folder or name; None without notes.
         events: name of the EVENTS folder that it was fitted on.
     """
 
@@ -45,8 +45,8 @@ class Fitted:
 def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) -> tuple[Prepared, dict[str, Any]]:
     """Prepare a cohort for models that are fitted already.
 
-    On the very data of the run its own split is kept, so that patients who trained the models are not scored as new;
-    on any other data everyone is held out.
+    On the run's own data its split is kept, so that training patients are not scored as new ones. On any other data
+    everyone is held out.
 
     Returns:
         The prepared data, and what differs from the data of the run (JSON-able).
@@ -111,7 +111,7 @@ def _check_units(spec: DataSpec, known: Concepts) -> None:
 def _gaps(
     spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, Any], min_patients: int
 ) -> dict[str, Any]:
-    """What the models knew and these data lack, and the other way round."""
+    """Counts of what the models knew and these data lack, and the other way round."""
     counts = np.bincount(np.asarray(series.channel), minlength=len(series.channels))
     here = {channel.name: int(n) for channel, n in zip(series.channels, counts, strict=True) if n}
     shown = {channel.name for channel, is_hidden in zip(series.channels, hidden, strict=True) if not is_hidden}

@@ -14,26 +14,27 @@ from ehrdl.events.source import Source
 from ehrdl.options.bounds import Bound, Count, Filled, Location, Options
 from ehrdl.splits.subjects import Split
 
-#: Which chunks of a sample are kept, of all chunks of its notes from the oldest on.
+#: Which of a sample's chunks are kept, among all chunks of its notes, oldest first.
 Choice = Literal["latest", "first_and_last", "even"]
 #: Sections of a verbalised record, in the order of the text.
 Section = Literal["demographics", "units", "diagnoses", "procedures", "drugs", "laboratory", "vitals", "treatment"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
-#: The most of one kind that a record names.
+#: The largest number of items of one kind that a record names.
 Most = Annotated[int, Bound("[1, inf)", "leave the section out")]
 
 
 @dataclass(frozen=True)
 class RecordOptions(Options, key="data.notes.record"):
-    """What the text of a verbalised record holds.
+    """The content of the text of a verbalised record.
 
     Attributes:
-        sections: of demographics, units, diagnoses, procedures, drugs, laboratory, vitals and treatment those that are
-            written, always in this order; drugs, units and the last three within `window.series_hours`.
-        max_units: care units named, the latest.
-        max_diagnoses: diagnoses of earlier stays named, the latest stay's first and in the order of their billing.
-        max_procedures: procedures of earlier stays named, likewise.
-        max_drugs: ordered drugs named, the latest.
+        sections: the sections that are written, out of demographics, units, diagnoses, procedures, drugs, laboratory,
+            vitals and treatment, always in this order; drugs, units and the last three cover `window.series_hours`
+            only.
+        max_units: most care units named; the latest are.
+        max_diagnoses: most diagnoses of earlier stays named, those of the latest stay first, in billing order.
+        max_procedures: most procedures of earlier stays named, in the same order.
+        max_drugs: most ordered drugs named; the latest are.
     """
 
     sections: Annotated[list[Section], Filled()] = field(default_factory=lambda: list(SECTIONS))
@@ -45,31 +46,34 @@ class RecordOptions(Options, key="data.notes.record"):
 
 @dataclass(frozen=True)
 class NoteOptions(Options, key="data.notes"):
-    """Where notes come from, and how they become tokens.
+    """The source of the notes, and how they become tokens.
 
     Attributes:
-        source: what is read as notes: the hospital's `notes`; the `record`, what each sample sees of labs, vital signs,
-            drugs and earlier diagnoses written as one text, with no note read; or `both`, the text beside the notes.
-        record: what that text holds.
+        source: what is read as notes: the hospital's `notes`; the `record`, one text per sample of the labs, vital
+            signs, drugs and earlier diagnoses that it sees, with no note read; or `both`, that text beside the notes.
+        record: the content of that text.
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
-        min_patients: a word, a pair of words or a kind of note goes into a fitted vocabulary only if so many training
-            patients have it, since one that a single patient has may be a name; 1 keeps all, and is unsafe where the
-            run's folder leaves the place of the notes.
-        chunk_tokens: tokens a chunk, with the two that frame it; a note is read whole, as many chunks as it needs.
-        mask_sections: headings, such as `Discharge Disposition`, whose section is cut from discharge summaries before
-            any model reads them, up to the next heading; of radiology reports too, such as `Impression`.
-        split_sections: chunks never cross a heading, and each knows its section: headings of discharge summaries
+        min_patients: how many training patients must have a word, a pair of words or a kind of note before it enters a
+            fitted vocabulary, since one that a single patient has may be a name; 1 keeps all, and is unsafe if the
+            run's folder leaves the place where the notes are kept.
+        chunk_tokens: tokens per chunk, including the two that frame it; a note is read whole, in as many chunks as it
+            needs.
+        mask_sections: headings whose section, up to the next heading, is cut before any model reads the note, in
+            discharge summaries (such as `Discharge Disposition`) and in radiology reports (such as `Impression`).
+        split_sections: whether chunks never cross a heading and each knows its section: headings of discharge summaries
             (`History of Present Illness:`) and of radiology reports (`FINDINGS:`).
-        keep_sections: only these sections of discharge summaries are read, by any model; empty = all. An addendum
-            without headings is read whole; in one with headings, `Addendum` names what was added.
-        max_chunks: chunks a sample reads; null = all. How many samples were cut is counted.
-        choose: which chunks a sample keeps that has more, of all chunks of its notes, oldest first: the `latest`, half
-            from the start and half from the end (`first_and_last`), or `even` steps from the first to the last.
-        pretrained_elsewhere: an encoder that `ehrdl pretrain` made has read another hospital's notes, so subjects of
-            equal ids are other people; else such subjects may not tune or be held out.
+        keep_sections: the only sections of discharge summaries that any model reads; empty = all. An addendum without
+            headings is read whole; in one with headings, `Addendum` names what was added.
+        max_chunks: most chunks that a sample reads; null = all. The number of samples that were cut is counted.
+        choose: which chunks are kept of a sample that has more, among all chunks of its notes, oldest first: the
+            `latest`, half from the start and half from the end (`first_and_last`), or `even` steps from the first to
+            the last.
+        pretrained_elsewhere: whether an encoder from `ehrdl pretrain` has read another hospital's notes, so that
+            subjects with equal ids are different people; otherwise such subjects may be neither tuning nor held-out
+            subjects.
 
-    A blank of de-identification, `___`, is one token of any tokenizer.
+    A de-identification blank, `___`, is one token in any tokenizer.
     """
 
     source: Literal["notes", "record", "both"] = "notes"
@@ -109,11 +113,11 @@ class BatchOptions(Options, key="data.batch"):
     """How samples become batches.
 
     Attributes:
-        size: samples a batch; with `tokens`, at most so many.
-        tokens: a batch is cut so that its padded observations and note tokens together are at most so many; a sample
-            that is longer is a batch of its own. null = batches are cut by `size` alone.
-        samples_per_subject: in training, a fresh draw of at most so many samples a subject every epoch; null = all.
-        num_workers: loader processes; on few cores they cost more than they give.
+        size: samples per batch; only an upper limit where `tokens` is set.
+        tokens: most padded observations and note tokens, together, in a batch; a longer sample is a batch of its own.
+            null = batches are cut by `size` alone.
+        samples_per_subject: most samples per subject in training, drawn afresh every epoch; null = all.
+        num_workers: number of loader processes; on few cores they cost more time than they save.
     """
 
     size: Count = 64
@@ -124,14 +128,14 @@ class BatchOptions(Options, key="data.batch"):
 
 @dataclass(frozen=True)
 class DataConfig(Options, key="data"):
-    """Where the data come from and how they become batches.
+    """The source of the data, and how they become batches.
 
     Attributes:
-        source: which hospital, in which layout.
+        source: the hospital and the layout of its data.
         concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = those
             that the source brings, or else the shipped ones for MIMIC-IV.
-        window: how far back features are read.
-        split: who trains, tunes, is held out.
+        window: the time before the prediction from which features are read.
+        split: which patients are for training, tuning or held out.
         notes: how notes become tokens.
         batch: how samples become batches.
         prepare: cache, memory, processes.
@@ -146,10 +150,10 @@ class DataConfig(Options, key="data"):
     prepare: Prepare = field(default_factory=Prepare)
 
     def check(self) -> None:
-        """Refuse a split that cannot be; called before any work, since it looks at the source and at files.
+        """Refuse an impossible split; called before any work, since it looks at the source and at files.
 
         Raises:
-            ConfigError: a split of the source, which has none, or a file of the split that is missing or no list.
+            ConfigError: the split is the source's own but the source has none, or a split file is missing or no list.
         """
         if self.split.files is not None:
             from ehrdl.splits.files import read_split_files

@@ -1,7 +1,8 @@
-"""What samples see, by slicing: nothing is computed here that could be prepared before.
+"""The dataset: what each sample sees, by slicing; whatever can be prepared beforehand is not computed here.
 
-What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes a sample over one store, and
-16 over the notes. Samples are read many at a time: one numpy call for a batch costs what one for a sample does.
+What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes per sample for the series
+store, and 16 for the notes. Samples are read many at a time: one numpy call for a batch costs as much as one for a
+single sample.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SLACK_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Items:
-    """What B samples see, one sample's after the other's: sample i has the next `n_observations[i]` and `n_notes[i]`.
+    """What B samples see, one sample after the other: sample i has the next `n_observations[i]` and `n_notes[i]`.
 
     Attributes:
         row: (B,) int64.
@@ -53,18 +54,18 @@ class Items:
 
 
 class SampleDataset:
-    """Random access to what each sample sees; a map-style dataset for `torch.utils.data.DataLoader`.
+    """Random access to what each sample sees: a map-style dataset for `torch.utils.data.DataLoader`.
 
     Args:
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        static: (n_samples, S) float32.
+        static: the static features, (n_samples, S) float32.
         store: the series.
         notes: the notes, or None.
         window: how far back each kind of fact is read.
-        channels: the series channels to load, by name, in the order of `Batch.channel`. The store's others are never
-            loaded; one that the store lacks is never seen.
-        since_admission: (n_samples,) [h] since the last admission, from `hours_since_admission`; null = every note
-            counts as one of the sample's own stay.
+        channels: the series channels to load, by name, in the order of `Batch.channel`. The store's other channels are
+            never loaded; one that the store lacks is never seen.
+        since_admission: hours since the last admission (n_samples,) [h], from `hours_since_admission`; None = every
+            note counts as one of the sample's own stay.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class SampleDataset:
         return len(self.time)
 
     def __getitem__(self, row: int) -> Items:
-        """The sample of a row."""
+        """The sample of one row."""
         return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Items:
-        """The samples of some rows, in their order; what torch's loader asks for when it is there."""
+        """The samples of some rows, in their order; torch's loader calls this when it exists."""
         at = np.asarray(rows, np.int64)
         t = self.time[at]
         time, value, channel, n_observations = self._facts(at)
@@ -121,9 +122,9 @@ class SampleDataset:
         )
 
     def _facts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Time, value and channel of the facts of samples, and how many each sample has.
+        """Time, value and channel of the samples' facts, and the number of facts per sample.
 
-        A fact is kept that is inside the window and not hidden; of these the latest `max_observations`.
+        Facts inside the window that are not hidden are kept; of these, the latest `max_observations`.
         """
         slices = [slice(*pair) for pair in zip(self.start[rows].tolist(), self.stop[rows].tolist(), strict=True)]
         columns = self.store.time, self.store.value, self.store.channel
@@ -138,7 +139,7 @@ class SampleDataset:
         return self.seen_notes(np.array([row]))[0]
 
     def seen_notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The notes that each of some samples sees, one sample's after the other's, and how many each sees."""
+        """The notes that some samples see, one sample after the other, and the number of notes per sample."""
         start, n = self.note_start[rows], self.note_stop[rows] - self.note_start[rows]
         note = positions(start, n)
         if self.notes is None:
@@ -155,14 +156,14 @@ class SampleDataset:
         return _hours(self.notes.time[note], t) if self.notes is not None else np.zeros(0, np.float32)
 
     def _own_stay(self, rows: np.ndarray, n_notes: np.ndarray, note_hours: np.ndarray) -> np.ndarray:
-        """Which notes (sum of n_notes,) are of the sample's own stay: those since its admission, or a day before."""
+        """Which notes (sum of n_notes,) belong to the sample's own stay: those since a day before its admission."""
         if self.since_admission is None:
             return np.ones(len(note_hours), bool)
         own: np.ndarray = -note_hours <= np.repeat(self.since_admission[rows], n_notes) + _SLACK_HOURS
         return own
 
     def n_observations(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Upper bound of the observations of each sample, or of those of some rows, for length buckets."""
+        """Upper bound of the number of observations of each sample, or of some rows, for length buckets."""
         n: np.ndarray = np.minimum(self.stop[rows] - self.start[rows], self.window.max_observations)
         return n
 
@@ -193,7 +194,7 @@ class SampleDataset:
         return seen
 
     def _sees(self, own: slice) -> np.ndarray:
-        """Whether each of one subject's samples sees an observation: the latest shown fact decides."""
+        """Whether each of one subject's samples sees an observation; the latest visible fact decides."""
         start, stop = self.start[own], self.stop[own]
         shown = self.place[self.store.channel[start[0] : stop[-1]]] != _HIDDEN
         # Facts before a sample's own slice were available before its window began, so they happened before it too.
@@ -215,7 +216,7 @@ class SampleDataset:
 
 
 def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """All positions of the slices [start, start + n), one slice's after the other's.
+    """All positions of the slices [start, start + n), one slice after the other.
 
     >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
     [5, 6, 0, 1, 2]
@@ -227,12 +228,12 @@ def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 
 def _latest(keep: np.ndarray, n: np.ndarray, at_most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the kept entries of each sample the last so many: which, and how many each sample has.
+    """The last `at_most` kept entries of each sample: which they are, and how many each sample has.
 
     Args:
-        keep: (sum of n,) bool, one sample's entries after the other's.
-        n: (B,) entries a sample.
-        at_most: kept entries a sample.
+        keep: whether each entry is kept, (sum of n,) bool, one sample after the other.
+        n: (B,) entries per sample.
+        at_most: most entries per sample.
     """
     before, last = np.r_[0, np.cumsum(keep)], np.cumsum(n)
     upto = before[last]
@@ -243,6 +244,6 @@ def _latest(keep: np.ndarray, n: np.ndarray, at_most: int) -> tuple[np.ndarray, 
 
 
 def _hours(time: np.ndarray, t: int | np.ndarray) -> np.ndarray:
-    """Hours relative to the prediction time; subtracted as integers, for far dates are too large for float32."""
+    """Hours relative to the prediction time; subtracted as integers, since distant dates are too large for float32."""
     hours: np.ndarray = ((time - t) / HOUR).astype(np.float32)
     return hours

@@ -1,10 +1,10 @@
-"""A MEDS dataset for other tools: events shard by shard, the labels of a task, and who trains, tunes and is held out.
+"""Export of a MEDS dataset for other tools: events shard by shard, a task's labels, and the split of the patients.
 
-Tools that follow MEDS see a fact at t if `time <= t`. Under `happened` the data are those of EVENTS, and such a tool
-sees facts before the hospital's systems could show them. Under `available` time := available_time, and it sees what
-`window.bounds` sees. What no model of ehrdl reads is left out then: deaths, year groups, the task's hidden codes, and
-what `mask_sections` and `keep_sections` of `data.notes` leave out of notes. Births keep their time, from which tools
-tell an age.
+Tools that follow MEDS see a fact at t if `time <= t`. With `happened` the data are those of EVENTS, and such a tool
+sees facts before the hospital's systems could show them. With `available` time := available_time, and the tool sees
+what `window.bounds` sees. Whatever no model of ehrdl reads is then left out: deaths, year groups, the task's hidden
+codes, and what `mask_sections` and `keep_sections` of `data.notes` leave out of notes. Births keep their time, so that
+tools can compute an age.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HAPPENED = "happened_time"
 _NAMES = ("subject_id", "time", "code", "numeric_value", "text_value", _HAPPENED, "encounter_id")
 _TYPES = {column.name: column.type for column in EVENTS.columns}
 _SCHEMA = pa.schema([(name, _TYPES["time" if name == _HAPPENED else name]) for name in _NAMES])
-#: That of EVENTS, with the two times in each other's place.
+#: The column order of EVENTS, with its two times swapped.
 _ORDER = ("subject_id", "time", _HAPPENED, "code", "encounter_id", "numeric_value", "text_value")
 _ROWS = f"""
     SELECT {", ".join(_NAMES)} FROM (
@@ -63,16 +63,16 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
     """Write the events of a source as a MEDS dataset, with the labels of a task and the split of the config.
 
     Args:
-        data: the source, the split, and which sections of notes no model reads.
-        task: what is predicted.
-        out: the folder, which must not hold anything; it appears whole or not at all.
+        data: the configuration of the source, the split, and the sections of notes that no model reads.
+        task: the prediction task.
+        out: the output folder, which must not hold anything; it appears whole or not at all.
         time: `happened` keeps the times of EVENTS; `available` gives each fact the time when it could be seen.
 
     Returns:
-        What was written and what was left out: the content of `export.json`.
+        The content of `export.json`: what was written and what was left out.
 
     Raises:
-        EhrdlError: the folder is taken, or the source or the task refuses the data.
+        EhrdlError: the folder is not empty, or the source or the task refuses the data.
     """
     out = free_folder(out)
     data.check()
@@ -96,14 +96,14 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
 def _write_data(
     events: Path, out: Path, prepare: Prepare, hidden: tuple[str, ...] | None, notes: NoteOptions
 ) -> dict[str, Any]:
-    """Write the shards, and the metadata of the codes that are left in them.
+    """Write the shards, and the metadata of the codes that remain in them.
 
     Args:
         events: the EVENTS folder.
-        out: gets `data/` and `metadata/codes.parquet`.
-        prepare: memory and workers.
-        hidden: prefixes of the codes that are left out where time := available_time; None = the rows of EVENTS.
-        notes: which sections are cut from notes, or kept, where time := available_time.
+        out: the folder that gets `data/` and `metadata/codes.parquet`.
+        prepare: limits on memory and workers.
+        hidden: prefixes of the codes to leave out where time := available_time; None = the rows of EVENTS.
+        notes: the sections to cut from notes, or to keep, where time := available_time.
     """
     files = shard_files(events)
     size = sum(file.stat().st_size for file in files)
@@ -135,14 +135,14 @@ def _copy(job: tuple[Path, Path]) -> None:
 
 
 def _any_of(prefixes: tuple[str, ...]) -> str:
-    """SQL: whether a code begins with one of the prefixes."""
+    """SQL that tells whether a code begins with one of the prefixes."""
     quoted = [prefix.replace("'", "''") for prefix in prefixes]
     return " OR ".join(f"starts_with(code, '{prefix}')" for prefix in quoted)
 
 
 @dataclass(frozen=True)
 class _Written:
-    """What a shard holds and what it does not."""
+    """Counts of what a shard holds and what it leaves out."""
 
     rows: int
     codes: set[str]
@@ -153,7 +153,7 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Writes one shard by the time when facts could be seen; a class so that joblib can send it to a process."""
+    """Writes one shard by the time when facts became available; a class so that joblib can send it to a process."""
 
     prepare: Prepare
     hidden: str
@@ -182,7 +182,7 @@ class _Shard:
 
 
 def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str], left_out: Counter[str]) -> pa.Table:
-    """Cut notes as models read them, counted in `masked`; those of which nothing is kept are in `left_out`."""
+    """Cut notes as models read them, counted in `masked`; notes with nothing left are counted in `left_out`."""
     mask, keep = sorted(set(notes.mask_sections)), notes.keep_sections
     if not mask and not keep:
         return table
@@ -201,7 +201,7 @@ def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str], left_out: Co
 
 
 def _write_dataset(events: Path, out: Path, time: Times) -> None:
-    """What the dataset is: that of EVENTS, with the columns that it has beyond MEDS."""
+    """Write the dataset's description: that of EVENTS, with the columns that it has beyond MEDS."""
     dataset = read_json(events / meds.dataset_metadata_filepath)
     if time == "available":
         dataset["dataset_name"] += ", time := available_time"
@@ -210,9 +210,9 @@ def _write_dataset(events: Path, out: Path, time: Times) -> None:
 
 
 def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) -> dict[str, int]:
-    """Write the split of each subject; returns how many each split has.
+    """Write the split of each subject, and return the number of subjects per split.
 
-    A temporal split is of samples, and a subject has that of its samples; who has none has no split.
+    A temporal split is defined on samples: a subject has the split of its samples, and none if it has no sample.
     """
     subjects = subject_ids(events)
     if split.by_subject:
@@ -228,7 +228,7 @@ def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) 
 
 
 def _write_labels(samples: pd.DataFrame, outputs: list[OutputSpec], out: Path) -> dict[str, dict[str, int]]:
-    """Write a folder of MEDS labels for each output; unknown ones are left out and counted."""
+    """Write a folder of MEDS labels for each output; unknown labels are left out and counted."""
     table = check(samples, SAMPLES)
     counts = {}
     for output in outputs:
@@ -247,7 +247,7 @@ def _write_labels(samples: pd.DataFrame, outputs: list[OutputSpec], out: Path) -
 
 
 def _distinct(labels: pa.Table, output: str) -> pa.Table:
-    """One row a subject and time, since MEDS labels know no encounter."""
+    """One row per subject and time, since MEDS labels know no encounter."""
     frame: pd.DataFrame = labels.to_pandas().drop_duplicates()
     twice = frame[frame.duplicated(["subject_id", "prediction_time"])]
     if len(twice):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-#: Groups whose values are words of the hospital's tables, which somebody typed.
+#: Groups whose values are free text from the hospital's tables, which somebody typed.
 _TYPED = ("sex", "race", "insurance", "language", "care_unit")
 
 
 def named_groups(samples: pd.DataFrame, min_patients: int) -> pd.DataFrame:
-    """SAMPLES in which no group is named that fewer patients are in: a language can tell who it is.
+    """SAMPLES without the names of groups that are too small: a rare language can identify a patient.
 
     Args:
-        samples: with their groups.
-        min_patients: so many patients of the cohort must be in a group; those of smaller ones are in one together.
+        samples: SAMPLES with their groups.
+        min_patients: fewest patients of the cohort in a named group; smaller groups are merged into one.
     """
     changed = {}
     for name in (f"group_{name}" for name in _TYPED):

@@ -1,4 +1,4 @@
-"""The datamodule: prepared data as loaders, one split each."""
+"""The datamodule: prepared data as loaders, one per split."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ehrdl.data.loading.sampler import LengthBuckets, Loader
 from ehrdl.data.prepare import Prepared
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
-_TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets: the encoder of notes is the slow part
+_TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets; the note encoder is the slow part
 
 
 class ClinicalDataModule(pl.LightningDataModule):
     """Loaders of the training, tuning and held-out samples.
 
     Args:
-        prepared: from `ehrdl.data.prepare.prepare`.
+        prepared: the data from `ehrdl.data.prepare.prepare`.
         batch: how samples become batches.
-        seed: of the training order.
+        seed: random seed of the training order.
     """
 
     def __init__(self, prepared: Prepared, batch: BatchOptions, seed: int = 0) -> None:

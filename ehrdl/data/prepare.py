@@ -1,4 +1,4 @@
-"""From a configured source and task to datasets: every step cached under its input, its arguments and its version."""
+"""Prepares datasets from a configured source and task; each step is cached by its input, arguments and version."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from ehrdl.events.writer import validate
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
-#: Seen by the static features, so no series of its own.
+#: Covered by the static features, so not a series.
 _STAYS = "encounter"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that fitting, predicting and reporting need of the data.
+    """Everything that fitting, predicting and reporting need from the data.
 
     Attributes:
         samples: SAMPLES with splits and groups.
-        dataset: what each sample sees.
-        spec: what models must know.
-        frame: how notes become chunks; None without notes.
+        dataset: the dataset of what each sample sees.
+        spec: the data description that models are built for.
+        frame: the rules by which notes become chunks; None without notes.
         tokenizer: folder or name of the tokenizer; None without notes.
         events: the EVENTS folder.
         facts: numbers for the manifest.
-        min_patients: so many training patients must have a word that a model keeps.
+        min_patients: fewest training patients who must have a word that a model keeps.
     """
 
     samples: pd.DataFrame
@@ -67,7 +67,7 @@ class Prepared:
     min_patients: int = vocab.MIN_PATIENTS
 
     def identity(self) -> str:
-        """A hash of what the models see and learn; the same however the data were prepared and wherever they lie."""
+        """A hash of what the models see and learn; independent of how and where the data were prepared."""
         rows = pd.util.hash_pandas_object(self.samples, index=False).to_numpy()
         hashes = [hashlib.sha256(part.tobytes()).hexdigest() for part in (rows, self.dataset.static)]
         counts = [self.facts["data"][name] for name in ("n_facts", "n_notes", "n_records")]
@@ -91,7 +91,7 @@ def read_events(data: DataConfig) -> Path:
 
 
 def find_quality(data: DataConfig, events: Path) -> list[Finding]:
-    """What the source, the checks of EVENTS and the concepts found; all of it is counted before, or in the cache."""
+    """Findings of the source, the checks of EVENTS and the concepts; all were counted before, or are in the cache."""
     known = load_concepts(data)
     source = read_json(events / "source.json")
     of_source = [*from_dicts(source.get("quality", [])), *find_repeated(source["events"].get("repeated", {}))]
@@ -107,11 +107,11 @@ def find_samples(events: Path, task: Any) -> TaskResult:
 
 
 def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
-    """Store, notes, tokens and scalers for a cohort.
+    """Prepare the store, notes, tokens and scalers for a cohort.
 
     Raises:
-        ConfigError: the source has no split of its own, but `data.split` asks for it, or a file of the split is bad.
-        SchemaError: a split has no sample, or one class only.
+        ConfigError: `data.split` asks for the source's own split but it has none, or a split file is bad.
+        SchemaError: a split has no sample, or only one class.
     """
     data.check()
     known = load_concepts(data)
@@ -146,7 +146,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 
 
 def load_concepts(data: DataConfig) -> Concepts:
-    """The concepts that the series keep: of `data.concepts`, else those that the source brings, else MIMIC-IV's."""
+    """The concepts that the series keep: those of `data.concepts`, else the source's own, else MIMIC-IV's."""
     if data.concepts:
         return concept_tables.load(expanded(data.concepts))
     return concept_tables.load(data.source.concepts_file())
@@ -165,7 +165,7 @@ def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
-    """(n_channels,) bool: channels of stays, and of the codes that define the outcome."""
+    """Whether each channel belongs to stays or to the codes that define the outcome, (n_channels,) bool."""
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
         if prefix.startswith("NOTE"):
@@ -176,17 +176,17 @@ def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]
 
 
 def _may_share(base: str, prefix: str) -> bool:
-    """Whether some code can both begin with `prefix` and belong to the concept `base`, as far as its first `*` tells.
+    """Whether a code can both begin with `prefix` and belong to the concept `base`, judged up to its first `*`.
 
-    A prefix that names a unit, or one of the texts that a `*` stands for, hides the whole channel: too much is safe,
-    too little is a leak.
+    A prefix that names a unit, or one of the texts that a `*` stands for, hides the whole channel: hiding too much is
+    safe, hiding too little is a leak.
     """
     stem, prefix = base.partition("*")[0].lower(), prefix.lower()
     return stem.startswith(prefix) or prefix.startswith(stem)
 
 
 def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: Sequence[str] = SPLITS) -> None:
-    """Refuse a split in which an output has one class only, or one value only for a regression output."""
+    """Refuse a split in which an output has only one class, or a regression output only one value."""
     for split in splits:
         part = samples[samples.split == split]
         for output in outputs:
@@ -204,7 +204,7 @@ def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: S
 
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
-    """SAMPLES with the groups `has_note` and `has_series`, and where the data have both with `present`, their pair."""
+    """SAMPLES with the groups `has_note` and `has_series`, and with their pair `present` if the data have both."""
     named = {True: "yes", False: "no"}
     note, series = dataset.has_note(), dataset.has_series()
     samples = samples.assign(

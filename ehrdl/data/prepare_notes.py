@@ -1,4 +1,4 @@
-"""The part of `prepare` that is about text: notes and verbalised records, collected and tokenised, each step cached."""
+"""The text part of `prepare`: collects and tokenises notes and verbalised records; each step is cached."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Texts = tuple[Path, dict[str, Any]]
 def training_notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
 ) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
-    """Notes with their tokens, how they become chunks, and the tokenizer's folder; None where there is nothing to read.
+    """Notes with tokens, the rules for chunks, and the tokenizer's folder; each None if there is nothing to read.
 
     Args:
-        data: its `notes` say what is read.
+        data: the configuration, whose `notes` say what is read.
         events: the EVENTS folder.
-        train_subjects: a tokenizer and the kinds of notes are fitted on their notes alone.
+        train_subjects: the training subjects, on whose notes alone a tokenizer and the kinds of notes are fitted.
         own: the samples' records, from `collect_records`.
     """
     opened = _open(data, events, own)
@@ -58,7 +58,7 @@ def training_notes(
 
 
 def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
-    """The folder of the tokenizer: the given one, as it reads notes here, or one that is fitted on training notes."""
+    """The folder of the tokenizer: the given one, adapted to the notes here, or one fitted on training notes."""
     if data.notes.tokenizer is not None:
         given = vocab.load_tokenizer(data.notes.tokenizer)
 
@@ -98,7 +98,7 @@ def _say_sections(found: dict[str, dict[str, int]]) -> None:
 
 
 def collect_notes(data: DataConfig, events: Path) -> Texts:
-    """The folder of the notes' texts, written at most once, and its key."""
+    """The folder of the notes' texts, written at most once, and its cache key."""
     mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
     key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
     key |= {"mask_sections": mask, "keep_sections": keep}
@@ -109,7 +109,7 @@ def collect_notes(data: DataConfig, events: Path) -> Texts:
 def collect_records(
     data: DataConfig, events: Path, known: Concepts, dataset: SampleDataset, hidden_codes: tuple[str, ...]
 ) -> Texts | None:
-    """The folder of the samples' verbalised records, written at most once, and its key; None where none are read."""
+    """The folder of the samples' verbalised records, written at most once, and its cache key; None if unused."""
     if data.notes.source == "notes":
         return None
     build = functools.partial(coded.build, events, prepare=data.prepare)
@@ -135,12 +135,12 @@ def collect_records(
 def tokenized(
     data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
 ) -> tuple[notes.Notes | None, NoteFrame]:
-    """The notes of an EVENTS folder (None where it has none) in a tokenizer's ids, and how they become chunks.
+    """The notes of an EVENTS folder (None if it has none) as token ids, and the rules by which they become chunks.
 
     Args:
-        data: its `notes` say what is read, and how it is cut.
+        data: the configuration, whose `notes` say what is read and how it is cut.
         events: the EVENTS folder.
-        tokenizer: name or folder.
+        tokenizer: the tokenizer's name or folder.
         own: the samples' records, from `collect_records`.
     """
     words, options = vocab.load_tokenizer(tokenizer), data.notes
@@ -152,7 +152,7 @@ def tokenized(
 def _open(
     data: DataConfig, events: Path, own: Texts | None, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> notes.Notes | None:
-    """What is read as notes, with its tokens where a tokenizer is given; None where that is nothing."""
+    """The texts that are read as notes, with their tokens if a tokenizer is given; None if there are none."""
 
     def opened(texts: Path, key: dict[str, Any]) -> notes.Notes:
         found = notes.open_notes(texts)

@@ -1,7 +1,8 @@
-"""The split of a cohort's samples: by subject, by files, by the source's own word, or by the year of the stay.
+"""The split of a cohort's samples: by subject, by files, by the source's own split, or by the year of the stay.
 
-MIMIC-IV shifts each patient's dates and gives three years that one of them may stand for, so a stay's year is known as
-a range. What lies wholly before the cut trains, what lies wholly at or after it is held out, and the rest is dropped.
+MIMIC-IV shifts each patient's dates and gives a span of three years for one of them, so a stay's year is known as a
+range. A stay whose range lies wholly before the cut is for training, one wholly at or after it is held out, and the
+rest are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
 from ehrdl.splits.files import describe_split_files, read_split_files, split_by_files
 from ehrdl.splits.subjects import Split, assign, uniform
 
-#: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV stands beside it.
+#: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV it is used with.
 NOTES_END = 2019
 _BETWEEN = "between"
 
@@ -33,21 +34,21 @@ _BETWEEN = "between"
 def split_samples(
     samples: pd.DataFrame, split: Split, events: Path, subject_of: Callable[[str], int] = int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """SAMPLES with their split, without those that belong to none.
+    """SAMPLES with their split, without the samples that belong to none.
 
     Args:
         samples: SAMPLES without a split.
-        split: how.
-        events: the EVENTS folder, which knows when the stays were.
-        subject_of: the subject of a record's name, for a split by files.
+        split: the rule of the split.
+        events: the EVENTS folder, which has the times of the stays.
+        subject_of: function from a record's name to its subject, for a split by files.
 
     Returns:
-        The samples that are left, numbered anew, and facts for the manifest (samples dropped, by the reason).
+        The remaining samples, renumbered, and facts for the manifest (samples dropped, by reason).
 
     Raises:
-        SchemaError: a temporal split of a patient without a year group, or of a sample without a known admission; a
-            file of which nobody has a sample.
-        ConfigError: a file is missing, or holds what is no record.
+        SchemaError: a temporal split has a patient without a year group or a sample without a known admission, or none
+            of a file's subjects has a sample.
+        ConfigError: a file is missing, or lists something that is no record.
     """
     if split.files is not None:
         listed, facts = split_by_files(samples, read_split_files(split.files, subject_of), subject_ids(events))
@@ -75,7 +76,7 @@ def split_samples(
 
 
 def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The split of each subject as the source has it; subjects in none of the three are dropped."""
+    """Split each subject as the source does; subjects in none of the three splits are dropped."""
     split = samples.subject_id.map(source_splits(events))
     keep = split.isin(SPLITS)
     left = _numbered(samples.assign(split=split.astype(object))[keep])
@@ -83,7 +84,7 @@ def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame,
 
 
 def source_splits(events: Path) -> pd.Series:
-    """The split of each subject as the source of an EVENTS folder has it, by subject_id."""
+    """The split that the source of an EVENTS folder gives each subject, by subject_id."""
     table: pd.DataFrame = pq.read_table(events / subject_splits_filepath).to_pandas()
     return table.set_index("subject_id")["split"]
 
@@ -110,7 +111,7 @@ def describe_split(facts: dict[str, Any]) -> str | None:
 
 
 def describe_notes(facts: dict[str, Any]) -> str | None:
-    """One line where stays may be of years without notes; None where none is."""
+    """One line if stays may be from years without notes; None otherwise."""
     n = facts.get("stays_that_may_be_after_the_last_notes")
     if not n:
         return None

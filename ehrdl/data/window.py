@@ -1,9 +1,9 @@
 """THE cut: a fact is visible to a prediction at time t if and only if `available_time <= t`.
 
-Every feature, of series, notes, tables and text alike, is selected by `bounds`, and nothing else selects. Facts are
-sorted by (subject, available); a sample sees the slice [start, stop) of its own subject, whatever encounter the facts
-carry: a quarter of MIMIC's labs carry none. A window further asks that a fact happened after t - window: rows in the
-slice that are older are masked by `inside`. All times are int64 microseconds since 1970.
+`bounds` alone selects the facts of every feature, whether series, notes, tables or text. Facts are sorted by (subject,
+available). A sample sees the slice [start, stop) of its own subject, whatever encounter the facts carry: a quarter of
+MIMIC's labs carry none. A window further requires that a fact happened after t - window: `inside` masks older rows of
+the slice. All times are int64 microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ehrdl.options.bounds import Count, Hours, Options
 
 @dataclass(frozen=True)
 class Window(Options, key="data.window"):
-    """How far back each kind of fact is read, the same for every sample and both classes.
+    """The time before the prediction in which each kind of fact is read, the same for all samples and both classes.
 
     Attributes:
-        series_hours: labs, vitals and events of the last hours before the prediction time [h].
-        note_hours: notes of the last hours before the prediction time [h]; this and earlier stays.
-        max_observations: of a sample's series the latest are kept; how many samples were cut is counted.
-        max_notes: of a sample's notes the latest are kept; how many samples were cut is counted.
+        series_hours: length of the window of labs, vitals and events before the prediction time [h].
+        note_hours: length of the window of notes before the prediction time [h], over this and earlier stays.
+        max_observations: most observations of a sample; the latest are kept, and the samples that were cut are counted.
+        max_notes: most notes of a sample; the latest are kept, and the samples that were cut are counted.
     """
 
     series_hours: Hours = 168
@@ -43,13 +43,13 @@ def bounds(
     """The slice [start, stop) of facts that each sample may see.
 
     Args:
-        available: (n_facts,) int64 [µs], sorted within each subject.
-        offsets: (n_subjects + 1,) int64; subject i owns facts [offsets[i], offsets[i + 1]).
-        subjects: (n_subjects,) int64, sorted.
-        sample_subject: (n_samples,) int64, sorted.
+        available: available times, (n_facts,) int64 [µs], sorted within each subject.
+        offsets: (n_subjects + 1,) int64; subject i has the facts [offsets[i], offsets[i + 1]).
+        subjects: subject ids, (n_subjects,) int64, sorted.
+        sample_subject: subject of each sample, (n_samples,) int64, sorted.
         prediction_time: (n_samples,) int64 [µs].
-        window: its length [µs]; None = everything before. What was available by t - window happened by then, so the
-            slice begins after it.
+        window: length of the window [µs]; None = everything before. What was available by t - window happened by then,
+            so the slice begins after it.
 
     Returns:
         start, stop (n_samples,) int64; equal where nothing is visible.
@@ -83,7 +83,7 @@ def bounds(
 
 
 def inside(time: np.ndarray, prediction_time: int | np.ndarray, window: int) -> np.ndarray:
-    """Which visible facts happened within the window (t - window, …]; the rest of the slice is masked.
+    """Whether each visible fact happened within the window (t - window, …]; the others of the slice are masked.
 
     >>> inside(np.array([19, 20, 21]), 30, 10).tolist()
     [False, False, True]

@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: discrimination, calibration, bootstrap."""
+"""Metrics, from arrays to numbers: discrimination, calibration, bootstrap."""

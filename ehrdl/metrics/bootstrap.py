@@ -1,4 +1,4 @@
-"""Bootstrap over subjects: a patient with many samples is drawn, or left out, whole.
+"""Bootstrap over subjects: a patient's samples are drawn, or left out, together.
 
 Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
 """
@@ -11,20 +11,21 @@ import numpy as np
 
 from ehrdl.metrics.discrimination import Floats
 
-#: Samples x draws that are held at once: small enough for the processor's cache, which is worth a factor of two.
+#: Samples x draws held at once: small enough for the processor's cache, which makes it twice as fast.
 _BLOCK = 2**16
-#: An interval is not given where more than this share of the draws has no value: it would lack a whole tail.
+#: No interval is given if more than this share of the draws has no value: it would lack a whole tail.
 MAX_UNDEFINED = 0.025
 
 
 def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> Iterator[Floats]:
-    """Draw subjects with replacement, and yield how often each came, in blocks.
+    """Draw subjects with replacement, and yield how often each was drawn, in blocks.
 
     Args:
         n_subjects: S, the number of subjects; every draw has as many.
-        n_draws: draws altogether.
-        seed: the same seed gives the same draws, whatever is scored on them, so that models are compared in pairs.
-        n_samples: rows that will be scored at once; decides the length of a block.
+        n_draws: number of draws in total.
+        seed: random seed; the same seed gives the same draws, whatever is scored on them, so that models are compared
+            in pairs.
+        n_samples: number of rows that will be scored at once, which decides the length of a block.
 
     Yields:
         Counts (draws of this block, S). A sample's weight in a draw is the count of its subject.

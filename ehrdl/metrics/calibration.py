@@ -1,6 +1,6 @@
-"""Whether predicted risks are the observed ones: Brier, ECE, calibration slope and intercept; and how to mend them.
+"""Calibration, the agreement of predicted and observed risks: Brier, ECE, slope and intercept, and recalibration.
 
-Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row a bootstrap draw -> (R,).
+Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row per bootstrap draw -> (R,).
 
 Sources: Cox, Biometrika 45 (1958) 562: recalibration on the logit. Van Calster et al., J Clin Epidemiol 74 (2016) 167:
 slope, and intercept with the slope fixed to 1 (calibration in the large). Roelofs et al., AISTATS 2022: ECE on bins of
@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from ehrdl.metrics.discrimination import Floats, as_weight
 
 N_BINS = 10
-#: Forests give exact zeros, whose logit is infinite: probabilities are held this far from 0 and 1 before a logit.
+#: Probabilities are kept this far from 0 and 1 before a logit: forests give exact zeros, whose logit is infinite.
 LOGIT_MARGIN = 1e-6
 #: Newton converges quadratically: the last step of 1e-6 leaves an error near 1e-12.
 _MAX_STEPS, _MAX_STEP, _TOLERANCE = 30, 2.0, 1e-6
 
 
 def brier(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Mean squared distance of risk and outcome; 0 is perfect, prevalence x (1 - prevalence) knows nothing.
+    """Mean squared distance of risk and outcome; 0 is perfect, prevalence x (1 - prevalence) is uninformative.
 
     >>> round(float(brier([0, 1], [0.2, 0.6])), 3)
     0.1
@@ -35,10 +35,10 @@ def brier(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def ece(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None, n_bins: int = N_BINS) -> Floats:
-    """Expected calibration error: mean gap of observed and predicted risk over bins of equal mass.
+    """Expected calibration error: mean gap between observed and predicted risk over bins of equal mass.
 
-    It is above 0 by chance alone, the more so the fewer the samples; a bootstrap draw repeats samples, so its interval
-    sits a little high.
+    It is above 0 by chance alone, the more so the fewer the samples. A bootstrap draw repeats samples, so the interval
+    is slightly too high.
 
     >>> round(float(ece([0, 0, 0, 1], [0.1, 0.1, 0.4, 0.4], n_bins=2)), 3)
     0.1
@@ -70,7 +70,7 @@ def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | Non
     """Slope of the logistic regression of label on logit(prob): 1 is ideal, below 1 the risks are too extreme.
 
     Returns:
-        A number a row of `weight`; NaN for a constant prediction or where the classes are separable.
+        One number per row of `weight`; NaN for a constant prediction or if the classes are separable.
     """
     x = logit(prob)
     spread = x.std()
@@ -85,7 +85,7 @@ def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | Non
 def calibration_intercept(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
     """Calibration in the large: the shift on the logit that makes predicted and observed prevalence equal.
 
-    0 is ideal, below 0 the risks are too high on average.
+    0 is ideal; below 0 the risks are too high on average.
     """
     x = logit(prob)
     fitted = _logistic(np.ones((1, len(x))), x, np.asarray(label, dtype=np.float64), as_weight(weight, len(x)))
@@ -106,8 +106,8 @@ class Platt(NamedTuple):
 def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
     """Fit the logistic recalibration, without penalty; give it the tuning split.
 
-    Where the slope cannot be had (a constant prediction, separable classes) or would turn the ranking round, only the
-    intercept is fitted; with one class alone nothing is, and the calibrator changes nothing.
+    If the slope cannot be fitted (a constant prediction, separable classes) or would reverse the ranking, only the
+    intercept is fitted. With only one class nothing is fitted, and the calibrator changes nothing.
 
     Args:
         prob: predicted probabilities (n,).
@@ -121,7 +121,7 @@ def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
     slope = float(calibration_slope(truth, score))
     if not slope > 0:
         slope = 1.0
-    for one in (slope, 1.0):  # a slope in the thousands, of predictions that hardly differ, leaves no finite intercept
+    for one in (slope, 1.0):  # a slope in the thousands, from nearly equal predictions, leaves no finite intercept
         shift = float(_logistic(np.ones((1, len(truth))), one * logit(score), truth, np.ones(len(truth)))[0])
         if np.isfinite(shift):
             return Platt(shift, one)
@@ -129,7 +129,7 @@ def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
 
 
 def logit(prob: ArrayLike) -> Floats:
-    """Log odds, with probabilities held `LOGIT_MARGIN` from 0 and 1."""
+    """Log odds, with probabilities kept `LOGIT_MARGIN` away from 0 and 1."""
     clipped = np.clip(np.asarray(prob, dtype=np.float64), LOGIT_MARGIN, 1 - LOGIT_MARGIN)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
@@ -141,7 +141,7 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def _bins(score: Floats, weight: Floats, n_bins: int) -> NDArray[np.intp]:
-    """Bin of equal mass of each sample (..., n). Equal scores share the bin that their middle falls in."""
+    """Bin of equal mass of each sample (..., n). Equal scores share the bin of their middle rank."""
     order = np.argsort(score, kind="stable")
     ordered = score[order]
     total = np.cumsum(weight[..., order], axis=-1)
@@ -175,18 +175,18 @@ def _logistic(design: Floats, offset: Floats, label: Floats, weight: Floats) -> 
     """
     if weight.ndim == 1:
         return np.asarray(_newton(np.zeros((1, len(design))), design, offset, label, weight[None])[0])
-    # Draws lie near the fit of them all together, so that each needs three or four steps from there.
+    # Each draw's fit is near that of all draws together, and needs three or four steps from there.
     start = _newton(np.zeros((1, len(design))), design, offset, label, weight.sum(0)[None])
     start = np.where(np.isfinite(start), start, 0.0)
     return _newton(np.repeat(start, len(weight), axis=0), design, offset, label, weight)
 
 
 def _newton(fitted: Floats, design: Floats, offset: Floats, label: Floats, weight: Floats) -> Floats:
-    """Newton's method from `fitted` (R, k); the step is bounded, because a saturated sigmoid makes it overshoot."""
+    """Newton's method from `fitted` (R, k); the step is bounded, since a saturated sigmoid makes it overshoot."""
     k = len(design)
     products = (design[:, None] * design[None]).reshape(k * k, -1).T
     target, mass = (weight * label) @ design.T, weight.sum(1)
-    odds, expected = np.empty_like(weight), np.empty_like(weight)  # used again at each step: half the time is memory
+    odds, expected = np.empty_like(weight), np.empty_like(weight)  # reused at each step: half the time is memory access
     lost = np.zeros(len(weight), dtype=bool)
     step = np.full_like(fitted, np.inf)
     for _ in range(_MAX_STEPS):

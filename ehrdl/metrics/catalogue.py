@@ -1,4 +1,4 @@
-"""Every metric of metrics.json, by the kind of the output, with its heading in tables. To add one, add a line here."""
+"""The catalogue of metrics in metrics.json, by kind of output, with table headings. To add one, add a line here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ehrdl.schema import BINARY, REGRESSION
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that tells how good predictions are.
+    """A metric: a number that measures how good predictions are.
 
     Attributes:
-        score: (label (n,), prob or value (n,), weight (R, n)) -> (R,); weights are whole numbers, NaN = undefined.
-        heading: of its column in tables.
-        good: which values are good.
+        score: function (label (n,), prob or value (n,), weight (R, n)) -> (R,); weights are whole numbers, NaN =
+            undefined.
+        heading: heading of its column in tables.
+        good: the values that are good.
     """
 
     score: Callable[..., Floats]

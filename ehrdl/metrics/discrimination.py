@@ -1,6 +1,6 @@
-"""How well a model ranks: AUROC and AUPRC, and the points of their curves.
+"""Discrimination, the quality of a model's ranking: AUROC and AUPRC, and the points of their curves.
 
-Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row a bootstrap draw -> (R,).
+Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row per bootstrap draw -> (R,).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def auroc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
     """Area under the ROC curve: the chance that a case is ranked above a non-case; a tie counts one half.
 
     Returns:
-        A number a row of `weight`; NaN where only one class has weight.
+        One number per row of `weight`; NaN if only one class has weight.
 
     >>> float(auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
     0.75
@@ -36,7 +36,7 @@ def auprc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
     """Average precision: precision at each case's threshold, averaged over the cases (no interpolation).
 
     Returns:
-        A number a row of `weight`; NaN where no case has weight.
+        One number per row of `weight`; NaN if no case has weight.
 
     >>> round(float(auprc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])), 4)
     0.8333
@@ -67,7 +67,7 @@ def pr_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None)
 def _ranks(
     label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None
 ) -> tuple[Floats, Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """Weights of the cases by rising prob; running weight of the others; others below, and at or below, each case."""
+    """Case weights by rising prob; running weight of the others; number of others below, and at or below, each case."""
     truth, score = np.asarray(label) == 1, np.asarray(prob, dtype=np.float64)
     weights = as_weight(weight, len(score))
     order = np.argsort(score, kind="stable")

@@ -1,4 +1,4 @@
-"""PREDICTIONS in, metrics.json out: every metric of every model with its interval, and paired differences."""
+"""Evaluation, from PREDICTIONS to metrics.json: every metric of every model with its interval, and differences."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Scores = dict[str, Floats]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The predictions of one output in one split, lined up: every model's on the same samples in the same order.
+    """The aligned predictions of one output in one split: all models on the same samples in the same order.
 
     Attributes:
-        output: its name.
-        split: train, tuning or held_out.
-        rows: the samples (n) with a known label: sample_id, subject_id, label, group_*.
-        label: 0 or 1 (n,), or the number of a regression output.
+        output: the output's name.
+        split: the split: train, tuning or held_out.
+        rows: the n samples with a known label: sample_id, subject_id, label, group_*.
+        label: the labels (n,), 0 or 1, or the numbers of a regression output.
         prob: model -> (seeds, n), seeds ascending; the predicted values of a regression output.
         prob_calibrated: the same after calibration; NaN where a model has none.
-        unknown: samples that were left out because their label is unknown.
+        unknown: number of samples that were left out because their label is unknown.
     """
 
     output: str
@@ -58,23 +58,23 @@ def evaluate(
     """Score every model on one split, with subject-clustered 95 % intervals from draws that all models share.
 
     Args:
-        predictions: PREDICTIONS table.
+        predictions: the PREDICTIONS table.
         split: the rows to score.
-        info: what is known of the models and outputs.
-        reference: model whose differences to all others are given; by default the first deep one of `info`.
-        n_bootstrap: draws of subjects.
-        seed: seed of the draws.
-        on_draws: told how many draws were just scored, for a progress bar.
+        info: the descriptions of the models and outputs.
+        reference: the model whose differences from all others are given; by default the first deep one of `info`.
+        n_bootstrap: number of draws of subjects.
+        seed: random seed of the draws.
+        on_draws: function that is called with the number of draws just scored, for a progress bar.
 
     Returns:
-        The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over
-        seeds, its interval the bootstrap of that mean. `draws` counts those used: a draw with one class is dropped.
-        A regression output has its own metrics, a `kind` and a `unit`, and null where only a binary one has a number.
-        `macro` is the mean over the outputs that have a metric (errors in different units have none); `micro` pools the
-        binary outputs.
+        The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over seeds,
+        and its interval the bootstrap of that mean. `draws` counts the draws that were used: a draw with only one class
+        is dropped. A regression output has its own metrics, a `kind` and a `unit`, and null for numbers that only a
+        binary one has. `macro` is the mean over the outputs that have a metric (errors in different units have none);
+        `micro` pools the binary outputs.
 
     Raises:
-        SchemaError: no rows in the split, one class only, or models that predict different samples.
+        SchemaError: the split has no rows or only one class, or the models predict different samples.
     """
     outcomes = line_up(predictions, split)
     reference = _reference(outcomes, reference, info)
@@ -94,10 +94,10 @@ def evaluate(
 
 
 def line_up(predictions: pd.DataFrame, split: str) -> list[Outcome]:
-    """Sort PREDICTIONS of one split into one `Outcome` an output, and check that the models can be compared.
+    """Sort PREDICTIONS of one split into one `Outcome` per output, and check that the models can be compared.
 
     Raises:
-        SchemaError: no rows in the split, one class only, or models that predict different samples.
+        SchemaError: the split has no rows or only one class, or the models predict different samples.
     """
     table = predictions[predictions["split"] == split]
     if table.empty:
@@ -141,7 +141,7 @@ def _check_same_samples(first: pd.DataFrame, first_key: Any, rows: pd.DataFrame,
 
 
 def _stack(runs: dict[Any, pd.DataFrame], model: str, column: str, known: NDArray[np.bool_]) -> Floats:
-    """(seeds, n) of one model."""
+    """The values (seeds, n) of one model."""
     arrays = [rows[column].to_numpy(dtype=np.float64)[known] for (name, _), rows in runs.items() if name == model]
     return np.stack(arrays)
 
@@ -154,7 +154,7 @@ def _reference(outcomes: list[Outcome], wanted: str | None, info: RunInfo) -> st
 
 
 def _pooled(outcomes: list[Outcome]) -> Outcome:
-    """All binary outputs as one: each pair of sample and output is a row."""
+    """All binary outputs pooled as one: each pair of a sample and an output is a row."""
 
     def join(parts: Iterable[Floats]) -> Floats:
         return np.concatenate(list(parts), axis=-1)
@@ -177,7 +177,7 @@ def _pooled(outcomes: list[Outcome]) -> Outcome:
 def _score_all(
     scopes: list[Outcome], n_bootstrap: int, seed: int, on_draws: Callable[[int], object]
 ) -> tuple[list[Scores], list[Scores]]:
-    """Point values, and values in every draw, of each scope; the draws are of the same subjects for all."""
+    """Point values, and values in every draw, of each scope; all scopes share the draws of subjects."""
     subjects = np.unique(np.concatenate([scope.rows["subject_id"].to_numpy() for scope in scopes]))
     where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
     point = [_score(scope, np.ones((1, len(scope.label)))) for scope in scopes]
@@ -196,7 +196,7 @@ def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
 
 
 def _score(scope: Outcome, weight: Floats) -> Scores:
-    """Values of every model and metric under each row of `weight` (R, n); NaN in rows with one class, or no sample."""
+    """Values of every model and metric for each row of `weight` (R, n); NaN in rows with one class, or no sample."""
     metrics = BY_KIND[scope.kind]
     mass = weight.sum(1)
     events = weight @ scope.label
@@ -220,7 +220,7 @@ def _mean_scores(scopes: list[Scores]) -> Scores:
 def _macro(
     outcomes: list[Outcome], point: list[Scores], draws: list[Scores], reference: str | None, units: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The mean over the outputs of each kind; each kind has metrics of its own, so that they stand side by side."""
+    """The mean over the outputs of each kind; each kind has its own metrics, so both fit into one mapping."""
     macro = _nothing()
     for kind in BY_KIND:
         of = [i for i, outcome in enumerate(outcomes) if outcome.kind == kind]
@@ -299,7 +299,7 @@ def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> 
 
 
 def _estimate(value: float, draws: Floats) -> dict[str, float | None]:
-    """Value with its interval; a value that is undefined has none."""
+    """A value with its interval; an undefined value has none."""
     low, high = interval(draws) if np.isfinite(value) else (np.nan, np.nan)
     return {"value": _number(value), "low": _number(low), "high": _number(high)}
 

@@ -1,4 +1,4 @@
-"""How well each model predicts where notes and series are both there, one alone, or neither."""
+"""Metrics of each model by which modalities a sample has: notes and series, only one of them, or neither."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ehrdl.metrics.discrimination import Floats, auprc, auroc
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
 
-#: The column of SAMPLES and PREDICTIONS that says what a sample has, and its values.
+#: The column of SAMPLES and PREDICTIONS that tells which modalities a sample has, and its values.
 PRESENT = "group_present"
 STRATA = ("notes and series", "notes only", "series only", "neither")
-#: A stratum with fewer events, or fewer others, is counted and not scored; of a regression output, with fewer samples.
+#: A stratum with fewer events or non-events (for a regression output, samples) is counted but not scored.
 MIN_EVENTS = 10
 _METRICS: dict[str, dict[str, Callable[..., Floats]]] = {
     BINARY: {"auroc": auroc, "auprc": auprc},
@@ -30,16 +30,16 @@ def by_present(
     """AUROC and AUPRC (MAE, RMSE and R2) of every model in each stratum of `group_present`, with 95 % intervals.
 
     Args:
-        rows: (n) subject_id, label, and `group_present` where the data have notes and series.
+        rows: the n samples: subject_id, label, and `group_present` if the data have notes and series.
         prob: model -> (seeds, n); the predicted values of a regression output.
-        n_bootstrap: draws of subjects, which all models and strata share.
-        seed: of the draws.
-        kind: of the output.
+        n_bootstrap: number of draws of subjects, which all models and strata share.
+        seed: random seed of the draws.
+        kind: the kind of the output.
 
     Returns:
-        Stratum -> n, events (None of a regression output), subjects, and `models`: model -> metric -> value (mean over
-        seeds), low, high. `models` is empty where there are fewer than `MIN_EVENTS` events or others (samples); no
-        stratum at all without the column.
+        Stratum -> n, events (None for a regression output), subjects, and `models`: model -> metric -> value (mean over
+        seeds), low, high. `models` is empty if there are fewer than `MIN_EVENTS` events or non-events (samples).
+        Without the column there is no stratum at all.
     """
     if PRESENT not in rows:
         return {}
@@ -82,7 +82,7 @@ def _draws(
     seed: int,
     kind: str,
 ) -> dict[tuple[str, str, str], Floats]:
-    """Values (R,) in every draw, by stratum, model and metric; NaN where a stratum's draw is empty or has one class."""
+    """Values (R,) in every draw, by stratum, model and metric; NaN if a stratum's draw is empty or has one class."""
     subjects, place = np.unique(subject, return_inverse=True)
     blocks: dict[tuple[str, str, str], list[Floats]] = {}
     for counts in subject_draws(len(subjects), n_bootstrap, seed, len(label)):
@@ -96,7 +96,7 @@ def _draws(
 
 
 def _mean(score: Any, label: Floats, seeds: Floats, member: np.ndarray, weight: Floats | None = None) -> Floats:
-    """Mean over seeds, a number a row of `weight`."""
+    """Mean over seeds, one number per row of `weight`."""
     return np.asarray(np.mean([score(label[member], row[member], weight) for row in seeds], axis=0))
 
 

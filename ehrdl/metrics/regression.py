@@ -1,6 +1,6 @@
-"""How far predicted numbers are from the observed ones: mean absolute error, root mean squared error, R2.
+"""Errors of predicted numbers against observed ones: mean absolute error, root mean squared error, R2.
 
-Shapes: label (n,), value (n,) predicted, weight (n,) -> a number; weight (R, n), one row a bootstrap draw -> (R,).
+Shapes: label (n,), value (n,) predicted, weight (n,) -> a number; weight (R, n), one row per bootstrap draw -> (R,).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def r2(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> F
     """Share of the label's variance that is explained: 1 is perfect, 0 is the mean of these labels, below 0 is worse.
 
     Returns:
-        A number a row of `weight`; NaN where the labels that have weight do not differ.
+        One number per row of `weight`; NaN if the labels with weight do not differ.
 
     >>> float(r2([1, 2, 3], [1, 2, 4]))
     0.5
     """
     truth = np.asarray(label, dtype=np.float64)
-    truth = truth - truth.mean()  # the difference of squares below is safe near 0
+    truth = truth - truth.mean()  # centred, so that the difference of squares below is accurate
     variance = _mean(truth**2, weight) - _mean(truth, weight) ** 2
     variance = np.where(variance > 1e-12 * max(float(np.mean(truth**2)), 1e-300), variance, np.nan)
     return np.asarray(1 - _mean(_error(label, value) ** 2, weight) / variance)
 
 
 def equal_bins(value: ArrayLike, n_bins: int = 10) -> NDArray[np.intp]:
-    """The bin of equal mass of each prediction (n,); equal ones share a bin, so that a constant has one."""
+    """The bin of equal mass of each prediction (n,); equal predictions share a bin, so a constant has only one."""
     predicted = np.asarray(value, dtype=np.float64)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)[1:-1]))
     return np.searchsorted(edges, predicted, side="left")

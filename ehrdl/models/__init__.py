@@ -1,4 +1,4 @@
-"""Networks: encoders of notes and series, fusions, heads."""
+"""Neural networks: encoders of notes and series, fusions, heads."""
 
 from ehrdl.lazy import lazily
 

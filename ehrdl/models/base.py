@@ -1,4 +1,4 @@
-"""What an encoder, a fusion, a head and a network are. Free of torch, so that the command line can name them.
+"""The base classes of encoders, fusions, heads and networks. Free of torch, so that the command line can name them.
 
 To add one, subclass it together with `torch.nn.Module` in a file of its own and name it in the config by `class_path`.
 """
@@ -16,14 +16,14 @@ from ehrdl.options.bounds import Checked
 
 @dataclass(frozen=True)
 class Steps:
-    """One modality as a whole and step by step: bins of a series, chunks of notes. T steps, padded.
+    """One modality as a whole and step by step (bins of a series, chunks of notes), with T steps, padded.
 
     Attributes:
         features: (B, D), as `Encoder.forward` gives them.
         present: (B,) bool, likewise.
-        states: (B, T, D), a vector a step, of the width of the features.
-        hours: (B, T), when the step was, relative to the prediction time; negative = before.
-        valid: (B, T) bool, a step that is there; none where the modality is absent.
+        states: (B, T, D), one vector per step, as wide as the features.
+        hours: (B, T), time of the step relative to the prediction time [h]; negative = before.
+        valid: (B, T) bool, whether the step is real; never where the modality is absent.
     """
 
     features: Any
@@ -37,7 +37,7 @@ class Encoder(ABC, Checked):
     """Encodes one modality of a Batch: forward(batch) -> (B, D) features and (B,) bool presence.
 
     Attributes:
-        width: D.
+        width: D, the width of the features.
     """
 
     width: int
@@ -47,7 +47,7 @@ class Encoder(ABC, Checked):
         """Features (B, D) and whether the sample has this modality at all (B,)."""
 
     def steps(self, batch: Any) -> Steps:
-        """The features step by step, for a fusion that reads steps; an encoder that has none leaves this alone."""
+        """The features step by step, for a fusion that reads steps; an encoder without steps need not define it."""
         raise NotImplementedError(f"{type(self).__name__} has no steps")
 
     @property
@@ -56,7 +56,7 @@ class Encoder(ABC, Checked):
         return type(self).steps is not Encoder.steps
 
     def pretrained_parameters(self) -> list[Any]:
-        """Those that come fitted already, to be tuned at a lower rate."""
+        """The parameters that come pretrained, to be tuned at a lower rate."""
         return []
 
 
@@ -64,10 +64,10 @@ class Fusion(ABC, Checked):
     """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D).
 
     Attributes:
-        width: D of the result.
+        width: D, the width of the result.
         reads: what is joined. `features`: as above. `steps`: forward gets the `Steps` of notes and series as a third
-            argument. `logits`: in place of features each modality's own logits (B, K), and the result is the logits of
-            the sample (B, K): no head follows.
+            argument. `logits`: forward gets each modality's own logits (B, K) in place of features and returns the
+            logits of the sample (B, K); no head follows.
     """
 
     width: int
@@ -75,10 +75,10 @@ class Fusion(ABC, Checked):
 
     @abstractmethod
     def forward(self, features: list[Any], present: list[Any]) -> Any:
-        """One vector a sample (B, D), whatever is missing."""
+        """One vector per sample (B, D), whatever is missing."""
 
     def keep(self, present: list[Any]) -> list[Any]:
-        """Which modalities are read (B,) of those that are present (B,): all, or in training fewer."""
+        """Which of the present modalities (B,) are read (B,): all, or fewer in training."""
         return present
 
 
@@ -94,8 +94,8 @@ class Network(ABC, Checked):
     """A whole model: forward(batch) -> logits (B, K).
 
     Attributes:
-        spec: the data; tells the loss which outputs are regression, and their scale. `LitClassifier` sets it on a
-            network that does not.
+        spec: the data description, which tells the loss which outputs are regression, and their scale. `LitClassifier`
+            sets it on a network that has not set it.
     """
 
     spec: DataSpec | None = None
@@ -105,7 +105,7 @@ class Network(ABC, Checked):
         """Logits (B, K)."""
 
     def loss(self, batch: Any) -> Any:
-        """What training minimises, a scalar; by default the loss of all outputs over known labels."""
+        """The scalar that training minimises; by default the loss of all outputs over known labels."""
         from ehrdl.models.loss import masked_loss  # here, so that naming a network needs no torch
 
         return masked_loss(self.forward(batch), batch.label, self.spec)
@@ -115,17 +115,17 @@ class Network(ABC, Checked):
         return None
 
     def pretrained_parameters(self) -> list[Any]:
-        """Those that come fitted already, to be tuned at a lower rate."""
+        """The parameters that come pretrained, to be tuned at a lower rate."""
         return []
 
     def start_from(self, others: Sequence[Any]) -> list[list[str]]:
-        """Take the weights of fitted networks, for `optim.stages: 2`; a network that cannot leaves this alone.
+        """Take the weights of fitted networks, for `optim.stages: 2`; optional for a network.
 
         Args:
-            others: fitted networks, of one modality each.
+            others: fitted networks of one modality each.
 
         Returns:
-            The names of the parts that were taken of each.
+            The names of the parts taken from each.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot start from other networks")
 
@@ -135,5 +135,5 @@ class Network(ABC, Checked):
         return type(self).start_from is not Network.start_from
 
     def started_parameters(self) -> list[Any]:
-        """Those that `start_from` took."""
+        """The parameters that `start_from` took."""
         return []

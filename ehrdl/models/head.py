@@ -1,4 +1,4 @@
-"""Heads: fused features (B, D) -> logits (B, K), the loss that skips unknown labels, and what logits predict.
+"""Heads: fused features (B, D) -> logits (B, K).
 
 A column of the logits is the log-odds of a binary output, or the standardised value of a regression output.
 """
@@ -29,16 +29,16 @@ class LinearHead(nn.Module, Head):
         return logits
 
     def contribution(self, features: Tensor) -> Tensor:
-        """What the features add to the log-odds of the prevalence (B, K)."""
+        """The features' contribution to the logits (B, K), beyond the prevalence."""
         return features @ self.logits.weight.T
 
 
 class MlpHead(nn.Module, Head):
-    """A hidden layer, then a linear one that starts at the training prevalence, or mean.
+    """One hidden layer, then a linear one that starts at the training prevalence, or mean.
 
     Args:
-        spec: the data.
-        width: D of the features.
+        spec: the data description.
+        width: D, the width of the features.
         hidden: width of the hidden layer.
         dropout: share of hidden units dropped in training.
     """
@@ -56,9 +56,9 @@ class MlpHead(nn.Module, Head):
 
 
 def start_at_prevalence(bias: Tensor, spec: DataSpec) -> None:
-    """Set a bias (…, K) to the prevalence's logit, so that no epoch is spent on learning how rare the outcome is.
+    """Set a bias (…, K) to the logit of the prevalence, so that no epoch is spent on learning the outcome's rarity.
 
-    A regression output has a prevalence of 0.5 in the spec: it starts at 0, its standardised mean.
+    A regression output has a prevalence of 0.5 in the spec, so it starts at 0, its standardised mean.
     """
     shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
     with torch.no_grad():

@@ -14,11 +14,11 @@ from ehrdl.options.bounds import Filled
 
 
 class Joined(nn.Module, Encoder):
-    """Any encoders of the same modality as one: a recurrent state beside summaries of the whole window, for example.
+    """Several encoders of one modality as one, for example a recurrent state beside summaries of the whole window.
 
     Args:
-        spec: the data.
-        encoders: make the encoders.
+        spec: the data description.
+        encoders: functions that make the encoders.
     """
 
     def __init__(self, spec: DataSpec, encoders: Annotated[list[Callable[[DataSpec], Encoder]], Filled()]) -> None:
@@ -28,6 +28,6 @@ class Joined(nn.Module, Encoder):
         self.width = sum(encoder.width for encoder in built)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), one encoder's after the other's, and whether any of them finds the sample present (B,)."""
+        """Features (B, D), one encoder after the other, and whether any of them finds the sample present (B,)."""
         features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
         return torch.cat(features, dim=1), torch.stack(present).any(dim=0)

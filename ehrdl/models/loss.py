@@ -1,4 +1,4 @@
-"""The loss over known labels, and what logits predict."""
+"""The loss over known labels, and the predictions that logits stand for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
     """Binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) where none is known.
 
     Args:
-        logits: (B, K).
-        label: (B, K) float, NaN = unknown.
+        logits: (B, K) logits.
+        label: (B, K) float labels, NaN = unknown.
 
     >>> masked_bce(torch.zeros(2, 1), torch.tensor([[1.0], [float("nan")]]))
     tensor(0.6931)
@@ -29,13 +29,14 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
 def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
     """The loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) where none is known.
 
-    A binary output has its cross-entropy. A regression output has half the squared error of the standardised label:
-    then the gradient in the logit is prediction minus label for both kinds, and neither drowns the other.
+    The loss of a binary output is its cross-entropy; that of a regression output is half the squared error of the
+    standardised label. The gradient in the logit is then prediction minus label for both kinds, and neither drowns the
+    other.
 
     Args:
         logits: (B, K).
-        label: (B, K) float on the labels' own scale, NaN = unknown.
-        spec: kinds of the outputs, their scale and their weights in the average; None = all are binary and count alike.
+        label: (B, K) float labels on their own scale, NaN = unknown.
+        spec: data description with the outputs' kinds, scales and weights in the average; None = all binary and equal.
     """
     if spec is None or not (spec.regression or spec.weights):
         return masked_bce(logits, label)

@@ -14,8 +14,8 @@ class StaticMlp(nn.Module, Encoder):
     """Standardises the static features and passes them through one hidden layer. Always present.
 
     Args:
-        spec: the data.
-        width: D of the features.
+        spec: the data description.
+        width: D, the width of the features.
         dropout: share of units dropped in training.
     """
 

@@ -1,4 +1,4 @@
-"""What a configuration may say: types with their bounds, and the options of training and of a search. Free of torch."""
+"""Options of a configuration: types with bounds, and the options of training and of a search. Free of torch."""
 
 from ehrdl.lazy import lazily
 

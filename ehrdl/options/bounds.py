@@ -1,10 +1,10 @@
-"""What the value of an option may be: it stands in the option's annotation, and is checked when the option is set.
+"""Rules for the values of options: an option's annotation states them, and they are checked when it is set.
 
     lr: Annotated[float, Bound("(0, 10]")] = 1e-3
 
-A dataclass of options inherits from `Options`, any other class that a configuration names from `Checked`. Without a
-rule, too, a number is finite and no `true`, a text is neither empty nor broken over lines, and a list says nothing
-twice.
+A dataclass of options inherits from `Options`; any other class that a configuration names inherits from `Checked`. Even
+without a rule, a number must be finite and not `true`, a text must be neither empty nor broken over lines, and a list
+must not repeat an item.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from ehrdl.errors import ConfigError
 
-#: Names that Windows keeps for devices, whatever follows a dot: a run's folder could not be copied there.
+#: Names that Windows reserves for devices, whatever follows a dot: a run's folder could not be copied there.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 #: A file name has at most 255 bytes on all common file systems; ours get a prefix and a suffix while they are written.
 _MOST_BYTES_OF_A_NAME, _MOST_BYTES_OF_A_PATH = 200, 3000
 
 
 class Rule(ABC):
-    """What a value must be besides its type."""
+    """A requirement on a value beyond its type."""
 
     @abstractmethod
     def broken(self, value: Any) -> str | None:
-        """What is wrong with the value, such as `is below 1`; None = nothing."""
+        """The fault of the value, such as `is below 1`; None = none."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Bound(Rule):
     """A number within an interval.
 
     Attributes:
-        interval: `[low, high)`; a round bracket leaves its end out.
-        hint: what to do instead.
+        interval: the interval, as `[low, high)`; a round bracket excludes its end.
+        hint: advice on what to do instead.
 
     >>> Bound("[0, 1)").broken(1.0), Bound("[1, inf)").broken(0), Bound("(0, 5]").broken(5)
     ('is not at least 0 and below 1', 'is below 1', None)
@@ -55,7 +55,7 @@ class Bound(Rule):
     hint: str = ""
 
     def broken(self, value: Any) -> str | None:
-        """Which end is passed."""
+        """The end of the interval that the value exceeds, as a message."""
         low, high = self.interval[1:-1].replace(" ", "").split(",")
         from_low, to_high = self.interval[0] == "[", self.interval[-1] == "]"
         above = float(low) <= value if from_low else float(low) < value
@@ -75,41 +75,41 @@ class Bound(Rule):
 
 @dataclass(frozen=True)
 class Filled(Rule):
-    """A list of at least so many.
+    """A list of at least `n` items.
 
     Attributes:
-        n: the fewest.
-        hint: what to do instead.
+        n: the smallest number of items.
+        hint: advice on what to do instead.
     """
 
     n: int = 1
     hint: str = "give at least one"
 
     def broken(self, value: Any) -> str | None:
-        """Whether it has fewer."""
+        """A message if the list has fewer items."""
         if len(value) >= self.n:
             return None
         return f"is empty; {self.hint}" if not value else f"has {len(value)} of at least {self.n}; {self.hint}"
 
 
 class Distinct(Rule):
-    """A list that holds nothing twice; one of text need not say so."""
+    """A list without duplicates; a list of text need not state this rule."""
 
     def broken(self, value: Any) -> str | None:
-        """Which stands twice."""
+        """The item that occurs twice, as a message."""
         twice = next((one for one in value if value.count(one) > 1), None)
         return None if twice is None else f"holds {shown(twice)} {value.count(twice)} times; once is enough"
 
 
 class FolderName(Rule):
-    """A name of one folder, here and wherever the folder may be copied to.
+    """The name of one folder, valid here and wherever the folder may be copied to.
 
     >>> [FolderName().broken(name) for name in ("a b", "a/b", ".a", "nul")]
     [None, 'is not a folder name', 'is not a folder name', 'is not a folder name']
     """
 
     def broken(self, value: Any) -> str | None:
-        """Whether it is none."""
+        """A message if the value is no folder name."""
         if set(value) & set("/\\") or value.startswith(".") or value != value.strip() or value.endswith("."):
             return "is not a folder name"
         if _DEVICES.fullmatch(value):
@@ -121,16 +121,16 @@ class FolderName(Rule):
 
 
 class FolderPath(Rule):
-    """A path that a folder can have."""
+    """A valid path of a folder."""
 
     def broken(self, value: Any) -> str | None:
-        """Whether no file system has it."""
+        """A message if no file system accepts the path."""
         if len(value.encode()) > _MOST_BYTES_OF_A_PATH or any(len(part.encode()) > 255 for part in value.split("/")):
             return "is too long for a path"
         return "is blank" if not value.strip() else None
 
 
-#: A folder or file that need not be there yet.
+#: A folder or file that need not exist yet.
 Location = Annotated[str, FolderPath()]
 Count = Annotated[int, Bound("[1, inf)")]
 #: Units of a layer.
@@ -141,21 +141,21 @@ NonNegative = Annotated[float, Bound("[0, inf)")]
 #: The seed of a random generator.
 Seed = Annotated[int, Bound("[0, 4294967295]")]
 Probability = Annotated[float, Bound("[0, 1]")]
-#: A share that is never all.
+#: A share below 1.
 Share = Annotated[float, Bound("[0, 1)")]
 Rate = Annotated[float, Bound("(0, 10]")]
-#: About a hundred years: times are counted in microseconds, and more would overflow them.
+#: Hours, up to about a hundred years: times are counted in microseconds, which would overflow beyond that.
 Hours = Annotated[float, Bound("(0, 1000000]")]
 
 
 def wrong(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value of an annotated type, with the value; None = nothing.
+    """The fault of a value of an annotated type, as a message with the value; None = none.
 
     >>> wrong(True, int), wrong(float("nan"), float), wrong("b", Literal["a"]), wrong(["a", "a"], list[str])
     ('expected int, got True', 'nan is not finite', "'b' is not one of a", "'a' stands 2 times; once is enough")
     """
     kind, inner = get_origin(hint), get_args(hint)
-    value = str(value) if isinstance(value, PurePath) else value  # from Python a path is as good as its text
+    value = str(value) if isinstance(value, PurePath) else value  # from Python, a path counts as its text
     if kind is Annotated:
         return wrong(value, inner[0]) or _against(value, hint.__metadata__)
     if kind in (Union, UnionType):
@@ -202,7 +202,7 @@ def _wrong_leaf(value: Any, kind: Any) -> str | None:
         number = Integral if kind is int else Real
         if isinstance(value, bool) or not isinstance(value, number):
             return f"expected {kind.__name__}, got {shown(value)}"
-        if isinstance(value, Integral):  # what does not fit into 64 bits is in no table and no tensor
+        if isinstance(value, Integral):  # no table or tensor holds more than 64 bits
             return None if abs(int(value)) < 2**63 else f"{shown(value)} is too large"
         return None if math.isfinite(float(value)) else f"{shown(value)} is not finite"
     if kind is str:
@@ -218,7 +218,7 @@ def _wrong_leaf(value: Any, kind: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value, cut where it is long."""
+    """A value as text, cut if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or a list in a list in a list …
@@ -227,7 +227,7 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """What was probably meant, as the end of a line; nothing where no name is near."""
+    """The name that was probably meant, as the end of a message; empty if no name is near."""
     near = get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -237,7 +237,7 @@ def _hints(made: Any) -> dict[str, Any]:
     """The annotations of a class or function, with their rules."""
     try:
         return get_type_hints(made, include_extras=True)
-    except NameError:  # a type that only a type checker knows: then there are no rules to check
+    except NameError:  # a type known only to type checkers: there are no rules to check
         return {}
 
 
@@ -245,9 +245,9 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
     """Refuse arguments that break the rules of a function's annotations.
 
     Args:
-        function: or the constructor of a class.
-        given: arguments by name; those that are their default are right.
-        where: what stands before the name of an argument, such as `model.init_args.`.
+        function: the function, or a class for its constructor.
+        given: the arguments by name; those equal to their default are accepted.
+        where: prefix of an argument's name in errors, such as `model.init_args.`.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
@@ -267,10 +267,10 @@ def _check(key: str, value: Any, hint: Any, default: Any) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Base of a dataclass of options: what breaks a rule of its field is refused when the object is made.
+    """Base of a dataclass of options: making the object refuses a value that breaks a rule of its field.
 
     Args of a subclass:
-        key: where the options stand in a configuration.
+        key: key of the options in a configuration.
     """
 
     _where: ClassVar[str] = ""
@@ -280,7 +280,7 @@ class Options:
         cls._where = key
 
     def __post_init__(self) -> None:
-        """Refuse what breaks a rule, naming the key."""
+        """Refuse a value that breaks a rule, naming the key."""
         hints = _hints(type(self))  # type: ignore[arg-type]  # mypy: a frozen dataclass without fields
         for field in fields(self):
             default = field.default_factory() if field.default_factory is not MISSING else field.default
@@ -288,10 +288,10 @@ class Options:
 
 
 class Checked:
-    """Base of a class that a configuration can name: its constructor refuses what breaks a rule of an annotation.
+    """Base of a class that a configuration can name: its constructor refuses values that break an annotation's rule.
 
     Args of a subclass:
-        key: where such objects stand in a configuration; by default an error names the class.
+        key: key of such objects in a configuration; by default an error names the class.
     """
 
     _where: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""The `tune` part of a configuration: what `ehrdl tune` may change, and how it chooses. Free of optuna and torch."""
+"""The `tune` part of a configuration: the values `ehrdl tune` may change, and how it chooses. No optuna, no torch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Metric = Literal["auprc", "auroc", "log_loss"]
 Pruner = Literal["median", "hyperband", "none"]
 Number = int | float
 _KEYS = ("low", "high", "log", "step", "choices")
-#: What decides which question is asked of whom. A search over these would change the question, or pick a lucky draw.
+#: Keys that define the question and its patients. A search over these would change the question, or pick a lucky draw.
 FIXED = ("run", "seeds", "task", "data.source", "data.split", "data.prepare", "baselines", "logger", "tune")
-#: Where the parameters of baselines stand in a configuration, by the baseline's name.
+#: Keys of a configuration that hold the parameters of baselines, by the baseline's name.
 BASELINE_KEYS = ("baseline_params",)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values of any kind."""
+    """A choice among some values of any kind."""
 
     choices: tuple[Any, ...]
 
@@ -39,10 +39,10 @@ class Range:
     """A number in [low, high], both included; a whole number where both are.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
-        log: whether its logarithm is searched evenly.
-        step: between two values, from `low` on; None = any.
+        low: the smallest value.
+        high: the largest value.
+        log: whether its logarithm is searched uniformly.
+        step: the distance between two values, from `low` on; None = any.
     """
 
     low: Number
@@ -62,25 +62,26 @@ class Range:
 
 @dataclass(frozen=True)
 class TuneOptions(Options, key="tune"):
-    """What `ehrdl tune` tries, and by what it chooses; `ehrdl train` reads none of it.
+    """The options of `ehrdl tune`: what it tries, and how it chooses; `ehrdl train` reads none of them.
 
     Attributes:
-        space: what is searched: a configuration's key, as `optim.lr`, and its `low` and `high` (with `log: true` or a
-            `step`), or its `choices`. A number in a key counts the members of a list, from 0. Keys under
+        space: the search space: a configuration's key, such as `optim.lr`, with its `low` and `high` (and `log: true`
+            or a `step`), or with its `choices`. A number in a key is an index into a list, from 0. Keys under
             `baseline_params.NAME` are those of `--baseline NAME`.
-        n_trials: trials in all, those of an earlier call of the same study among them.
-        timeout_minutes: no trial begins later than so long after the call; null = never too late.
-        metric: by which the best trial is chosen, of the tuning samples, as a mean over outputs (R2 where an output is
-            a number, for all but `log_loss`).
-        pruner: stops a trial that is worse than the `median` of earlier ones at the same epoch, or by `hyperband`; none
-            lets all end. Where `trainer.max_steps` or `max_time` alone ends a fit, trials are compared fit by fit.
-        folds: null scores the tuning split; k scores k folds of the training and tuning subjects together, each fitted
-            on the other folds, which chooses with less noise and takes k times as long.
-        seeds: fits a trial (and fold), with seeds 0, 1, …; their mean counts.
-        seed: of the search.
-        name: of the study's folder under `run.root`; null = the run's name with `-tune`.
-        chosen: how values of this configuration were chosen, a mapping a study; written by `ehrdl tune`, and copied
-            into the manifest of a run.
+        n_trials: number of trials in total, including those of an earlier call of the same study.
+        timeout_minutes: time after the call [min] from which no further trial begins; null = no limit.
+        metric: the metric on the tuning samples that selects the best trial, as a mean over outputs (R2 for a
+            regression output, unless it is `log_loss`).
+        pruner: the rule that stops a trial: `median`, if it is worse than the median of earlier ones at the same epoch,
+            or `hyperband`; none lets all trials end. If `trainer.max_steps` or `max_time` alone ends a fit, trials are
+            compared fit by fit.
+        folds: number of folds. null scores the tuning split; k scores k folds of the training and tuning subjects
+            together, each fitted on the other folds, which selects with less noise and takes k times as long.
+        seeds: number of fits per trial (and fold), with seeds 0, 1, …; their mean counts.
+        seed: the random seed of the search.
+        name: the name of the study's folder under `run.root`; null = the run's name with `-tune`.
+        chosen: the record of how values of this configuration were chosen, one mapping per study; `ehrdl tune` writes
+            it, and it is copied into the manifest of a run.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -101,10 +102,10 @@ class TuneOptions(Options, key="tune"):
             _distribution(key, value)
 
     def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
-        """The part of the space that is a baseline's, or by default the deep model's.
+        """The part of the space that belongs to a baseline, or by default to the deep model.
 
         Raises:
-            ConfigError: nothing is left, a key may not be searched, or a distribution is none.
+            ConfigError: nothing is left, a key may not be searched, or a distribution is invalid.
         """
         space = {key: _distribution(key, value) for key, value in self.space.items()}
         for key in space:
@@ -129,10 +130,10 @@ class TuneOptions(Options, key="tune"):
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration with other values of some keys; a whole number in a key is a place in a list.
+    """A resolved configuration with other values of some keys; a whole number in a key is an index into a list.
 
     Raises:
-        ConfigError: there is no such key; one below `trainer` or of a baseline's parameters need not be there yet.
+        ConfigError: there is no such key; a key below `trainer` or of a baseline's parameters need not exist yet.
     """
     found = copy.deepcopy(config)
     for key, value in values.items():
@@ -156,7 +157,7 @@ def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
 
 
 def _place(key: str, names: list[str], n: int) -> int:
-    """The place in a list of n that the last of a key's names says, from 0."""
+    """The index, from 0, into a list of n that the last of a key's names gives."""
     *above, name = names
     if not re.fullmatch(r"\d+", name, re.ASCII) or int(name) >= n:
         places = f"from 0 to {n - 1}" if n else "but it is empty"
@@ -167,7 +168,7 @@ def _place(key: str, names: list[str], n: int) -> int:
 
 
 def _distribution(key: str, given: Any) -> Choice | Range:
-    """What a mapping of the space says."""
+    """The distribution that a mapping of the space defines."""
     where = f"tune.space: {key}"
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}: expected low and high, or choices, got {given!r}")
@@ -199,7 +200,7 @@ def _distribution(key: str, given: Any) -> Choice | Range:
 
 
 def _number(where: str, value: Any) -> Number:
-    """A number; YAML reads 1e-4 as a word."""
+    """The value as a number; YAML reads 1e-4 as a word."""
     number = value
     if isinstance(value, str):
         with suppress(ValueError):

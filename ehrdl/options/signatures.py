@@ -1,4 +1,4 @@
-"""What a class takes, read from its source: nothing is imported, so that a wrong key is told at once."""
+"""The arguments of a class, read from its source: nothing is imported, so a wrong key is reported at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-#: Types that YAML has, by the names that annotations give them.
+#: The types of YAML, by their names in annotations.
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
 
@@ -19,7 +19,7 @@ class Argument:
     """An argument of a constructor.
 
     Attributes:
-        annotation: as its source writes it, '' = none.
+        annotation: the annotation as written in the source, '' = none.
         kinds: the types of YAML that it takes; None = its annotation does not tell.
         required: whether it has no default.
     """
@@ -34,10 +34,11 @@ def arguments(path: str) -> dict[str, Argument] | None:
     """The arguments of a class by name.
 
     Args:
-        path: of the class, `package.module.Class`.
+        path: the path of the class, `package.module.Class`.
 
     Returns:
-        None where the source does not tell: it is not there, or the class inherits a constructor or takes any argument.
+        The arguments; None if the source does not tell: it is missing, or the class inherits a constructor or takes any
+        argument.
 
     >>> list(arguments("ehrdl.models.Ensemble"))
     ['spec', 'networks', 'copies']
@@ -50,7 +51,7 @@ def arguments(path: str) -> dict[str, Argument] | None:
 
 
 def summary(path: str) -> str:
-    """The first line of a class's docstring, without its last point.
+    """The first line of a class's docstring, without its final full stop.
 
     >>> summary("ehrdl.models.GRUD")
     'GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days'
@@ -60,7 +61,7 @@ def summary(path: str) -> str:
 
 
 def _definition(path: str) -> ast.ClassDef | None:
-    """A class by its path, in its source; None = it is not there."""
+    """The definition of a class, by its path, in its source; None = it is missing."""
     module, _, name = path.rpartition(".")
     file = _file(module)
     for source in _sources(file, name) if file else ():
@@ -71,7 +72,7 @@ def _definition(path: str) -> ast.ClassDef | None:
 
 
 def _sources(file: Path, name: str) -> Iterator[str]:
-    """The sources that may define a class: the module's, and of a package also those below it."""
+    """The sources that may define a class: that of the module, and for a package also those below it."""
     yield file.read_text(encoding="utf-8")
     if file.name == "__init__.py":
         for inner in sorted(file.parent.rglob("*.py")):
@@ -81,11 +82,11 @@ def _sources(file: Path, name: str) -> Iterator[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The source of a module; only the package above it is looked up, which imports nothing."""
+    """The source file of a module; only the package above it is looked up, which imports nothing."""
     top, *below = module.split(".")
     try:
         spec = find_spec(top) if top else None
-    except ValueError:  # a module that was made by hand, such as __main__
+    except ValueError:  # a module without a spec, such as __main__
         return None
     if spec is None:
         return None

@@ -13,9 +13,9 @@ from ehrdl.options.signatures import arguments
 
 TRAINER = "pytorch_lightning.trainer.trainer.Trainer"
 OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
-#: Lightning turns checkpoints off with these, and a run is nothing without them.
+#: Arguments with which Lightning turns checkpoints off; a run needs checkpoints.
 NO_RUN = ("fast_dev_run", "barebones")
-#: What Lightning takes and that trains nothing, or cannot be.
+#: Bounds on values that Lightning accepts although they train nothing, or are impossible.
 _BOUNDS = {
     "max_epochs": Bound("[1, inf)"),
     "max_steps": Bound("[1, inf)"),
@@ -31,13 +31,13 @@ _BOUNDS = {
     "gradient_clip_val": Bound("[0, inf)"),
     "reload_dataloaders_every_n_epochs": Bound("[0, inf)"),
 }
-#: Days, hours, minutes and seconds, as `max_time` has them.
+#: Days, hours, minutes and seconds, as in `max_time`.
 _TIME = re.compile(r"(\d+):(\d+):(\d+):(\d+)")
 _UNITS = ("days", "hours", "minutes", "seconds", "weeks", "milliseconds", "microseconds")
 
 
 def check_arguments(trainer: Any) -> None:
-    """Refuse what is no argument of the Trainer, what is ehrdl's to set, and values that cannot be.
+    """Refuse unknown arguments of the Trainer, those that ehrdl sets, and impossible values.
 
     Raises:
         ConfigError: naming the key, with the nearest one that there is.
@@ -53,7 +53,7 @@ def check_arguments(trainer: Any) -> None:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Refuse what is no argument of the Trainer, or is ehrdl's to set.
+    """Refuse unknown arguments of the Trainer, and those that ehrdl sets.
 
     Raises:
         ConfigError: naming the key, with the nearest one that there is.
@@ -63,7 +63,7 @@ def check_keys(keys: Iterable[Any]) -> None:
     for key in keys:
         if key in OURS:
             raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
-        if takes and key not in takes:  # where Lightning has no source, its own check follows
+        if takes and key not in takes:  # without Lightning's source, its own check follows
             said = f"not an argument of pytorch_lightning.Trainer{nearest(key, allowed) or '.'}"
             raise ConfigError(f"trainer.{key}: {said} Allowed: {', '.join(allowed)}")
 
@@ -81,7 +81,7 @@ def _check_kind(key: str, value: Any) -> None:
 
 
 def _check_value(key: str, value: Any) -> None:
-    """Refuse a number or a time that trains nothing."""
+    """Refuse a number or a time with which nothing is trained."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"trainer.{key}: {value} is not finite")
     endless = key in ("max_epochs", "max_steps") and value == -1

@@ -1,4 +1,4 @@
-"""Options of a run: where it goes, how models are fitted, tuned and combined. Free of torch: parsing is quick."""
+"""Options of a run: its folder, and how models are fitted, tuned and combined. Free of torch: parsing is quick."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ehrdl.options.bounds import (
 
 @dataclass(frozen=True)
 class RunOptions(Options, key="run"):
-    """Where a run's results go.
+    """The place of a run's results.
 
     Attributes:
-        name: of the run's folder.
-        root: folder that holds the runs.
-        overwrite: replace a finished run of the same name.
+        name: the name of the run's folder.
+        root: the folder that holds the runs.
+        overwrite: whether to replace a finished run of the same name.
     """
 
     name: Annotated[str, FolderName()]
@@ -39,30 +39,31 @@ class RunOptions(Options, key="run"):
 
 @dataclass(frozen=True)
 class Optim(Options, key="optim"):
-    """How the deep models are optimised: AdamW, linear warm-up, then a cosine to zero.
+    """The optimisation of deep models: AdamW, linear warm-up, then a cosine to zero.
 
     Attributes:
         lr: peak learning rate.
-        weight_decay: of AdamW; not applied to biases, norms and embeddings.
+        weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
         warmup: share of all steps in which the rate rises.
-        selection: `averaged` trains a fixed schedule and keeps the exponential average of the weights, which on small
-            tuning sets scores higher held out; `best_tuning` keeps the epoch with the best tuning AUPRC (R2 for a
-            regression output; the mean over outputs) and stops
-            early.
-        ema_decay: of the average, a step; shortened while the run is young.
-        patience: epochs without a better tuning score before `best_tuning` stops.
-        pretrained_lr_factor: the rate of a pretrained note encoder, as a share of `lr`.
-        auxiliary_weight: weight in the loss of each output that the task names as auxiliary: learned, never predicted.
-            A predicted output has 1.
-        pretrain_epochs: passes over the training subjects' notes in which a note encoder from scratch learns to guess
-            hidden words, before any label is seen; 0 = none.
+        selection: the weights that are kept. `averaged` trains a fixed schedule and keeps the exponential average of
+            the weights, which with small tuning sets scores higher on held-out patients; `best_tuning` keeps the epoch
+            with the best tuning AUPRC (R2 for a regression output; the mean over outputs) and stops early.
+        ema_decay: decay of the average per step; lower in a short run.
+        patience: number of epochs without a better tuning score before `best_tuning` stops.
+        pretrained_lr_factor: learning rate of a pretrained note encoder, as a share of `lr`.
+        auxiliary_weight: weight in the loss of each auxiliary output of the task, which is learned but never predicted.
+            A predicted output has weight 1.
+        pretrain_epochs: number of passes over the training subjects' notes in which a note encoder from scratch learns
+            to guess hidden words, before any label is seen; 0 = none.
         pretrain_lr: peak learning rate of these passes.
-        stages: 1 fits every model from the start; 2 fits `notes_only` and `series_only` first, and `fused` from their
-            encoders and words.
-        stage_lr_factor: the rate in the second stage of what `fused` took over, as a share of its rate in the first.
+        stages: number of stages. 1 fits every model from scratch; 2 fits `notes_only` and `series_only` first, and then
+            `fused` from their encoders and words.
+        stage_lr_factor: learning rate, in the second stage, of the parts that `fused` took over, as a share of that in
+            the first.
         hide_observations: augmentation: share of single observations of the series that a training batch does not see.
-        value_noise: augmentation: standard deviation of what is added to values in training, in those of their channel.
-        shift_hours: augmentation: a sample's series is moved into the past by up to so much in training [h].
+        value_noise: augmentation: standard deviation of the noise added to values in training, in units of their
+            channel's.
+        shift_hours: augmentation: longest time by which a sample's series is moved into the past in training [h].
     """
 
     lr: Rate = 1e-3
@@ -84,13 +85,14 @@ class Optim(Options, key="optim"):
 
 @dataclass(frozen=True)
 class Boosting(Options, key="boosting"):
-    """How the baselines `lightgbm` and `xgboost` are tuned.
+    """The tuning of the baselines `lightgbm` and `xgboost`.
 
     Attributes:
-        trials: fits of each, with parameters drawn at random; the one of the lowest loss on the tuning split is kept,
-            and the tuning split decides each trial's number of trees.
-        samples_per_subject: all classical models are fitted on one draw of at most so many training samples a subject,
-            where hourly samples would fill the memory; null = all. Tuning and held-out samples are always all scored.
+        trials: number of fits of each, with parameters drawn at random; the one with the lowest loss on the tuning
+            split is kept, and the tuning split decides each trial's number of trees.
+        samples_per_subject: most training samples per subject, drawn once, on which all classical models are fitted;
+            useful where hourly samples would fill the memory; null = all. All tuning and held-out samples are always
+            scored.
     """
 
     trials: Count = 20
@@ -99,13 +101,13 @@ class Boosting(Options, key="boosting"):
 
 @dataclass(frozen=True)
 class Combine(Options, key="combine"):
-    """Models that are made of the run's models.
+    """Models that are made from the run's models.
 
     Attributes:
-        models: `ensemble`, the equal average of the members over all their seeds, and `stack`, with weights fitted on
-            the tuning split; [] = neither.
-        members: names of models; null = `fused` (or the one deep model that there is), with `lightgbm` and `xgboost`
-            where they are among the baselines.
+        models: the combined models: `ensemble`, the equal average of the members over all their seeds, and `stack`,
+            with weights fitted on the tuning split; [] = neither.
+        members: names of the models to combine; null = `fused` (or the only deep model), with `lightgbm` and `xgboost`
+            if they are among the baselines.
     """
 
     models: list[Literal["ensemble", "stack"]] = field(default_factory=list)
@@ -119,26 +121,26 @@ class Combine(Options, key="combine"):
 
 
 class ProjectName(Rule):
-    """A name that a project of W&B can have."""
+    """A valid name of a W&B project."""
 
     def broken(self, value: str) -> str | None:
-        """Whether it has a letter that is not allowed."""
+        """A message if the name has a character that is not allowed."""
         return "is not a project name: it has one of /\\#?%:" if set(value) & set("/\\#?%:") else None
 
 
 @dataclass(frozen=True)
 class LoggerOptions(Options, key="logger"):
-    """Where learning curves go beside `curves/` in the run folder, which is always written.
+    """Loggers of learning curves, beside `curves/` in the run folder, which is always written.
 
     Attributes:
-        wandb: send the run to Weights & Biases: its configuration without local paths, curves and metrics.
-        artifacts: send the report and the best checkpoint too. They are made of patients' data: only where the data use
-            agreement allows it.
-        project: of W&B.
-        entity: user or team of W&B; null = the account's default.
-        mode: `offline` writes files under the run folder, for `wandb sync`, and needs no network.
-        group: of W&B; null = the run's name.
-        tags: of W&B.
+        wandb: whether to send the run to Weights & Biases: its configuration without local paths, curves and metrics.
+        artifacts: whether to send the report and the best checkpoint too. They are made from patients' data: do so only
+            if the data use agreement allows it.
+        project: the W&B project.
+        entity: the W&B user or team; null = the account's default.
+        mode: the mode of W&B; `offline` writes files under the run folder, for `wandb sync`, and needs no network.
+        group: the W&B group; null = the run's name.
+        tags: the W&B tags.
     """
 
     wandb: bool = False
@@ -152,11 +154,11 @@ class LoggerOptions(Options, key="logger"):
 
 @dataclass(frozen=True)
 class ReportOptions(Options, key="report"):
-    """What `report.html` shows.
+    """The content of `report.html`.
 
     Attributes:
-        min_count: groups of fewer patients are not shown, nor what they could be computed from; 1 shows all. The JSON
-            files of the run stay exact.
+        min_count: fewest patients of a group that is shown. Smaller groups are not shown, nor what they could be
+            computed from; 1 shows all. The JSON files of the run stay exact.
     """
 
     min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
@@ -164,20 +166,20 @@ class ReportOptions(Options, key="report"):
 
 @dataclass(frozen=True)
 class Pretraining(Options, key="pretrain"):
-    """How `ehrdl pretrain` teaches an encoder the language of the training notes, by words that it must guess.
+    """The options of `ehrdl pretrain`, which teaches an encoder the language of the training notes by guessing words.
 
     Attributes:
-        epochs: passes over the training subjects' notes.
+        epochs: number of passes over the training subjects' notes.
         lr: peak learning rate; null = 5e-5 for an encoder that was pretrained before, 1e-3 for one from scratch.
-        tokens: a batch has at most so many tokens, padding included; one chunk that is longer is a batch of its own.
+        tokens: most tokens per batch, padding included; a single longer chunk is a batch of its own.
         mask_share: share of the tokens that are to be guessed. Of these 80 % are hidden, 10 % are replaced by a random
             token and 10 % stay (Devlin 2019, arXiv:1810.04805).
         warmup: share of all steps in which the rate rises; then it falls as a cosine to zero.
-        weight_decay: of AdamW; not applied to biases, norms and embeddings.
-        seed: of the first weights, the order of the notes, the masks and the dropout.
-        layers: of a BERT from scratch, as are all below; null = 4.
-        width: of its states; null = 256.
-        heads: of its attention; null = 4.
+        weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
+        seed: random seed of the initial weights, the order of the notes, the masks and the dropout.
+        layers: number of layers of a BERT from scratch, like all options below; null = 4.
+        width: width of its states; null = 256.
+        heads: number of its attention heads; null = 4.
         dropout: share of its units dropped in training; null = 0.1.
     """
 
@@ -206,7 +208,7 @@ class Pretraining(Options, key="pretrain"):
         return {"layers": self.layers or 4, "width": self.width or 256, "heads": self.heads or 4}
 
     def require_scratch(self) -> None:
-        """Refuse the size of an encoder where one is given that has its own.
+        """Refuse the size of an encoder if a given encoder already has its own.
 
         Raises:
             ConfigError: naming the first such option.

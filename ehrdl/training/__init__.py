@@ -1,1 +1,1 @@
-"""The Lightning module, how it is fitted, and how it predicts."""
+"""Training: the Lightning module, its fitting and its predictions."""

@@ -1,6 +1,6 @@
-"""Augmentation of a training batch's series: Batch -> Batch; observations hidden, values blurred, times moved back.
+"""Augmentation of a training batch's series: Batch -> Batch; hides observations, adds noise, moves times back.
 
-It is drawn anew for each batch, for every network alike, and nothing of it is done at prediction.
+It is drawn anew for each batch, in the same way for every network, and is off at prediction.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ehrdl.options.training import Optim
 
 
 class Augment(nn.Module):
-    """Varies the series of the samples; the same module leaves them alone in evaluation.
+    """Varies the samples' series in training; in evaluation it leaves them unchanged.
 
-    An observation only ever moves into the past or is hidden, so that no sample sees more than it may.
+    An observation only moves into the past or is hidden, so no sample sees more than it may.
 
     Args:
-        spec: the data.
-        optim: its `hide_observations`, `value_noise` and `shift_hours`.
+        spec: the data description.
+        optim: the options `hide_observations`, `value_noise` and `shift_hours`.
     """
 
     def __init__(self, spec: DataSpec, optim: Optim) -> None:
@@ -33,7 +33,7 @@ class Augment(nn.Module):
         self.std: Tensor
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch with other value, hours and valid (B, N)."""
+        """The batch with changed value, hours and valid (B, N)."""
         asked = self.hide or self.noise or self.shift_hours
         if not (self.training and asked and len(self.std)):  # a network of notes alone has no channels
             return batch

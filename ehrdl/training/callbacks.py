@@ -1,4 +1,4 @@
-"""The callbacks of a fit: which weights are kept, when it stops early, and what it reports."""
+"""The callbacks of a fit: weight averaging or selection, early stopping, and reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ehrdl.training.progress import EpochLines
 
 
 def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> float:
-    """The monitored tuning metric of the weights that are kept: of the best epoch, or of the average at the end."""
+    """The monitored tuning metric of the kept weights: those of the best epoch, or the average at the end."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             score = float(callback.best_model_score)
@@ -37,9 +37,10 @@ def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> fl
 
 
 def _horizon(optim: Optim, steps_an_epoch: int, trainer: dict[str, Any]) -> float:
-    """How many steps the average of the weights looks back.
+    """The number of steps that the average of the weights looks back.
 
-    A decay of 0.99 looks back 100; a short run would still hold its random start, so it looks back less.
+    A decay of 0.99 looks back 100 steps. A short run's average would still include its random start, so it looks back
+    less.
     """
     epochs, steps = trainer["max_epochs"] or -1, trainer.get("max_steps", -1)
     ends = [n for n in (epochs * steps_an_epoch, steps) if n > 0]  # neither where `max_time` alone ends the run
@@ -47,7 +48,7 @@ def _horizon(optim: Optim, steps_an_epoch: int, trainer: dict[str, Any]) -> floa
 
 
 def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """An exponential average in place: torch's own makes three copies of an encoder of 100 M weights in each step."""
+    """An exponential average in place; torch's own makes three copies of an encoder of 100 M weights per step."""
 
     def average(kept: Tensor, current: Tensor, _: Tensor) -> Tensor:
         return kept.lerp_(current.to(kept.dtype), share)
@@ -61,9 +62,9 @@ def make_callbacks(
     """The callbacks of a fit.
 
     Args:
-        optim: how weights are averaged or selected, and when a fit stops early.
+        optim: the options for averaging or selecting weights, and for stopping early.
         scratch: the fit's folder of checkpoints.
-        steps_an_epoch: optimiser steps per epoch.
+        steps_an_epoch: number of optimiser steps per epoch.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         monitor: the tuning metric that selects epochs.
     """
@@ -73,14 +74,14 @@ def make_callbacks(
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
         share = 1 / _horizon(optim, steps_an_epoch, trainer)
-        # Buffers stay as they are: an average would cut integer ones, such as indices of channels, to other numbers.
+        # Buffers are not averaged: an average would truncate integer ones, such as channel indices, to other numbers.
         return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(share))]
     best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
     return [*chosen, best, Patience(monitor, mode="max", patience=optim.patience)]
 
 
 class Patience(EarlyStopping):
-    """Early stopping to which an epoch without a tuning score, or with an unknown one, says nothing."""
+    """Early stopping that ignores an epoch without a tuning score, or with an unknown one."""
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if not math.isnan(trainer.callback_metrics.get(self.monitor, math.nan)):
@@ -88,7 +89,7 @@ class Patience(EarlyStopping):
 
 
 def keep_best(model: LitClassifier, callbacks: list[Callback]) -> None:
-    """Put the best tuning epoch's weights into the model; averaged weights are there already."""
+    """Load the best tuning epoch's weights into the model; averaged weights are already in it."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
             if callback.best_model_score is None or not math.isfinite(callback.best_model_score):

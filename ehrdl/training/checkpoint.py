@@ -1,6 +1,6 @@
-"""Checkpoints of a fit: written whole or not at all, the one before kept, and read only where they are sound.
+"""Checkpoints of a fit: written whole or not at all, read only if sound; the previous one is kept.
 
-Each fit has a scratch folder of its own, which no other fit looks into; a fit that is stopped or killed resumes there.
+Each fit has its own scratch folder, which no other fit reads; a fit that was stopped or killed resumes from there.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ehrdl.engine.files import whole
 from ehrdl.engine.messages import say
 from ehrdl.processes import signals
 
-#: Optimiser steps between two checkpoints, so that a kill loses minutes at most.
+#: Optimiser steps between two checkpoints, so that a kill loses a few minutes at most.
 _CHECKPOINT_STEPS = 200
 _LAST, _BEFORE = "last.ckpt", "before.ckpt"
-#: As `default_root_dir`: no folder, so that Lightning finds no checkpoint of a SLURM job in it.
+#: Value of `default_root_dir`: no folder, so that Lightning finds no checkpoint of a SLURM job in it.
 NOWHERE = os.devnull
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its name, syncs it and renames it; the `last.ckpt` before is kept as `before.ckpt`.
+    """Writes a checkpoint beside its final name, syncs and renames it; keeps the previous `last.ckpt` as `before.ckpt`.
 
-    Lightning's own writes to the temporary folder and moves the file: to another file system, that is a copy, which a
-    kill or a full disk cuts short.
+    Lightning's own class writes to the temporary folder and moves the file. To another file system that is a copy,
+    which a kill or a full disk cuts short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it whole or not at all."""
+        """Write the checkpoint whole or not at all."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as part:
@@ -44,7 +44,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 os.replace(target, target.with_name(_BEFORE))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read it; the paths of its callbacks are those of the folder where it lies now."""
+        """Read the checkpoint; its callbacks' paths are changed to the folder where it is now."""
         checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         here = os.path.realpath(Path(path).parent)
         for key, state in checkpoint.get("callbacks", {}).items():
@@ -54,20 +54,20 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def _moved(value: Any, there: str, here: str) -> Any:
-    """A callback's state with the paths of another folder."""
+    """A callback's state with its paths moved to another folder."""
     if isinstance(value, dict):
         return {_moved(key, there, here): _moved(inner, there, here) for key, inner in value.items()}
     return here + value[len(there) :] if isinstance(value, str) and value.startswith(there) else value
 
 
 class Resume(ModelCheckpoint):
-    """Saves after the first step of an epoch and every so many more, and when a signal stops the fit.
+    """Saves after an epoch's first step, at regular steps after it, and when a signal stops the fit.
 
-    It never saves after an epoch's last batch: between that and the next epoch stand validation and the choice of the
-    best epoch, which a fit that resumed there would leave out.
+    It never saves after an epoch's last batch. Validation and the choice of the best epoch follow it, and a fit that
+    resumed there would skip them.
 
     Args:
-        scratch: folder of the fit.
+        scratch: the scratch folder of the fit.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -101,14 +101,14 @@ class Resume(ModelCheckpoint):
 
 
 def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | None:
-    """The checkpoint that a fit resumes from: the last one that is sound; None = it starts at the beginning.
+    """The last sound checkpoint, from which a fit resumes; None = it starts from the beginning.
 
     What is passed over is reported, and removed.
 
     Args:
-        scratch: folder of the fit.
-        weights: of the network as it was made, by name; a checkpoint with other ones is not of this fit.
-        stem: name of the fit.
+        scratch: the scratch folder of the fit.
+        weights: the weights of the new network, by name; a checkpoint with other ones is not of this fit.
+        stem: the name of the fit.
     """
     found = [path for path in (scratch / _LAST, scratch / _BEFORE) if path.is_file()]
     for i, path in enumerate(found):
@@ -122,7 +122,7 @@ def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | No
 
 
 def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scratch: Path) -> str:
-    """Why a fit cannot resume from a checkpoint; empty where it can."""
+    """The reason why a fit cannot resume from a checkpoint; empty if it can."""
     if checkpoint is None or "state_dict" not in checkpoint:
         return "is damaged"
     there = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
@@ -136,13 +136,13 @@ def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scr
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The content of a file that `torch.save` wrote, tensors on the CPU; None where it is missing or damaged.
+    """The content of a file that `torch.save` wrote, tensors on the CPU; None if it is missing or damaged.
 
     Raises:
-        OSError: it cannot be read at all.
+        OSError: the file cannot be read at all.
     """
     try:
-        with zipfile.ZipFile(path) as file:  # torch.load looks at no checksum: a changed weight would pass
+        with zipfile.ZipFile(path) as file:  # torch.load checks no checksum: a changed weight would pass
             if file.testzip() is not None:
                 return None
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -150,7 +150,7 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     except OSError:
         raise
-    except Exception:  # a damaged file raises whatever its bytes lead the reader to
+    except Exception:  # a damaged file can raise anything
         return None
     return content
 

@@ -1,4 +1,4 @@
-"""Fits one network: trainer, callbacks, checkpoints. A run that was killed resumes where it stopped."""
+"""The fit of one network: trainer, callbacks, checkpoints. A run that was killed resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def fit(
     """Fit one network, or load it if this run has fitted it already.
 
     Args:
-        training: how the network is made and optimised.
-        data: its loaders.
-        spec: what the network may read; `prepared.spec.only("note")` for a single modality.
-        one: which fit it is, and where its files go.
-        loggers: of its curves, beside the CSV file that is always written.
-        start: fitted models, by name, whose encoders this one starts from; by default it starts from nothing.
+        training: the options for making and optimising the network.
+        data: the datamodule with the loaders.
+        spec: the data description of what the network may read; `prepared.spec.only("note")` for a single modality.
+        one: the fit's identity and the places of its files.
+        loggers: loggers of the learning curves, beside the CSV file that is always written.
+        start: fitted models, by name, from whose encoders this one starts; by default it starts from scratch.
         watch: callbacks beside our own; one that raises ends the fit.
     """
     one.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -75,14 +75,14 @@ def _begin(
     one: Fit,
     start: Mapping[str, LitClassifier] | None,
 ) -> None:
-    """The weights that a fit begins with: other models', or those of a pretrained note encoder, or as they are."""
+    """Set the weights that a fit begins with: other models', a pretrained note encoder's, or the random ones."""
     encoder = model.network.note_encoder()
     if start:
         _start_from(model, start, one.stem)
     elif training.optim.pretrain_epochs and encoder is not None:
         with interruptible():
             pretrain(encoder, data.prepared, training.optim, training.trainer, one.pretrained_notes, one.seed)
-        pl.seed_everything(one.seed, workers=True, verbose=False)  # the same draws follow, whoever pretrained
+        pl.seed_everything(one.seed, workers=True, verbose=False)  # so that pretraining changes no later draw
 
 
 def _fit(
@@ -94,10 +94,10 @@ def _fit(
     start: list[str],
     watch: Sequence[Callback],
 ) -> tuple[pl.Trainer, float]:
-    """Fit, from the beginning or from where a killed process stopped, and write the checkpoint.
+    """Fit, from the beginning or resuming where a killed process stopped, and write the checkpoint.
 
     Returns:
-        The trainer, and the tuning score of what was kept.
+        The trainer, and the tuning score of the weights that were kept.
     """
     trainer = training.trainer
     remove_strays(one.folder)
@@ -114,21 +114,21 @@ def _fit(
         shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
         fitted.weights = weights_digest(model) if n > 1 else ""
         keep_best(model, callbacks)
-        model.float()  # whatever the fit's precision: as a run that resumes after it, and `ehrdl predict`, load it
+        model.float()  # whatever the fit's precision: so a resuming run, and `ehrdl predict`, load it
         shell.save_checkpoint(one.checkpoint, weights_only=True)
     shutil.rmtree(one.scratch, ignore_errors=True)
     return shell, kept_score(shell, callbacks, model.monitor)
 
 
 def _name_of_score(spec: DataSpec) -> str:
-    """What the tuning score is, by the kinds of the outputs."""
+    """The name of the tuning score, given the kinds of the outputs."""
     if not spec.regression:
         return "AUPRC"
     return "R2" if len(spec.regression) == len(spec.outputs) else "score (mean of AUPRC and R2)"
 
 
 def _finished(final: Path, model: LitClassifier) -> bool:
-    """Whether an earlier process finished this fit: then the model has its weights."""
+    """Whether an earlier process finished this fit; if so, load its weights into the model."""
     if not final.is_file():
         return False
     content = read(final)
@@ -147,20 +147,20 @@ def join_fit(
     specs: Mapping[str, DataSpec],
     ready: Callable[[], None],
 ) -> str:
-    """Take part in a fit as another process than the first; nothing is written.
+    """Take part in a fit as a process other than the first; nothing is written.
 
     Args:
-        joined: what the first process has decided.
-        training: how the network is made and optimised.
-        data: its loaders.
-        specs: what each model may read, by its name.
-        ready: called when the fit can begin.
+        joined: the decisions of the first process.
+        training: the options for making and optimising the network.
+        data: the datamodule with the loaders.
+        specs: the data description of what each model may read, by its name.
+        ready: function that is called when the fit can begin.
 
     Returns:
         The hash of the weights.
 
     Raises:
-        ConfigError: the checkpoint that the first process resumes from is not seen here.
+        ConfigError: the checkpoint that the first process resumes from is not visible here.
     """
     joined.check()
     trainer = training.trainer
@@ -168,7 +168,7 @@ def join_fit(
         pl.seed_everything(joined.seed, workers=True, verbose=False)
         spec = specs[joined.name]
         model = LitClassifier(training.network(spec), spec, training.optim)
-        if joined.start:  # of the same shapes; their weights come from the first process, with all others
+        if joined.start:  # same shapes; the first process sends their weights with all others
             model.network.start_from([training.network(specs[name]) for name in joined.start])
         steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
         callbacks = make_callbacks(training.optim, Path(joined.scratch), steps, trainer, model.monitor)
@@ -177,7 +177,7 @@ def join_fit(
         ready()
         shell = _train(model, data, joined, trainer | {"enable_progress_bar": False}, callbacks, [])
         weights = weights_digest(model)
-        shell.save_checkpoint(joined.scratch, weights_only=True)  # the first process alone writes
+        shell.save_checkpoint(joined.scratch, weights_only=True)  # only the first process writes
     return weights
 
 
@@ -189,7 +189,7 @@ def _train(
     callbacks: list[Callback],
     loggers: list[Logger],
 ) -> pl.Trainer:
-    """Fit, in all processes alike."""
+    """Fit; the same in all processes."""
     shell = pl.Trainer(
         **{"enable_progress_bar": os.isatty(2)} | with_plugins(trainer, AtomicCheckpoints()),
         logger=loggers,
@@ -204,7 +204,7 @@ def _train(
 
 @contextmanager
 def _whole_gradients() -> Iterator[None]:
-    """What torch says of weights that a step left without a gradient, as one line that names the option."""
+    """Turn torch's error about weights without a gradient into one line that names the option."""
     try:
         yield
     except RuntimeError as error:
@@ -217,7 +217,7 @@ def _whole_gradients() -> Iterator[None]:
 
 
 def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[str, Any]) -> int:
-    """Optimiser steps an epoch of `n` processes, which share its batches out; the data are set to a fit's seed."""
+    """Optimiser steps per epoch of `n` processes, which share its batches; sets the data to the fit's seed."""
     data.seed, data.trainer = seed, None
     n_batches = len(data.train_dataloader())
     if n_batches < n:
@@ -228,13 +228,13 @@ def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[s
 
 
 def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: str) -> None:
-    """Take the weights of fitted models, and say whose."""
+    """Take the weights of fitted models, and print a line that names them."""
     taken = model.network.start_from([other.network for other in start.values()])
     parts = [f"{name} ({', '.join(names)})" for name, names in zip(start, taken, strict=True) if names]
     say(f"{stem}: starts from {' and '.join(parts) or 'nothing, since the shapes of all encoders differ'}")
 
 
 def _curves(folder: Path, stem: str) -> str:
-    """A folder for the learning curves that is not there yet: a fit that goes on would empty its old one."""
+    """A new folder for the learning curves, since a fit that resumes would empty its old one."""
     n_before = sum(path.name.startswith(stem) for path in (folder / "curves").glob("*"))
     return f"{stem}-part{n_before + 1}" if n_before else stem

@@ -1,4 +1,4 @@
-"""What another process than the first does in a run: it takes part in each fit, and writes nothing."""
+"""The part of further processes in a run: they take part in each fit, and write nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def follow(
     """Take part in the fits of a run until it ends.
 
     Args:
-        team: this process, connected to the first.
-        prepare: the data, which the first process has prepared, and what each model may read of them, by its name.
-        training: how networks are made and optimised; the arguments of the trainer are not checked yet.
+        team: the connection of this process to the first.
+        prepare: function that gives the data, which the first process has prepared, and the spec of each model, by its
+            name.
+        training: the options for making and optimising networks; the arguments of the trainer are not checked yet.
         batch: how samples become batches.
 
     Raises:
-        SystemExit: the first process has ended, or this one has failed and has told it why.
+        SystemExit: the first process has ended, or this one has failed and reported why.
     """
     warnings.simplefilter("ignore")  # the first process shows them
     data: ClinicalDataModule | None = None

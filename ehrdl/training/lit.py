@@ -1,4 +1,4 @@
-"""The Lightning shell around a network: one step, the optimiser, the metrics. No science in it."""
+"""The Lightning module around a network: one step, the optimiser, the metrics. No science in it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ehrdl.schema import REGRESSION
 from ehrdl.training.augment import Augment
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
-_UNKNOWN = -1  # how torchmetrics is told that a label is unknown
-#: Of several processes each reads all tuning samples, so each has the whole metric, as one alone would.
+_UNKNOWN = -1  # marks an unknown label for torchmetrics
+#: Each of several processes reads all tuning samples, so each has the whole metric, as a single one would.
 _OWN: dict[str, Any] = {"sync_on_compute": False}
 
 
 class _R2(R2Score):
-    """R2 that is unknown, rather than an error, where fewer than two labels are known."""
+    """R2 that is NaN, rather than an error, if fewer than two labels are known."""
 
     def compute(self) -> Tensor:
         """R2, or NaN."""
@@ -39,7 +39,7 @@ class _R2(R2Score):
 
 
 class _AUROC(BinaryAUROC):
-    """AUROC that is unknown, rather than 0, where the known labels are of one class."""
+    """AUROC that is NaN, rather than 0, if the known labels are of one class."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """AUROC, or NaN."""
@@ -47,7 +47,7 @@ class _AUROC(BinaryAUROC):
 
 
 class _AUPRC(BinaryAveragePrecision):
-    """Average precision that is unknown, rather than -0, where no known label is positive."""
+    """Average precision that is NaN, rather than -0, if no known label is positive."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """Average precision, or NaN."""
@@ -67,9 +67,9 @@ class LitClassifier(pl.LightningModule):
     else `tuning/score`, the mean over outputs of the AUPRC, or of R2 for a regression output. Both are 1 at best.
 
     Args:
-        network: Batch -> logits (B, K), built for `spec.trained()`: those of auxiliary outputs come last.
-        spec: the data; K counts its `outputs` alone.
-        optim: how it is optimised.
+        network: the network, Batch -> logits (B, K), built for `spec.trained()`: logits of auxiliary outputs come last.
+        spec: the data description; K counts only its `outputs`.
+        optim: the options for optimising it.
     """
 
     def __init__(self, network: Network, spec: DataSpec, optim: Optim) -> None:
@@ -134,11 +134,11 @@ class LitClassifier(pl.LightningModule):
                         self.scores[f"{name}_{output.name}"].update(value[known, k], label[known, k])
                 continue
             for kind in ("auroc", "auprc"):
-                # A probability: of logits, torchmetrics takes a batch that lies within [0, 1] for probabilities.
+                # A probability, since torchmetrics would take logits that all lie within [0, 1] for probabilities.
                 self.scores[f"{kind}_{output.name}"].update(value[:, k], target[:, k])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the tuning metrics, their means over outputs, and the one that selects epochs."""
+        """Log the tuning metrics, their means over outputs, and the metric that selects epochs."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
             known = {name: value for name, value in values.items() if not value.isnan()}
@@ -157,19 +157,19 @@ class LitClassifier(pl.LightningModule):
         self.scores.reset()
 
     def _say_unknown(self, names: list[str]) -> None:
-        """Say once which tuning scores are unknown; they enter no mean."""
+        """Report once which tuning scores are unknown; they enter no mean."""
         which = [name.removeprefix("tuning/") for name in names if name.startswith(("tuning/auprc_", "tuning/r2_"))]
         if which and not self._said and self.trainer.is_global_zero:
             say(f"tuning: {', '.join(which)}: unknown, for want of labels that differ; left out of {self.monitor}")
             self._said = True
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
+        """AdamW with a linear warm-up and a cosine decay to zero, per step."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
         return warmup_cosine(optimizer, n_steps(self.trainer), self.optim.warmup)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters by whether they decay, and by whether they come fitted already (a fraction of the rate)."""
+        """Parameter groups, by whether they decay and whether they come pretrained (a fraction of the rate)."""
         optim = self.optim
         pretrained = dict.fromkeys(self.network.pretrained_parameters(), optim.pretrained_lr_factor)
         started = dict.fromkeys(self.network.started_parameters(), optim.stage_lr_factor)
@@ -195,7 +195,7 @@ class LitClassifier(pl.LightningModule):
         ]
 
     def on_train_start(self) -> None:
-        """Let each process draw its own dropout: all began with the same seed, for the same weights."""
+        """Let each process draw its own dropout; all began with the same seed, for the same weights."""
         if self.global_rank:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
@@ -211,7 +211,7 @@ class LitClassifier(pl.LightningModule):
         """Remember this process's states until the first batch.
 
         Raises:
-            ConfigError: the fit was begun by more processes, or by fewer: its place in the data means another one.
+            ConfigError: another number of processes began the fit, so its position in the data does not apply.
         """
         states = checkpoint.get("rng_of_each") or [checkpoint.get("rng")]
         if len(states) != self.trainer.world_size:
@@ -222,7 +222,7 @@ class LitClassifier(pl.LightningModule):
         self._rng = states[self.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Put the generators back where the checkpoint left them; opening the loader has drawn from them since."""
+        """Restore the generators' states from the checkpoint, since opening the loader has drawn from them."""
         if self._rng is not None:
             state, self._rng = self._rng, None
             _put_back(state)

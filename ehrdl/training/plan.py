@@ -1,6 +1,7 @@
-"""When a fit ends and when it takes a tuning score, worked out before anything is fitted.
+"""Checks, before anything is fitted, the end of a fit and the times of its tuning scores.
 
-Lightning finds at the end of an epoch, or of the fit, that there was no batch to train on or no score to select by.
+Lightning finds only at the end of an epoch, or of the fit, that there was no batch to train on or no score to select
+by.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _SCORELESS = "optim.selection: best_tuning selects by a tuning score, and none i
 
 
 def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
-    """Refuse what cannot be, whatever the data.
+    """Refuse a schedule that is impossible whatever the data.
 
     Args:
-        trainer: from `check_trainer`.
-        optim: how epochs are selected.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        optim: the options for selecting epochs.
 
     Raises:
         ConfigError: naming the key.
@@ -46,28 +47,28 @@ def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
 
 
 def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any], optim: Optim) -> None:
-    """`check_plan` of prepared data.
+    """Run `check_plan` on prepared data.
 
     Args:
         prepared: the data.
         batch: how samples become batches.
-        trainer: from `check_trainer`.
-        optim: how epochs are selected.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        optim: the options for selecting epochs.
     """
     loaders = ClinicalDataModule(prepared, batch)
     n_train = len(loaders.train_dataloader()) // n_processes(trainer)
-    if n_train:  # fewer batches than processes are refused with what to do
+    if n_train:  # a later check refuses fewer batches than processes, and says what to do
         check_plan(trainer, optim, n_train, len(loaders.val_dataloader()))
 
 
 def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: int) -> None:
-    """Refuse limits that leave no batch, and a schedule without the tuning score that is selected by.
+    """Refuse limits that leave no batch, and a schedule without the tuning score that selects epochs.
 
     Args:
-        trainer: from `check_trainer`.
-        optim: how epochs are selected.
-        n_train: training batches of an epoch, of one process.
-        n_tuning: tuning batches.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        optim: the options for selecting epochs.
+        n_train: number of training batches per epoch and process.
+        n_tuning: number of tuning batches.
 
     Raises:
         ConfigError: naming the key, with the smallest value that works.
@@ -75,7 +76,7 @@ def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: in
     n_batches = _limited(trainer, "limit_train_batches", n_train, "training")
     _limited(trainer, "limit_val_batches", n_tuning, "tuning")
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
-    if isinstance(interval, str | dict):  # by the clock: nobody knows when
+    if isinstance(interval, str | dict):  # by the clock: the time is unknown
         return
     if isinstance(interval, int) and every is not None and interval > n_batches:
         raise ConfigError(
@@ -91,7 +92,7 @@ def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: in
 
 
 def _limited(trainer: dict[str, Any], key: str, n: int, what: str) -> int:
-    """Batches that a limit leaves of `n`."""
+    """The number of batches, out of `n`, that a limit leaves."""
     limit = trainer.get(key)
     if limit is None:
         return n
@@ -108,13 +109,13 @@ def _limited(trainer: dict[str, Any], key: str, n: int, what: str) -> int:
 
 
 def _first_score(interval: float | int | None, every: int | None, n_batches: int) -> int:
-    """After how many batches the first tuning score is taken."""
+    """The number of batches before the first tuning score."""
     within = interval if isinstance(interval, int) else max(1, int(n_batches * (1.0 if interval is None else interval)))
     return within if every is None else (every - 1) * n_batches + within
 
 
 def _end(trainer: dict[str, Any], n_batches: int) -> float:
-    """After how many batches a fit ends, unless time or patience end it before."""
+    """The number of batches after which a fit ends, unless time or patience end it earlier."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     end: float = math.inf if epochs in (None, -1) else int(epochs) * n_batches
     if steps == -1:

@@ -1,6 +1,6 @@
 """Lightning's `bf16-true` and `64-true` for a `Batch`, whose hours, values and labels keep their precision.
 
-Lightning's own plugins set every floating tensor of a batch anew, which a frozen dataclass refuses, and would round
+Lightning's own plugins assign every floating tensor of a batch anew, which a frozen dataclass refuses, and would round
 hours to three digits.
 """
 
@@ -18,9 +18,9 @@ from ehrdl.batch import Batch
 
 
 class HalfWeights(HalfPrecision):
-    """`bf16-true`: weight matrices are bfloat16, and products are taken in it, as under autocast.
+    """`bf16-true`: weight matrices are bfloat16, and products are computed in it, as under autocast.
 
-    Biases, norms, scalers and what a batch holds stay float32: they are little, and rounding them costs accuracy.
+    Biases, norms, scalers and the content of a batch stay float32: they are small, and rounding them costs accuracy.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class HalfWeights(HalfPrecision):
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Products in bfloat16, on whichever device."""
+        """Compute products in bfloat16, on any device."""
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
         with ExitStack() as stack:
             for device in devices:
@@ -47,12 +47,12 @@ class HalfWeights(HalfPrecision):
             yield
 
     def convert_input(self, data: Any) -> Any:
-        """As it is."""
+        """The data unchanged."""
         return data
 
 
 class DoubleWeights(DoublePrecision):
-    """`64-true`: weights, and what a batch holds, are float64."""
+    """`64-true`: weights and the content of a batch are float64."""
 
     def convert_input(self, data: Any) -> Any:
         """Cast floating tensors, a `Batch` as a whole."""
@@ -63,7 +63,7 @@ _OURS: dict[Any, Any] = {"bf16-true": HalfWeights, "64-true": DoubleWeights, "64
 
 
 def with_plugins(trainer: dict[str, Any], *plugins: Any) -> dict[str, Any]:
-    """The arguments of a Trainer with plugins, among them ours in place of a precision of Lightning's."""
+    """The arguments of a Trainer with plugins, including ours in place of Lightning's precision."""
     kind = _OURS.get(trainer.get("precision"))
     if kind is None:
         return trainer | {"plugins": list(plugins)}

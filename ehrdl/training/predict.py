@@ -1,4 +1,4 @@
-"""Fitted models to rows of PREDICTIONS, joined by the SAMPLES row and never by order."""
+"""Predictions of fitted models as rows of PREDICTIONS, joined by the SAMPLES row and never by order."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def prediction_rows(
 
     Args:
         samples: SAMPLES.
-        outputs: K of them; a bare name is a binary output.
-        model: who predicted.
-        seed: of its fit.
+        outputs: the K outputs; a bare name is a binary output.
+        model: name of the model that predicted.
+        seed: random seed of its fit.
         rows: (n,) SAMPLES rows, tuning and held out.
-        prob: (n, K), for a regression output the predicted value.
-        calibrators: of a finished run, by output; one that is not there leaves `prob_calibrated` unknown. By default
-            they are fitted here, on the tuning split.
+        prob: (n, K) probabilities; for a regression output the predicted value.
+        calibrators: recalibrations of a finished run, by output; a missing one leaves `prob_calibrated` unknown. By
+            default they are fitted here, on the tuning split.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
@@ -85,13 +85,13 @@ def prediction_rows(
 
 
 def _calibrator(predictions: pd.DataFrame) -> Platt:
-    """The recalibration of one model, seed and output, by its tuning rows."""
+    """The recalibration of one model, seed and output, fitted on its tuning rows."""
     tuning = predictions[(predictions.split == TUNING) & predictions.label.notna()]
     return fit_calibrator(tuning.prob.to_numpy(), tuning.label.to_numpy())
 
 
 def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
-    """The recalibration of every model, seed and output as JSON, for predictions on data that have no tuning split.
+    """Write all recalibrations, by model, seed and output, as JSON, for predictions on data without a tuning split.
 
     A regression output has none.
     """
@@ -105,7 +105,7 @@ def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
 
 
 def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
-    """By model and seed, then by output.
+    """Read recalibrations, by model and seed, then by output.
 
     Raises:
         ConfigError: the file is missing or damaged.
@@ -119,7 +119,7 @@ def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
 
 
 def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
-    """The simulator's true probability as a model, `TRUTH`; empty where no simulator knows these outcomes."""
+    """The simulator's true probability as a model, `TRUTH`; empty if no simulator knows these outcomes."""
     outputs = [output.name for output in prepared.spec.outputs]
     path = prepared.events / "truth.csv"
     if not path.is_file():
@@ -132,7 +132,7 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
 
 
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:
-    """All models' PREDICTIONS as one checked table, written whole or not at all."""
+    """Write all models' PREDICTIONS as one checked table, whole or not at all."""
     table = pd.concat(parts, ignore_index=True)
     with whole(path) as part:
         pq.write_table(check(table, PREDICTIONS), part)

@@ -2,7 +2,7 @@
 
 Labels are few and words are many: an encoder that first learns which words stand for each other needs fewer outcomes to
 learn which of them matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).
-The weights are made once a seed and shared by every model of the run that reads notes.
+The weights are made once per seed and shared by every model of the run that reads notes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ehrdl.training.schedule import warmup_cosine
 #: Share of tokens that are hidden and guessed (Devlin 2019).
 _MASKED = 0.15
 _CHUNKS_A_BATCH = 128
-#: Chunks are sorted by length among so many batches, so that little is padding.
+#: Number of batches among which chunks are sorted by length, so that little is padding.
 _BATCHES_A_POOL = 20
 
 
@@ -45,12 +45,12 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
     """Pretrain a note encoder in place, or load what this run has pretrained already.
 
     Args:
-        encoder: has `states(tokens, valid, blank)` and `embeddings()`, as `NoteTransformer` has.
-        prepared: its training subjects' notes are read, all of them, whatever sample sees them.
-        optim: `pretrain_epochs` and `pretrain_lr`.
+        encoder: an encoder with `states(tokens, valid, blank)` and `embeddings()`, such as `NoteTransformer`.
+        prepared: the data, of which all notes of the training subjects are read, whatever sample sees them.
+        optim: the options `pretrain_epochs` and `pretrain_lr`.
         trainer: arguments of the Lightning trainer; accelerator, precision and the first device are taken from it.
-        path: file of the pretrained weights.
-        seed: of the masks and the order of the notes.
+        path: the file of the pretrained weights.
+        seed: random seed of the masks and the order of the notes.
 
     Raises:
         ConfigError: the encoder cannot guess tokens, or comes pretrained.
@@ -86,10 +86,10 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
 
 
 def check_pretraining(network: Network) -> None:
-    """Refuse a network whose note encoder `pretrain` does not take.
+    """Refuse a network whose note encoder `pretrain` does not accept.
 
     Raises:
-        ConfigError: it has no encoder of notes of its own, or one that `pretrain` refuses.
+        ConfigError: the network has no note encoder of its own, or one that `pretrain` refuses.
     """
     encoder = network.note_encoder()
     if encoder is None:
@@ -101,7 +101,7 @@ def check_pretraining(network: Network) -> None:
 def _require_scratch(encoder: Any) -> None:
     if not hasattr(encoder, "states"):
         raise ConfigError(f"optim.pretrain_epochs: {type(encoder).__name__} cannot be pretrained on notes; set it to 0")
-    if name := getattr(encoder, "pretrained", None):  # the rate is for random weights, and would undo what it knows
+    if name := getattr(encoder, "pretrained", None):  # the rate is for random weights, and would undo the pretraining
         raise ConfigError(
             f"optim.pretrain_epochs: is for an encoder from scratch, and {name!r} is pretrained; set it to 0. "
             f"`ehrdl pretrain --from {name}` teaches a pretrained encoder the words of your notes"
@@ -135,7 +135,7 @@ class MaskedTokens(pl.LightningModule):
 
 
 class Chunks(Dataset[np.ndarray]):
-    """The chunks of some subjects' notes, cut as batches cut them and sliced when they are asked for."""
+    """The chunks of some subjects' notes, cut as for batches and sliced on demand."""
 
     def __init__(self, notes: Notes, frame: NoteFrame, subjects: np.ndarray) -> None:
         assert notes.tokens is not None
@@ -164,7 +164,7 @@ class Chunks(Dataset[np.ndarray]):
 
 
 class _Pools(Sampler[list[int]]):
-    """Batches of chunks of like length, in a new order every epoch."""
+    """Batches of chunks of similar length, in a new order every epoch."""
 
     def __init__(self, lengths: np.ndarray, seed: int) -> None:
         self.lengths, self.seed, self.epoch = lengths, seed, 0

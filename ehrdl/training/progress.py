@@ -1,4 +1,4 @@
-"""A fit in a log: a line an epoch on standard error where that is no terminal, which shows a bar instead."""
+"""Progress lines of a fit: one per epoch on standard error if it is no terminal, which shows a bar instead."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pytorch_lightning.callbacks import Callback
 
 from ehrdl.engine.messages import has_terminal, say
 
-#: So many epochs have a line each; of more, those that come at least so many seconds after the line before.
+#: Up to this many epochs, each has a line; with more, only one that ends this many seconds after the last line.
 _ALL, _APART_S = 20, 10.0
 
 
 class EpochLines(Callback):
-    """Writes a line an epoch: loss, tuning score, samples a second and the time that is left.
+    """Writes a line per epoch: loss, tuning score, samples per second and the time left.
 
     Args:
-        stem: name of the fit.
-        loss: the metric that is the training loss.
-        score: the metric that selects epochs; empty = there is none.
+        stem: the name of the fit.
+        loss: the name of the training loss among the metrics.
+        score: the name of the metric that selects epochs; empty = none.
     """
 
     def __init__(self, stem: str, loss: str = "train/loss", score: str = "") -> None:
@@ -42,7 +42,7 @@ class EpochLines(Callback):
         self.n_batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line, unless it is one of many."""
+        """Write the line, unless there are many and the last one is recent."""
         now, epoch, epochs = time.monotonic(), trainer.current_epoch + 1, trainer.max_epochs or -1
         few = 0 < epochs <= _ALL
         if has_terminal() or not (few or epoch in (1, epochs) or now - self.said >= _APART_S):
@@ -59,7 +59,7 @@ class EpochLines(Callback):
         say(", ".join(parts))
 
     def _steps_left(self, trainer: pl.Trainer) -> float:
-        """Batches that are still to be trained on, unless time or patience end the fit before."""
+        """The number of batches left to train on, unless time or patience end the fit earlier."""
         if trainer.should_stop:
             return 0
         total = trainer.estimated_stepping_batches
@@ -67,7 +67,7 @@ class EpochLines(Callback):
 
 
 def _duration(seconds: float) -> str:
-    """A time in its own unit.
+    """A duration as text, in a suitable unit.
 
     >>> _duration(4.2), _duration(150), _duration(9000)
     ('4 s', '2 min', '2.5 h')

@@ -1,4 +1,4 @@
-"""The learning rate over a fit: a linear warm-up, then half a cosine to zero, a step at a time."""
+"""The learning rate over a fit: a linear warm-up, then half a cosine to zero, updated at each step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float) -> dict[str, Any]:
-    """What a LightningModule returns from `configure_optimizers`.
+    """The optimiser and schedule, as a LightningModule returns them from `configure_optimizers`.
 
     Args:
-        optimizer: its learning rates are the peaks.
-        n_steps: of the whole fit.
-        warmup: share of them in which the rate rises.
+        optimizer: the optimiser, whose learning rates are the peaks.
+        n_steps: number of steps of the whole fit.
+        warmup: share of the steps in which the rate rises.
     """
     total = max(1, n_steps)
     warm = max(1, round(warmup * total))
@@ -29,9 +29,9 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float)
 
 
 def n_steps(trainer: Any) -> int:
-    """Optimiser steps of the whole fit of a trainer that has a datamodule.
+    """The number of optimiser steps of a whole fit, for a trainer that has a datamodule.
 
-    Lightning's own estimate would open the training loader before a fit that goes on has told it where it stood.
+    Lightning's own estimate would open the training loader before a fit that resumes has set its position.
     """
     if trainer.datamodule is None:
         return int(trainer.estimated_stepping_batches)

@@ -1,4 +1,4 @@
-"""What a fit is told: how networks are made and optimised, and which fit of a run it is."""
+"""The settings of a fit: how networks are made and optimised, and which fit of a run it is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ehrdl.options.training import Optim
 
 @dataclass(frozen=True)
 class Training:
-    """How networks are made and optimised.
+    """The options for making and optimising networks.
 
     Attributes:
-        make: makes the network for a spec.
-        optim: how it is optimised.
+        make: function that makes the network for a spec.
+        optim: the options for optimising it.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
     """
 
@@ -27,18 +27,18 @@ class Training:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def network(self, spec: DataSpec) -> Network:
-        """An unfitted network for what `spec` lets it read, with the auxiliary outputs that are learned beside."""
+        """An unfitted network that reads what `spec` allows, with the auxiliary outputs that are learned too."""
         return self.make(spec.trained(self.optim.auxiliary_weight))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of a run, and where its files are.
+    """One fit of a run, and the places of its files.
 
     Attributes:
-        folder: the run's.
-        model: its name, such as `fused`.
-        seed: of its weights, its dropout and the order of its samples.
+        folder: the run's folder.
+        model: the model's name, such as `fused`.
+        seed: random seed of its weights, its dropout and the order of its samples.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Fit:
 
     @property
     def stem(self) -> str:
-        """What its files are called."""
+        """The stem of its files' names."""
         return f"{self.model}-seed{self.seed}"
 
     @property
@@ -57,10 +57,10 @@ class Fit:
 
     @property
     def scratch(self) -> Path:
-        """The folder of what a killed fit resumes from."""
+        """The folder of the checkpoints from which a killed fit resumes."""
         return self.folder / "checkpoints" / f".{self.stem}"
 
     @property
     def pretrained_notes(self) -> Path:
-        """The seed's pretrained note encoder; needed only until the seed's last fit is done."""
+        """The file of the seed's pretrained note encoder; needed only until the seed's last fit is done."""
         return self.folder / "checkpoints" / f".notes-seed{self.seed}.pt"

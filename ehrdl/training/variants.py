@@ -1,4 +1,4 @@
-"""The deep models that one configuration gives: all modalities together, and each alone."""
+"""The deep models of one configuration: all modalities together, and each alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEEP = tuple(info.name for info in INFOS)
 
 
 def variants(spec: DataSpec) -> dict[str, DataSpec]:
-    """What each deep model that the data allow may read, by its name.
+    """The spec of each deep model that the data allow, by its name.
 
     Args:
-        spec: the data; with one modality there is one model.
+        spec: the data description; with one modality there is one model.
 
     Raises:
         SchemaError: the data have no modality.

@@ -1,7 +1,7 @@
-"""What the record says of a patient's stays at a prediction time, fact by fact, for clinical scores.
+"""The record of a patient's stays as known at a prediction time, fact by fact, for clinical scores.
 
-Facts come straight from EVENTS, since the store holds neither diagnoses nor what a stay was called. They are selected
-by `window.bounds`, as every other input is.
+Facts come straight from EVENTS, since the store holds neither diagnoses nor the type of a stay. `window.bounds` selects
+them, like every other input.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ehrdl.data.window import bounds
 from ehrdl.engine.paths import scan
 from ehrdl.events.listing import shard_files
 
-#: Codes that are read by what stands before `//`; the others have rules of their own.
+#: Codes that are recognised by what stands before `//`; the others have rules of their own.
 _KINDS = ("ADMISSION", "DISCHARGE", "ADMISSION_TYPE", "SERVICE_IN", "ED_IN")
 _SAMPLES_A_BLOCK = 20_000
 
 
 def read_history(events: Path) -> pd.DataFrame:
-    """Facts about stays, of all subjects.
+    """Facts about the stays of all subjects.
 
     Returns:
         subject_id, encounter_id (-1 = none), kind, text (what follows `//`), comorbidity (the bits of
-        `charlson.mask_sql`; of a stay's diagnoses together), time and available [µs].
+        `charlson.mask_sql`, for all diagnoses of a stay together), time and available [µs].
     """
     kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
     where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"
@@ -59,13 +59,15 @@ def seen(
     """The facts that each sample sees, in blocks of samples.
 
     Args:
-        history: from `read_history`.
+        history: the facts from `read_history`.
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        by: `available` is the cut. `time` also shows what had happened but was not known yet, such as the codes of the
-            stay itself: for the retrospective version of a score alone, which no hospital could have computed.
+        by: the time that decides. `available` is the usual cut. `time` also shows what had happened but was not known
+            yet, such as the codes of the stay itself; only the retrospective version of a score uses it, which no
+            hospital could have computed.
 
     Yields:
-        The block's rows of `samples`, and the facts, a row for each sample that sees it, with `row` into `samples`.
+        The block's rows of `samples`, and the facts: one row per fact and sample that sees it, with `row` into
+        `samples`.
     """
     ordered = history.sort_values(["subject_id", by], kind="stable", ignore_index=True)
     subjects, first = np.unique(ordered.subject_id.to_numpy(), return_index=True)
@@ -86,10 +88,10 @@ def last_since(
 
     Args:
         store: the series.
-        channel: its name.
-        subject: (n,) int64, sorted.
-        since: (n,) int64 [µs].
-        prediction_time: (n,) int64 [µs].
+        channel: the channel's name.
+        subject: the samples' subjects, (n,) int64, sorted.
+        since: the earliest times, (n,) int64 [µs].
+        prediction_time: the prediction times, (n,) int64 [µs].
     """
     last = np.full(len(subject), np.nan)
     if channel not in [known.name for known in store.channels]:
@@ -97,12 +99,12 @@ def last_since(
     chosen = np.flatnonzero(store.channel == store.channel_id(channel))
     offsets = np.searchsorted(chosen, store.offsets)
     available, time, value = (np.asarray(array[chosen]) for array in (store.available, store.time, store.value))
-    # What could be seen before `since` was measured before it too, so that the search begins after it.
+    # What was visible before `since` was also measured before it, so the search begins after it.
     _, start = bounds(available, offsets, store.subjects, subject, since - 1)
     _, stop = bounds(available, offsets, store.subjects, subject, prediction_time)
     for i in np.flatnonzero(stop > start):
         times = time[start[i] : stop[i]]
-        latest = len(times) - 1 - int(times[::-1].argmax())  # of several at one time the last in order
+        latest = len(times) - 1 - int(times[::-1].argmax())  # of several at the same time, the last in order
         if times[latest] >= since[i]:
             last[i] = value[start[i] + latest]
     return last

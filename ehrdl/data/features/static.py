@@ -1,7 +1,7 @@
-"""Static features of a sample: who the patient is at the prediction time, and what the record says of earlier stays.
+"""Static features of a sample: the patient's age and sex at the prediction time, and facts about earlier stays.
 
 Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature
-is NaN: a missing one is 0 and has its indicator. The counts cover every visible fact, not only the series window.
+is NaN: a missing one is 0, and its indicator says so. The counts cover every visible fact, not only the series window.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ STATICS = (
 
 
 def subject_facts(events: Path) -> pd.DataFrame:
-    """Birth, when it could be known [µs since 1970], and sex of each subject, by subject_id; missing where unknown.
+    """Birth, when it became known [µs since 1970], and sex of each subject, by subject_id; missing where unknown.
 
-    Of several births the one that was known first counts, so that no later one can change an earlier age.
+    Of several births the one that became known first counts, so that no later one can change an earlier age.
     """
     sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
         arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
@@ -54,8 +54,8 @@ def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store)
 
     Args:
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        subjects: from `subject_facts`.
-        store: its channels `admission` and `discharge` give the stays.
+        subjects: the facts from `subject_facts`.
+        store: the series store, whose channels `admission` and `discharge` give the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
     subject = samples.subject_id.to_numpy()
@@ -79,7 +79,7 @@ def hours_since_admission(samples: pd.DataFrame, store: Store) -> np.ndarray:
 
     Args:
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        store: its channel `admission` gives the stays.
+        store: the series store, whose channel `admission` gives the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
     admitted, offsets = _times(store, "admission")
@@ -107,7 +107,7 @@ def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]
 
 
 def _times(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`available` of one channel's facts, and their offsets by subject; the facts are looked through in blocks."""
+    """`available` of one channel's facts, and their offsets by subject; the facts are searched in blocks."""
     names = [channel.name for channel in store.channels]
     number = names.index(name) if name in names else -1
     starts = range(0, len(store.channel), _FACTS_A_BLOCK)

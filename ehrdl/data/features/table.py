@@ -1,8 +1,8 @@
-"""The same samples as one row of summary features each: what classical models read.
+"""The table that classical models read: one row of summary features per sample.
 
 Every value comes from the slice that the dataset shows the deep models (same cut, same window, same channels,
-same cap), so a difference between models is never a difference between inputs. The rich features describe the course
-within the window as well; boosted trees read them, and the plain table is what is left without them.
+same cap), so a difference between models is never a difference between inputs. The rich features also describe the
+course within the window. Boosted trees read them; the plain table is the rich one without them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STATISTICS = ("last", "mean", "min", "max", "slope_per_day", "count", "hours_sin
 _OF_EVENTS = ("count", "hours_since_last")
 N_QUARTERS = 4
 _MEANS, _COUNTS = ([f"{name}_quarter_{q + 1}" for q in range(N_QUARTERS)] for name in ("mean", "count"))
-#: What the rich table says of a numeric channel besides; of an event channel the hours since the first, and the counts.
+#: Further features of a numeric channel in the rich table; an event channel has hours since the first, and counts.
 RICH = ("first", "hours_since_first", "sd", "range", "change", *_MEANS)
 RICH_OF_EVENTS = ("hours_since_first", *_COUNTS)
 
@@ -28,16 +28,17 @@ def tabulate(dataset: SampleDataset, rows: np.ndarray, rich: bool = False) -> pd
     """Summary features of some samples.
 
     Args:
-        dataset: what the samples see.
-        rows: of SAMPLES.
-        rich: add, behind all others, for each numeric channel the first value, hours since the first, sample standard
-            deviation (of one value: NaN), range, last - first, and the means of the window's four quarters, oldest
-            first; for each event channel the hours since the first, and the counts of the quarters. Each is float32.
+        dataset: the dataset of what the samples see.
+        rows: the rows of SAMPLES.
+        rich: whether to append the rich features. For each numeric channel: the first value, hours since the first,
+            sample standard deviation (NaN for a single value), range, last - first, and the means of the window's four
+            quarters, oldest first. For each event channel: hours since the first, and the counts of the quarters. Each
+            is float32.
 
     Returns:
-        One row a sample, in the order of `rows`: for each numeric channel its last, mean, min and max [canonical unit],
-        slope [unit/day] by least squares, count, and hours since the last; for each event channel its count and hours
-        since the last; the static features; `text`, the visible notes joined, oldest first. NaN = never measured.
+        One row per sample, in the order of `rows`: for each numeric channel its last, mean, min and max [canonical
+        unit], slope [unit/day] by least squares, count, and hours since the last; for each event channel its count and
+        hours since the last; the static features; `text`, the visible notes joined, oldest first. NaN = never measured.
     """
     blocks = []
     with progress() as bar:
@@ -76,7 +77,7 @@ def _block(dataset: SampleDataset, rows: np.ndarray, rich: bool) -> pd.DataFrame
 
 
 def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """Statistics of the facts of each key (sample x channel); (n,) each, NaN where there is no fact."""
+    """Statistics of the facts of each key (sample x channel): (n,) each, NaN where there is no fact."""
     order = np.lexsort((hours, key))  # stable: of facts at one time, the one that the store lists last stays last
     key, value, hours = key[order], value[order], hours[order]
     count = np.bincount(key, minlength=n).astype(float)
@@ -112,12 +113,12 @@ def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) ->
 def _courses(
     key: np.ndarray, value: np.ndarray, hours: np.ndarray, features: dict[str, np.ndarray], window_hours: float
 ) -> dict[str, np.ndarray]:
-    """The rich statistics of each key (sample x channel); (n,) each, NaN where there is no fact.
+    """The rich statistics of each key (sample x channel): (n,) each, NaN where there is no fact.
 
-    A quarter holds its older edge, and the last one the prediction time as well, as the bins of the deep models do.
+    A quarter includes its older edge, and the last one also the prediction time, like the bins of the deep models.
     """
     n, count, mean = len(features["count"]), features["count"], features["mean"]
-    # Seen backwards in time, the first is the last. Of facts at one time, the one that the store lists first counts.
+    # Reversed in time, the first fact is the last. Of facts at one time, the one that the store lists first counts.
     mirrored = _summaries(key[::-1], value[::-1], -hours[::-1], n)
     quarter = np.floor((hours + window_hours) * N_QUARTERS / window_hours).astype(np.int64).clip(0, N_QUARTERS - 1)
     cell = key * N_QUARTERS + quarter

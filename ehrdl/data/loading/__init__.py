@@ -1,1 +1,1 @@
-"""From samples to batches: chunks of notes, samplers, budgets, collation."""
+"""The way from samples to batches: chunks of notes, samplers, budgets, collation."""

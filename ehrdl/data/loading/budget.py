@@ -1,7 +1,7 @@
-"""How many samples make a batch when its size is counted in padded tokens, so that long samples do not fill a memory.
+"""The token budget: cuts batches by their number of padded tokens, so that long samples do not exhaust memory.
 
-Observations and note tokens each count as one. A note that several samples of a batch read is in the batch once, and is
-counted once.
+An observation and a note token each count as one. A note that several samples of a batch read is in the batch once, and
+is counted once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ehrdl.data.loading.collate import padded_chunks, padded_observations, padde
 
 
 class TokenBudget:
-    """Counts how many samples fit.
+    """Counts how many samples fit into a batch.
 
     Args:
-        dataset: the samples.
-        frame: how notes become chunks; None without notes.
-        tokens: padded observations (B x N) and note tokens (C x L) that a batch may have.
+        dataset: the dataset of the samples.
+        frame: the rules by which notes become chunks; None without notes.
+        tokens: most padded observations (B x N) and note tokens (C x L), together, in a batch.
     """
 
     def __init__(self, dataset: SampleDataset, frame: NoteFrame | None, tokens: int) -> None:
@@ -28,12 +28,12 @@ class TokenBudget:
         self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, rows: np.ndarray) -> int:
-        """How many of some SAMPLES rows, from the first on, fit into one batch; at least one, however long it is."""
+        """The number of the given SAMPLES rows, from the first on, that fit into one batch; at least 1."""
         size = self._observations(rows) + self._note_tokens(rows)
         return max(1, int(np.searchsorted(size, self.tokens, side="right")))
 
     def _observations(self, rows: np.ndarray) -> np.ndarray:
-        """B x N of a batch of the first 1, 2, … rows; an upper bound, as `n_observations` is."""
+        """B x N of a batch of the first 1, 2, … rows; an upper bound, like `n_observations`."""
         longest = np.maximum.accumulate(self.dataset.n_observations(rows))
         size: np.ndarray = np.arange(1, len(rows) + 1) * padded_observations(longest)
         return size

@@ -1,9 +1,10 @@
-"""Where notes are cut into chunks, and which of its chunks a sample reads: the one home of both rules.
+"""Chunks of notes: the rule that cuts them, and the rule that chooses which of them a sample reads.
 
 A chunk is a run of at most `NoteFrame.room` tokens of one note, and of one section where notes were split. Batches, the
-token budget, length buckets and pretraining all cut here. What a sample sees is decided before, by `window.bounds`.
+token budget, length buckets and pretraining all use these two rules. What a sample may see is decided before, by
+`window.bounds`.
 
-Letters: B samples · C chunks · E links between chunks and samples; P pairs of a sample and a note of it.
+Letters: B samples · C chunks · E links between chunks and samples; P pairs of a sample and one of its notes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from ehrdl.data.notes.store import Notes, kind_name
 
 @dataclass(frozen=True)
 class NoteFrame:
-    """How notes become chunks.
+    """The rules by which notes become chunks.
 
     Attributes:
         pad_id, cls_id, sep_id: ids of padding and of the tokens that frame a chunk.
-        chunk_tokens: tokens a chunk, with the two that frame it.
-        max_chunks: chunks a sample; None = all.
-        choose: which chunks are kept of a sample that has more.
-        kinds: `DataSpec.note_kinds`; empty = all chunks are of kind 0.
+        chunk_tokens: tokens per chunk, including the two that frame it.
+        max_chunks: most chunks per sample; None = all.
+        choose: the rule for which chunks are kept of a sample that has more.
+        kinds: the kinds of notes, `DataSpec.note_kinds`; empty = all chunks are of kind 0.
     """
 
     pad_id: int
@@ -39,19 +40,19 @@ class NoteFrame:
 
     @property
     def room(self) -> int:
-        """Tokens of a note that fit between the two that frame a chunk."""
+        """The number of a note's tokens that fit between the two that frame a chunk."""
         return self.chunk_tokens - 2
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Some notes cut into chunks, one note's after the other's.
+    """Some notes cut into chunks, one note after the other.
 
     Attributes:
-        n: (n_notes,) chunks of each note; an empty note has none.
-        start: (C,) where in the tokens of its note each chunk begins.
-        length: (C,) its tokens, without those that frame it.
-        kind: (C,) index into `NoteFrame.kinds`.
+        n: (n_notes,) number of chunks of each note; an empty note has none.
+        start: (C,) position among its note's tokens where each chunk begins.
+        length: (C,) tokens of each chunk, without those that frame it.
+        kind: (C,) the chunk's kind, an index into `NoteFrame.kinds`.
     """
 
     n: np.ndarray
@@ -62,13 +63,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Read:
-    """What samples read of the notes that they see.
+    """The chunks that samples read, of the notes that they see.
 
     Attributes:
         note: (n_notes,) rows of the distinct notes, in the order in which they first appear.
         pieces: these notes, cut.
-        chunk: (E,) which of the pieces is read …
-        pair: (E,) … as part of which pair of a sample and a note.
+        chunk: (E,) the piece that is read …
+        pair: (E,) … and the pair of a sample and a note that it belongs to.
     """
 
     note: np.ndarray
@@ -86,8 +87,8 @@ class Cutter:
     """Cuts notes into chunks.
 
     Args:
-        notes: tokenised.
-        frame: how long a chunk is, how many a sample reads, and what kinds there are.
+        notes: the tokenised notes.
+        frame: the length of a chunk, how many chunks a sample reads, and the kinds of notes.
     """
 
     def __init__(self, notes: Notes, frame: NoteFrame) -> None:
@@ -113,17 +114,17 @@ class Cutter:
         return Pieces(_sums(n, n_parts), np.repeat(before, n) + within, kept, np.repeat(kind, n))
 
     def _split(self, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How many chunks runs of so many tokens make, where in its run each begins, and its tokens."""
+        """How many chunks runs of `length` tokens make, where in its run each begins, and its number of tokens."""
         n = -(-length // self.frame.room)
         within = positions(np.zeros_like(n), n) * self.frame.room
         return n, within, np.minimum(np.repeat(length, n) - within, self.frame.room)
 
     def read(self, note: np.ndarray, n_notes: np.ndarray) -> Read:
-        """Which chunks samples read: all of each of their notes, or the chosen ones of a sample that has too many.
+        """The chunks that samples read: all chunks of their notes, or the chosen ones where a sample has too many.
 
         Args:
-            note: (P,) the notes that each sample sees, oldest first, one sample's after the other's.
-            n_notes: (B,) how many each sees.
+            note: (P,) the notes that each sample sees, oldest first, one sample after the other.
+            n_notes: (B,) number of notes that each sees.
         """
         distinct, of = _distinct(note)
         pieces = self.cut(distinct)
@@ -139,14 +140,14 @@ class Cutter:
         return Read(distinct, pieces, chunk, pair)
 
     def brought(self, note: np.ndarray, n_notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the distinct chunks that samples read together: which of them is the first to read it, and its tokens.
+        """For each distinct chunk that the samples read: the first sample that reads it, and its number of tokens.
 
         Args:
-            note: (P,) the notes that each sample sees, oldest first, one sample's after the other's.
-            n_notes: (B,) how many each sees.
+            note: (P,) the notes that each sample sees, oldest first, one sample after the other.
+            n_notes: (B,) number of notes that each sees.
         """
         sample = np.repeat(np.arange(len(n_notes)), n_notes)
-        if self.frame.max_chunks is None:  # all of a note is read by whoever reads it
+        if self.frame.max_chunks is None:  # every sample that reads a note reads all of it
             distinct, first = np.unique(note, return_index=True)
             pieces = self.cut(distinct)
             return np.repeat(sample[first], pieces.n), pieces.length
@@ -156,10 +157,10 @@ class Cutter:
 
 
 def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Which of each sample's chunks are kept: places from 0, its oldest, one sample's after the other's; and how many.
+    """The positions of each sample's kept chunks, from 0 for the oldest, one sample after the other; and how many.
 
-    `first_and_last` takes half from each end, one more from the last where `at_most` is odd. `even` spreads them from
-    the first to the last. One alone is the latest.
+    `first_and_last` takes half from each end, and one more from the last end if `at_most` is odd. `even` spreads them
+    from the first to the last. If only one is kept, it is the latest.
 
     >>> for choose in ("latest", "first_and_last", "even"):
     ...     chosen(np.array([2, 10]), 4, choose)[0].tolist()
@@ -179,7 +180,7 @@ def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.
 
 
 def n_chunks(dataset: SampleDataset, frame: NoteFrame) -> np.ndarray:
-    """Chunks of the notes that each sample sees (n_samples,), before any are left out."""
+    """Number of chunks of the notes that each sample sees (n_samples,), before any are left out."""
     assert dataset.notes is not None
     cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
     for block, note, n_notes in dataset.note_blocks():
@@ -189,7 +190,7 @@ def n_chunks(dataset: SampleDataset, frame: NoteFrame) -> np.ndarray:
 
 
 def n_tokens(dataset: SampleDataset, frame: NoteFrame | None) -> np.ndarray:
-    """Tokens of the chunks that each sample reads (n_samples,), for length buckets."""
+    """Number of tokens of the chunks that each sample reads (n_samples,), for length buckets."""
     if dataset.notes is None or frame is None or frame.max_chunks is None:
         return dataset.n_tokens()
     cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
@@ -201,7 +202,7 @@ def n_tokens(dataset: SampleDataset, frame: NoteFrame | None) -> np.ndarray:
 
 
 def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The notes of all pairs in the order in which they first appear, and which of them each pair (P,) is."""
+    """The distinct notes of all pairs in order of first appearance, and which of them each pair (P,) has."""
     found, first, pair = np.unique(note, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
@@ -217,7 +218,7 @@ def _sums(values: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 
 def _kind_table(notes: Notes, kinds: tuple[str, ...]) -> np.ndarray:
-    """The kind of each section in notes of each code (n_codes, n_section_names); 0 is what is not among `kinds`."""
+    """The kind of each section in notes of each code (n_codes, n_section_names); 0 if it is not among `kinds`."""
     names = ("",) if notes.sections is None else notes.sections.names
     codes = notes.codes or ("",)
     place = {kind: i for i, kind in enumerate(kinds)}

@@ -1,6 +1,6 @@
-"""Items to one `Batch`: series padded, note chunks as one flat list in which each chunk stands once.
+"""Collation of items into one `Batch`: padded series, and a flat list of note chunks that holds each chunk once.
 
-Letters: B samples · N observations · C chunks · L tokens a chunk, as in `Batch`.
+Letters: B samples · N observations · C chunks · L tokens per chunk, as in `Batch`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ehrdl.data.dataset import Items
 from ehrdl.data.loading.chunks import NOTHING_READ, Cutter, NoteFrame, Read
 from ehrdl.data.notes.store import Notes
 
-#: Lengths are rounded up, so that a batch has few distinct shapes (a compiled model would recompile for each).
+#: Lengths are rounded up, so that batches have few distinct shapes (a compiled model would recompile for each).
 _OBSERVATIONS = 32
 _TOKENS = 16
 _CHUNKS = 8
 
 
 class Collate:
-    """Makes a Batch of items.
+    """Makes a `Batch` from items.
 
     Args:
-        notes: tokenised notes, or None: then the one chunk group is filler.
-        frame: how a note is cut into chunks; needed with notes.
+        notes: tokenised notes, or None, in which case the only chunk group is filler.
+        frame: the rules by which notes become chunks; needed with notes.
     """
 
     def __init__(self, notes: Notes | None, frame: NoteFrame | None) -> None:
@@ -40,7 +40,7 @@ class Collate:
         return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _links(self, items: Items) -> dict[str, np.ndarray]:
-        """Chunks, each once, and which sample reads which; fillers have one valid token and link to sample B."""
+        """The distinct chunks, and which sample reads which; fillers have one valid token and link to sample B."""
         read = self.cutter.read(items.note, items.n_notes) if self.cutter else NOTHING_READ
         is_read = np.zeros(len(read.pieces.length), bool)
         is_read[read.chunk] = True
@@ -59,12 +59,12 @@ class Collate:
         }
 
     def _frame(self, read: Read, is_read: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (C, L) and their mask: what is read of the notes, in pieces that fit between the framing tokens.
+        """Tokens (C, L) and their mask: the pieces of notes that are read, each between its framing tokens.
 
         Args:
-            read: the notes, cut.
-            is_read: which of the pieces any sample reads.
-            n_chunks: C, with fillers.
+            read: the notes, cut into pieces.
+            is_read: whether any sample reads each piece.
+            n_chunks: C, including fillers.
         """
         length = read.pieces.length[is_read]
         width = int(padded_tokens(length.max(initial=0), self.frame.chunk_tokens if self.frame else None))
@@ -85,7 +85,7 @@ class Collate:
 
 
 def _series(items: Items) -> dict[str, np.ndarray]:
-    """Observations (B, N), each sample's first; 0 and not valid behind them."""
+    """Observations (B, N), each sample's first; 0 and invalid after them."""
     n = items.n_observations
     valid = np.arange(padded_observations(n.max(initial=0))) < n[:, None]
     place = np.flatnonzero(valid)
@@ -97,17 +97,17 @@ def _series(items: Items) -> dict[str, np.ndarray]:
 
 
 def padded_observations(longest: Any) -> Any:
-    """N of a batch whose longest sample has so many observations; works on arrays, as the two below."""
+    """N of a batch whose longest sample has `longest` observations; works on arrays, like the two below."""
     return _up(np.maximum(longest, 1), _OBSERVATIONS)
 
 
 def padded_chunks(n_chunks: Any) -> Any:
-    """C of a batch with so many chunks of notes."""
+    """C of a batch with `n_chunks` chunks of notes."""
     return _up(np.maximum(n_chunks, 1), _CHUNKS)
 
 
 def padded_tokens(longest: Any, chunk_tokens: int | None) -> Any:
-    """L of a batch whose longest chunk holds so many tokens of a note; 0 is a batch without notes."""
+    """L of a batch whose longest chunk holds `longest` tokens of a note; 0 for a batch without notes."""
     width = _up(np.where(longest > 0, longest + 2, 1), _TOKENS)
     return width if chunk_tokens is None else np.minimum(width, chunk_tokens)
 

@@ -1,6 +1,6 @@
-"""In which order samples are read: batches of like length, a subject's samples together, a function of seed and epoch.
+"""The order in which samples are read: batches of similar length, with a subject's samples together.
 
-The order depends on the seed, the epoch and the data alone, so a run that was killed can go on where it stopped.
+The order depends on the seed, the epoch and the data alone, so a run that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 _POOL = 50  # batches sorted by length together: long enough to cut padding, short enough to stay random
-_SPARE = 50  # one batch more for so many, for epochs whose draw needs more batches than the first
+_SPARE = 50  # one spare batch per this many, for epochs whose draw needs more batches than the first
 
 
 @dataclass(eq=False)
 class LengthBuckets(Sampler[list[int]]):
-    """Batches of samples of like length.
+    """Batches of samples of similar length.
 
     Args:
-        subject: (n,) the subject of each candidate row, so that a subject's samples stay together.
+        subject: (n,) subject of each candidate row, so that a subject's samples stay together.
         length: (n,) cost of each candidate row (observations and tokens).
         rows: (n,) the SAMPLES rows that may be drawn.
-        batch_size: samples a batch; with `fits`, at most so many.
-        shuffle: a new order every epoch; else the order of `rows`, every one of them.
-        samples_per_subject: with `shuffle`, a fresh draw of at most so many samples a subject every epoch.
-        seed: of the order.
-        rank: which of `world_size` processes reads; in training each reads its own share, equally many batches.
-        world_size: processes that train together.
-        fits: how many of some rows, from the first on, fit into a batch; None = all. Epochs then need more or fewer
-            batches; each has the number of the first and one in fifty more, for which its largest are halved. What
-            an epoch would still have beyond that is left out of it, at random.
+        batch_size: samples per batch; only an upper limit with `fits`.
+        shuffle: whether every epoch has a new order; otherwise all of `rows` come in their order.
+        samples_per_subject: with `shuffle`, most samples per subject, drawn afresh every epoch.
+        seed: random seed of the order.
+        rank: number of this process among `world_size`; in training each reads its own share, with equally many
+            batches.
+        world_size: number of processes that train together.
+        fits: function that tells how many of some rows, from the first on, fit into a batch; None = all. Epochs then
+            need different numbers of batches. Each epoch gets as many as the first one plus one in fifty; where it
+            needs fewer, its largest batches are halved, and where it needs more, random ones are left out.
     """
 
     subject: np.ndarray
@@ -55,7 +56,7 @@ class LengthBuckets(Sampler[list[int]]):
         self.world_size = self.world_size if self.shuffle else 1
 
     def __len__(self) -> int:
-        """Batches an epoch, the same in every epoch and on every rank."""
+        """Batches per epoch, the same in every epoch and on every rank."""
         return self._n_batches // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -65,19 +66,19 @@ class LengthBuckets(Sampler[list[int]]):
             yield self.rows[order[edges[batch] : edges[batch + 1]]].tolist()
 
     def _plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """An order of positions, the edges of the batches in it, and which of those are this process's, in order."""
+        """An order of positions, the edges of its batches, and which batches are this process's, in order."""
         if not self.shuffle:
             order = np.arange(len(self.rows))
             return order, self._edges(order), np.arange(len(self))
         rng = np.random.default_rng([self.seed, self.epoch])
         order = self._order(rng)
         edges = _halve_largest(self._edges(order), self._n_batches)
-        # Every process draws the same order and takes its share; a remainder that not all could have is left out.
+        # Every process draws the same order and takes its share; a remainder that does not go round is left out.
         return order, edges, rng.permutation(len(edges) - 1)[self.rank :: self.world_size][: len(self)]
 
     @cached_property
     def _n_batches(self) -> int:
-        """Batches an epoch, of all processes together."""
+        """Batches per epoch, over all processes."""
         if self.fits is None:
             return -(-self._n_drawn // self.batch_size)
         if not self.shuffle:
@@ -87,14 +88,14 @@ class LengthBuckets(Sampler[list[int]]):
 
     @cached_property
     def _n_drawn(self) -> int:
-        """Samples an epoch."""
+        """Samples per epoch."""
         if not (self.shuffle and self.samples_per_subject):
             return len(self.rows)
         counts = np.unique(self.subject, return_counts=True)[1]
         return int(np.minimum(counts, self.samples_per_subject).sum())
 
     def _edges(self, order: np.ndarray) -> np.ndarray:
-        """Where batches begin in an order, and its end."""
+        """The positions where batches begin in an order, and the end of the order."""
         if self.fits is None:
             return np.append(np.arange(0, len(order), self.batch_size), len(order))
         edges, n = [0], 1
@@ -105,7 +106,7 @@ class LengthBuckets(Sampler[list[int]]):
         return np.array(edges)
 
     def _n_fitting(self, positions: np.ndarray, guess: int) -> int:
-        """How many positions, from the first on, make a batch: asked of twice the guess, and of more if all fit."""
+        """The number of positions, from the first on, that make a batch; tries twice the guess, and more if all fit."""
         assert self.fits is not None
         while True:
             asked = positions[: 2 * guess]
@@ -122,7 +123,7 @@ class LengthBuckets(Sampler[list[int]]):
         return order
 
     def _drawn(self, rng: np.random.Generator) -> np.ndarray:
-        """Positions in a random order of subjects, a subject's own in random order beside each other."""
+        """Positions in a random order of subjects; a subject's own are adjacent, in random order."""
         key = rng.random(len(self.rows))
         subjects, owner = np.unique(self.subject, return_inverse=True)
         place = rng.permutation(len(subjects)).astype(np.int32)[owner]
@@ -139,7 +140,7 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
-    """The edges of at least `n_batches` batches: while there are fewer, the largest are halved.
+    """The edges of at least `n_batches` batches; while there are fewer, the largest are halved.
 
     >>> _halve_largest(np.array([0, 1, 5, 8]), 5).tolist()
     [0, 1, 3, 5, 6, 8]
@@ -153,7 +154,7 @@ def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader that can say where it stands and go on from there."""
+    """A DataLoader that can save its position and resume from there."""
 
     def __init__(self, dataset: Any, batch_sampler: LengthBuckets, **kwargs: Any) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, **kwargs)
@@ -162,7 +163,7 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches from the current position on; the next pass is the next epoch."""
-        if self._read != self.buckets.position:  # the pass before was left early, as limit_train_batches does
+        if self._read != self.buckets.position:  # the previous pass ended early, as limit_train_batches does
             self._next_epoch()
         n_batches = len(self.buckets)
         for batch in super().__iter__():
@@ -176,10 +177,10 @@ class Loader(DataLoader[Any]):
         self.buckets.position = self._read = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, and batches of it that were read."""
+        """The epoch, and the number of its batches that were read."""
         return {"epoch": self.buckets.epoch, "position": self._read}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batch at which `state` was taken."""
+        """Resume after the batch at which `state` was taken."""
         self.buckets.epoch = state["epoch"]
         self.buckets.position = self._read = state["position"]

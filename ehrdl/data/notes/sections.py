@@ -1,8 +1,8 @@
-"""Sections of notes as MIMIC-IV-Note writes them: where a text is split, and what is cut out of it or kept.
+"""Sections of notes as MIMIC-IV-Note writes them: splits a text, and cuts sections out of it or keeps them.
 
-Discharge summaries have headings on lines of their own (`History of Present Illness:`) and, in front of the first,
-lines that begin with one (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text on their
-line (`INDICATION:  ___ year old woman`). Any heading of the first form is found, not only those listed here.
+Discharge summaries have headings on lines of their own (`History of Present Illness:`) and, before the first of these,
+lines that begin with one (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text on the
+same line (`INDICATION:  ___ year old woman`). Any heading of the first form is found, not only those listed here.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ REPORT = (
     "addendum",
     "wet read",
 )
-# In front of the first heading that stands alone; `Allergies:` often stands alone itself.
+# Headings before the first one on a line of its own; `Allergies:` often has its own line.
 _IDENTIFICATION = ("name", "unit no", "admission date", "discharge date", "date of birth", "sex")
 _FRONT = (*_IDENTIFICATION, "service", "allergies", "attending")
-#: Other ways to write a heading, in lower case and with single blanks.
+#: Other ways to write a heading, in lower case and with single spaces.
 _ALIASES = {
     **dict.fromkeys(_IDENTIFICATION, "identification"),
     "hospital course": "brief hospital course",
@@ -86,8 +86,8 @@ def _any_of(words: Collection[str]) -> str:
     return "|".join(r"[ \t]+".join(re.escape(part) for part in word.split()) for word in ordered)
 
 
-# A line of its own, such as `Followup Instructions:`, or a known heading in other letters. A line that goes on after
-# the colon (`Mental Status: Clear`) stays in its section: too much is safe to cut, too little is a leak.
+# A line of its own, such as `Followup Instructions:`, or a known heading in other letter case. A line with text after
+# the colon (`Mental Status: Clear`) stays in its section: cutting too much is safe, cutting too little is a leak.
 _TITLE = r"[A-Z][a-z]+(?:[ \t]+(?:[A-Z][\w/&'-]*|of|on|or|and|the|to|for|in|with|at))*"
 _ALONE = rf"(?:{_TITLE}|(?i:{_any_of(_SUMMARY_WORDS)}))(?=[ \t]*:[ \t]*$)"
 _FRONT_LINE = rf"(?i:{_any_of(_FRONT)})(?=[ \t]*:)"
@@ -99,7 +99,7 @@ _OF_SUMMARY, _OF_REPORT = (
 
 @dataclass(frozen=True)
 class Section:
-    """A run [start, stop) of a text, its heading with it; the name is empty for what stands before any heading."""
+    """A span [start, stop) of a text, including its heading; the name is empty for text before any heading."""
 
     name: str
     start: int
@@ -107,7 +107,7 @@ class Section:
 
 
 def normalized(heading: str) -> str:
-    """The name of a heading, however it is written.
+    """The normalised name of a heading, however it is written.
 
     >>> normalized("Follow-Up  Instructions"), normalized("___ Hospital Course"), normalized("REASON FOR EXAM")
     ('followup instructions', 'brief hospital course', 'indication')
@@ -117,10 +117,10 @@ def normalized(heading: str) -> str:
 
 
 def split_sections(text: str) -> list[Section]:
-    r"""The sections of a note; one after the other they are the whole text. An empty text has none.
+    r"""The sections of a note, which together make up the whole text. An empty text has none.
 
-    Neighbours of one name are one section. A heading in capitals counts where none of a discharge summary stands: a
-    report that was pasted into a summary stays within its section.
+    Neighbours with the same name are one section. A heading in capitals counts only if the text has no heading of a
+    discharge summary: a report that was pasted into a summary stays within its section.
 
     >>> text = "Service: MEDICINE\n\nChief Complaint:\nDyspnea\n\nSocial History:\nLives alone.\n"
     >>> [(section.name, text[section.start : section.stop]) for section in split_sections(text)]
@@ -136,13 +136,13 @@ def split_sections(text: str) -> list[Section]:
 
 
 def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str, bool]:
-    r"""A discharge summary or a radiology report without the body of a section, and whether it has that section.
+    r"""A discharge summary or radiology report without the body of one section, and whether it has that section.
 
-    The body ends before the next heading of such a note, or with the text. The heading itself is kept.
+    The body ends before the next heading of that kind of note, or with the text. The heading itself is kept.
 
     Args:
         text: the note.
-        section: its heading, in any case, without the colon; also one that stands on a line with text.
+        section: the section's heading, in any letter case, without the colon; it may share its line with text.
         is_report: whether the note is a radiology report.
 
     >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
@@ -155,7 +155,7 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
     bodies = {heading.end() for heading in headings if _name(heading) == wanted}
     names = {section, wanted, *(alias for alias, name in _ALIASES.items() if name == wanted)}
     bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of(names)})[ \t]*:", text, re.MULTILINE)}
-    # A line such as `Service: X` ends a body in front of a summary, not one that begins on a line with text.
+    # A line such as `Service: X` ends a section of a summary's front; others end only at a heading on its own line.
     any_ends = is_report or wanted in _FRONT_NAMES
     starts = [heading.start() for heading in headings if any_ends or _stands_alone(heading)]
     parts, at = [], 0
@@ -167,7 +167,7 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
 
 
 def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
-    r"""Some sections of a discharge summary, in their order, with their headings; and which of them it has.
+    r"""The chosen sections of a discharge summary, in their order, with headings; and which of them it has.
 
     >>> keep_sections("Service: X\nChief Complaint:\nDyspnea\nSocial History:\nAlone\n", ["Chief complaint", "Exam"])
     ('Chief Complaint:\nDyspnea\n', {'Chief complaint'})
@@ -181,7 +181,7 @@ def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
 
 
 def has_sections(addendum: str) -> bool:
-    r"""Whether an addendum to a discharge summary has a summary's headings, beyond what says whose it is.
+    r"""Whether an addendum to a discharge summary has a summary's headings, beyond those that identify the patient.
 
     >>> has_sections("Service: MEDICINE\n\nPlease Note:\nCulture grew.\n"), has_sections("Social History:\nAlone\n")
     (False, True)
@@ -201,7 +201,7 @@ def _headings(text: str) -> list[re.Match[str]]:
 
 
 def _summary_headings(lines: Iterable[re.Match[str]]) -> list[re.Match[str]]:
-    """The headings of a summary: on lines of their own, and in front of the first of those with text on their line."""
+    """The headings of a summary: those on lines of their own, and before the first of them also those with text."""
     found, in_front = [], True
     for line in lines:
         is_front = _name(line) in _FRONT_NAMES

@@ -1,8 +1,8 @@
-"""Words that enough patients share. One that a single patient has is a name or a telephone number as often as not.
+"""Words that enough patients share; a word that a single patient has is often a name or a telephone number.
 
-A vocabulary is written into the run's folder, and a folder is passed on more easily than notes are. So it is learned
-from the words alone that the notes of several training patients hold (`data.notes.min_patients`), whatever the number
-of their notes.
+A vocabulary is written into the run's folder, and a folder is passed on more easily than notes are. So the vocabulary
+is learned only from words in the notes of several training patients (`data.notes.min_patients`), however many notes
+they have.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _ROWS_A_BATCH = 1000
 #: What BERT's pre-tokenizer makes of ASCII: words, and every other visible character by itself.
 _WORDS = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-#: A trainer weighs words against each other; from so many on, their numbers are divided. Words of one text.
+#: Word count above which all counts are scaled down, since a trainer only compares them; and words per text.
 _SHOWN, _WORDS_A_TEXT = 20_000_000, 1000
 
 
 @dataclass(frozen=True)
 class SharedWords:
-    """The words of some patients' texts, as often as they stand there.
+    """The words of some patients' texts, with their counts.
 
     Attributes:
-        counts: those that enough patients have, by word, in the order of the alphabet.
-        n_left_out: how many other words there are.
-        n_patients: who have a text at all.
+        counts: number of occurrences of each word that enough patients have, in alphabetical order.
+        n_left_out: number of other words.
+        n_patients: number of patients who have a text at all.
     """
 
     counts: dict[str, int]
@@ -43,11 +43,11 @@ class SharedWords:
     n_patients: int
 
     def characters(self) -> list[str]:
-        """What the words are written in, sorted."""
+        """The characters of the words, sorted."""
         return sorted(set().union(*self.counts))
 
     def texts(self) -> Iterator[str]:
-        """Each word as often as it stands in the texts, if these are many a share of that, in texts of one word."""
+        """Each word as often as it occurs in the texts, scaled down if there are many words, in texts of one word."""
         share = max(1, -(-sum(self.counts.values()) // _SHOWN))
         for word, count in self.counts.items():
             shown = -(-count // share)
@@ -60,13 +60,13 @@ def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_p
 
     Args:
         notes: the texts.
-        subjects: subject_id of those whose notes are read.
-        tokenizer: its normalizer and pre-tokenizer, BERT's, say what a word is.
-        min_patients: so many subjects must have a word.
+        subjects: subject_id of the subjects whose notes are read.
+        tokenizer: a tokenizer whose normalizer and pre-tokenizer, those of BERT, define what a word is.
+        min_patients: fewest subjects that must have a word.
     """
     owner = notes.owners()
     rows = np.flatnonzero(np.isin(owner, subjects))
-    rows = rows[np.argsort(owner[rows], kind="stable")]  # a subject's notes and records stand together
+    rows = rows[np.argsort(owner[rows], kind="stable")]  # a subject's notes and records are adjacent
     total: Counter[str] = Counter()
     patients: Counter[str] = Counter()
     own: set[str] = set()
@@ -86,11 +86,11 @@ def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_p
 
 
 def split_words(text: str, tokenizer: Tokenizer) -> list[str]:
-    """The words of a text as a tokenizer of BERT's kind splits it; plain ASCII without a call for each, much faster.
+    """The words of a text as a BERT tokenizer splits it; plain ASCII is split here, which is much faster.
 
     Args:
-        text: as the note has it.
-        tokenizer: with a lower-casing BERT normalizer and BERT's pre-tokenizer.
+        text: the note's text, unchanged.
+        tokenizer: a tokenizer with a lower-casing BERT normalizer and BERT's pre-tokenizer.
     """
     if text.isascii():
         return _WORDS.findall(_CONTROLS.sub("", text.lower()))

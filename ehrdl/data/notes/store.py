@@ -1,8 +1,8 @@
 """Notes as memory-mapped Arrow tables (`datasets`), ordered by (subject, available): their text, and their tokens.
 
-The text table is free of tasks and tokenizers; a token table is keyed by its tokenizer. `notes_build` writes both.
-Reading a note is a zero-copy slice of the Arrow buffers. Which notes a sample may see is decided by `window.bounds`
-over `available`, as for every fact. A verbalised record is the exception: it is of one sample, which alone reads it.
+The text table depends on no task or tokenizer; a token table is keyed by its tokenizer. `notes_build` writes both.
+Reading a note is a zero-copy slice of the Arrow buffers. `window.bounds` over `available` decides which notes a sample
+may see, as for every fact. A verbalised record is the exception: it belongs to one sample, which alone reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ehrdl.engine.files import read_json, write_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: What the codes of notes begin with, and the kind of what the training notes lack and of filler chunks.
+#: The prefix of note codes, and the kind of filler chunks and of text whose kind the training notes lack.
 NOTE, OTHER = "NOTE//", "other"
 
 _ROWS_A_BATCH = 1000
@@ -33,9 +33,9 @@ class Sections:
 
     Attributes:
         offsets: (n_notes + 1,) int64.
-        length: (n_sections,) int32, tokens of each.
+        length: (n_sections,) int32, number of tokens of each.
         name: (n_sections,) int32, index into `names`.
-        names: normalised headings; the first is empty, for what stands before any heading.
+        names: normalised headings; the first is empty, for text before any heading.
     """
 
     offsets: np.ndarray
@@ -44,7 +44,7 @@ class Sections:
     names: tuple[str, ...]
 
     def followed_by(self, other: Sections) -> Sections:
-        """These sections, and those of more notes behind them."""
+        """These sections, followed by those of other notes."""
         return Sections(
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             np.concatenate([self.length, other.length]),
@@ -62,11 +62,11 @@ class Notes:
         subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
         text: the `datasets` table with the columns subject_id, available, time, code, text.
         tokens: token ids of each note, without special tokens; None until tokenised.
-        sections: of the tokens; None where notes were not split.
+        sections: the sections of the tokens; None where notes were not split.
         code: (n_notes,) int32, index into `codes`; None = unknown.
         codes: the codes of the notes, such as `NOTE//discharge//DS`.
-        record_subjects: the last rows are verbalised records, one a sample in SAMPLES order, of these subjects: row
-            `first_record + i` is read by sample i and by no other. They stand in no subject's slice.
+        record_subjects: subjects of the verbalised records, which are the last rows, one per sample in SAMPLES order.
+            Only sample i reads row `first_record + i`. Records are in no subject's slice.
     """
 
     available: np.ndarray
@@ -85,7 +85,7 @@ class Notes:
 
     @property
     def n_records(self) -> int:
-        """How many of the rows, the last ones, are verbalised records."""
+        """The number of verbalised records, which are the last rows."""
         return len(self.record_subjects)
 
     @property
@@ -98,7 +98,7 @@ class Notes:
         return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The bodies of notes, by row."""
+        """The texts of notes, by row."""
         return list(self.text.select(np.asarray(rows, dtype=np.int64))["text"]) if len(rows) else []
 
 
@@ -120,7 +120,7 @@ class TokenLists:
         return tokens
 
     def flat(self, rows: np.ndarray) -> np.ndarray:
-        """The tokens of some rows, one row's after the other's."""
+        """The tokens of some rows, one row after the other."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         first = self._first[rows]
         pieces = zip(part.tolist(), first.tolist(), (first + self.lengths[rows]).tolist(), strict=True)
@@ -129,7 +129,7 @@ class TokenLists:
 
 
 def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
-    """Map collected notes, and their tokens where given, into memory."""
+    """Map collected notes, and their tokens if given, into memory."""
     from datasets import Dataset
 
     text = Dataset.from_file(str(folder / "text.arrow"))
@@ -158,8 +158,8 @@ def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
     """Write the sections of notes beside their tokens.
 
     Args:
-        folder: of the token table.
-        tables: the notes in order, with the lists `section`, names, and `section_tokens`, how many tokens each has.
+        folder: the folder of the token table.
+        tables: the notes in order, with the list columns `section` (names) and `section_tokens` (number of tokens).
     """
     names: dict[str, int] = {"": 0}
     n_sections, length, name = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
@@ -176,7 +176,7 @@ def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
 
 
 def _open_sections(folder: Path) -> Sections | None:
-    """The sections beside a token table, where it has them."""
+    """The sections beside a token table, if it has any."""
     if not (folder / "sections.json").is_file():
         return None
     arrays = {name: np.asarray(np.load(folder / f"section_{name}.npy", mmap_mode="r")) for name in _SECTIONS}
@@ -184,7 +184,7 @@ def _open_sections(folder: Path) -> Sections | None:
 
 
 def kind_name(code: str, section: str = "") -> str:
-    """What kind of text a note is, and a section of it.
+    """The kind of text of a note, or of a section of it.
 
     >>> kind_name("NOTE//discharge//AD"), kind_name("NOTE//discharge//DS", "physical exam")
     ('discharge//AD', 'discharge//DS//physical exam')
@@ -198,7 +198,7 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
 
     Args:
         notes: opened notes.
-        records: one a sample in SAMPLES order, opened as notes are; tokenised where the notes are.
+        records: the records, one per sample in SAMPLES order, opened like notes; tokenised if the notes are.
     """
     from datasets import concatenate_datasets
 
@@ -228,7 +228,7 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:
-    """The texts in batches; only the rows where `keep` (n_notes,) is true."""
+    """The texts in batches; with `keep` (n_notes,), only the rows where it is true."""
     for start in range(0, len(notes), _ROWS_A_BATCH):
         rows = np.arange(start, min(start + _ROWS_A_BATCH, len(notes)))
         yield notes.texts(rows if keep is None else rows[keep[rows]])

@@ -1,4 +1,4 @@
-"""What is fitted before training, on training subjects alone: the tokenizer, and the scalers of the series."""
+"""Fits the tokenizer, the kinds of notes and the scalers of the series, before training and on training subjects."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ VERSION = 5
 
 #: How many training patients must have a word, unless a configuration says otherwise.
 MIN_PATIENTS = 10
-#: In a fitted tokenizer's folder, how many words it was learned from.
+#: File in a fitted tokenizer's folder that holds the number of words it was learned from.
 VOCABULARY = "vocabulary.json"
 
-#: What the de-identification of MIMIC leaves in place of a name or date; one token.
+#: The blank that MIMIC's de-identification leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 _FACTS_A_BLOCK = 1 << 22
-#: Training notes that a kind of note or section must have for an embedding of its own.
+#: Fewest training notes that give a kind of note or section an embedding of its own.
 _COMMON = 20
-#: A spread this small beside the mean is rounding: float32 values keep seven digits.
+#: A spread this small relative to the mean is rounding: float32 values keep seven digits.
 _CONSTANT = 1e-6
 
 
@@ -44,15 +44,15 @@ def fit_tokenizer(
 ) -> None:
     """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
 
-    It is learned from the words that enough of them have; every other word is read in pieces of those. Their number
-    goes into `vocabulary.json` of the folder.
+    It is learned from the words that enough of these subjects have; every other word is read in pieces. The number of
+    words goes into the folder's `vocabulary.json`.
 
     The trainer numbers the inner letters (`##a`) in the order of a hash map that differs from run to run, and breaks
-    ties between merges by those numbers. Handed over as special tokens they have fixed numbers, so equal notes give
-    equal files.
+    ties between merges by those numbers. Passed as special tokens they have fixed numbers, so equal notes give equal
+    files.
 
     Raises:
-        ConfigError: there is no such word.
+        ConfigError: no word is shared by enough subjects.
     """
     from tokenizers import Tokenizer, models, trainers
 
@@ -85,12 +85,12 @@ def _wordpiece(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _inner_letters(tokenizer: Tokenizer, characters: list[str]) -> list[str]:
-    """Of some characters those that can stand inside a word: no blanks, no punctuation."""
+    """The characters that can stand inside a word: no blanks, no punctuation."""
     return [c for c in characters if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{c}a")) == 1]
 
 
 def _save(vocabulary: dict[str, int], out: Path) -> None:
-    """A tokenizer of this vocabulary in which only the true special tokens are special."""
+    """Save a tokenizer with this vocabulary in which only the true special tokens are special."""
     from tokenizers import AddedToken, Tokenizer, models, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -107,11 +107,11 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """A Hugging Face fast tokenizer by hub name or local folder, which reads the blank `___` as one token.
 
-    Code that the folder brings is never run.
+    Code in the folder is never run.
 
     Raises:
-        ConfigError: it is not there, works by code of its own, has no fast form, or lacks the tokens that frame a
-            chunk.
+        ConfigError: the tokenizer is not there, needs code of its own, has no fast form, or lacks the tokens that frame
+            a chunk.
     """
     from transformers import AutoTokenizer
 
@@ -132,9 +132,9 @@ def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_
     """The kinds of text that a model can learn to tell apart: `other`, then those that enough training notes have.
 
     Args:
-        notes: tokenised; where they were split, a kind is a section of a type of note.
-        train_subjects: subject_id of those who train.
-        min_patients: so many of them must have a kind: a heading can be a name.
+        notes: tokenised notes; where they were split, a kind is a section of a type of note.
+        train_subjects: subject_id of the training subjects.
+        min_patients: fewest training subjects that must have a kind, since a heading can be a name.
     """
     if notes.code is None:
         return (OTHER,)
@@ -162,8 +162,8 @@ def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -
 
     Args:
         store: the series.
-        train_subjects: subject_id of those who train.
-        hidden: (n_channels,) bool, channels that no model may see.
+        train_subjects: subject_id of the training subjects.
+        hidden: (n_channels,) bool, whether no model may see the channel.
     """
     n = len(store.channels)
     total, square, count = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -176,7 +176,7 @@ def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -
     seen = np.maximum(count, 1)
     mean = total / seen
     std = np.sqrt(np.maximum(square / seen - mean**2, 0))
-    std[std <= _CONSTANT * np.abs(mean)] = 0  # equal values, but for the rounding of the sums
+    std[std <= _CONSTANT * np.abs(mean)] = 0  # equal values, apart from the rounding of the sums
     scaled = []
     for i, known in enumerate(store.channels):
         if hidden[i] or not count[i]:
@@ -189,7 +189,7 @@ def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -
 
 
 def _blocks(offsets: np.ndarray, keep: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Runs of kept subjects as [start, stop), cut so that none is much longer than a block."""
+    """Runs [start, stop) of kept subjects, cut so that none is much longer than a block."""
     start = stop = 0
     for i in np.flatnonzero(keep):
         first = int(offsets[i])

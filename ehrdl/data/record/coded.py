@@ -1,8 +1,9 @@
-"""Coded facts (diagnoses, procedures, drugs, care units) as flat memory-mapped arrays, for texts made of the record.
+"""Coded facts (diagnoses, procedures, drugs, care units) as flat memory-mapped arrays, for the verbalised record.
 
-The series store holds what has a concept; this holds the codes themselves, free of tasks. One store a section, each
-`available` i64 and `time` i64 [µs] and `code` i32, ordered by (subject, available, time) with the first-ranked code of
-a stay last, plus `subjects` and `offsets`: so the last fact of a slice is the latest and most important.
+The series store holds facts that have a concept; this one holds the codes themselves, whatever the task. There is one
+store per section, with `available` i64 and `time` i64 [µs] and `code` i32, ordered by (subject, available, time) with
+the first-ranked code of a stay last, plus `subjects` and `offsets`. So the last fact of a slice is the latest and most
+important.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ehrdl.events.listing import shard_files
 #: Raised whenever `build` would write other bytes for the same EVENTS.
 VERSION = 2
 
-#: What a code begins with, by the section that it belongs to: MIMIC-IV's own tables, and MEDS datasets made of them.
+#: Code prefixes by section: those of MIMIC-IV's own tables, and of MEDS datasets made from them.
 FAMILIES = {
     "units": ("TRANSFER_IN", "TRANSFER_TO"),
     "diagnoses": ("DIAGNOSIS",),
@@ -51,7 +52,7 @@ _SECTION = """
 
 @dataclass(frozen=True)
 class Coded:
-    """The opened facts of one section; see the module for the arrays.
+    """The opened facts of one section; the module docstring describes the arrays.
 
     Attributes:
         names: the text of each code.
@@ -68,7 +69,7 @@ class Coded:
 
 
 def build(events: Path, out: Path, prepare: Prepare) -> None:
-    """Write the coded facts of an EVENTS folder into `out`, a folder a section; DuckDB sorts, spilling to disk."""
+    """Write the coded facts of an EVENTS folder into `out`, one folder per section; DuckDB sorts on disk if needed."""
     with connect(prepare, out) as con:
         con.execute("SET preserve_insertion_order = true")
         every = [head for heads in FAMILIES.values() for head in heads]
@@ -88,7 +89,7 @@ def _quoted(texts: Sequence[str]) -> str:
 
 
 def _write(folder: Path, reader: Any, n_facts: int) -> None:
-    """The arrays of a section, a batch at a time; not through mapped memory, which counts as memory of the process."""
+    """Write a section's arrays batch by batch; not by mapped memory, which counts as memory of the process."""
     subjects: list[np.ndarray] = []
     counts: list[np.ndarray] = []
     files = {name: (folder / f"{name}.npy").open("wb") for name in _ARRAYS}
@@ -106,7 +107,7 @@ def _write(folder: Path, reader: Any, n_facts: int) -> None:
         for file in files.values():
             file.close()
     every = np.concatenate([np.zeros(0, np.int64), *subjects])
-    distinct, place = np.unique(every, return_inverse=True)  # a subject may stand in two batches
+    distinct, place = np.unique(every, return_inverse=True)  # a subject may be in two batches
     sizes = np.bincount(place, np.concatenate([np.zeros(0, np.int64), *counts]), len(distinct)).astype(np.int64)
     np.save(folder / "subjects.npy", distinct)
     np.save(folder / "offsets.npy", np.r_[0, np.cumsum(sizes)].astype(np.int64))
@@ -122,7 +123,7 @@ def _descriptions(events: Path) -> dict[str, str]:
 
 
 def _names(codes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """What a text calls each code: its description, else what stands behind its first part.
+    """The name of each code in a text: its description, else the code without its first part.
 
     >>> _names(["DIAGNOSIS//ICD10//I500", "DRUG_START//Furosemide//IV"], {"DIAGNOSIS//ICD10//I500": "Heart failure"})
     ['Heart failure', 'Furosemide IV']
@@ -132,7 +133,7 @@ def _names(codes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
 
 
 def open_coded(folder: Path) -> dict[str, Coded]:
-    """Map built facts into memory, by section."""
+    """Map the facts that `build` wrote into memory, by section."""
     known: Any = read_json(folder / "codes.json")
     return {section: Coded(**_arrays(folder / section), **known) for section in FAMILIES}
 

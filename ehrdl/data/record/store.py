@@ -1,4 +1,4 @@
-"""The verbalised record of every sample, written as notes are: a text table with one row a sample, in SAMPLES order."""
+"""The store of verbalised records: a text table like that of notes, with one row per sample, in SAMPLES order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 from ehrdl.data.record.text import Verbalizer
 from ehrdl.engine.messages import progress
 
-#: The code of a record in the text table, as notes have one.
+#: The code of a record in the text table, where notes have theirs.
 CODE = "NOTE//record"
 _SAMPLES_A_BLOCK = 1000
-#: As `notes_build.collect` writes notes, so that the two tables can stand in one.
+#: The schema with which `notes_build.collect` writes notes, so that the two tables can be joined.
 _SCHEMA = pa.schema(
     [
         ("subject_id", pa.int64()),
@@ -26,11 +26,11 @@ _SCHEMA = pa.schema(
 
 
 def write(verbalizer: Verbalizer, out: Path) -> None:
-    """Write `text.arrow` into `out`; no more than a block of samples is held.
+    """Write `text.arrow` into `out`, holding only one block of samples in memory.
 
     Args:
-        verbalizer: of the samples; `available` and `time` are their prediction times.
-        out: a folder.
+        verbalizer: the verbaliser of the samples, whose prediction times become `available` and `time`.
+        out: the output folder.
     """
     dataset = verbalizer.dataset
     with (

@@ -1,10 +1,10 @@
-"""The record as text: what a sample may see of it at its prediction time, written in a fixed order of short sections.
+"""The record as text: what a sample may see at its prediction time, in short sections of a fixed order.
 
-For hospitals whose notes cannot leave, or as one more note. Series facts come from the dataset's own slices (the same
-cut, window, channels and cap as every model's), coded facts through `window.bounds`, age, sex and stays from the static
-features: so a text says nothing that its sample does not see, and nothing is fitted to write it.
+It serves hospitals whose notes cannot leave, or adds one more note. Series facts come from the dataset's own slices
+(the same cut, window, channels and cap as every model's), coded facts through `window.bounds`, and age, sex and stays
+from the static features. So a text says nothing that its sample does not see, and nothing is fitted to write it.
 
-Letters: B samples · F pairs of a sample and a channel that it saw.
+Letters: B samples · F pairs of a sample and a channel that it sees.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ehrdl.data.features.static import STATICS
 from ehrdl.data.record.coded import Coded
 from ehrdl.data.window import bounds, inside
 
-#: Raised whenever a text would be another for the same sample.
+#: Raised whenever the same sample would get another text.
 VERSION = 1
 
 _HEADINGS = {
@@ -35,18 +35,18 @@ _HEADINGS = {
     "vitals": "Vital signs",
     "treatment": "Treatment and events",
 }
-#: Of these only what happened within the series window; diagnoses and procedures are those of the whole record.
+#: Sections limited to the series window; diagnoses and procedures cover the whole record.
 _RECENT = ("units", "drugs")
-#: Sections of the series, and the categories of their numeric channels; every other channel is of the last.
+#: Sections of the series, with the category of their numeric channels; every other channel is in the last section.
 _MEASURED = {"laboratory": "lab", "vitals": "vital", "treatment": ""}
 _OTHER = 2
 _NOTHING = "Nothing is recorded."
 _NO_UNIT = ("", "pH", "score", "ratio")
-#: A value rises or falls if it moved by so much of the width of its reference range, or of itself where it has none.
+#: Change that counts as rising or falling: a share of the reference range's width, or of the value if it has none.
 _MOVED, _MOVED_ALONE = 0.2, 0.1
 _SAME = 1e-6
 _FLAGS, _MOVES = ("", "low ", "high "), ("", "falling", "rising")
-#: Ages are told in hours up to so many, then in days.
+#: Ages are written in hours up to this many, then in days.
 _HOURS_TOLD = 48
 
 
@@ -57,20 +57,20 @@ def verbalize(
     options: RecordOptions | None = None,
     hidden_codes: Sequence[str] = (),
 ) -> list[str]:
-    """The visible record of some samples, a text each.
+    """The visible record of some samples, one text per sample.
 
     Args:
-        dataset: the samples.
+        dataset: the dataset of the samples.
         coded: diagnoses, procedures, drugs and care units, from `coded.open_coded`.
         rows: SAMPLES rows, in any order.
-        options: which sections, and how long they may be.
-        hidden_codes: prefixes of codes that define the outcome: no text names a fact with such a code.
+        options: the sections to write, and their largest lengths.
+        hidden_codes: prefixes of codes that define the outcome; no text names a fact with such a code.
     """
     return Verbalizer(dataset, coded, options or RecordOptions(), hidden_codes)(rows)
 
 
 class Verbalizer:
-    """`verbalize` with what is the same for all samples made once."""
+    """`verbalize`, with everything that is the same for all samples computed once."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Verbalizer:
         return [text or _NOTHING for text in written] if columns else [_NOTHING] * len(rows)
 
     def _listed(self, section: str, rows: np.ndarray) -> list[str]:
-        """The distinct names of a section's visible facts, the latest first, at most as many as the options say."""
+        """The distinct names of a section's visible facts, latest first, up to the number that the options allow."""
         facts, data, n_rows = self.coded[section], self.dataset, len(rows)
         t, recent = data.time[rows], section in _RECENT
         span = data.span if recent else None
@@ -153,13 +153,13 @@ class Verbalizer:
         return ["; ".join(named[i:j]) for i, j in zip(begin.tolist(), end.tolist(), strict=True)]
 
     def _measured(self, items: Items) -> dict[str, list[str]]:
-        """The sections of the series: last value, flag and trend of each channel that a sample saw, by age."""
+        """The sections of the series: last value, flag and trend of each channel that a sample sees, by age."""
         wanted = [(i, name) for i, name in enumerate(_MEASURED) if name in self.options.sections]
         if not wanted or not len(items.value):
             return {name: [""] * len(items.row) for _, name in wanted}
         pairs, n_sections = self._pairs(items), len(_MEASURED)
         group = pairs.sample * n_sections + self.section[pairs.channel]
-        order = np.lexsort((pairs.age, group))  # stable: what was measured together is said together
+        order = np.lexsort((pairs.age, group))  # stable: what was measured together is written together
         said = self._say(pairs.take(order), group[order], items.static)
         edges = np.searchsorted(group[order], np.arange(len(items.row) * n_sections + 1)).tolist()
         texts = ["".join(said[i:j]) for i, j in pairwise(edges)]
@@ -186,12 +186,12 @@ class Verbalizer:
         )
 
     def _say(self, pairs: _Pairs, group: np.ndarray, static: np.ndarray) -> list[str]:
-        """What is said of each pair, with what parts it from the one before.
+        """The text of each pair, with its separator from the one before.
 
         Args:
-            pairs: in the order of the text.
-            group: (F,), sample and section of each.
-            static: (B, S).
+            pairs: the pairs, in the order of the text.
+            group: (F,) sample and section of each pair.
+            static: (B, S) static features.
         """
         flag, trend = self._judge(pairs, _sex(static)[pairs.sample])
         begins = np.diff(group, prepend=-1) != 0
@@ -209,7 +209,7 @@ class Verbalizer:
         return said
 
     def _judge(self, pairs: _Pairs, sex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places in `_FLAGS` and `_MOVES` of each pair (F,), given the row of `reference.limits` of its sample."""
+        """Indices into `_FLAGS` and `_MOVES` of each pair (F,), given its sample's row of `reference.limits`."""
         low, high = self.low[sex, pairs.channel], self.high[sex, pairs.channel]
         flag = np.where(pairs.last < low, 1, np.where(pairs.last > high, 2, 0))  # NaN compares as false
         width = high - low
@@ -220,7 +220,7 @@ class Verbalizer:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """What F pairs of a sample and a channel have: first and last value in the window, how many, age of the last."""
+    """F pairs of a sample and a channel: first and last value in the window, number of values, age of the last."""
 
     sample: np.ndarray
     channel: np.ndarray
@@ -241,7 +241,7 @@ def _sex(static: np.ndarray) -> np.ndarray:
 
 
 def _demographics(static: np.ndarray) -> list[str]:
-    """Age, sex and stays, as the static features (B, S) have them."""
+    """Age, sex and stays, from the static features (B, S)."""
     column = {name: static[:, i] for i, name in enumerate(STATICS)}
     sex = np.array(("female", "male", "sex unknown"))[_sex(static)].tolist()
     age = np.where(column["age_missing"] > 0.5, -1, np.floor(column["age_years"])).astype(np.int64).tolist()
@@ -256,13 +256,13 @@ def _demographics(static: np.ndarray) -> list[str]:
     return texts
 
 
-#: Days between stays that `static_features` gives where there is no earlier one.
+#: The days between stays that `static_features` gives if there is no earlier stay.
 _NO_STAY_BEFORE = 3650
 
 
 @lru_cache(maxsize=100_000)
 def _number(value: float) -> str:
-    """Three significant digits, whole from a thousand on, never in powers of ten.
+    """A value with three significant digits, as a whole number from a thousand on, never in powers of ten.
 
     >>> _number(2.0999999), _number(0.00512), _number(123456.7), _number(-0.0)
     ('2.1', '0.00512', '123457', '0')
@@ -273,7 +273,7 @@ def _number(value: float) -> str:
 
 
 def _shown_age(hours: np.ndarray) -> np.ndarray:
-    """Ages as they are told: whole hours, and from two days on whole days, in hours.
+    """Ages as they are written: whole hours, and from two days on whole days; given in hours.
 
     >>> _shown_age(np.array([-0.4, -47.4, -47.6, -60.1])).tolist()
     [0, 47, 48, 72]

@@ -1,4 +1,4 @@
-"""What the series hold that they cannot: values out of their plausible range, and in units that nobody knows."""
+"""Findings about impossible series data: values out of their plausible range, and values in unknown units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.quality import Finding
 
 
 def find_in_series(series: Store, known: Concepts) -> list[Finding]:
-    """Values out of their plausible range, and in units that the concepts do not know, a channel each."""
+    """Values out of their plausible range, and values in units that the concepts do not know, by channel."""
     channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))
     kept = {name: counts["kept"] for name, counts in series.counts.items()}
     unknown: Counter[str] = Counter()

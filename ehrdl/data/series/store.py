@@ -1,4 +1,4 @@
-"""The series store: all subjects' facts as flat memory-mapped arrays, free of tasks, splits and scalers.
+"""The series store: all subjects' facts as flat memory-mapped arrays, independent of tasks, splits and scalers.
 
 `available` i64 and `time` i64 [µs], `channel` u16, `value` f32 in canonical units, ordered by (subject, available,
 time, channel), plus `subjects` and `offsets`. A fact without a number is a channel of kind `event` with value 1.
@@ -35,11 +35,12 @@ _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store; see the module for the arrays.
+    """An opened store; the module docstring describes the arrays.
 
     Attributes:
-        channels: what each number in `channel` means.
-        counts: facts kept, out of the plausible range, and of unknown unit, and their patients, a channel each.
+        channels: the meaning of each number in `channel`.
+        counts: numbers of facts kept, out of the plausible range, and of unknown unit, and of their patients, per
+            channel.
     """
 
     available: np.ndarray
@@ -56,9 +57,9 @@ class Store:
         return [channel.name for channel in self.channels].index(name)
 
     def unknown_units(self, min_patients: int) -> dict[str, int]:
-        """Facts in units that the concepts do not know, by code; a unit of fewer patients is not named.
+        """Number of facts in unknown units, by code; a unit of fewer than `min_patients` patients is not named.
 
-        A unit is what somebody typed, and may name a patient.
+        Somebody typed the unit, so it may name a patient.
         """
         found: Counter[str] = Counter()
         for code, counts in self.counts.items():
@@ -69,7 +70,7 @@ class Store:
 
 
 def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
-    """Write the store of an EVENTS folder into `out`, a shard at a time, then lay the shards out by subject.
+    """Write the store of an EVENTS folder into `out`: extract it shard by shard, then order the whole by subject.
 
     Shards that a killed process finished are not extracted again.
     """
@@ -90,7 +91,7 @@ def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None
 
 
 def open_store(folder: Path, concepts: Concepts) -> Store:
-    """Map a built store into memory."""
+    """Map a store that `build` wrote into memory."""
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_ARRAYS, "subjects", "offsets")}
     return Store(**arrays, channels=concepts.channels, counts=read_json(folder / "counts.json"))
 
@@ -127,8 +128,8 @@ def _counts(part: Path) -> Path:
     return part.with_suffix(".json")
 
 
-# canonical value = value * factor + offset; an event is 1; a numeric fact without a number is no fact. The range is
-# compared in float32 too: a value that is written as the limit itself is plausible.
+# canonical value = value * factor + offset; an event is 1; a numeric fact without a number is dropped. The range is
+# compared in float32 too, so that a value written as the limit itself is plausible.
 _FACTS = """
     SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, channel_id AS channel,
         c.channel AS name,
@@ -157,9 +158,9 @@ def _refuse_never_input(concepts: Concepts) -> None:
 
 
 def _lay_out(parts: list[Path], out: Path) -> None:
-    """Write each shard's rows where its subjects belong, so that the whole is ordered by subject.
+    """Write each shard's rows at their subjects' place, so that the whole is ordered by subject.
 
-    With `pwrite`, not through mapped memory: pages of a mapped file count as memory of the process.
+    This uses `pwrite` rather than mapped memory, whose pages count as memory of the process.
     """
     sizes = []
     for part in parts:
@@ -188,7 +189,7 @@ def _lay_out(parts: list[Path], out: Path) -> None:
 
 
 class _Flat:
-    """A flat array in an .npy file that is filled in pieces."""
+    """A flat array in an .npy file that is filled piece by piece."""
 
     def __init__(self, path: Path, kind: Any, length: int) -> None:
         self.kind = np.dtype(kind)
@@ -200,7 +201,7 @@ class _Flat:
         self._file.truncate(self._first + int(length) * self.kind.itemsize)
 
     def scatter(self, rows: np.ndarray, edges: np.ndarray, begin: np.ndarray) -> None:
-        """Write the pieces rows[edges[i]:edges[i + 1]] at the places begin[i]."""
+        """Write the pieces rows[edges[i]:edges[i + 1]] at the positions begin[i]."""
         data = np.ascontiguousarray(rows, self.kind).data.cast("B")
         size, number = self.kind.itemsize, self._file.fileno()
         for low, high, place in zip(edges[:-1].tolist(), edges[1:].tolist(), begin.tolist(), strict=True):

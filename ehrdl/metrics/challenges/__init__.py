@@ -1,6 +1,6 @@
-"""Scores that public challenges defined: one module each, with a function `by_utility`.
+"""Scores defined by public challenges: one module each, with a function `by_utility`.
 
-A task names the module in `OutputSpec.utility`; nothing else knows of it.
+A task names the module in `OutputSpec.utility`; nothing else refers to it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from ehrdl.info import Utility
 
 
 def utility_named(name: str) -> Utility:
-    """The `by_utility` of a challenge.
+    """The function `by_utility` of a challenge.
 
     Args:
-        name: of its module here.
+        name: the name of its module in this package.
 
     Raises:
         ValueError: there is no such module.

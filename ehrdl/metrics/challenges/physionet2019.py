@@ -1,4 +1,4 @@
-"""The utility of the PhysioNet/CinC Challenge 2019: what an alarm in each hour is worth, early, late or false.
+"""The utility of the PhysioNet/CinC Challenge 2019: the worth of an alarm in each hour, whether early, late or false.
 
 An hour without an alarm is worth u0, one with an alarm u1. For a patient with sepsis at `onset` and h = hour - onset:
 
@@ -32,19 +32,19 @@ EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
 _TRUE, _MISSED, _FALSE = 1.0, -2.0, -0.05
 _HOUR = 3_600_000_000
 
-#: model -> the threshold of each seed, seeds ascending; None = the best is to give no alarm.
+#: model -> the threshold of each seed, seeds ascending; None = giving no alarm is best.
 Thresholds = Mapping[str, list[float | None]]
 
 
 def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Floats:
-    """u1 - u0 of each hour (n,): what an alarm adds.
+    """The gain of an alarm in each hour, u1 - u0 (n,).
 
     Args:
-        subject: (n,), a patient's hours stand together.
-        hour: (n,) [h], from any origin.
-        label: (n,) 0 or 1, 1 from six hours before the onset.
+        subject: (n,) subject ids; a patient's hours are adjacent.
+        hour: (n,) times [h], from any origin.
+        label: (n,) labels, 0 or 1; 1 from six hours before the onset.
 
-    Two hours before the label turns, when it turns, and at the onset, of a septic patient; an hour of another:
+    A septic patient two hours before the label turns, when it turns, and at the onset; then an hour of another patient:
 
     >>> gain = alarm_gain(np.array([1, 1, 1, 2]), np.array([0, 2, 8, 0.0]), np.array([0, 1, 1, 0.0]))
     >>> gain.round(4).tolist()
@@ -66,7 +66,7 @@ def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Float
 
 
 def utility(alarm: NDArray[np.bool_], gain: Floats) -> float:
-    """Normalised utility of some alarms; NaN where none could be of use.
+    """Normalised utility of some alarms; NaN if no alarm could be useful.
 
     >>> gain = np.array([-0.05, 1.0, 0.5])
     >>> utility(np.array([False, True, True]), gain), utility(np.array([True, False, False]), gain)
@@ -77,7 +77,7 @@ def utility(alarm: NDArray[np.bool_], gain: Floats) -> float:
 
 
 def best_threshold(prob: Floats, gain: Floats) -> float:
-    """The probability from which on alarms have the highest utility; of equal ones the highest, inf = no alarm.
+    """The alarm threshold with the highest utility; of equally good ones the highest; inf = no alarm.
 
     >>> best_threshold(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1.0, -0.1, 0.3, -0.5]))
     0.5
@@ -100,8 +100,9 @@ def by_utility(
             model, seed, split.
         split: the rows to score.
         n_bootstrap: draws of subjects, which all models share.
-        seed: of the draws.
-        thresholds: those of a run, where the tuning rows are not among the predictions; else they are chosen here.
+        seed: random seed of the draws.
+        thresholds: the thresholds of a run, if the tuning rows are not among the predictions; else they are chosen
+            here.
 
     Returns:
         Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (their share of all hours). A model
@@ -120,7 +121,7 @@ def by_utility(
 
 
 def _threshold(tuning: pd.DataFrame, given: list[float | None]) -> float | None:
-    """The one that was given, else the best on the tuning rows; None where there are none."""
+    """The given threshold, else the best on the tuning rows; None if there are none."""
     if given:
         return float("inf") if given[0] is None else float(given[0])
     return best_threshold(tuning["prob"].to_numpy(np.float64), _gain(tuning)) if len(tuning) else None
@@ -132,7 +133,7 @@ def _gain(rows: pd.DataFrame) -> Floats:
 
 
 def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
-    """What the alarms of each subject add (S,), what the best ones would (S,), and the share of hours with an alarm."""
+    """Each subject's gain from the alarms (S,) and from the best alarms (S,), and the share of hours with an alarm."""
     gain, alarm = _gain(rows), rows["prob"].to_numpy(np.float64) >= threshold
     _, place = np.unique(rows["subject_id"].to_numpy(), return_inverse=True)
     added: Floats = np.bincount(place, gain * alarm).astype(np.float64)
@@ -141,7 +142,7 @@ def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
 
 
 def _describe(runs: list[tuple[float, Floats, Floats, float]], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    best = runs[0][2]  # of the labels alone, so the same for every seed
+    best = runs[0][2]  # depends on the labels alone, so the same for every seed
     added = np.stack([run[1] for run in runs])  # (seeds, S)
     per_seed = added.sum(axis=1) / best.sum() if best.sum() > 0 else np.full(len(runs), np.nan)
     draws = [np.zeros(0)]
@@ -155,7 +156,7 @@ def _describe(runs: list[tuple[float, Floats, Floats, float]], n_bootstrap: int,
         "low": _number(low),
         "high": _number(high),
         "per_seed": [_number(value) for value in per_seed],
-        "thresholds": [_number(run[0]) for run in runs],  # null: the best is to give no alarm
+        "thresholds": [_number(run[0]) for run in runs],  # null: giving no alarm is best
         "alarms": float(np.mean([run[3] for run in runs])),
     }
 

@@ -1,6 +1,6 @@
-"""Fusion by attention between the steps of a series and the chunks of notes, both ways: Steps -> (B, D).
+"""Fusion by two-way attention between the steps of a series and the chunks of notes: Steps -> (B, D).
 
-Letters of this file: T steps of the modality that listens, U of the one that is heard.
+Letters of this file: T steps of the attending modality (queries), U steps of the attended one (keys).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ehrdl.options.bounds import Probability, Share, Width
 
 
 class CrossAttentionFusion(Projected):
-    """Each bin of the series attends to the note chunks, each chunk to the bins, beside the modalities as a whole.
+    """Each bin of the series attends to the note chunks and each chunk to the bins, beside the whole modalities.
 
-    Every pair of modalities gives a vector each way; they and the modalities' own vectors are summed through gates, as
-    in `GatedFusion`. Where one of a pair is absent or dropped, a vector that is learned stands for what it would say.
+    Every pair of modalities gives one vector each way. These and the modalities' own vectors are summed through gates,
+    as in `GatedFusion`. Where one of a pair is absent or dropped, a learned vector replaces what attention would give.
 
     Args:
-        spec: the data.
-        widths: D_m of each modality.
-        width: D of the result and of the attention.
-        heads: of the attention; they divide `width`.
+        spec: the data description.
+        widths: D_m, the feature width of each modality.
+        width: D, the width of the result and of the attention.
+        heads: number of attention heads; it divides `width`.
         dropout: share of units and of attention weights dropped in training.
         modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
     """
@@ -54,7 +54,7 @@ class CrossAttentionFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
-        """One vector a sample (B, D), whatever is missing; `steps` are those of notes and series, in this order."""
+        """One vector per sample (B, D), whatever is missing; `steps` are those of notes and series, in this order."""
         kept = torch.stack(present, dim=1)
         heard = [
             listen(steps[a], steps[b], kept[:, a] & kept[:, b])
@@ -66,15 +66,15 @@ class CrossAttentionFusion(Projected):
 
 
 class Listen(nn.Module):
-    """What the steps of one modality hear from those of another, pooled over the listening steps.
+    """Attention from the steps of one modality to those of another, pooled over the attending steps.
 
-    A step is a vector and an age, so that a bin can find the notes of its day.
+    A step is a vector with an age, so that a bin can find the notes of its day.
 
     Args:
-        own: D of the modality that listens.
-        other: D of the one that is heard.
-        width: D of the result.
-        heads: of the attention.
+        own: D of the attending modality.
+        other: D of the attended modality.
+        width: D, the width of the result.
+        heads: number of attention heads.
         dropout: share of attention weights dropped in training.
     """
 
@@ -88,7 +88,7 @@ class Listen(nn.Module):
         self.silence = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, own: Steps, other: Steps, both: Tensor) -> Tensor:
-        """Vectors (B, D); `both` (B,) says which samples have, and keep, both modalities."""
+        """Vectors (B, D); `both` (B,) tells which samples have and keep both modalities."""
         query, key = self.norms[0](self.own(aged(own))), self.norms[1](self.other(aged(other)))  # (B, T, D), (B, U, D)
         heard, _ = self.attention(query, key, key, key_padding_mask=~readable(other.valid), need_weights=False)
         steps = self.norms[2](query + heard)
@@ -99,11 +99,11 @@ class Listen(nn.Module):
 
 
 def aged(steps: Steps) -> Tensor:
-    """States with the logarithm of their age in days as one more column (B, T, D + 1)."""
+    """States, with the logarithm of their age in days as an additional column (B, T, D + 1)."""
     age = (-steps.hours / 24).clamp(min=0).log1p()
     return torch.cat([steps.states, age.unsqueeze(-1).to(steps.states.dtype)], dim=-1)
 
 
 def readable(valid: Tensor) -> Tensor:
-    """Which steps attention may read (B, T): all where none is valid, for a softmax over nothing would be NaN."""
+    """Which steps attention may read (B, T): all if none is valid, since a softmax over nothing would be NaN."""
     return valid | ~valid.any(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Fusion: one (B, D_m) and presence (B,) a modality -> (B, D); late fusion: logits (B, K) a modality -> (B, K).
+"""Fusions: features (B, D_m) and presence (B,) per modality -> (B, D), or logits (B, K) per modality -> (B, K).
 
 Letter of this file: M modalities.
 """
@@ -14,12 +14,12 @@ from ehrdl.options.bounds import Probability, Share, Width
 
 
 class ModalityDropout(nn.Module):
-    """In training a sample may lose one of its modalities, never its last: the others are then learned too.
+    """Drops one modality of some samples in training, never the last one, so that the others are learned too.
 
     Source: Neverova et al., ModDrop, IEEE PAMI 38 (2016) 1692.
 
     Args:
-        probability: that a sample with several modalities loses one.
+        probability: probability that a sample with several modalities loses one.
     """
 
     def __init__(self, probability: float) -> None:
@@ -27,7 +27,7 @@ class ModalityDropout(nn.Module):
         self.probability = probability
 
     def forward(self, present: Tensor) -> Tensor:
-        """Presence (B, M), with less of it in training."""
+        """Presence (B, M); in training without the dropped modalities."""
         if not self.training or self.probability == 0:
             return present
         draws = torch.rand(present.shape, device=present.device) * present
@@ -37,17 +37,17 @@ class ModalityDropout(nn.Module):
 
 
 class DroppingFusion(Fusion):
-    """A fusion whose model loses modalities in training; what they say alone is lost with them."""
+    """A fusion whose model drops modalities in training, together with what each says by itself."""
 
     drop: ModalityDropout
 
     def keep(self, present: list[Tensor]) -> list[Tensor]:
-        """Which modalities are read (B,) of those that are present (B,)."""
+        """Which of the present modalities (B,) are read (B,)."""
         return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
 
 
 class Projected(nn.Module, DroppingFusion):
-    """Brings the modalities to one width; a vector that is learned stands for one that is absent or was dropped."""
+    """Projects the modalities to one width; a learned vector replaces a modality that is absent or dropped."""
 
     def __init__(self, widths: list[int], width: int, modality_dropout: Probability) -> None:
         super().__init__()
@@ -57,13 +57,13 @@ class Projected(nn.Module, DroppingFusion):
         self.absence = nn.Parameter(torch.randn(len(widths), width) * 0.02)
 
     def projected(self, features: list[Tensor], kept: Tensor) -> Tensor:
-        """The modalities side by side (B, M, D), given which are read (B, M)."""
+        """The stacked modalities (B, M, D), given which are read (B, M)."""
         vectors = torch.stack([project(x) for project, x in zip(self.project, features, strict=True)], dim=1)
         return torch.where(kept.unsqueeze(-1), vectors, self.absence.to(vectors.dtype))
 
 
 def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
-    """Sum of the vectors (B, M, D), each unit of each through a gate that sees all of them: (B, D)."""
+    """Gated sum (B, D) of the vectors (B, M, D): every unit of each has a gate that sees all vectors."""
     gates = gate(vectors.flatten(1)).sigmoid().view_as(vectors)
     summed: Tensor = (gates * vectors).sum(dim=1)
     return summed
@@ -72,13 +72,13 @@ def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
 class GatedFusion(Projected):
     """Sums the modalities, each through a gate that sees all of them.
 
-    An absent modality is replaced by a vector that is learned. In training a present modality of some samples is
-    dropped, so that the others are learned too and the absence vector is well known.
+    A learned vector replaces an absent modality. In training some samples lose a present modality, so that the others
+    and the vector of absence are learned well.
 
     Args:
-        spec: the data.
-        widths: D_m of each modality.
-        width: D of the result.
+        spec: the data description.
+        widths: D_m, the feature width of each modality.
+        width: D, the width of the result.
         dropout: share of units dropped in training.
         modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
     """
@@ -96,19 +96,19 @@ class GatedFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """One vector a sample (B, D), whatever is missing."""
+        """One vector per sample (B, D), whatever is missing."""
         vectors = self.projected(features, torch.stack(present, dim=1))
         fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
         return fused
 
 
 class ConcatFusion(Projected):
-    """Sets the modalities side by side, then one layer. What is absent or dropped is replaced as in `GatedFusion`.
+    """Concatenates the modalities and applies one layer; absent or dropped ones are replaced as in `GatedFusion`.
 
     Args:
-        spec: the data.
-        widths: D_m of each modality.
-        width: D of the result.
+        spec: the data description.
+        widths: D_m, the feature width of each modality.
+        width: D, the width of the result.
         dropout: share of units dropped in training.
         modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
     """
@@ -125,19 +125,19 @@ class ConcatFusion(Projected):
         self.layer = nn.Sequential(nn.Linear(len(widths) * width, width), nn.GELU(), nn.Dropout(dropout))
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """One vector a sample (B, D), whatever is missing."""
+        """One vector per sample (B, D), whatever is missing."""
         fused: Tensor = self.layer(self.projected(features, torch.stack(present, dim=1)).flatten(1))
         return fused
 
 
 class LateFusion(nn.Module, DroppingFusion):
-    """Averages what the present modalities say alone, each by a linear head of its own; nothing is learned of all.
+    """Averages the logits that each present modality gives by its own linear head; nothing is learned jointly.
 
-    The static features are a modality like the others and always there: with neither notes nor series they speak alone.
+    The static features are a modality like the others and always present; without notes and series they alone count.
 
     Args:
-        spec: the data.
-        widths: D_m of each modality; not used.
+        spec: the data description.
+        widths: D_m of each modality, which is not used.
         modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
     """
 

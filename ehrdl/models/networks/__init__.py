@@ -1,1 +1,1 @@
-"""Whole networks: from a batch to logits."""
+"""Whole networks, from a batch to logits."""

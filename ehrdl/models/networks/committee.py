@@ -1,4 +1,4 @@
-"""A whole network that is an ensemble within: Batch -> logits (B, K), the mean of many members."""
+"""A whole network with an ensemble inside: Batch -> logits (B, K), the mean of many members."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from ehrdl.options.bounds import Filled, Layers, Share, Width
 
 
 class Committee(nn.Module, Network):
-    """Every encoder has members that predict from it and the static features; the prediction is the members' mean.
+    """An ensemble whose members each predict from one encoder and the static features; their mean is the prediction.
 
-    Members of one encoder share all but a few weights (`MemberHead`), so that a committee costs little more than a
-    network and is fitted as one: each member is trained to predict by itself, by the mean of the members' losses.
+    Every encoder has several members, which share all but a few weights (`MemberHead`). So a committee costs little
+    more than one network, and is fitted as one: the loss is the mean of the members' losses, so that each member learns
+    to predict by itself.
 
     Args:
-        spec: the data; its modalities decide which encoders are built.
-        series: make series encoders, each with members of its own; null = `WindowSummary` alone.
-        note: makes the note encoder.
-        members: members of each encoder.
-        width: of the members' hidden layers.
-        layers: hidden layers of a member.
+        spec: the data description; its modalities decide which encoders are built.
+        series: functions that make the series encoders, each with its own members; null = `WindowSummary` alone.
+        note: function that makes the note encoder.
+        members: number of members per encoder.
+        width: width of the members' hidden layers.
+        layers: number of hidden layers per member.
         dropout: share of a member's hidden units dropped in training.
     """
 
@@ -56,7 +57,7 @@ class Committee(nn.Module, Network):
         self.static_std: Tensor
         self.register_buffer("static_mean", torch.tensor(spec.static_mean, dtype=torch.float32))
         self.register_buffer("static_std", torch.tensor(spec.static_std, dtype=torch.float32).clamp(min=1e-6))
-        # Beside the static features the members read whether there is anything to encode; without any encoder, a 1.
+        # Beside the static features, members read whether there is anything to encode; without any encoder, a 1.
         widths = [encoder.width for encoder in built] or [0]
         n_beside = len(spec.statics) + 1
         self.heads: Any = nn.ModuleList(MemberHead(spec, n + n_beside, members, width, layers, dropout) for n in widths)
@@ -80,12 +81,12 @@ class Committee(nn.Module, Network):
         return masked_loss(logits.flatten(0, 1), label.flatten(0, 1), self.spec)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Those that an encoder brought with it, to be tuned at a lower rate."""
+        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
         return [parameter for encoder in self.encoders for parameter in encoder.pretrained_parameters()]
 
 
 def mean_member(logits: Tensor, spec: DataSpec | None) -> Tensor:
-    """One logit (B, K) of the members' (B, M, K): that of their mean probability; the mean of a regression output."""
+    """Logits (B, K) from the members' (B, M, K): of the mean probability, or the mean value of a regression output."""
     logits = logits.float()
     log_members = math.log(logits.shape[1])
     log_prob, log_rest = (logsigmoid(x).logsumexp(dim=1) - log_members for x in (logits, -logits))

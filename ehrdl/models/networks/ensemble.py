@@ -1,4 +1,4 @@
-"""Several whole networks as one: Batch -> logits (B, K), those of their mean probability.
+"""Several whole networks as one: Batch -> logits (B, K) of their mean probability.
 
 Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS
 2017, arXiv:1612.01474.
@@ -19,16 +19,16 @@ from ehrdl.options.bounds import Bound, Filled
 
 
 class Ensemble(nn.Module, Network):
-    """Networks that share nothing but their batches, each trained by its own loss; the prediction is their mean.
+    """Networks that share only their batches, each trained by its own loss; the prediction is their mean.
 
-    Fits of the same network from other random weights err in other places, the more so the fewer labels there are. This
-    is one model in the report and one checkpoint, at the cost of all its members; `combine.models: [ensemble]`
+    Fits of one network from different random weights make different errors, the more so the fewer labels there are. The
+    ensemble is one model in the report and one checkpoint, at the cost of all its members; `combine.models: [ensemble]`
     averages different models of a run instead.
 
     Args:
-        spec: the data.
-        networks: make the members, of one kind or of several.
-        copies: members of each kind, which start from other random weights.
+        spec: the data description.
+        networks: functions that make the members, one per kind.
+        copies: number of members per kind, which start from different random weights.
     """
 
     def __init__(
@@ -53,5 +53,5 @@ class Ensemble(nn.Module, Network):
         return torch.stack([network.loss(batch) for network in self.networks]).mean()
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Those that an encoder brought with it, to be tuned at a lower rate."""
+        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
         return [parameter for network in self.networks for parameter in network.pretrained_parameters()]

@@ -1,4 +1,4 @@
-"""Many networks in one: features (B, D) -> logits (B, M, K) of M members that share all but a few of their weights.
+"""Many networks in one: features (B, D) -> logits (B, M, K) of M members that share all but a few weights.
 
 Source: Gorishniy et al., TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling, ICLR 2025,
 arXiv:2410.24210; after Wen et al., BatchEnsemble, ICLR 2020, arXiv:2002.06715.
@@ -17,15 +17,15 @@ from ehrdl.models.head import start_at_prevalence
 
 
 class MemberLinear(nn.Module):
-    """A linear layer that all members share, between two vectors of each member's own: (B, M, in) -> (B, M, out).
+    """A linear layer that all members share, with two scaling vectors per member: (B, M, in) -> (B, M, out).
 
-    A member's vectors are rows of embeddings, and so do not decay: a decay to 0 would switch the member off.
+    A member's vectors are rows of embeddings, so they do not decay: a decay to 0 would switch the member off.
 
     Args:
         n_in: width of the inputs.
         n_out: width of the outputs.
-        members: M.
-        first: whether members read the same inputs; then random signs make them differ from the start.
+        members: M, the number of members.
+        first: whether members read the same inputs; random signs then make them differ from the start.
     """
 
     def __init__(self, n_in: int, n_out: int, members: int, first: bool) -> None:
@@ -46,15 +46,15 @@ class MemberLinear(nn.Module):
 
 
 class MemberHead(nn.Module):
-    """M multilayer perceptrons over the same features, which share their matrices.
+    """M multilayer perceptrons that read the same features and share their matrices.
 
     Args:
-        spec: the data.
-        n_features: D.
-        members: M.
-        width: of the hidden layers.
-        layers: hidden layers.
-        dropout: share of hidden units dropped in training, another draw for each member.
+        spec: the data description.
+        n_features: D, the width of the features.
+        members: M, the number of members.
+        width: width of the hidden layers.
+        layers: number of hidden layers.
+        dropout: share of hidden units dropped in training, drawn separately for each member.
     """
 
     def __init__(self, spec: DataSpec, n_features: int, members: int, width: int, layers: int, dropout: float) -> None:
@@ -65,7 +65,7 @@ class MemberHead(nn.Module):
             MemberLinear(*pair, members, first=i == 0) for i, pair in enumerate(pairwise(sizes))
         )
         self.dropout = nn.Dropout(dropout)
-        # Each member's own, and small at the start, so that all begin near the prevalence.
+        # Separate for each member, and small at the start, so that all begin near the prevalence.
         self.weight = nn.Parameter(torch.randn(members, width, self.n_outputs) * 0.3 / math.sqrt(width))
         self.bias = nn.Embedding(members, self.n_outputs)
         start_at_prevalence(self.bias.weight, spec)

@@ -25,10 +25,10 @@ class Encoded(NamedTuple):
     """The modalities of a batch, encoded.
 
     Attributes:
-        features: (B, D_m) of each modality that an encoder reads, static last.
-        present: (B,) bool of each modality that is read.
-        steps: those of notes and series, where the fusion reads steps; else empty.
-        words: (B, K + T) of the words of the notes; None where none reads them.
+        features: features (B, D_m) of each modality that an encoder reads, static last.
+        present: presence (B,) bool of each modality that is read.
+        steps: steps of notes and series, if the fusion reads steps; else empty.
+        words: features (B, K + T) of the notes' words; None if no model reads them.
     """
 
     features: dict[str, Tensor]
@@ -40,26 +40,26 @@ class Encoded(NamedTuple):
 class MultimodalModel(nn.Module, Network):
     """Encoders of the modalities that the data have, a fusion and a head.
 
-    The logits are a sum: what each modality says alone, by a linear head of its own, and what the fusion says of all
-    together. Evidence of separate modalities adds up on the log-odds, so the fusion need only learn what they say
-    together; and the loss of each linear head keeps a strong modality from hiding the others.
+    The logits are a sum of what each modality says alone, by its own linear head, and what the fusion says of all
+    together. Evidence from separate modalities adds up on the log-odds, so the fusion need only learn what they say
+    together. The loss of each linear head keeps a strong modality from hiding the others.
 
-    A fusion that reads logits, such as `LateFusion`, gives the logits by itself: then nothing is summed and there is no
-    head. `spec.modalities` decides which encoders are built, so `notes_only` and `series_only` come of the same config.
+    A fusion that reads logits, such as `LateFusion`, gives the logits by itself: nothing is summed and there is no
+    head. `spec.modalities` decides which encoders are built, so one config gives `notes_only` and `series_only` too.
 
     Args:
-        spec: the data.
-        note: makes the note encoder; null = `words` alone reads the notes.
-        series: makes the series encoder.
-        static: makes the encoder of the static features, which is always built.
-        fusion: makes the fusion, given the widths of the encoders.
-        head: makes the head, given the width of the fusion; not called where the fusion reads logits.
-        auxiliary_weight: weight in the training loss of each modality's linear head by itself.
-        words: makes a linear model over the words of the notes, such as `WordEvidence`, whose logits are added and
-            whose penalty is part of the training loss; null = none. Not built where the notes are not read.
+        spec: the data description.
+        note: function that makes the note encoder; null = `words` alone reads the notes.
+        series: function that makes the series encoder.
+        static: function that makes the encoder of the static features, which is always built.
+        fusion: function that makes the fusion, given the widths of the encoders.
+        head: function that makes the head, given the width of the fusion; not called if the fusion reads logits.
+        auxiliary_weight: weight in the training loss of each modality's own linear head.
+        words: function that makes a linear model over the notes' words, such as `WordEvidence`, whose logits are added
+            and whose penalty is part of the training loss; null = none. Not built if the notes are not read.
 
     Raises:
-        ConfigError: notes that nothing reads, or a fusion and an encoder that do not go together.
+        ConfigError: nothing reads the notes, or a fusion and an encoder do not go together.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class MultimodalModel(nn.Module, Network):
         self.unimodal_heads: Any = nn.ModuleDict(
             {name: LinearHead(spec, encoder.width) for name, encoder in self.encoders.items()}
         )
-        self.context: Any = None  # what the other modalities say of the words' interactions
+        self.context: Any = None  # the other modalities' part in the words' interactions
         if self.words is not None and self.words.interactions:
             width = sum(encoder.width for name, encoder in self.encoders.items() if name != "note")
             self.context = nn.Linear(width, self.words.interactions * len(spec.outputs))
@@ -107,7 +107,7 @@ class MultimodalModel(nn.Module, Network):
         return self.logits(self.encode(batch))
 
     def encode(self, batch: Batch) -> Encoded:
-        """Every modality of a batch, each read once."""
+        """Encode every modality of a batch, each once."""
         features, present, steps = {}, {}, []
         if self.words is not None:
             words, present["note"] = self.words(batch)
@@ -121,7 +121,7 @@ class MultimodalModel(nn.Module, Network):
         return Encoded(features, present, steps, None if self.words is None else words)
 
     def logits(self, encoded: Encoded) -> Tensor:
-        """Logits (B, K) of what is kept: the head of the fusion, and what each modality says by itself."""
+        """Logits (B, K) from the kept modalities: the fusion's head, plus each modality's own linear head."""
         kept = self.fusion.keep(list(encoded.present.values()))
         has = dict(zip(encoded.present, kept, strict=True))
         logits: Tensor = self.head(self._fuse(encoded, has))
@@ -130,7 +130,7 @@ class MultimodalModel(nn.Module, Network):
         return logits
 
     def _fuse(self, encoded: Encoded, has: dict[str, Tensor]) -> Tensor:
-        """One vector per sample (B, D); of a fusion that reads logits, the logits (B, K)."""
+        """One vector per sample (B, D); the logits (B, K) if the fusion reads logits."""
         inputs = list(encoded.features.values())
         if self.fusion.reads == "logits":
             inputs = [self.unimodal_heads[name](x) for name, x in encoded.features.items()]
@@ -139,7 +139,7 @@ class MultimodalModel(nn.Module, Network):
         return fused
 
     def _unimodal(self, encoded: Encoded, has: dict[str, Tensor]) -> Iterator[Tensor]:
-        """What each modality adds to the log-odds by itself (B, K): 0 where it is absent or was dropped in training."""
+        """Each modality's own contribution to the log-odds (B, K): 0 where it is absent or was dropped in training."""
         if self.fusion.reads != "logits":
             for name, x in encoded.features.items():
                 yield self.unimodal_heads[name].contribution(x) * has[name].unsqueeze(1)
@@ -151,22 +151,22 @@ class MultimodalModel(nn.Module, Network):
             yield self.words.logits(encoded.words, context) * has["note"].unsqueeze(1)
 
     def note_encoder(self) -> Encoder | None:
-        """That of the notes, where there is one."""
+        """The encoder of the notes, if there is one."""
         encoder: Encoder | None = self.note
         return encoder
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Those that an encoder brought with it, to be tuned at a lower rate."""
+        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
         return [parameter for encoder in self.encoders.values() for parameter in encoder.pretrained_parameters()]
 
     def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
-        """Take the encoders of other models, each with its linear head, and words; of what several have, the first's.
+        """Take encoders with their linear heads, and words, from other models, each from the first that has it.
 
         Args:
-            others: fitted models, `notes_only` and `series_only`.
+            others: the fitted models `notes_only` and `series_only`.
 
         Returns:
-            What was taken of each: modalities, and `words`; none where the shapes differ.
+            The parts taken from each: modalities, and `words`; none where the shapes differ.
         """
         mine, taken = self._parts(), []
         for other in others:
@@ -178,7 +178,7 @@ class MultimodalModel(nn.Module, Network):
         return taken
 
     def started_parameters(self) -> list[nn.Parameter]:
-        """Those that `start_from` took."""
+        """The parameters that `start_from` took."""
         return [parameter for part in self._started for parameter in part.parameters()]
 
     def _parts(self) -> dict[str, nn.Module]:
@@ -189,7 +189,7 @@ class MultimodalModel(nn.Module, Network):
         return parts if self.words is None else parts | {"words": self.words}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Training loss: that of the logits, and of each modality's linear head where it is present."""
+        """Training loss of the logits, plus that of each modality's linear head where it is present."""
         encoded = self.encode(batch)
         loss = masked_loss(self.logits(encoded), batch.label, self.spec)
         if self.words is not None:
@@ -211,6 +211,6 @@ def _require_steps(fusion: Any, encoders: list[Any]) -> None:
 
 
 def _fits(mine: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules have the same weights, but for their values."""
+    """Whether two modules have weights of the same names and shapes."""
     ours, theirs = mine.state_dict(), other.state_dict()
     return {name: value.shape for name, value in ours.items()} == {name: x.shape for name, x in theirs.items()}

@@ -1,4 +1,4 @@
-"""How much of a pretrained encoder is trained, and what that costs: LoRA, freezing, checkpointing, compiling."""
+"""Options for training a pretrained encoder: LoRA, freezing, gradient checkpointing, compiling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ehrdl.errors import ConfigError, MissingExtraError
 
-#: What LoRA adapts: queries and values (Hu 2021, arXiv:2106.09685, section 7.1), by the names that families give them.
+#: The layers that LoRA adapts: queries and values (Hu 2021, arXiv:2106.09685, section 7.1), as families name them.
 _TARGETS = (
     ("query", "value", "query_global", "value_global"),  # BERT, RoBERTa; Longformer has the global ones too
     ("Wqkv",),  # ModernBERT projects all three at once
@@ -23,7 +23,7 @@ _ADAPTER = "lora_"
 
 
 def freeze(model: PreTrainedModel) -> None:
-    """Train nothing of it, and drop nothing in it."""
+    """Freeze the model: train none of its weights, and apply no dropout in it."""
     model.requires_grad_(False)
     model.train(False)
 
@@ -52,28 +52,28 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) ->
 
 
 def tuned_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Those that came trained and are trained further; adapters start from scratch."""
+    """The pretrained parameters that are trained further; adapters, which start from scratch, are not among them."""
     return [
         parameter for name, parameter in model.named_parameters() if parameter.requires_grad and _ADAPTER not in name
     ]
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Keep one state a layer for the backward pass, and compute the rest twice."""
+    """Keep one state per layer for the backward pass, and compute the rest twice."""
     if not model.supports_gradient_checkpointing:
         raise ConfigError(f"NoteTransformer: gradient_checkpointing: {model.config.model_type} has none; leave it out")
-    model.config.use_cache = False  # a decoder's, in BERT's configuration too; it would be said that it is turned off
+    model.config.use_cache = False  # for decoders, but BERT has it too; avoids a warning that it is turned off
     kept: Any = model  # untyped in transformers
     kept.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def compile_encoder(model: PreTrainedModel) -> None:
-    """Compile the forward pass, for all lengths at once. In place: the names of the weights stay as they are.
+    """Compile the forward pass in place, for all lengths at once; the names of the weights stay as they are.
 
     Raises:
-        ConfigError: the family cannot be compiled, or this machine has nothing to compile with.
+        ConfigError: the family cannot be compiled, or this machine has no compiler.
     """
-    if model.config.model_type == "longformer":  # it asks the device for its masks in the middle of a layer
+    if model.config.model_type == "longformer":  # it reads its masks back from the device in the middle of a layer
         raise ConfigError("NoteTransformer: compile: longformer cannot be compiled; leave it out")
     if not torch.cuda.is_available():
         _require_compiler()

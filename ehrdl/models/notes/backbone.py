@@ -1,6 +1,7 @@
-"""Transformers encoders by hub name or folder: what the families differ in. Word vectors (C, L, D) -> states (C, L, D).
+"""Encoders of transformers by hub name or folder, with the differences between families: (C, L, D) -> (C, L, D).
 
-Words go in as vectors (`inputs_embeds`), so that a blanked word is a zero vector in every family.
+Word vectors go in and states come out. Words go in as vectors (`inputs_embeds`), so that a blanked word is a zero
+vector in every family.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ehrdl.engine.hub import reason, report_code
 from ehrdl.errors import ConfigError
 from ehrdl.models.notes.packing import Packed, same_document, within
 
-#: Families whose attention takes a mask (R, 1, P, P) as it is, and positions of ours: their code was read and tried.
+#: Families whose attention takes a mask (R, 1, P, P) and our positions as they are; their code was read and tried.
 _PACKED = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert")
 _PLAIN_KERNELS = ("sdpa", "eager")
-#: A tokenizer with fewer of the encoder's tokens than this was made for another encoder.
+#: A tokenizer with a smaller share of the encoder's tokens than this was made for another encoder.
 _LEAST_VOCABULARY = 0.8
-#: Elements of a packed mask at a time (64 MB).
+#: Elements of a packed mask computed at a time (64 MB).
 _MASK_ELEMENTS = 1 << 26
-#: Configurations, by name, of encoders whose weights come later; set by `without_weights`.
+#: Configurations, by name, of encoders whose weights are loaded later; set by `without_weights`.
 _known: ContextVar[dict[str, dict[str, Any]]] = ContextVar("known", default={})  # noqa: B039 - never changed
 
 
@@ -52,23 +53,23 @@ def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: flo
 
 
 def require_division(states: int, heads: int) -> None:
-    """Refuse heads that do not divide the states of a token."""
+    """Refuse a number of heads that does not divide a token's states."""
     if states % heads:
         raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
 
 
 def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
-    """An encoder by name or folder. Safetensors only, and never code from the model's own repository.
+    """Load an encoder by name or folder. Safetensors only, and never code from the model's own repository.
 
     Args:
-        name: on the Hugging Face hub, or a folder.
-        spec: what the encoder must be large enough for.
-        attention: implementation of the attention; None = the fastest that the family has everywhere.
+        name: the encoder's name on the Hugging Face hub, or its folder.
+        spec: the data description that the encoder must fit.
+        attention: the implementation of attention; None = the fastest one that the family has everywhere.
 
     Raises:
-        ConfigError: it is not there, is no encoder of text, or does not fit the data.
+        ConfigError: the encoder is not there, does not encode text, or does not fit the data.
     """
-    # The weights that are tuned are in single precision; that of the computation is the trainer's.
+    # Tuned weights are in single precision; the trainer sets the precision of the computation.
     options: dict[str, Any] = {"dtype": torch.float32} | ({"attn_implementation": attention} if attention else {})
     _refuse_kernel(name, attention)
     config = _known.get().get(name)
@@ -79,7 +80,7 @@ def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
     _require_fit(name, model, spec)
     if config is None:
         _require_mask(name, model)
-    loaded: PreTrainedModel = model.train()  # transformers hands it over in evaluation, and Lightning leaves it so
+    loaded: PreTrainedModel = model.train()  # transformers returns it in evaluation mode, and Lightning leaves it so
     return loaded
 
 
@@ -117,9 +118,9 @@ def configurations(network: object) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def without_weights(known: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Within, `load` builds these encoders from their `configurations`, and needs no file of theirs.
+    """A context in which `load` builds these encoders from their `configurations`, without any of their files.
 
-    Their weights are random: for a network whose checkpoint is loaded next.
+    Their weights are random; it is for a network whose checkpoint is loaded next.
     """
     token = _known.set(known)
     try:
@@ -138,7 +139,7 @@ def _one_line(name: str) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without transformers' bar and table of weights that an encoder does not need; what it lacks is refused."""
+    """A context without transformers' bar and its table of weights not needed; missing weights are refused."""
     noise: Any = transformers_logging  # untyped
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
     noise.set_verbosity(logging.ERROR)
@@ -152,7 +153,7 @@ def _silent() -> Iterator[None]:
 
 
 def _refuse_kernel(name: str, attention: str | None) -> None:
-    """Refuse an attention by the name of a repository, which transformers would fetch and run."""
+    """Refuse an attention that names a repository, which transformers would fetch and run."""
     if "/" in (attention or ""):
         raise ConfigError(
             f"NoteTransformer: pretrained {name!r}: attention {attention!r} is code of a repository, which ehrdl never "
@@ -190,7 +191,7 @@ def _require_fit(name: str, model: PreTrainedModel, spec: DataSpec) -> None:
 
 @torch.no_grad()
 def _require_mask(name: str, model: PreTrainedModel) -> None:
-    """Refuse a family whose states depend on the padding behind them, as ConvBERT's and FNet's do."""
+    """Refuse a family whose states depend on the padding after them, as ConvBERT's and FNet's do."""
     if model.config._attn_implementation not in _PLAIN_KERNELS:  # cannot run here, in single precision
         return
     words = model.get_input_embeddings()(torch.arange(16).unsqueeze(0) % model.config.vocab_size)
@@ -204,7 +205,7 @@ def _require_mask(name: str, model: PreTrainedModel) -> None:
 
 
 def position_offset(model: PreTrainedModel) -> int:
-    """Position of a chunk's first token: RoBERTa and its heirs count from the one after that of padding."""
+    """Position of a chunk's first token: RoBERTa and its successors count from the one after the padding's."""
     embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     padding = embeddings.padding_idx if isinstance(embeddings, nn.Embedding) else None
     return 0 if padding is None else padding + 1
@@ -226,7 +227,7 @@ def encode(model: PreTrainedModel, words: Tensor, valid: Tensor) -> Tensor:
 
 
 def _encode_longformer(model: Any, words: Tensor, mask: Tensor) -> Tensor:
-    """Its windows need a whole number of them; its first token attends globally (Beltagy 2020, arXiv:2004.05150)."""
+    """States by whole windows; the first token attends globally (Beltagy 2020, arXiv:2004.05150)."""
     length = words.shape[1]
     padding = -length % max(model.config.attention_window)
     words, mask = nn.functional.pad(words, (0, 0, 0, padding)), nn.functional.pad(mask, (0, padding))
@@ -245,7 +246,7 @@ def _encode_longformer(model: Any, words: Tensor, mask: Tensor) -> Tensor:
 
 
 def require_packing(model: PreTrainedModel) -> None:
-    """Refuse to pack where documents would leak into each other."""
+    """Refuse a family in which packed documents would leak into each other."""
     family, kernel = model.config.model_type, model.config._attn_implementation
     if family not in _PACKED:
         raise ConfigError(
@@ -257,7 +258,7 @@ def require_packing(model: PreTrainedModel) -> None:
 
 
 def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tensor:
-    """States (R, P, states) of packed rows of word vectors: no document sees another, each has its own positions."""
+    """States (R, P, states) of packed rows of word vectors; documents are separate, each with its own positions."""
     rows = max(1, _MASK_ELEMENTS // packed.document.shape[1] ** 2)
     states = []
     for first in range(0, len(words), rows):
@@ -270,9 +271,9 @@ def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tens
 
 
 def _masks(model: PreTrainedModel, document: Tensor, dtype: torch.dtype) -> Any:
-    """The mask as the family takes it.
+    """The mask in the form that the family takes.
 
-    ModernBERT would use one mask in all its layers: those of sliding attention must be given their own.
+    ModernBERT would use one mask in all its layers; its layers of sliding attention need their own.
     """
     masks = {"full_attention": same_document(document)}
     if model.config.model_type == "modernbert":

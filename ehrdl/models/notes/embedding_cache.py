@@ -1,15 +1,15 @@
-"""What a frozen encoder made of chunks, on disk: written once, found by the hash of a chunk's tokens.
+"""A cache on disk of a frozen encoder's chunk vectors: written once, found by the hash of a chunk's tokens.
 
 A folder holds one encoder's files, named by the hash of its weights. A file is written whole and never changed, so
-several processes may share the folder: each adds files of its own. One file:
+several processes may share the folder: each adds its own files. Layout of a file:
 
     32 bytes   magic, n, width, CRC-32 of what follows up to the vectors
     n x 16     keys: the 128-bit hashes
     n x 4      CRC-32 of each vector
     n x width  float16 vectors
 
-Keys are kept in memory (16 bytes a chunk, and 20 in the files that are open), vectors are read when they are asked
-for. A file that is damaged is said, removed and computed again: a vector is used only if its sum is right.
+Keys are kept in memory (16 bytes per chunk, and 20 for files that are open); vectors are read on demand. A damaged file
+is reported and removed, and its vectors are computed again: a vector is used only if its checksum is right.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VERSION = 1
 
 _MAGIC = b"EHRDLEMB"
 _HEADER = struct.Struct("<8sQQQ")
-#: Vectors that wait in memory before they are written, and the seconds that fewer of them may wait.
+#: Waiting vectors that are written at once; fewer that are written after a while; and that while [s].
 _WAITING, _FEW_WAITING, _SECONDS = 8192, 512, 120.0
 #: Files that are open at the same time.
 _OPEN = 128
@@ -57,7 +57,7 @@ def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def encoder_hash(model: nn.Module, config: dict[str, Any], precision: str) -> str:
-    """A hash of all that decides what an encoder makes of a chunk: weights, configuration, precision, our version."""
+    """A hash of all that decides an encoder's vector of a chunk: weights, configuration, precision, our version."""
     found = hashlib.blake2b(digest_size=16)
     kept = {key: value for key, value in config.items() if not key.startswith("_") and key not in _NO_MATTER}
     found.update(repr((VERSION, precision, sorted(kept.items(), key=lambda item: item[0]))).encode())
@@ -75,8 +75,8 @@ class EmbeddingCache:
     """Vectors (width,) float16 by the key of their chunk.
 
     Args:
-        folder: of this encoder; made when something is written.
-        width: of a vector.
+        folder: the folder of this encoder, made when something is written.
+        width: the width of a vector.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
@@ -114,20 +114,20 @@ class EmbeddingCache:
         return vectors, known
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        """Keep new vectors (C, width) float16; they are on disk after some more, after a while, or after `flush`."""
+        """Keep new vectors (C, width) float16; they are written with later ones, after a while, or by `flush`."""
         self._waiting.vectors.update(zip(map(np.ndarray.tobytes, keys), vectors.astype(np.float16), strict=True))
         n, waited = len(self._waiting.vectors), time.monotonic() - self._waiting.since
         if n >= _WAITING or (n >= _FEW_WAITING and waited > _SECONDS):
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits, and find what other processes have written since."""
+        """Write the waiting vectors, and find what other processes have written since."""
         if self._waiting.vectors:
             self._waiting.write()
             self._refresh()
 
     def _refresh(self) -> None:
-        """Index the files that are new in the folder."""
+        """Index the new files of the folder."""
         hashes, places = [self._hashes], [self._places]
         for path in sorted(set(self.folder.glob("*.bin")) - set(self._files)):
             try:
@@ -141,11 +141,11 @@ class EmbeddingCache:
             places.append(np.arange(len(keys)) + len(self._files) * _ROWS_A_FILE)
             self._files.append(path)
         together = np.concatenate(hashes)
-        order = np.argsort(together, kind="stable")  # of two files with the same chunk, the one that was first
+        order = np.argsort(together, kind="stable")  # of two files with the same chunk, the first one
         self._hashes, self._places = together[order], np.concatenate(places)[order]
 
     def _read_file(self, number: int, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of one file, and whether each is that of the key."""
+        """Vectors of one file, and whether each belongs to its key."""
         try:
             if number not in self._opened:
                 while len(self._opened) >= _OPEN:
@@ -160,12 +160,12 @@ class EmbeddingCache:
             return np.zeros((len(rows), self.width), np.float16), np.zeros(len(rows), bool)
 
 
-#: Places are numbered by file and row in one int64.
+#: A place combines file and row in one int64.
 _ROWS_A_FILE = 1 << 32
 
 
 class _Waiting:
-    """Vectors that are not on disk yet; apart from the cache, so that it can be written when the cache is gone."""
+    """Vectors not on disk yet; separate from the cache, so that they can be written when the cache is gone."""
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
@@ -173,7 +173,7 @@ class _Waiting:
         self.since = time.monotonic()
 
     def write(self) -> None:
-        """Write a file of its own and forget them."""
+        """Write the vectors to a new file and forget them."""
         self.since = time.monotonic()
         if not self.vectors:
             return
@@ -191,7 +191,7 @@ class _File:
     """One opened file of the cache.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
 
     def __init__(self, path: Path, width: int) -> None:
@@ -211,9 +211,9 @@ class _File:
         self._sums = np.frombuffer(index, "<u4", n, offset=16 * n)
 
     def read(self, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of rows, and whether each is that of the key."""
+        """Vectors of rows, and whether each belongs to its key."""
         number, size = self._file, self._bytes
-        # Read, not mapped: a mapped file that somebody cuts short would kill the process.
+        # Read, not mapped: if somebody truncates a mapped file, the process is killed.
         found = [os.pread(number, size, self._body + row * size) for row in rows.tolist()]
         if [zlib.crc32(vector) for vector in found] != self._sums[rows].tolist():
             raise ValueError("a vector is not what was written")

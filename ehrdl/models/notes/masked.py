@@ -1,4 +1,4 @@
-"""Encoders that guess hidden words, as `transformers` has them: by name or folder, or from scratch."""
+"""Masked language models of `transformers`: encoders that guess hidden words, by name or folder, or from scratch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ehrdl.errors import ConfigError
 
 
 def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
-    """A masked language model by name or folder. Safetensors only, and never code from the model's own repository.
+    """Load a masked language model by name or folder. Safetensors only, and never code from the model's repository.
 
     Args:
-        name: of an encoder; one that has no layer to guess words with gets a new one.
+        name: the name or folder of an encoder; one that has no layer for guessing words gets a new one.
         chunk_tokens: tokens of the longest chunk that it will read.
 
     Raises:
-        ConfigError: it cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
+        ConfigError: the model cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
     """
     try:
         with quiet_transformers():
@@ -37,7 +37,7 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                dtype=torch.float32,  # not that of the file: small steps would be lost in half precision
+                dtype=torch.float32,  # not the file's: small steps would be lost in half precision
             )
     except (OSError, ValueError, KeyError) as error:
         why = reason(error)[:300]
@@ -60,7 +60,7 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
 def masked_from_scratch(
     vocab_size: int, pad_id: int, chunk_tokens: int, layers: int, width: int, heads: int, dropout: float
 ) -> PreTrainedModel:
-    """A BERT of a size, with random weights."""
+    """A BERT of the given size, with random weights."""
     config = BertConfig(
         vocab_size=vocab_size,
         pad_token_id=pad_id,
@@ -76,7 +76,7 @@ def masked_from_scratch(
 
 
 def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
-    """Give the model embeddings for tokens that its tokenizer has and it has not."""
+    """Add embeddings for the tokens that the tokenizer has and the model lacks."""
     if n_tokens > model.config.vocab_size:
         say(f"encoder: {n_tokens - model.config.vocab_size} tokens of the tokenizer are new to it")
         with quiet_transformers():
@@ -84,10 +84,10 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) -> Tensor:
-    """Logits (M, V) of the M tokens where `asked` (C, L) is true, of tokens (C, L) with the mask `valid` (C, L).
+    """Logits (M, V) of the M tokens where `asked` (C, L) is true, given tokens (C, L) and their mask `valid` (C, L).
 
-    The layer that guesses works on each position by itself, and over a vocabulary it costs as much as a small encoder:
-    it is given the states that are asked for, and no others.
+    The guessing layer works on each position by itself, and over a whole vocabulary it costs as much as a small
+    encoder. So it gets only the states that are asked for.
     """
 
     def keep(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -103,7 +103,7 @@ def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) 
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """The most tokens that a model can read; RoBERTa and its kin leave the first positions unused."""
+    """The most tokens that a model can read; RoBERTa and its successors leave the first positions unused."""
     most = int(model.config.max_position_embeddings)
     embeddings = getattr(model.base_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
@@ -112,7 +112,7 @@ def _positions(model: PreTrainedModel) -> int:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the progress bars and reports of `transformers`; what matters of them is said in a line of ours."""
+    """A context without the progress bars and reports of `transformers`; a line of ours reports what matters."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

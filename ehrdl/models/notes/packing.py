@@ -1,6 +1,6 @@
-"""How chunks of many lengths share the rows of a tensor: groups of like length, or several chunks packed in one row.
+"""Layouts of chunks of different lengths in tensor rows: groups of similar length, or several chunks packed per row.
 
-Plain integers on the host: whatever a model does with them, it asks the device for the lengths once a batch.
+Everything here is plain integers on the host, so a model reads the lengths from the device only once per batch.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Lengths are rounded up to a multiple of this, which is what vector units and tensor cores like.
+#: Lengths are rounded up to a multiple of this, which suits vector units and tensor cores.
 STEP = 8
-#: What one more run of the encoder costs, in tokens: little on a CPU; on a GPU the launches of its kernels, which it
-#: hides only behind larger groups. Padding stays under 5 % of tokens at either.
+#: Cost of one more run of the encoder, in tokens. It is small on a CPU; on a GPU it is the kernel launches, which only
+#: larger groups hide. Padding stays under 5 % of tokens with either.
 RUN_COST, DEVICE_RUN_COST = 64, 512
 
 
 def equal_groups(lengths: np.ndarray, n_groups: int = 4) -> list[np.ndarray]:
-    """Rows in groups of like length and equal number, ordered by length."""
+    """Rows in groups of similar length and equal size, ordered by length."""
     order = np.argsort(lengths, kind="stable")
     size = -(-len(order) // n_groups)  # as torch.chunk cuts
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndarray]:
-    """Rows in groups of like length, cut where padded tokens and runs of the encoder together cost least.
+    """Rows in groups of similar length, cut so that padded tokens and encoder runs together cost least.
 
-    The optimum over all cuts of the sorted lengths, by dynamic programming over the distinct rounded lengths.
+    The cuts of the sorted lengths are optimal; they come from dynamic programming over the distinct rounded lengths.
 
     Args:
-        lengths: (C,) tokens of each chunk, at least 1.
-        run_cost: what one more group costs, in tokens.
+        lengths: (C,) number of tokens of each chunk, at least 1.
+        run_cost: the cost of one more group, in tokens.
 
     >>> [group.tolist() for group in length_groups(np.array([250, 10, 254, 12, 9]))]
     [[4, 1, 3], [0, 2]]
     """
     order = np.argsort(lengths, kind="stable")
     width, stop = np.unique(round_up(lengths[order]), return_index=True)
-    stop = np.r_[stop[1:], len(order)]  # rows with at most this width
+    stop = np.r_[stop[1:], len(order)]  # number of rows with at most this width
     begin = np.r_[0, stop]
     best = np.zeros(len(width) + 1)
     cut = np.zeros(len(width) + 1, np.int64)
@@ -57,18 +57,18 @@ def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndar
 
 
 def round_up(lengths: np.ndarray) -> np.ndarray:
-    """Lengths as they stand in a tensor."""
+    """Lengths rounded up, as in a tensor."""
     rounded: np.ndarray = -(-lengths // STEP) * STEP
     return rounded
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where chunks stand in packed rows.
+    """The places of chunks in packed rows.
 
     Attributes:
-        row, start: (C,) of each chunk.
-        n_rows, capacity: of the packed tensor (R, P).
+        row, start: (C,) row and first position of each chunk.
+        n_rows, capacity: R and P of the packed tensor (R, P).
     """
 
     row: np.ndarray
@@ -78,10 +78,10 @@ class Packing:
 
 
 def pack(lengths: np.ndarray) -> Packing:
-    """Chunks in as few rows as best fit decreasing finds, each as long as the longest chunk.
+    """Pack chunks, by best fit decreasing, into few rows as long as the longest chunk.
 
-    Longer rows would pad less, but attention under a mask costs a row's length squared, for other chunks' tokens too.
-    At most 22 % more rows than the fewest possible (Johnson 1974, SIAM J. Comput. 3:299).
+    Longer rows would pad less, but masked attention costs the square of a row's length, other chunks' tokens included.
+    There are at most 22 % more rows than the fewest possible (Johnson 1974, SIAM J. Comput. 3:299).
 
     >>> pack(np.array([6, 3, 8, 2])).row.tolist()
     [1, 2, 0, 1]
@@ -109,9 +109,9 @@ class Packed:
 
     Attributes:
         tokens: (R, P) int64.
-        document: (R, P) int64, the chunk that a token belongs to; -1 is padding.
-        position: (R, P) int64, of a token in its chunk.
-        place: (T,) int64, where the chunks' valid tokens, one chunk's after the other's, stand in the flat rows.
+        document: (R, P) int64, chunk that a token belongs to; -1 is padding.
+        position: (R, P) int64, position of a token in its chunk.
+        place: (T,) int64, index into the flattened rows of the chunks' valid tokens, one chunk after the other.
     """
 
     tokens: Tensor
@@ -136,15 +136,15 @@ def pack_tokens(tokens: Tensor, valid: Tensor, lengths: np.ndarray, pad_id: int)
 
 
 def same_document(document: Tensor) -> Tensor:
-    """The block-diagonal mask (R, 1, P, P) of packed rows: a token sees its own document, padding sees padding.
+    """The block-diagonal mask (R, 1, P, P) of packed rows: a token sees its own document, and padding sees padding.
 
-    (A row of the mask without any True would be NaN under some attention kernels.)
+    (With some attention kernels a mask row without any True would give NaN.)
     """
     return (document.unsqueeze(2) == document.unsqueeze(1)).unsqueeze(1)
 
 
 def within(document: Tensor, distance: int) -> Tensor:
-    """`same_document`, but for tokens at most so far apart: what a layer of sliding attention sees."""
+    """`same_document`, limited to tokens at most `distance` apart: what a layer of sliding attention sees."""
     at = torch.arange(document.shape[1], device=document.device)
     near = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= distance
     return same_document(document) & near

@@ -1,4 +1,4 @@
-"""How a note encoder pools: token states (C, L, states) -> chunk vectors (C, D) -> sample vectors (B, D)."""
+"""Pooling in note encoders: token states (C, L, states) -> chunk vectors (C, D) -> sample vectors (B, D)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ehrdl.batch import Batch
 
 #: Vectors that `summarize` makes of a chunk.
 SUMMARIES = 3
-#: Scores with which attention starts, of a note of an hour ago that is of an earlier stay, and of this one; that of
-#: nothing is 0. With a score that falls as log(1 + hours), this stay's note of twelve hours ago has a weight of 0.97,
-#: and an earlier stay's of three weeks ago, alone, one of 0.01.
+#: Initial attention scores of an hour-old note: of an earlier stay, and of this stay; nothing has a score of 0. Since
+#: the score falls as log(1 + hours), a note of this stay from twelve hours ago has a weight of 0.97, and a note of an
+#: earlier stay from three weeks ago, if it is the only one, a weight of 0.01.
 _EARLIER, _OWN = 2.0, 6.0
 
 
 class Phrases(nn.Module):
-    """What each token and its four neighbours say together: (C, L, D) -> (C, L, D)."""
+    """A convolution over each token and its four neighbours: (C, L, D) -> (C, L, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -24,14 +24,14 @@ class Phrases(nn.Module):
         self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
 
     def forward(self, words: Tensor, valid: Tensor) -> Tensor:
-        """Phrase states; padding is 0 before the convolution, as beyond the chunk's end."""
+        """Phrase states; padding is set to 0 before the convolution, as beyond the chunk's end."""
         words = self.norm(words) * valid.unsqueeze(-1)
         phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
         return phrases
 
 
 class TokenPool(nn.Module):
-    """Token states (C, L, states) -> chunk vectors (C, D): what each head attends to, and what is said anywhere."""
+    """Token states (C, L, states) -> chunk vectors (C, D), by attention heads and by max pooling."""
 
     def __init__(self, states: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class TokenPool(nn.Module):
 
 
 class SummaryPool(nn.Module):
-    """Summaries of chunks (C, 3 states), as a frozen encoder's cache keeps them, -> chunk vectors (C, D)."""
+    """Summaries of chunks (C, 3 states), as in a frozen encoder's cache, -> chunk vectors (C, D)."""
 
     def __init__(self, states: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class SummaryPool(nn.Module):
 
 
 def summarize(states: Tensor, valid: Tensor) -> Tensor:
-    """Token states (C, L, states) -> the first state, their mean and their maximum (C, 3 states), without a weight.
+    """Token states (C, L, states) -> their first, mean and maximum (C, 3 states), without any learned weight.
 
     >>> summarize(torch.tensor([[[1.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[1.0000, 2.5000, 4.0000]])
@@ -77,14 +77,14 @@ def summarize(states: Tensor, valid: Tensor) -> Tensor:
 
 
 class LinkPool(nn.Module):
-    """Chunk vectors (C, D) -> sample vectors (B, D): attention over a sample's links, which knows each note's age.
+    """Chunk vectors (C, D) -> sample vectors (B, D), by attention over a sample's links that knows each note's age.
 
-    Attention may also look at nothing: where only notes of earlier stays are left, they do not speak as loudly as this
-    stay's would. It starts by reading this stay's notes almost alone, and earlier ones the less the older they
-    are, and learns from there: notes of many stays would else drown this stay's before anything is learned.
+    Attention may also attend to nothing: if only notes of earlier stays are there, they count less than this stay's
+    would. At first it reads almost only this stay's notes, and earlier ones the less the older they are; it learns from
+    there. Otherwise the notes of many stays would drown this stay's before anything is learned.
 
     Args:
-        width: D.
+        width: D, the width of the vectors.
     """
 
     def __init__(self, width: int) -> None:
@@ -104,7 +104,7 @@ class LinkPool(nn.Module):
         return pooled[:-1], present[:-1]
 
     def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Each link's vector (E, D), which knows the note's age, and its weight (E,); a sample's sum to less than 1."""
+        """Each link's vector (E, D), which includes the note's age, and weight (E,); a sample's sum to less than 1."""
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
         start = torch.where(batch.link_own_stay, self.own, self.earlier)
@@ -113,7 +113,7 @@ class LinkPool(nn.Module):
 
 
 def softmax_or_nothing(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """Softmax of `score` (E,) among the entries of the same `row` (E,) and a score of 0, whose weight goes to nothing.
+    """Softmax of `score` (E,) over the entries of the same `row` (E,) and a score of 0, whose weight goes to nothing.
 
     >>> softmax_or_nothing(torch.tensor([0.0, 0.0, 1000.0, -1000.0]), torch.tensor([0, 0, 1, 2]), 3)
     tensor([0.3333, 0.3333, 1.0000, 0.0000])

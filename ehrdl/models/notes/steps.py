@@ -1,4 +1,4 @@
-"""Links (E,) between chunks and samples, laid out as steps (B, T) of each sample."""
+"""Layout of the links (E,) between chunks and samples as steps (B, T) of each sample."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ehrdl.batch import Batch
 
 
 def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Put each sample's links side by side, in their order in the batch; T is the most that a sample has, at least 1.
+    """Put each sample's links in a row, in their order in the batch; T is the most that a sample has, at least 1.
 
     Args:
-        links: (E, D), a vector a link.
-        batch: its `link_sample` says whose each link is; those of the filler chunks are left out.
+        links: (E, D), one vector per link.
+        batch: the batch, whose `link_sample` gives the sample of each link; links of filler chunks are left out.
 
     Returns:
         States (B, T, D), 0 where there is no link; hours (B, T); and valid (B, T), whether there is a link.
@@ -25,7 +25,7 @@ def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     order = sample.argsort(stable=True)
     first = counts.cumsum(0) - counts
     within = torch.arange(len(sample), device=sample.device) - first[sample[order]]
-    # Fillers go to one place behind the last, which is thrown away.
+    # Fillers go to one extra place at the end, which is discarded.
     place = torch.where(sample[order] < n_samples, sample[order] * n_steps + within, n_samples * n_steps)
     shape = (n_samples, n_steps)
     flat = links.new_zeros(n_samples * n_steps + 1, links.shape[1]).index_add(0, place, links[order])

@@ -27,37 +27,38 @@ class NoteTransformer(nn.Module, Encoder):
     """A transformer over note chunks, then attention over the chunks that a sample reads.
 
     Without `pretrained`, a small BERT starts from scratch. Labelled notes are then too few to learn attention that
-    finds short phrases, so a convolution over five neighbouring tokens stands beside it: it tells "lives alone" from
-    "denies living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
+    finds short phrases, so a convolution over five neighbouring tokens is added. It tells "lives alone" from "denies
+    living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
 
-    With `pretrained`, any encoder of transformers: BERT, RoBERTa, ModernBERT, Longformer and their heirs. Set
-    `data.notes.tokenizer` to the same name, and `data.notes.chunk_tokens` to the length of a chunk: up to the
+    With `pretrained`, any encoder of transformers is used: BERT, RoBERTa, ModernBERT, Longformer and their successors.
+    Set `data.notes.tokenizer` to the same name, and `data.notes.chunk_tokens` to the length of a chunk: up to the
     encoder's positions, so that an encoder of 8,192 tokens reads a whole note as one sequence.
 
     Args:
-        spec: the data.
-        pretrained: a Hugging Face encoder, by name or local folder; None = from scratch.
-        width: D of the features, and of the transformer from scratch.
-        layers: transformer layers (from scratch only).
-        heads: heads of the attention and of the pooling over tokens.
-        dropout: share of units dropped in training, of ours and of LoRA's.
-        token_dropout: share of tokens blanked in training; none where the encoder is frozen.
-        tune: what trains of a pretrained encoder: `full` all of it, at `optim.pretrained_lr_factor` of the rate;
-            `lora` low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`); `frozen`
-            nothing: each chunk is encoded once for all epochs and runs, and kept on disk.
+        spec: the data description.
+        pretrained: name or local folder of a Hugging Face encoder; None = from scratch.
+        width: D, the width of the features and of the transformer from scratch.
+        layers: number of transformer layers (from scratch only).
+        heads: number of heads of the attention and of the pooling over tokens.
+        dropout: share of units dropped in training, in our layers and in LoRA's.
+        token_dropout: share of tokens blanked in training; none if the encoder is frozen.
+        tune: the part of a pretrained encoder that is trained. `full`: all of it, at `optim.pretrained_lr_factor` of
+            the rate. `lora`: low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`).
+            `frozen`: nothing; each chunk is encoded once for all epochs and runs, and kept on disk.
         lora_rank: rank of the adapters.
-        lora_alpha: their updates are scaled by alpha / rank.
-        gradient_checkpointing: compute states twice in training rather than keep them: slower, in much less memory.
-        attention: its implementation in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the fastest
-            that the family has everywhere, which is sdpa where there is one.
-        compile: compile the encoder with torch.compile, for all lengths at once.
-        padding: `groups` encodes chunks of like length together; `packed` puts several chunks into one row, where
-            they do not see each other.
-        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` is that of
-            `data.prepare.cache`, None = encode in every epoch.
+        lora_alpha: alpha of the adapters, whose updates are scaled by alpha / rank.
+        gradient_checkpointing: whether to compute states twice in training rather than keep them, which is slower and
+            needs much less memory.
+        attention: implementation of attention in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the
+            fastest one that the family has everywhere, which is sdpa if there is one.
+        compile: whether to compile the encoder with torch.compile, for all lengths at once.
+        padding: the layout of chunks. `groups` encodes chunks of similar length together; `packed` puts several chunks
+            into one row, where they do not see each other.
+        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` = in `data.prepare.cache`,
+            None = encode in every epoch.
 
     Raises:
-        ConfigError: options that do not go together, or an encoder that does not fit the data.
+        ConfigError: options contradict each other, or the encoder does not fit the data.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class NoteTransformer(nn.Module, Encoder):
             backbone.require_division(states, heads)
             self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
-        # From 0, so that what a note is called counts only as far as training finds; a run of old knows no kinds.
+        # Starts at 0, so that a note's kind counts only as far as training finds; old runs know no kinds.
         n_kinds = len(spec.note_kinds)
         self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
         self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
@@ -123,24 +124,24 @@ class NoteTransformer(nn.Module, Encoder):
         return features, present
 
     def steps(self, batch: Batch) -> Steps:
-        """The features, and the vectors of the chunks that each sample reads, which know their note's age."""
+        """The features, and the vectors of the chunks that each sample reads, which include the note's age."""
         chunks = self.chunks(batch)
         features, present = self.link_pool(chunks, batch)
         states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
         return Steps(features, present, states, hours, valid)
 
     def attention(self, batch: Batch) -> Tensor:
-        """How much each sample reads each of its chunks: a weight a link (E,); a sample's sum to less than 1."""
+        """Each sample's attention to its chunks: one weight per link (E,); a sample's sum to less than 1."""
         _, weight = self.link_pool.weigh(self.chunks(batch), batch)
         return weight
 
     def chunks(self, batch: Batch) -> Tensor:
-        """Chunk vectors (C, D), fillers too, which know of what kind of note they are."""
+        """Chunk vectors (C, D), fillers included; each includes the kind of its note."""
         said = self._said(batch)
         return said if self.kinds is None else said + self.kinds(batch.kind).to(said.dtype)
 
     def _said(self, batch: Batch) -> Tensor:
-        """What the chunks say (C, D)."""
+        """Chunk vectors (C, D) without the kind of note."""
         if self.tune == "frozen":
             weight = self.summary_pool.chunk.weight
             vectors: Tensor = self.summary_pool(self.summaries(batch.tokens, batch.token_valid).to(weight))
@@ -150,12 +151,13 @@ class NoteTransformer(nn.Module, Encoder):
         return torch.cat(pooled)[torch.cat(rows).argsort()]
 
     def _encoded(self, tokens: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Groups of like length: their rows (c,), token states (c, l, states), and which tokens are real (c, l).
+        """Groups of similar length: their rows (c,), token states (c, l, states), and which tokens are real (c, l).
 
-        A report of 30 tokens beside a summary of 200 would otherwise cost as much; attention never sees the difference.
+        Otherwise a report of 30 tokens would cost as much as the summary of 200 beside it. Attention never sees the
+        difference.
         """
         lengths = valid.sum(dim=1).cpu().numpy()
-        # The scratch model's groups decide which tokens its dropout draws, so they stay as its results were made.
+        # The scratch model's groups decide which tokens its dropout draws, so they stay as they were for its results.
         cost = RUN_COST if tokens.device.type == "cpu" else DEVICE_RUN_COST
         groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths, cost)
         packed = self._packed_states(tokens, valid, lengths) if self.padding == "packed" else None
@@ -171,36 +173,36 @@ class NoteTransformer(nn.Module, Encoder):
                 yield rows, packed[place.clamp(max=len(packed) - 1)], real
 
     def _packed_states(self, tokens: Tensor, valid: Tensor, lengths: np.ndarray) -> Tensor:
-        """States (T, states) of the valid tokens, one chunk's after the other's."""
+        """States (T, states) of the valid tokens, one chunk after the other."""
         packed = pack_tokens(tokens, valid, lengths, self.pad_id)
         words = self.embeddings()(packed.tokens) * ~self._blank(packed.tokens).unsqueeze(-1)
         return backbone.encode_packed(self.encoder, words, packed).flatten(0, 1)[packed.place]
 
     def _blank(self, token: Tensor) -> Tensor:
-        """Which tokens (C, L) are not seen in this step."""
-        if self.tune == "frozen":  # nothing is drawn, or what the cache knows would decide what dropout draws next
+        """Which tokens (C, L) are blanked in this step."""
+        if self.tune == "frozen":  # draws nothing, or the cache's content would decide what dropout draws next
             return torch.zeros_like(token, dtype=torch.bool)
         share = self.token_dropout if self.training else 0.0
         return torch.rand(token.shape, device=token.device) < share
 
     def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
-        """Token states (C, L, states); what stands where `blank` (C, L) is true is not seen."""
+        """Token states (C, L, states); tokens for which `blank` (C, L) is true are not seen."""
         words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
         states = backbone.encode(self.encoder, words, valid)
         return states if self.phrases is None else states + self.phrases(words, valid)
 
     def embeddings(self) -> nn.Module:
-        """Of the tokens."""
+        """The embeddings of the tokens."""
         words: nn.Module = self.encoder.get_input_embeddings()
         return words
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Those that are only to be tuned, at a lower rate than what starts from scratch."""
+        """The pretrained parameters, tuned at a lower rate than those that start from scratch."""
         return tuning.tuned_parameters(self.encoder) if self.phrases is None else []
 
     @torch.no_grad()
     def summaries(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """What a frozen encoder makes of chunks (C, 3 states), float16, from its cache as far as that knows them."""
+        """A frozen encoder's summaries of chunks (C, 3 states), float16, from its cache where it has them."""
         lengths = valid.sum(dim=1).cpu().numpy()
         keys = chunk_keys(tokens.cpu().numpy(), lengths)
         cache = self._opened(tokens.device.type)
@@ -224,7 +226,7 @@ class NoteTransformer(nn.Module, Encoder):
         return torch.cat([vectors for _, vectors in groups])[order].clamp(-largest, largest).half()
 
     def _opened(self, device: str) -> EmbeddingCache | None:
-        """The cache of this encoder at this precision; its name needs the weights, so it is opened when it is read."""
+        """The cache of this encoder at this precision; its name needs the weights, so it is opened at first use."""
         if self.cache is None:
             return None
         precision = str(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
@@ -235,17 +237,17 @@ class NoteTransformer(nn.Module, Encoder):
         return self._caches[precision]
 
     def flush(self) -> None:
-        """Write what a frozen encoder has made since the last time; done too in between, and when all is over."""
+        """Write a frozen encoder's new vectors to disk; this also happens now and then, and at exit."""
         for cache in self._caches.values():
             cache.flush()
 
     def _forget(self, _: object) -> None:
-        """Other weights, another cache."""
+        """Close the cache, since other weights need another one."""
         self.flush()
         self._caches = {}
 
     def train(self, mode: bool = True) -> NoteTransformer:
-        """Training or evaluation; a frozen encoder drops nothing in either. An epoch's new vectors are written."""
+        """Switch to training or evaluation; a frozen encoder applies no dropout in either. Also writes new vectors."""
         super().train(mode)
         if self.tune == "frozen":
             self.encoder.train(False)

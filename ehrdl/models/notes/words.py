@@ -1,9 +1,9 @@
-"""Words of notes: tokens (C, L) and links (E,) -> what they add to the log-odds (B, K), one weight per phrase.
+"""Evidence from words of notes: tokens (C, L) and links (E,) -> their log-odds (B, K), one weight per phrase.
 
-A linear model over which words and phrases a sample's notes hold is hard to beat where labels are few: it needs no
-more than one number each, most of them near 0. It stands beside the encoders of a network and is fitted with them
-(Cheng 2016, arXiv:1606.07792), or reads the notes in place of one. Phrases are found by hashing, so that nothing has
-to be counted before (Weinberger 2009, arXiv:0902.2206).
+A linear model over the words and phrases in a sample's notes is hard to beat where labels are few: it needs only one
+number for each, and most are near 0. It is added to the encoders of a network and fitted with them (Cheng 2016,
+arXiv:1606.07792), or reads the notes in place of one. Phrases are found by hashing, so that nothing has to be counted
+before (Weinberger 2009, arXiv:0902.2206).
 
 Letter of this file: T interactions.
 """
@@ -22,35 +22,35 @@ from ehrdl.options.bounds import Bound, NonNegative
 
 #: Ages [h] between which the weight of a note is interpolated, on the scale log(1 + hours).
 _KNOTS_HOURS = (0.0, 24.0, 48.0, 96.0, 168.0, 720.0, 2160.0)
-#: The weight of a day-old note before training is sigmoid(4), near 1; of one of several days it is sigmoid(-3).
+#: Before training, the weight of a day-old note is sigmoid(4), near 1; that of a note several days old is sigmoid(-3).
 _FIRST_CURVE = (4.0, 4.0, 0.0, -3.0, -3.0, -3.0, -3.0)
 _PRIME = 2**31 - 1
 _TINY = 1e-12
 
 
 class WordEvidence(nn.Module, Encoder):
-    """What the words and short phrases of a sample's notes say: the sum of their weights, each counted once a chunk.
+    """A sample's sum of the weights of the words and short phrases in its notes, each counted once per chunk.
 
     Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
-    phrases that tell little say next to nothing; its gradient steps leave them near 0, not at it. What a chunk says
-    counts less with the age of its note, by a curve that is learned for each kind of note, in absolute terms: where
-    only old notes are left, they do not speak as loudly as a new one would.
+    uninformative phrases have weights near 0; gradient steps do not bring them to exactly 0. A chunk counts less the
+    older its note is, by a curve that is learned for each kind of note. The curve is absolute: if there are only old
+    notes, they still count less than a new one would.
 
-    A sum cannot say that a missed follow-up matters where the sodium is low. With `interactions`, a phrase has a vector
-    too; the sum of a sample's vectors is multiplied, number by number, with as many readings of the other modalities,
-    as in a factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The vectors start at 0 under a group lasso
-    (Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x): a phrase interacts as a whole, or next to not at all.
+    A sum cannot express that a missed follow-up matters if the sodium is low. With `interactions`, a phrase also has a
+    vector; the sum of a sample's vectors is multiplied elementwise with a vector from the other modalities, as in a
+    factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The vectors start at 0 under a group lasso (Yuan and
+    Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x): a phrase interacts as a whole, or hardly at all.
 
     Args:
-        spec: the data.
-        phrase: most neighbouring tokens in a phrase.
-        buckets: weights that phrases are hashed to.
-        penalty: it times the sum of the absolute weights is added to the training loss.
-        interactions: T, numbers in the vector of a phrase; 0 = phrases say the same whatever the rest of the sample.
-        interaction_penalty: it times the sum of the lengths of the vectors is added to the training loss.
+        spec: the data description.
+        phrase: largest number of neighbouring tokens in a phrase.
+        buckets: number of weights that phrases are hashed to.
+        penalty: factor of the sum of the absolute weights in the training loss.
+        interactions: T, the length of a phrase's vector; 0 = phrases count the same whatever the rest of the sample.
+        interaction_penalty: factor of the sum of the vectors' norms in the training loss.
 
     Raises:
-        ConfigError: an option that cannot be, or data without notes.
+        ConfigError: an option is impossible, or the data have no notes.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class WordEvidence(nn.Module, Encoder):
         self.interactions, self.group_lasso = interactions, interaction_penalty
         self.n_outputs = len(spec.outputs)
         self.width = self.n_outputs + interactions
-        # An embedding, so that AdamW does not decay it as well. Row 0 is for what is no phrase.
+        # An embedding, so that AdamW does not decay it as well. Row 0 stands for no phrase.
         self.weight = nn.Embedding(buckets + 1, len(spec.outputs), _weight=torch.zeros(buckets + 1, len(spec.outputs)))
         self.vector: Any = None
         if interactions:
@@ -80,7 +80,7 @@ class WordEvidence(nn.Module, Encoder):
         self.knots: Tensor
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, K + T), the sums of weights and of vectors, 0 without a note; and who reads a note (B,)."""
+        """Features (B, K + T), the sums of weights and of vectors, 0 without a note; and whether there is one (B,)."""
         phrases = hashed_phrases(batch.tokens, batch.token_valid, self.phrase, self.buckets)
         weight = self.age_weight(batch.kind[batch.link_chunk], -batch.link_hours)
         tables = [self.weight] if self.vector is None else [self.weight, self.vector]
@@ -90,18 +90,18 @@ class WordEvidence(nn.Module, Encoder):
         return torch.cat(sums, dim=1), present[:-1]
 
     def _summed(self, table: nn.Embedding, phrases: Tensor, weight: Tensor, batch: Batch) -> Tensor:
-        """Rows of a table (…, width) for all phrases of each sample, weighted by the age of their notes (B, width)."""
+        """Sum (B, width) of the rows of a table (…, width) for each sample's phrases, weighted by their notes' age."""
         per_chunk = (table(phrases) * (phrases > 0).unsqueeze(-1)).sum(dim=1)  # (C, width)
         links = per_chunk[batch.link_chunk] * weight.unsqueeze(1)
         total: Tensor = links.new_zeros(batch.batch_size + 1, links.shape[1])
         return total.index_add(0, batch.link_sample, links)[:-1]
 
     def logits(self, features: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the words add to the log-odds (B, K).
+        """The words' contribution to the log-odds (B, K).
 
         Args:
-            features: (B, K + T), from `forward`.
-            context: (B, T * K), what the other modalities say of the interactions; None = nothing interacts.
+            features: the features (B, K + T) from `forward`.
+            context: (B, T * K), the other modalities' part in the interactions; None = nothing interacts.
         """
         added = features[:, : self.n_outputs]
         if self.vector is None or context is None:
@@ -110,7 +110,7 @@ class WordEvidence(nn.Module, Encoder):
         return added + torch.einsum("bt,btk->bk", vectors, context.view(len(context), self.interactions, -1))
 
     def age_weight(self, kind: Tensor, age_hours: Tensor) -> Tensor:
-        """How much a chunk of a kind (E,) counts whose note is so old (E,): from 0 to 1."""
+        """The weight (E,), from 0 to 1, of a chunk of the kind (E,) whose note has the age (E,)."""
         age = age_hours.clamp(min=0).log1p()
         at = torch.bucketize(age, self.knots, right=True).clamp(1, len(self.knots) - 1)
         low, high = self.knots[at - 1], self.knots[at]
@@ -134,9 +134,9 @@ def hashed_phrases(tokens: Tensor, valid: Tensor, longest: int, buckets: int) ->
 
     Args:
         tokens: (C, L).
-        valid: (C, L), real tokens, from the first on.
-        longest: tokens of the longest phrase.
-        buckets: how many there are.
+        valid: (C, L), whether the token is real; real ones come first.
+        longest: number of tokens of the longest phrase.
+        buckets: number of buckets.
     """
     found = []
     for n in range(1, min(longest, tokens.shape[1]) + 1):

@@ -1,6 +1,6 @@
-"""Observations (B, N) gathered into cells: a channel of a sample, or a bin of it. Order-free, so the same everywhere.
+"""Gathers observations (B, N) into cells: a sample's channel, or a bin of it. Free of order, so always the same.
 
-Cells are numbered sample by sample; padding goes to one more behind the last, which every function throws away.
+Cells are numbered sample by sample; padding goes to an extra cell at the end, which every function discards.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from ehrdl.batch import Batch
 
 
 def cell_of(batch: Batch, within: Tensor, n_within: int) -> Tensor:
-    """Flat cell of every observation (B * N,).
+    """The flat cell number of every observation (B * N,).
 
     Args:
-        batch: its valid.
-        within: (B, N), the observation's cell among those of its sample.
-        n_within: how many cells a sample has.
+        batch: the batch, of which `valid` is read.
+        within: (B, N), number of the observation's cell within its sample.
+        n_within: number of cells per sample.
     """
     first = torch.arange(batch.batch_size, device=within.device).unsqueeze(1) * n_within
     return torch.where(batch.valid, first + within, batch.batch_size * n_within).reshape(-1)
@@ -31,7 +31,7 @@ def last_position(cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
 
 
 def first_position(cell: Tensor, n_cells: int) -> Tensor:
-    """Flat position of each cell's first observation; some position where there is none."""
+    """Flat position of each cell's first observation; an arbitrary position where there is none."""
     position = torch.arange(cell.numel(), device=cell.device)
     first = position.new_full((n_cells + 1,), cell.numel()).scatter_reduce(0, cell, position, "amin")[:-1]
     return first.clamp(max=cell.numel() - 1)
@@ -43,7 +43,7 @@ def total(value: Tensor, cell: Tensor, n_cells: int) -> Tensor:
 
 
 def extreme(value: Tensor, cell: Tensor, n_cells: int, which: str) -> Tensor:
-    """Least (`amin`) or greatest (`amax`) of each cell (n_cells,); 0 where there is no observation."""
+    """Minimum (`amin`) or maximum (`amax`) of each cell (n_cells,); 0 where there is no observation."""
     start = value.new_zeros(n_cells + 1)
     return start.scatter_reduce(0, cell, value.reshape(-1), which, include_self=False)[:-1]
 

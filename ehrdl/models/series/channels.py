@@ -20,12 +20,12 @@ NAME = "ChannelTransformer"
 
 
 class ChannelTransformer(nn.Module, Encoder):
-    """Each channel's whole course is one token; attention runs between the channels.
+    """A transformer in which each channel's whole course is one token, so that attention runs between the channels.
 
     A token is the sum of the channel's own embedding, of its summaries at two resolutions (the window and its parts)
     through weights of its own, and of its course on a grid (value, mask and time since last of every bin) through
-    weights that all channels share. A further token for the static features gathers from all. There are as many tokens
-    as channels, however long the window and however dense the series, so it is quick on a CPU.
+    weights that all channels share. A further token for the static features gathers from all. The number of tokens is
+    that of the channels, however long the window and dense the series, so the encoder is quick on a CPU.
 
     Sources: the channel as the token, and attention between channels: Liu et al., iTransformer, ICLR 2024,
     arXiv:2310.06625, and the attention over event types of DuETT, Labach et al. 2023, arXiv:2304.13017; several
@@ -33,15 +33,15 @@ class ChannelTransformer(nn.Module, Encoder):
     for its cost on a CPU; what it would give was not measured.
 
     Args:
-        spec: the data.
-        width: of the tokens.
-        layers: of the transformer.
-        heads: of its attention.
+        spec: the data description.
+        width: width of the tokens.
+        layers: number of transformer layers.
+        heads: number of attention heads.
         bin_hours: length of a bin of the grid [h]; it divides the window.
-        parts: equal parts of the window that are summarised beside the whole.
-        per_channel: units of each channel's final token that are read beside the gathered ones.
+        parts: number of equal parts of the window that are summarised beside the whole.
+        per_channel: number of units of each channel's final token that are read beside the gathered ones.
         dropout: share of units dropped in the transformer in training.
-        channel_dropout: share of a sample's channels whose tokens are put to those of no information in training.
+        channel_dropout: share of a sample's channels whose tokens are made uninformative in training.
     """
 
     def __init__(

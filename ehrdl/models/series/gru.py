@@ -26,10 +26,10 @@ class Grid:
     """The series on a regular grid; bin 0 is the oldest.
 
     Attributes:
-        value: (B, T, H), the last value of the bin, else that of the nearest earlier bin, else 0.
-        observed: (B, T, H) bool, a real value in this very bin.
-        since: (B, T, H), hours from the last observation to the end of the bin, over the window; 1 = never.
-        count: (B, T, H), observations in the bin.
+        value: (B, T, H), last value of the bin, else that of the nearest earlier bin, else 0.
+        observed: (B, T, H) bool, whether the value is from this very bin.
+        since: (B, T, H), time from the last observation to the end of the bin, as a share of the window; 1 = never.
+        count: (B, T, H), number of observations in the bin.
     """
 
     value: Tensor
@@ -42,12 +42,13 @@ class SeriesGRU(nn.Module, Encoder):
     """A GRU over gridded observations, beside whole-window summaries of every channel.
 
     Args:
-        spec: the data.
-        hidden: width of the recurrent state, and D of the features.
+        spec: the data description.
+        hidden: D, the width of the recurrent state and of the features.
         bin_hours: length of a bin [h]; it divides the window.
-        layers: recurrent layers.
+        layers: number of recurrent layers.
         dropout: share of units dropped in training.
-        summaries: also read last, mean, min, max, slope, count, time since last, and last less first of each channel.
+        summaries: whether to read also last, mean, min, max, slope, count, time since last, and last - first of each
+            channel.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
@@ -98,7 +99,7 @@ class SeriesGRU(nn.Module, Encoder):
         return Steps(features * present.unsqueeze(1), present, states, hours.expand_as(valid), valid)
 
     def _inputs(self, cells: Grid) -> Tensor:
-        """What the GRU reads (B, T, inputs): value, mask and time since last of numbers; counts of events."""
+        """The inputs of the GRU (B, T, inputs): value, mask and time since last of numbers; counts of events."""
         numbers = [cells.value, cells.observed.to(cells.value.dtype), cells.since]
         counts = cells.count[..., self.event].log1p()
         return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
@@ -108,10 +109,10 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
     """Lay the observations on a grid of `n_bins` bins that ends at the prediction time (hour 0, in the last bin).
 
     Args:
-        value: (B, N), standardised.
-        batch: its hours, channel and valid; positions along N are in order of availability.
-        n_channels: H.
-        n_bins: T.
+        value: (B, N), standardised values.
+        batch: the batch, for its hours, channel and valid; positions along N are in order of availability.
+        n_channels: H, the number of channels.
+        n_bins: T, the number of bins.
         bin_hours: length of a bin [h].
     """
     n_samples = batch.batch_size
@@ -122,7 +123,7 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
     count = total(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
     observed = observed.view(shape)
     bins = torch.arange(n_bins, device=value.device).view(1, -1, 1)
-    # The bin that each cell's value comes from: itself or the nearest earlier observed one; -1 = none.
+    # The bin that each cell's value comes from: its own or the nearest earlier observed one; -1 = none.
     source = torch.where(observed, bins, -1).cummax(dim=1).values
     known, source = source >= 0, source.clamp(min=0)
     values = (value.reshape(-1)[last].view(shape).gather(1, source) * known).to(value.dtype)
@@ -132,7 +133,7 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
 
 
 def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
-    """Last, mean, min, max, slope [1/d], log count, time since last, last less first: (B, 8 H), 0 where none.
+    """Last, mean, min, max, slope [1/d], log count, time since last, last - first: (B, 8 H), 0 where there is none.
 
     Time since last is a share of the window; 1 where the channel was never observed.
     """

@@ -22,15 +22,15 @@ from ehrdl.options.bounds import Hours, Share, Width
 class GRUD(nn.Module, Encoder):
     """GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days.
 
-    A missing value is neither carried on nor filled in: it decays from the last one towards the channel's training
-    mean, which is 0 after standardising, and the state decays with the time since each channel was seen. Both rates
-    are learned. Counts of events (drugs, procedures) are never missing; they join the inputs as they are.
+    A missing value is neither carried forward nor filled in: it decays from the last value towards the channel's
+    training mean, which is 0 after standardising. The state decays with the time since each channel was observed. Both
+    rates are learned. Counts of events (drugs, procedures) are never missing; they join the inputs unchanged.
 
     Args:
-        spec: the data.
-        hidden: width of the recurrent state, and D of the features.
+        spec: the data description.
+        hidden: D, the width of the recurrent state and of the features.
         bin_hours: length of a bin [h]; it divides the window.
-        dropout: share of units of the features dropped in training.
+        dropout: share of feature units dropped in training.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
@@ -78,9 +78,9 @@ class DecayCell(nn.Module):
     """The recurrence of GRU-D: values, masks and intervals (B, T, H), events (B, T, E) -> states (B, T, D).
 
     Args:
-        n_inputs: H.
-        hidden: D.
-        n_events: E, further inputs that are never missing.
+        n_inputs: H, the number of numeric channels.
+        hidden: D, the width of the state.
+        n_events: E, the number of further inputs that are never missing.
     """
 
     def __init__(self, n_inputs: int, hidden: int, n_events: int = 0) -> None:
@@ -98,10 +98,10 @@ class DecayCell(nn.Module):
         """States (B, T, D).
 
         Args:
-            value: (B, T, H), the last value by each step, standardised; 0 where there was none yet.
+            value: (B, T, H), last value up to each step, standardised; 0 where there is none yet.
             observed: (B, T, H), 1 where the step has a value of its own, else 0.
-            interval: (B, T, H), time from a channel's observation before the step to the step [d].
-            events: (B, T, E).
+            interval: (B, T, H), time from a channel's last observation before the step to the step [d].
+            events: (B, T, E), counts of events.
         """
         kept = torch.exp(-torch.relu(self.input_decay * interval + self.input_decay_bias))
         filled = observed * value + (1 - observed) * kept * value  # towards the mean, which is 0
@@ -122,7 +122,8 @@ class DecayCell(nn.Module):
 def intervals(observed: Tensor, step: float) -> Tensor:
     """Time from each channel's last observation before a step to that step (B, T, H), in the unit of `step`.
 
-    0 at the first step; a channel that was never seen counts from there (section Notations of the paper).
+    The interval is 0 at the first step; that of a channel never observed counts from there (section Notations of the
+    paper).
 
     >>> intervals(torch.tensor([[[1.0], [0.0], [0.0], [1.0], [0.0]]]), 2.0).flatten().tolist()
     [0.0, 2.0, 4.0, 6.0, 2.0]

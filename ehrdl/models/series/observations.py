@@ -1,4 +1,4 @@
-"""What every series encoder does first: value, channel, valid (B, N) -> standardised values (B, N), and what is seen.
+"""The first step of every series encoder: value, channel, valid (B, N) -> standardised, visible values (B, N).
 
 Letter of this file: H channels.
 """
@@ -31,15 +31,15 @@ class Scale(nn.Module):
 
 
 class ChannelDropout(nn.Module):
-    """Hides whole channels of a sample in training, as if they had never been measured; at prediction all are seen.
+    """Hides whole channels of a sample in training, as if never measured; at prediction all channels are seen.
 
-    A model that must do without some channels leans on each less. Dropping single observations would hide little, as
-    their neighbours tell them.
+    A model that must do without some channels depends less on each. Dropping single observations would hide little,
+    since their neighbours reveal them.
 
     Args:
-        name: of the encoder, for errors.
-        n_channels: H.
-        share: of each sample's channels that are hidden, each by a draw of its own.
+        name: name of the encoder, for errors.
+        n_channels: H, the number of channels.
+        share: share of each sample's channels that are hidden, each by its own random draw.
     """
 
     def __init__(self, name: str, n_channels: int, share: float) -> None:
@@ -47,7 +47,7 @@ class ChannelDropout(nn.Module):
         self.n_channels, self.share = n_channels, share
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch with less that is valid."""
+        """The batch, in training with fewer valid observations."""
         if not self.training or self.share == 0:
             return batch
         kept = torch.rand(batch.batch_size, self.n_channels, device=batch.valid.device) >= self.share
@@ -59,13 +59,13 @@ class Observations(nn.Module):
     """Standardised values, and the batch as the encoder may see it.
 
     Args:
-        name: of the encoder, for errors.
-        spec: the data.
-        channel_dropout: as `ChannelDropout`.
+        name: name of the encoder, for errors.
+        spec: the data description.
+        channel_dropout: share of channels that `ChannelDropout` hides.
 
     Attributes:
         numeric, event: indices of the channels of each kind.
-        n_channels: H.
+        n_channels: H, the number of channels.
     """
 
     def __init__(self, name: str, spec: DataSpec, channel_dropout: float = 0.0) -> None:
@@ -86,7 +86,7 @@ class Observations(nn.Module):
 
 
 def indices(spec: DataSpec, kind: str) -> Tensor:
-    """Which channels are of a kind."""
+    """The indices of the channels of a kind."""
     return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
 
 
@@ -101,7 +101,7 @@ def require_channels(name: str, spec: DataSpec) -> None:
 
 
 def count_bins(name: str, spec: DataSpec, bin_hours: float) -> int:
-    """How many bins the window has.
+    """The number of bins in the window.
 
     Raises:
         ConfigError: the bins do not divide it.

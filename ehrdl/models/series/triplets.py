@@ -18,22 +18,22 @@ NAME = "TripletTransformer"
 
 
 class TripletTransformer(nn.Module, Encoder):
-    """A transformer over the observations as they are: no grid, no filling in, nothing made up for what is missing.
+    """A transformer over the observations as they are: no grid, no imputation.
 
-    An observation is the sum of three embeddings: of its channel (a table), of its value and of its time (small
-    networks of one number each). Attention pooling gathers the transformed observations into one vector.
+    An observation is the sum of three embeddings: of its channel (a table), of its value and of its time (each a small
+    network of one number). Attention pooling gathers the transformed observations into one vector.
 
     Source: Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly Sampled Multivariate Clinical
     Time-Series (STraTS), ACM TKDD 16 (2022) 105, doi 10.1145/3516367. Its forecasting pretraining is left out, and
     layers normalise before attention, which trains without a long warm-up.
 
     Args:
-        spec: the data.
-        width: of the states, and D of the features.
-        layers: of the transformer.
-        heads: of its attention.
+        spec: the data description.
+        width: D, the width of the states and of the features.
+        layers: number of transformer layers.
+        heads: number of attention heads.
         dropout: share of units dropped in training; attention weights are not dropped.
-        max_triplets: the latest that are read of a sample; cost grows with their square.
+        max_triplets: most triplets read per sample, the latest; the cost grows with their square.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
@@ -57,7 +57,8 @@ class TripletTransformer(nn.Module, Encoder):
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
-        # Dropping attention weights would keep a (T, T) matrix a head and layer in memory, at four times the time.
+        # Dropping attention weights would keep a (T, T) matrix per head and layer in memory, and take four times as
+        # long.
         layer.self_attn.dropout = 0.0
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.start = nn.Parameter(torch.randn(width) * 0.02)
@@ -93,7 +94,7 @@ class TripletTransformer(nn.Module, Encoder):
 
 
 class NumberEmbedding(nn.Module):
-    """One number as a vector, by a network with one hidden layer of sqrt(D) units: (…) -> (…, D)."""
+    """Embeds one number as a vector, by a network with one hidden layer of sqrt(D) units: (…) -> (…, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class NumberEmbedding(nn.Module):
 
 
 def latest(valid: Tensor, most: int) -> Tensor:
-    """Positions of the last `most` valid observations (B, T), in their order; what there are too few of is invalid.
+    """Positions of the last `most` valid observations (B, T), in their order; filled with invalid ones if too few.
 
     >>> latest(torch.tensor([[True, True, False, True], [True, False, False, False]]), 2).tolist()
     [[1, 3], [0, 3]]

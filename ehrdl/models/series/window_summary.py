@@ -1,6 +1,6 @@
-"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), from summaries of the whole window, a channel each.
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), from each channel's summaries of the whole window.
 
-Letters of this file: H channels, P parts of the window, F numbers a channel.
+Letters of this file: H channels, P parts of the window, F numbers per channel.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ehrdl.options.bounds import Share, Width
 NAME = "WindowSummary"
 #: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
 _SLOPE_RIDGE = 0.02
-#: Of a number over the samples: what hardly varies stays small.
+#: Least standard deviation of a number over the samples, so that numbers that hardly vary stay small.
 _LEAST_STD = 0.05
 _WHOLE, _PART = 11, 3  # numbers of the whole window, and of each part
 _COUNT = 7  # the place of the log count among those of the window
 
 
 class WindowSummary(nn.Module, Encoder):
-    """What gradient boosting reads, for a network: rich summaries of every channel, over the window and its parts.
+    """Rich summaries of every channel, over the window and its parts: what gradient boosting reads, for a network.
 
     The numbers of a channel are standardised by running statistics and pass through weights of the channel's own, so
     that sodium and heart rate need not share what a slope means. It goes beside other encoders (`Joined`, or a branch
     of `Committee`), or stands alone.
 
     Args:
-        spec: the data.
-        per_channel: units of each channel; D is that many times the number of channels.
-        parts: equal parts of the window that are summarised too, by mean and count.
+        spec: the data description.
+        per_channel: number of units per channel; D is this times the number of channels.
+        parts: number of equal parts of the window that are summarised too, by mean and count.
         dropout: share of units dropped in training.
-        channel_dropout: share of a sample's channels whose numbers are put to their means in training. Unlike in other
-            encoders they are not put to what a channel has that was never measured: that says much by itself.
+        channel_dropout: share of a sample's channels whose numbers are set to their means in training. Other encoders
+            make the channel look never measured; here that would say much by itself.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class ChannelUnits(nn.Module):
     """The summaries of every channel, standardised, through weights of the channel's own: (B, H, units).
 
     Args:
-        name: of the encoder, for errors.
-        spec: the data.
-        units: of each channel.
-        parts: P.
-        channel_dropout: as in `WindowSummary`.
+        name: name of the encoder, for errors.
+        spec: the data description.
+        units: number of units per channel.
+        parts: P, the number of parts.
+        channel_dropout: share of dropped channels, as in `WindowSummary`.
     """
 
     def __init__(self, name: str, spec: DataSpec, units: int, parts: int, channel_dropout: float) -> None:
@@ -109,7 +109,7 @@ class RunningScale(nn.Module):
         self.variance: Tensor
 
     def forward(self, numbers: Tensor, known: Tensor) -> Tensor:
-        """Standardised numbers (B, H, F), given which are known."""
+        """Standardised numbers (B, H, F), given which numbers are known."""
         if self.training:
             self._learn(numbers.detach(), known)
         std = self.variance.sqrt().clamp(min=_LEAST_STD)
@@ -117,11 +117,11 @@ class RunningScale(nn.Module):
 
     @torch.no_grad()
     def _learn(self, numbers: Tensor, known: Tensor) -> None:
-        """Join the batch's mean and variance to those so far (Chan, Golub and LeVeque 1983)."""
+        """Merge the batch's mean and variance into those so far (Chan, Golub and LeVeque 1983)."""
         n = known.sum(dim=0)
         mean = (numbers * known).sum(dim=0) / n.clamp(min=1)
         variance = (((numbers - mean) * known) ** 2).sum(dim=0) / n.clamp(min=1)
-        share = n / (self.count + n).clamp(min=1)  # of all samples that this batch has
+        share = n / (self.count + n).clamp(min=1)  # of all samples so far that are in this batch
         gap = mean - self.mean
         joined = (1 - share) * self.variance + share * variance + share * (1 - share) * gap**2
         self.variance.copy_(torch.where(n > 0, joined, self.variance))
@@ -132,16 +132,16 @@ class RunningScale(nn.Module):
 def summaries(value: Tensor, batch: Batch, n_channels: int, window_hours: float, parts: int) -> tuple[Tensor, Tensor]:
     """Numbers (B, H, F), 0 where unknown, and which are known.
 
-    Of the window: last, first, mean, least, greatest, standard deviation, slope [1/d], log count, times of the last
-    and the first observation as shares of the window before its end, whether there is any. Of each part, the oldest
-    first: mean, log count, whether there is any. Counts and whether there is any are always known.
+    Numbers of the window: last, first, mean, minimum, maximum, standard deviation, slope [1/d], log count, times of the
+    last and the first observation as shares of the window before its end, whether there is any. Numbers of each part,
+    the oldest first: mean, log count, whether there is any. Counts and whether there is any are always known.
 
     Args:
-        value: (B, N), standardised.
-        batch: its hours, channel and valid; positions along N are in order of availability.
-        n_channels: H.
+        value: (B, N), standardised values.
+        batch: the batch, for its hours, channel and valid; positions along N are in order of availability.
+        n_channels: H, the number of channels.
         window_hours: length of the window [h].
-        parts: P.
+        parts: P, the number of parts.
     """
     shape = (batch.batch_size, n_channels)
     whole, any_whole = _whole(value, batch, n_channels, window_hours)
