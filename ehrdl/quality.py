@@ -1,7 +1,7 @@
-"""Findings: what a hospital's data cannot mean, or was not understood; reported, and never a feature.
+"""Findings: faults in a hospital's data, or data that were not understood; reported, and never a feature.
 
-A source finds them while it reads, and every later step adds its own. `ehrdl prepare` and `ehrdl train` print them as
-one block, the manifest holds them, and the report shows them.
+A source finds them as it reads, and every later step adds its own. `ehrdl prepare` and `ehrdl train` print them as one
+block, the manifest holds them, and the report shows them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 from ehrdl.engine.messages import say
 from ehrdl.errors import SchemaError
 
-#: Quiet findings that are printed; further ones are counted.
+#: The number of quiet findings that are printed; further ones are counted.
 _QUIET_SHOWN = 5
-#: Fewer are never loud: one odd row of a small hospital is no broken column.
+#: A finding in fewer rows is never loud: one odd row in a small hospital is no broken column.
 _FEWEST = 10
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be, in one column of one table.
+    """One fault in one column of one table.
 
     Attributes:
-        table: of the source, such as `hosp/admissions`, or `EVENTS`.
-        column: of the table; of EVENTS rather the code that it is about.
-        what: what is found, and what is done with it, as it follows the numbers: `are after the discharge`.
-        n: rows, values or stays that it is found in.
-        of: how many there are.
-        limit: the finding is loud where `share` is above it, and 10 or more are found; 1 = never.
+        table: the source's table, such as `hosp/admissions`, or `EVENTS`.
+        column: the table's column; for EVENTS, the code concerned.
+        what: the words after the numbers, on what is found and what is done with it: `are after the discharge`.
+        n: the number of rows, values or stays in which it is found.
+        of: the number of all rows, values or stays.
+        limit: the share above which the finding is loud, if 10 or more are found; 1 = never.
     """
 
     table: str
@@ -46,12 +46,12 @@ class Finding:
 
     @property
     def is_loud(self) -> bool:
-        """Whether there is more of it than chance and usual errors of entry explain."""
+        """Whether it is more frequent than chance and usual errors of entry explain."""
         return self.n >= _FEWEST and self.share > self.limit
 
     @property
     def level(self) -> str:
-        """`warning` where the finding is loud, else `note`."""
+        """`warning` if the finding is loud, else `note`."""
         return "warning" if self.is_loud else "note"
 
     def line(self) -> str:
@@ -68,19 +68,19 @@ class Finding:
 
 
 def from_dicts(values: Iterable[dict[str, Any]]) -> list[Finding]:
-    """What `Finding.to_dict` made, as findings again."""
+    """The findings from the results of `Finding.to_dict`."""
     names = tuple(Finding.__dataclass_fields__)
     return [Finding(**{name: value[name] for name in names}) for value in values]
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings that found something: the loud ones first, then by falling share."""
+    """The findings with `n` above 0: the loud ones first, then by falling share."""
     found = [finding for finding in findings if finding.n]
     return sorted(found, key=lambda one: (not one.is_loud, -one.share, one.table, one.column, one.what))
 
 
 def block(findings: Sequence[Finding]) -> list[str]:
-    """The findings as lines for the screen: all loud ones, and of the others as many as can be read.
+    """The findings as lines for the screen: all loud ones, and a readable number of the others.
 
     >>> block([])
     ['data quality: nothing found']
@@ -102,7 +102,7 @@ def refuse_loud(findings: Iterable[Finding]) -> None:
     """Refuse data with a finding above its limit, as `data.prepare.strict` asks.
 
     Raises:
-        SchemaError: naming the worst, and how many there are.
+        SchemaError: a finding is above its limit; the message names the worst, and how many there are.
     """
     loud = [finding for finding in ordered(findings) if finding.is_loud]
     if loud:
@@ -113,14 +113,14 @@ def refuse_loud(findings: Iterable[Finding]) -> None:
 
 
 def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
-    """Print the block, and give back what a manifest holds of it.
+    """Print the block, and return its content for a manifest.
 
     Args:
-        findings: of the source, of EVENTS and of the series.
-        strict: refuse those above their limit.
+        findings: the findings of the source, of EVENTS and of the series.
+        strict: whether to refuse findings above their limit.
 
     Raises:
-        SchemaError: strict, and something is above its limit.
+        SchemaError: `strict` is true, and a finding is above its limit.
     """
     found = ordered(findings)
     for line in block(found):
@@ -131,7 +131,7 @@ def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
 
 
 def _percent(share: float) -> str:
-    """A share that is never rounded to none or to all.
+    """A share as a percentage that is never rounded to none or to all.
 
     >>> _percent(0.00001), _percent(0.0042), _percent(0.123), _percent(0.99999), _percent(1.0)
     ('under 0.01 %', '0.42 %', '12 %', '99.99 %', '100 %')

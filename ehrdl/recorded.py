@@ -1,8 +1,8 @@
-"""The configuration of a run that was made through the library: objects as `class_path` and `init_args`.
+"""Records the configuration of a run made through the library: objects as `class_path` and `init_args`.
 
-A source and a task remember what they were made with (`Recorded`); a class, and a `functools.partial` of one, say so
-themselves. A function, such as a lambda that makes the model, has no such form: a hash of its code and of what it
-refers to stands for it, so that another one is told apart, and `config.yaml` says that it cannot be made again.
+A source and a task remember their arguments (`Recorded`); a class, and a `functools.partial` of one, reveal theirs
+themselves. A function, such as a lambda that makes the model, has no such form. It is represented by a hash of its code
+and of what it refers to, so that it differs from other functions, and `config.yaml` says that it cannot be made again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Self
 
 from ehrdl.engine.files import digest
 
-#: Key of what stands for an object that no config can make again.
+#: The key that marks the substitute for an object that no config can make again.
 NOT_RECORDED = "not_recorded"
-#: In place of a hash, for an object that cannot be told apart from another of its class.
+#: The replacement of a hash, for an object that cannot be distinguished from another of its class.
 UNKNOWABLE = "cannot be told apart from others"
 _DEEPEST = 20
 
@@ -32,14 +32,14 @@ class Recorded:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments; `__init__` needs no part in it."""
+        """Keep the arguments, without any help from `__init__`."""
         self = super().__new__(cls)
-        object.__setattr__(self, "_made_with", (args, kwargs))  # a frozen dataclass too
+        object.__setattr__(self, "_made_with", (args, kwargs))  # works for a frozen dataclass too
         return self
 
 
 def describe(value: Any) -> Any:
-    """Plain values, as YAML has them, for what a run was called with.
+    """The arguments of a run as plain values for YAML.
 
     >>> describe({"seeds": (0, 1), "root": Path("runs")})
     {'seeds': [0, 1], 'root': 'runs'}
@@ -62,7 +62,7 @@ def describe(value: Any) -> Any:
 
 
 def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Key and description of each part of a described configuration that no config can make again."""
+    """The key and description of each part of a described configuration that no config can make again."""
     if isinstance(config, Mapping):
         if NOT_RECORDED in config:
             yield key, str(config[NOT_RECORDED])
@@ -75,20 +75,20 @@ def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def unknowable(config: Any) -> bool:
-    """Whether part of a described configuration cannot be told apart from another."""
+    """Whether part of a described configuration cannot be distinguished from another."""
     if isinstance(config, Mapping):
         return any(unknowable(part) for part in config.values())
     return any(map(unknowable, config)) if isinstance(config, list) else config == UNKNOWABLE
 
 
 def _made(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: Any) -> dict[str, Any]:
-    """`class_path` and `init_args` of a class and its arguments, `args[0]` being self; defaults are filled in."""
+    """The `class_path` and `init_args` of a class and its arguments, `args[0]` being self; defaults are filled in."""
     if not _importable(made):
         return _not_recorded(whole)
     signature = inspect.signature(made.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind_partial(*args, **kwargs)
-    except TypeError:  # the class is not made by these arguments alone
+    except TypeError:  # the class is not made with these arguments alone
         return _not_recorded(whole)
     given = dict(list(bound.arguments.items())[1:])
     for name, parameter in list(signature.parameters.items())[1:]:
@@ -105,20 +105,20 @@ def _made(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: A
 
 
 def _importable(thing: Any) -> bool:
-    """Whether another process finds the very thing by its module and name."""
+    """Whether another process finds the same object by its module and name."""
     module = sys.modules.get(thing.__module__ or "")
     return thing.__module__ != "__main__" and getattr(module, thing.__qualname__, None) is thing
 
 
 def _plain(value: Any) -> tuple[Any, bool]:
-    """A value as YAML has it, and whether it has one."""
+    """A value's form in YAML, and whether it has one."""
     if value is None or isinstance(value, bool | int | float | str):
         return value, True
     if isinstance(value, Path):
         return str(value), True
     if isinstance(value, Enum):
         return _plain(value.value)
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a number of NumPy's
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy number
         return value.item(), True
     return None, False
 
@@ -129,17 +129,17 @@ def _not_recorded(value: Any) -> dict[str, str]:
 
 
 def _called(value: Any) -> str:
-    """What a person recognises the thing by."""
+    """A name by which a person recognises the object."""
     if isinstance(value, functools.partial):
         return f"partial of {_called(value.func)}"
     if isinstance(value, FunctionType):
-        return f"{value.__name__} of {Path(value.__code__.co_filename).name}"  # no line: others above it may change
+        return f"{value.__name__} of {Path(value.__code__.co_filename).name}"  # no line number: it may change
     thing = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _parts(value: Any, depth: int) -> Any:
-    """Plain values that are the same for the same object in another process, and others for another object."""
+    """Plain values that are equal for the same object in another process, and differ for another object."""
     plain, known = _plain(value)
     if known:
         return plain
@@ -181,7 +181,7 @@ def _parts_of_object(value: Any, depth: int) -> Any:
 
 
 def _parts_of_function(function: FunctionType, depth: int) -> Any:
-    """Code, defaults, and the values of the names it refers to; a function of another module goes by its name."""
+    """A function's code, defaults and values of names it refers to; another module's function is known by name."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     named = {
@@ -201,6 +201,6 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _body(made: type) -> list[Any]:
-    """What the lines of a class define: methods and plain values, by name."""
+    """A class's own definitions: methods and plain values, by name."""
     own = {name: part for name, part in sorted(vars(made).items()) if not name.startswith("__") or name == "__init__"}
     return [[name, part] for name, part in own.items() if isinstance(part, FunctionType) or _plain(part)[1]]

@@ -1,6 +1,6 @@
-"""A finished run on new patients or another hospital: prepare -> load -> predict -> PREDICTIONS. Nothing is fitted.
+"""Scores new patients or another hospital with a finished run: prepare -> load -> predict -> PREDICTIONS.
 
-The run folder is all that is needed: no cache of the run, and nothing of the data that it was fitted on.
+Nothing is fitted. Only the run folder is needed: not the run's cache, and none of the data that it was fitted on.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _NAMES_SHOWN = 12
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose files are as it wrote them.
+    """A run whose files are unchanged since it wrote them.
 
     Attributes:
-        folder: the run's.
-        manifest: what was run.
-        files: the paths in the folder of the files that its models are read from.
+        folder: the run's folder.
+        manifest: the run's manifest.
+        files: the paths, within the folder, of the files that its models are read from.
     """
 
     folder: Path
@@ -58,18 +58,18 @@ def score(
     """Score the cohort of `data` with every model of a finished run.
 
     Args:
-        run: from `check_run`.
-        data: the new patients; the options of the run but for where they are.
-        task: the task of the run. Labels are those that can be computed; the models never read them.
-        model: makes the network, as in the run.
-        trainer: accelerator and precision are taken from it.
-        out: folder for the result; by default one in `predict/` of the run's folder, named after the data.
+        run: the finished run, from `check_run`.
+        data: the new patients' data: the options of the run, except the place of the data.
+        task: the task of the run. Labels are computed where possible; the models never read them.
+        model: the function that makes the network, as in the run.
+        trainer: the trainer's arguments, of which accelerator and precision are used.
+        out: the folder for the result; by default one in `predict/` of the run's folder, named after the data.
 
     Returns:
         The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what these data lack) and `manifest.json`.
 
     Raises:
-        EhrdlError: a model of another architecture, or data that the run cannot read.
+        EhrdlError: a model has another architecture, or the run cannot read the data.
     """
     check_writable(out or run.folder / "predict", "--out")
     thresholds = _thresholds(run.folder)
@@ -125,10 +125,10 @@ def _fitted(run: FinishedRun, data: DataConfig) -> Fitted:
 
 
 def check_run(folder: Path) -> FinishedRun:
-    """Refuse a folder that is no finished run, has lost a part, or holds other files than the run wrote.
+    """Refuse a folder that is no finished run, has lost a file, or holds files other than the run wrote.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: the folder is refused; the message names the file.
     """
     if not folder.is_dir():
         raise ConfigError(f"--run {folder}: there is no such folder; give a finished run, such as runs/quickstart")
@@ -179,7 +179,7 @@ def _predictions(
 
 
 def _thresholds(run: Path) -> dict[str, list[float | None]]:
-    """Where each model of the run gives an alarm, by seed, as its tuning split decided; empty without a utility."""
+    """Each model's alarm thresholds by seed, as its tuning split decided; empty without a utility."""
     path = run / "metrics.json"
     with reading(path, "table of metrics"):
         outputs = read_json(path, dict)["outputs"].values() if path.is_file() else []
@@ -188,14 +188,14 @@ def _thresholds(run: Path) -> dict[str, list[float | None]]:
 
 
 def _checkpoints(run: FinishedRun) -> Iterator[tuple[str, int, Path]]:
-    """Name, seed and file of every deep model of a run."""
+    """The name, seed and file of every deep model of a run."""
     for name in sorted(run.files):
         if match := re.fullmatch(r"checkpoints/(\w+)-seed(\d+)\.ckpt", name):
             yield match[1], int(match[2]), run.folder / name
 
 
 def describe_gaps(gaps: dict[str, Any]) -> list[str]:
-    """What the models knew and the data lack, and the other way round, a line each; no line where nothing differs."""
+    """What the models knew and the data lack, and the reverse, one line each; no line if nothing differs."""
     lines = [str(line) for line in gaps["missing"]]
     n = gaps["samples"]
     if absent := gaps["channels_absent"]:

@@ -1,9 +1,10 @@
-"""Which modules a configuration may name. A class that it names is imported and called: a configuration is code.
+"""Restricts the modules that a configuration may name, because the classes it names are imported and called.
 
-A config that somebody sent, or the folder of a run, shall not be able to call `os.system`. So a name is refused before
-its module is imported, unless it is of ehrdl, of a library that ehrdl is made of, of an installed plug-in, of a module
-beside the config file, or of one that the command line allows. jsonargparse holds it wherever it imports: at any depth,
-in a file or on the command line, and also for what one of these modules merely passes on.
+A configuration is therefore code. A config from someone else, or the folder of a run, must not be able to call
+`os.system`. So a name is refused before its module is imported, unless the module is part of ehrdl, of a library that
+ehrdl is made of, or of an installed plug-in, lies beside the config file, or is allowed on the command line.
+jsonargparse applies this wherever it imports: at any depth, in a file or on the command line, and also to names that
+such a module merely re-exports.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jsonargparse import set_parsing_settings
 
 from ehrdl.errors import ConfigError
 
-#: Entry points by which an installed package offers its modules to configurations.
+#: The entry points by which an installed package offers its modules to configurations.
 PLUGINS = "ehrdl.plugins"
 OPTION = "--allow-module"
 HELP = (
@@ -33,7 +34,7 @@ HELP = (
     "it may name classes of ehrdl, its plug-ins, torch, Lightning, transformers, and modules beside the config file"
 )
 _OURS = ("ehrdl", "torch", "pytorch_lightning", "lightning", "lightning_fabric", "transformers")
-#: A folder that holds one of these is a run's, and no place for code.
+#: A folder that holds one of these files belongs to a run, and is no place for code.
 _OF_A_RUN = ("checkpoints", "manifest.json", "spec.json", "flow.json")
 _DOTTED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 
@@ -42,7 +43,7 @@ def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The modules that a command line allows, and the rest of it.
 
     Raises:
-        ConfigError: one is no name of a module.
+        ConfigError: a value is no module name.
 
     >>> take_option(["--config", "a.yaml", "--allow-module", "mine", "--allow-module=your.models"])
     (['mine', 'your.models'], ['--config', 'a.yaml'])
@@ -79,18 +80,20 @@ def config_files(argv: Sequence[str]) -> list[str]:
 def allowed_modules(
     names: Sequence[str], contents: Mapping[str, Any], argv: Sequence[str] = (), beside: bool = True
 ) -> Iterator[None]:
-    """Within, configurations may name what the command line allows, and what lies beside their files.
+    """A block in which configurations may name modules that the command line allows, or that lie beside their files.
 
-    A module beside a config is found last: a file `torch.py` there hides nothing. In the folder of a run none is found.
+    A module beside a config is found last, so a file `torch.py` there hides nothing. In the folder of a run none is
+    found.
 
     Args:
-        names: modules that the command line allows; they are also looked for in the current folder, last.
-        contents: of each config file.
+        names: the modules that the command line allows; they are also looked for in the current folder, last.
+        contents: the contents of each config file.
         argv: the command line, whose values may name a module beside a config as well.
         beside: whether modules beside the files may be named.
 
     Raises:
-        ConfigError: naming the key and the class of another module; one of these modules is broken.
+        ConfigError: a class is of another module, in which case the message names it and the key, or an allowed module
+            is broken.
     """
     before, ours, hidden = list(sys.path), list(names), dict[str, str]()
     wanted = {*_tops(list(contents.values())), *_tops([_value(token) for token in argv])} - set(_OURS)
@@ -117,7 +120,7 @@ def allowed_modules(
 
 
 def refusal(name: str) -> str:
-    """Why a class is not imported, and what to do."""
+    """The message on why a class is not imported, and what to do."""
     module = name.rpartition(".")[0] or name
     return (
         f"{name!r} is not imported: a configuration may name classes of ehrdl, its plug-ins, torch, Lightning, "
@@ -126,12 +129,12 @@ def refusal(name: str) -> str:
 
 
 def _plugins() -> list[str]:
-    """Top-level modules that installed packages offer."""
+    """The top-level modules that installed packages offer."""
     return sorted({point.module.split(".")[0] for point in entry_points(group=PLUGINS)})
 
 
 def _beside(folder: Path, wanted: set[str]) -> dict[str, str]:
-    """The wanted modules that lie in a folder, found from now on, each with the module that hides it ('' = none)."""
+    """The wanted modules in a folder, importable from now on, each with the module that hides it ('' = none)."""
     if any((folder / name).exists() for name in _OF_A_RUN):
         return {}
     here = [name for name in sorted(wanted) if _is_module(folder, name)]
@@ -150,34 +153,34 @@ def _is_module(folder: Path, name: str) -> bool:
 
 
 def _import(name: str) -> None:
-    """Import a module that a configuration names, so that a fault of its code is one line."""
+    """Import a module that a configuration names, so that a fault in its code gives one line."""
     try:
         import_module(name)
-    except ImportError:  # the parser says so with the key that names it
+    except ImportError:  # the parser reports it with the key that names it
         return
-    except Exception as error:  # whatever code of others does
+    except Exception as error:  # whatever external code does
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError) else f"; {last.filename}, line {last.lineno}"
         raise ConfigError(f"{name}: cannot be imported ({type(error).__name__}: {error}{where})") from None
 
 
 def _value(token: str) -> str:
-    """What a token of the command line may name a class by."""
+    """The part of a command-line token that may name a class."""
     return token.partition("=")[2] if token.startswith("--") else token
 
 
 def _structures(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Each value of the command line that names a class inside, with its option."""
+    """Each value of the command line that contains the name of a class, with its option."""
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         text = value if equals else after
         if option.startswith("--") and "class_path" in text:
-            with suppress(yaml.YAMLError):  # the parser says what is wrong with it
+            with suppress(yaml.YAMLError):  # the parser reports what is wrong with it
                 yield option, yaml.safe_load(text)
 
 
 def _tops(content: Any) -> Iterator[str]:
-    """The first names of all dotted names in a content."""
+    """The first part of each dotted name in a content."""
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list):
@@ -188,7 +191,7 @@ def _tops(content: Any) -> Iterator[str]:
 
 
 def _require(content: Any, allowed: Sequence[str], hidden: Mapping[str, str], key: str) -> None:
-    """Refuse every `class_path` of another module, whatever it is a value of."""
+    """Refuse every `class_path` of another module, wherever it occurs."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for name, value in items:
         here = f"{key}{name}" if key.endswith(" ") else f"{key}.{name}"

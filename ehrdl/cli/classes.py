@@ -1,4 +1,4 @@
-"""The classes that a configuration may name: by kind or by one word, found by source, so that torch is not imported."""
+"""Finds the classes that a configuration may name, by kind or by one word, from source, without importing torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ehrdl.options.signatures import summary
 
 
 def list_classes(key: str, annotations: Mapping[str, str]) -> str:
-    """The classes that a key takes, a line each.
+    """The classes that a key takes, one per line.
 
     Args:
-        key: such as `task`.
+        key: the key, such as `task`.
         annotations: the keys of a configuration, each with its type.
 
     Raises:
@@ -34,19 +34,19 @@ def list_classes(key: str, annotations: Mapping[str, str]) -> str:
 
 
 def classes_of(kind: str) -> list[str]:
-    """The classes of ehrdl that are of a kind, by the names by which their packages offer them."""
+    """The classes of ehrdl of one kind, by the names under which their packages offer them."""
     return sorted(name for name in offered().values() if is_of(name.rpartition(".")[2], kind))
 
 
 def is_of(name: str, kind: str) -> bool:
-    """Whether a class of ehrdl is a subclass of another one, by its source."""
+    """Whether a class of ehrdl is a subclass of another one, according to its source."""
     bases = _bases().get(name, frozenset())
     return kind in bases or any(is_of(base, kind) for base in bases)
 
 
 @functools.cache
 def _bases() -> dict[str, frozenset[str]]:
-    """What each class of ehrdl derives from, found by name in its source files, so that nothing is imported."""
+    """The bases of each class of ehrdl, found by name in its source files, so that nothing is imported."""
     found = {}
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         for name, given in re.findall(r"^class (\w+)\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE):

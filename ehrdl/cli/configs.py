@@ -9,7 +9,7 @@ from pathlib import Path
 from ehrdl.engine.files import write_text
 from ehrdl.errors import ConfigError
 
-#: In a checkout they lie beside the package; a wheel puts them below the environment, or below `pip install --target`.
+#: The configs' folders: beside the package in a checkout; a wheel uses the environment, or `pip install --target`.
 _PACKAGE, _INSTALLED = Path(__file__).parents[2], Path("share/ehrdl/configs")
 
 
@@ -21,7 +21,7 @@ def shipped() -> dict[str, Path]:
 
 
 def with_shipped(argv: Sequence[str]) -> list[str]:
-    """A command line in which `--config quickstart` names the shipped file; a file of that name comes first.
+    """A command line in which `--config quickstart` names the shipped file; a file of that name takes priority.
 
     Raises:
         ConfigError: a word is neither a file nor the name of a shipped config.
@@ -50,7 +50,7 @@ def _located(name: str) -> str:
 
 
 def subject_of(file: Path) -> str:
-    """What a shipped config is, from its header: the first sentence or so."""
+    """The subject of a shipped config: about the first sentence of its header."""
     lines = file.read_text(encoding="utf-8").splitlines()
     head = next((line for line in lines if line.startswith("# What:")), "")
     return head.removeprefix("# What:").strip()
@@ -64,7 +64,7 @@ def write_config(name: str, out: str | None) -> Path:
         out: the file to write; None = `NAME.yaml` in the current folder.
 
     Raises:
-        ConfigError: there is no such config, or the file is there.
+        ConfigError: there is no such config, or the file exists already.
     """
     configs = shipped()
     if name not in configs:

@@ -1,4 +1,4 @@
-"""From a command line to the objects of a training configuration."""
+"""Turns a command line into the objects of a training configuration."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def named(argv: list[str]) -> Iterator[list[str]]:
-    """A command line without what it allows to be imported; within, its configs name that and no more."""
+    """A command line without its allowed modules, in a block where its configs may name only those."""
     names, rest = take_option(with_shipped(argv))
     with allowed_modules(names, {file: read_yaml(file) for file in config_files(rest)}, rest):
         yield rest

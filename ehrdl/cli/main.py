@@ -1,4 +1,4 @@
-"""The console command `ehrdl`: one module per command in `commands/`. One line per error, exit status 2."""
+"""The console command `ehrdl`: one module per command in `commands/`, one line per error, exit status 2."""
 
 from __future__ import annotations
 

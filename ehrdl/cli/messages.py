@@ -1,4 +1,4 @@
-"""What the command line says: the parser's errors as one line, and help that fits a screen."""
+"""The messages of the command line: the parser's errors as one line, and help that fits a screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HELP_WIDTH = 110
 
 
 def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str:
-    """What a command does, an example, and its keys by their groups."""
+    """A command's description, an example, and its keys by group."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         group, _, name = key.rpartition(".")
@@ -46,8 +46,8 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     r"""The parser's message as one line.
 
     Args:
-        message: of jsonargparse; a key inside a class stands in the messages of all that are around it.
-        keys: of the parser, with the names of their types.
+        message: the message of jsonargparse; a key inside a class is in the messages of all enclosing classes.
+        keys: the parser's keys, with the names of their types.
 
     >>> explain('Parser key "optim.lr":\n  Expected a <class \'float\'>. Got value: fast', {})
     "optim.lr: expected float, got 'fast'"
@@ -84,7 +84,7 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
 
 
 def _plain(wanted: str) -> str:
-    """A type as a reader of YAML would say it.
+    """A type in the words of a reader of YAML.
 
     >>> _plain("list[str], <class 'NoneType'>"), _plain("typing.Literal['a', 'b']")
     ('list[str] or null', "one of 'a', 'b'")
@@ -113,7 +113,7 @@ def outermost(path: str, keys: list[str]) -> str:
 
 
 def unknown_key(parent: str, name: str, allowed: list[str]) -> str:
-    """A key that does not exist, with its nearest neighbour and what is allowed beside it."""
+    """The line on a key that does not exist, with its nearest neighbour and the allowed keys."""
     hint = nearest(name, allowed) or "."
     return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
 
@@ -125,7 +125,7 @@ _CLASS_NAME = re.compile(
 
 
 def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
-    """A class path that does not exist or is of another kind, with the classes of the kind that ehrdl has."""
+    """The line on a class path that does not exist or is of another kind, with ehrdl's classes of the kind."""
     kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
     names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
     absent = re.search(r"No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+'|is abstract", reason)
@@ -133,6 +133,6 @@ def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
 
 
 def of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
-    """The line on a class of another kind than its key takes, with those that are of the kind."""
+    """The line on a class of another kind than its key takes, with the classes of that kind."""
     there = f"; there are {', '.join(classes_of(kind))}" if kind else ""
     return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"

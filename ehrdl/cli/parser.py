@@ -1,4 +1,4 @@
-"""The parser of a configuration, whose every error is one line: the innermost key, the value and what is allowed."""
+"""The parser of a configuration, with one-line errors: the innermost key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ehrdl.options.bounds import check_call
 from ehrdl.options.signatures import Argument, arguments
 from ehrdl.processes.ranks import hold_back
 
-#: Actions of the parser that are no key of a configuration.
+#: Actions of the parser that are no keys of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
 #: Keys whose value may be the name of a class.
 _CLASSES = ("task", "model", "source", "note", "series", "static", "fusion", "head", "words")
-#: What a class of a network is given by its caller, where it has no default of its own.
+#: Arguments of a network class that its caller provides, if the class has no default.
 _GIVEN = ("spec", "width", "widths")
 
 
@@ -40,7 +40,7 @@ class Parser(ArgumentParser):
     example, explains_all = "", False
 
     def format_help(self, formatter: Any = None) -> str:
-        """The keys by their groups, in a screen; all of them with their meaning where `explains_all`."""
+        """The keys by group, on one screen; all of them with their meaning if `explains_all`."""
         if self.explains_all or not self.example:
             return str(super().format_help(formatter))
         return short_help(self, self.annotations(), self.example)
@@ -49,7 +49,7 @@ class Parser(ArgumentParser):
         """Print the reason and exit with status 2."""
         if self.exit_on_error:
             fail(explain(message, self.keys()))
-        # The inner parser of one class: it alone knows what the class takes. The outer one adds where the class stands.
+        # The inner parser of one class: only it knows what the class takes. The outer one adds the place of the class.
         takes = f" [takes {', '.join(self.keys())}]" if "is not accepted" in message else ""
         super().error(message + takes, ex)
         raise AssertionError("unreachable")
@@ -58,23 +58,23 @@ class Parser(ArgumentParser):
         """The configuration of a command line.
 
         Raises:
-            ConfigError: an option's value cannot be read at all; other errors are told by `error`.
+            ConfigError: an option's value cannot be read at all; `error` reports other errors.
         """
         argv = (args[0] if args else None) or []
         _import_short_names(argv)
         try:
             parsed = super().parse_args(*args, **kwargs)
-            is_outer = any(action.dest == "config" for action in self._actions)  # and not that of a class
+            is_outer = any(action.dest == "config" for action in self._actions)  # and not a class's parser
             return _with_own_defaults(parsed, argv) if is_outer else parsed
         except (RecursionError, ValueError, OverflowError) as error:
             reason = "is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
             raise ConfigError(f"a value cannot be read ({reason})") from None
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """The objects of a configuration, whose every argument is checked first, also that of a network made later.
+        """The objects of a configuration; every argument is checked first, including those of a network made later.
 
         Raises:
-            ConfigError: naming the key.
+            ConfigError: an argument is invalid; the message names the key.
         """
         _check_classes(args[0])
         return super().instantiate(*args, **kwargs)
@@ -93,23 +93,23 @@ class Parser(ArgumentParser):
 
 
 def fail(line: str) -> NoReturn:
-    """One line on standard error, exit status 2."""
+    """Print one line on standard error, and exit with status 2."""
     print(f"ehrdl: {hold_back()}{line}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
 def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
-    """Refuse what the parser would not name, would name late or would take without a word, on a command line.
+    """Refuse faults of a command line that the parser would not name, would report late or would accept silently.
 
-    It names a wrong key before a class of a config is imported, which takes seconds.
+    A wrong key is reported before any class of a config is imported, which takes seconds.
 
     Args:
         argv: the command line.
         annotations: the keys of a configuration, each with its type.
 
     Raises:
-        ConfigError: a config file is missing, is no YAML or no mapping, says a key twice, or gives a group of keys no
-            keys; or there or among the options there is no such key.
+        ConfigError: a config file is missing, is no YAML or no mapping, has a key twice, or gives a group of keys no
+            keys; or a key in a file or an option does not exist.
     """
     keys = list(annotations)
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
@@ -132,12 +132,12 @@ def _check_trainer_option(name: str, value: str) -> None:
         return
     try:
         trainer.check_arguments({name: yaml.load(value, Loader)})
-    except (yaml.YAMLError, ValueError):  # the parser tells it
+    except (yaml.YAMLError, ValueError):  # the parser reports it
         trainer.check_keys([name])
 
 
 def _check_option(path: str, keys: list[str]) -> None:
-    """Refuse an option that is no key, as far as keys go: what a class takes is not looked at."""
+    """Refuse an option that is no key of the configuration; the arguments of classes are not checked."""
     parent = ""
     for name in path.split("."):
         allowed = below(parent, keys)
@@ -147,13 +147,13 @@ def _check_option(path: str, keys: list[str]) -> None:
 
 
 def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
-    """The values that a class takes over from the class that an earlier config or option names, a line for each class.
+    """The values that a class takes over from the class of an earlier config or option, one line per class.
 
-    The parser keeps every value whose name and type fit, also one that was a default of the class before.
+    The parser keeps every value whose name and type fit, even one that was a default of the earlier class.
 
     Args:
-        argv: the command line, which `parsed` came of.
-        parsed: its configuration.
+        argv: the command line that gave `parsed`.
+        parsed: the configuration of the command line.
     """
     classes: dict[str, str] = {}
     own: dict[str, set[str]] = {}
@@ -184,10 +184,10 @@ def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
 
 
 def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:
-    """A configuration in which each class has its short name, and no values that nobody gave but its own defaults.
+    """A configuration in which each class has its short name, and only given values and its own defaults.
 
-    Where an argument of a class has a class as its default, the parser keeps that class's values for one that is
-    named in its place (jsonargparse 4.53).
+    If the default of an argument is a class, the parser keeps that class's values for another class named in its place
+    (jsonargparse 4.53).
     """
     given = {name.replace(".init_args", "") for layer in _layers(argv) for name in layer}
 
@@ -210,7 +210,7 @@ def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:
 
 
 def _import_short_names(argv: list[str] | None) -> None:
-    """Import the classes that a command line or its config files name by one word: then the parser knows the word."""
+    """Import the classes that a command line or its config files name by one word, so that the parser knows it."""
     for given in _layers(argv or []):
         for name, value in given.items():
             if name.endswith("class_path") or name.rpartition(".")[2] in _CLASSES:
@@ -221,7 +221,7 @@ def _import_short_names(argv: list[str] | None) -> None:
 
 
 def _layers(argv: list[str]) -> Iterator[dict[str, Any]]:
-    """What each config file and option of a command line gives: values by their full keys."""
+    """The values that each config file and option of a command line gives, by their full keys."""
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         value = value if equals else after
@@ -232,7 +232,7 @@ def _layers(argv: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _layer(key: str, value: Any) -> dict[str, Any]:
-    """What one config file or option gives; a value may be written out, or be the name of a file that holds it."""
+    """The values of one config file or option; a value may be written out, or be the name of a file that holds it."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with suppress(yaml.YAMLError, ValueError):
             value = yaml.load(value, Loader)
@@ -248,7 +248,7 @@ def _is_config(value: str) -> bool:
 
 
 def _differs(value: Any, default: Any) -> bool:
-    """Whether a plain value is another one than a plain default; what is no plain value is not compared."""
+    """Whether a plain value differs from a plain default; other values are not compared."""
     plain = (int, float, str, bool, list)
     return isinstance(value, plain) and (default is None or isinstance(default, plain)) and value != default
 
@@ -270,13 +270,13 @@ def _check_groups(file: str, content: Mapping[Any, Any], annotations: Mapping[st
 
 
 def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix: str) -> Mapping[str, Argument]:
-    """The arguments of a class, as far as its source tells.
+    """The arguments of a class, as far as its source shows them.
 
     Args:
-        file: that names the class.
-        content: `class_path` and `init_args`.
-        annotation: of the key that the class is given to.
-        prefix: of that key.
+        file: the file that names the class.
+        content: the class's `class_path` and `init_args`.
+        annotation: the type of the key that the class is given to.
+        prefix: the prefix of that key.
 
     Raises:
         ConfigError: a part is wrong, or the class does not have an argument.
@@ -299,7 +299,7 @@ def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix:
 
 
 def _check_kind(class_path: str, annotation: str, prefix: str) -> None:
-    """Refuse a class of ehrdl that is of another kind than its key wants: then its arguments are not the fault."""
+    """Refuse a class of ehrdl of another kind than its key wants, since then its arguments are not the fault."""
     kind = next((word for word in re.findall(r"\w+", annotation) if classes_of(word)), None)
     if kind and class_path.startswith("ehrdl.") and not is_of(class_path.rpartition(".")[2], kind):
         raise ConfigError(of_another_kind(prefix.removesuffix("."), class_path, kind))

@@ -1,4 +1,4 @@
-"""What every command begins with: the environment, one line per error, and a small parser for its own options."""
+"""The start of every command: the environment, one line per error, and a small parser for its own options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ehrdl.processes.signals import last_words, stoppable
 
 
 def set_environment() -> None:
-    """Settings that must stand before torch and tokenizers are imported."""
+    """Set the environment variables that must be set before torch and tokenizers are imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -23,7 +23,7 @@ def set_environment() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Errors that ehrdl raises on purpose become one line; anything else is a bug and keeps its traceback."""
+    """Turn errors that ehrdl raises on purpose into one line; anything else is a bug and keeps its traceback."""
     try:
         with stoppable():
             yield

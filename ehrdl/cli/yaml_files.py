@@ -1,4 +1,4 @@
-"""YAML as the command line reads it: no key twice, nothing bottomless, and flat by the full names of its keys."""
+"""Reads YAML for the command line: no key twice, no endless nesting, and flattened by the full names of its keys."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import yaml
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 
-#: No config is deeper, or has more values; recursion ends at about 1000.
+#: The largest depth and number of values of any config; Python's recursion ends at about 1000.
 _DEEPEST, _MOST_PARTS = 64, 100_000
 
 
 def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their keys, with dots.
+    """The values of nested mappings by their dotted keys.
 
     >>> flat({"optim": {"lr": 0.1}, "seeds": [0]})
     {'optim.lr': 0.1, 'seeds': [0]}
@@ -31,7 +31,7 @@ def read_yaml(file: str) -> dict[str, Any]:
     """The content of a config file.
 
     Raises:
-        ConfigError: it is missing, is no YAML or no mapping, or says a key twice.
+        ConfigError: the file is missing, is no YAML or no mapping, or has a key twice.
     """
     try:
         content = yaml.load(expanded(file).read_text(encoding="utf-8"), Loader)
@@ -42,7 +42,7 @@ def read_yaml(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: line {line}: is not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: is not YAML: {error}") from None
-    except ValueError as error:  # a number of more digits than Python reads
+    except ValueError as error:  # a number with more digits than Python reads
         raise ConfigError(f"{file}: holds a value that cannot be read ({' '.join(str(error).split())[:120]})") from None
     _refuse_loops(file, content)
     if not isinstance(content, dict):
@@ -51,7 +51,7 @@ def read_yaml(file: str) -> dict[str, Any]:
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML as the parser does, but refuses a key that stands twice (YAML drops the first), and bottomless files.
+    """Reads YAML like the parser, but refuses a duplicate key (YAML drops the first one) and endlessly nested files.
 
     Numbers such as 1e-3 are numbers, and dates are text.
     """
@@ -59,7 +59,7 @@ class Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A part of the file; refused below so many levels."""
+        """A part of the file; refused beyond the depth limit."""
         self.depth += 1
         if self.depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ class Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; refused where a key stands twice."""
+        """A mapping; refused if a key is there twice."""
         seen = set()
         for key, _ in node.value:
             name = str(key.value)
@@ -86,7 +86,7 @@ Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.v
 
 
 def _refuse_loops(file: str, content: Any) -> None:
-    """Refuse anchors by which a part holds itself, or that multiply to more than any config holds."""
+    """Refuse anchors by which a part contains itself, or that expand to more than any config holds."""
     n_parts, waiting = 0, [(content, 0)]
     while waiting:
         part, depth = waiting.pop()

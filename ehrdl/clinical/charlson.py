@@ -1,7 +1,7 @@
-"""Charlson's comorbidities from diagnosis codes, and the index as a weighted sum of them.
+"""Charlson's comorbidities from diagnosis codes, and the index as their weighted sum.
 
 Sources: Quan et al., Med Care 43 (2005) 1130, table 1: the coding algorithms, enhanced ICD-9-CM and ICD-10. Charlson et
-al., J Chronic Dis 40 (1987) 373: the weights. Quan does not grade kidney disease, and knows no age.
+al., J Chronic Dis 40 (1987) 373: the weights. Quan does not grade kidney disease, and does not use age.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ COMORBIDITIES = (
     CodeSet("aids", icd9=("042-044",), icd10=("B20-B22", "B24")),
 )  # fmt: skip
 NAMES = tuple(codes.name for codes in COMORBIDITIES)
-#: The graver form of a disease counts alone: of (mild, grave) never both.
+#: Pairs (mild, severe) of a disease, of which only the severe form counts if both are present.
 GRAVER = (("diabetes", "diabetes_with_complications"), ("mild_liver", "severe_liver"), ("cancer", "metastatic_cancer"))
 
 #: Charlson 1987, table 3.
@@ -107,14 +107,14 @@ WEIGHTS_1987: Mapping[str, int] = dict.fromkeys(NAMES, 1) | {
 
 
 def mask_sql(column: str = "code") -> str:
-    """DuckDB expression: the comorbidities that an EVENTS code (`DIAGNOSIS//ICD10//I500`) speaks of, a bit each."""
+    """DuckDB expression: the comorbidities that an EVENTS code (`DIAGNOSIS//ICD10//I500`) means, one bit each."""
     return " + ".join(
         f"CASE WHEN {sql(codes, column)} THEN {1 << bit} ELSE 0 END" for bit, codes in enumerate(COMORBIDITIES)
     )
 
 
 def flags(mask: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Bits (n,) as columns (n, 17), in the order of `NAMES`."""
+    """The bits (n,) as columns (n, 17), in the order of `NAMES`."""
     bits: NDArray[np.bool_] = (np.asarray(mask)[:, None] >> np.arange(len(NAMES))) & 1 == 1
     return bits
 
@@ -123,8 +123,8 @@ def index(present: NDArray[np.bool_], weights: Mapping[str, int] = WEIGHTS_1987)
     """The index of each row.
 
     Args:
-        present: (n, 17), which comorbidities, in the order of `NAMES`.
-        weights: of each comorbidity; one that is not named weighs nothing.
+        present: (n, 17), whether each comorbidity is present, in the order of `NAMES`.
+        weights: the weight of each comorbidity; one that is not named has weight 0.
 
     Diabetes with complications weighs 2, not 2 and 1:
 

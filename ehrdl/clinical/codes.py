@@ -1,4 +1,4 @@
-"""Sets of diagnosis codes, and the administrative values of MIMIC-IV that cohort rules name.
+"""Sets of diagnosis codes, and MIMIC-IV's administrative values for cohort rules.
 
 A code means something only together with its version: V271 is a stillbirth in ICD-9 and a motorcyclist in ICD-10. So
 every set holds patterns per version, and EVENTS codes carry theirs: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
@@ -16,12 +16,12 @@ class CodeSet:
 
     A pattern is a prefix (`V57` holds V571), or a range of two prefixes of one length, ends included (`F20-F69` holds
     F200 to F6999). Ranges follow the order of ASCII, digits before letters, so C00-C96 holds C4A (Merkel cell), C7A and
-    C7B (neuroendocrine), which are malignant as their neighbours are.
+    C7B (neuroendocrine), which are malignant like their neighbours.
 
     Attributes:
-        name: how flow charts and messages call it.
-        icd9: patterns of ICD-9-CM.
-        icd10: patterns of ICD-10-CM.
+        name: the set's name in flow charts and messages.
+        icd9: the patterns of ICD-9-CM.
+        icd10: the patterns of ICD-10-CM.
     """
 
     name: str
@@ -29,7 +29,7 @@ class CodeSet:
     icd10: tuple[str, ...]
 
     def bounds(self, version: int) -> list[tuple[str, str]]:
-        """First and last prefix of each pattern of an ICD version; equal for a prefix.
+        """The first and last prefix of each pattern of an ICD version; equal for a single prefix.
 
         Raises:
             SchemaError: the version is neither 9 nor 10.
@@ -58,8 +58,8 @@ HEART_FAILURE = CodeSet(
     icd10=("I50", "I110", "I130", "I132", "I0981"),
 )
 
-# Who cannot have a new kidney injury in the task `aki`: end-stage renal disease, dependence on dialysis, a transplanted
-# kidney. V451 holds V4511 (dialysis) and V4512 (not compliant with it).
+# Conditions that rule out a new kidney injury in the task `aki`: end-stage renal disease, dependence on dialysis, a
+# transplanted kidney. V451 holds V4511 (dialysis) and V4512 (not compliant with it).
 END_STAGE_KIDNEY = CodeSet(
     "end_stage_kidney",
     icd9=("5856", "V420", "V451"),
@@ -73,13 +73,13 @@ END_STAGE_KIDNEY = CodeSet(
 SURGICAL_SERVICES = (
     "CSURG", "DENT", "ENT", "EYE", "GU", "GYN", "NSURG", "ORTHO", "PSURG", "SURG", "TRAUM", "TSURG", "VSURG",
 )  # fmt: skip
-#: All services of MIMIC-IV, by the same page: a rule of surgery or of oncology knows no other word.
+#: All services of MIMIC-IV, by the same page: the rules of surgery and oncology know no other word.
 SERVICES = frozenset({*SURGICAL_SERVICES, "CMED", "MED", "NB", "NBB", "NMED", "OBS", "OMED", "PSYCH"})
 
-# Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay and is no observation.
+# Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay, so it is no observation.
 PLANNED_ADMISSIONS = ("ELECTIVE", "SURGICAL SAME DAY ADMISSION")
 OBSERVATION_ADMISSIONS = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")
-#: All of them, and those of the field "type of admission" of the uniform bill (UB-04): none else is told apart.
+#: All of them, and those of the uniform bill's field "type of admission" (UB-04): no others are distinguished.
 ADMISSION_TYPES = frozenset(
     {
         *PLANNED_ADMISSIONS, *OBSERVATION_ADMISSIONS, "DIRECT EMER.", "EW EMER.", "OBSERVATION ADMIT", "URGENT",
@@ -94,13 +94,13 @@ DISCHARGE_LOCATIONS = frozenset(
         "SKILLED NURSING FACILITY", "ALIVE", "UNKNOWN",
     }
 )  # fmt: skip
-#: What stands between two words, and around them: blanks of any width, tabs, a byte order mark (RE2, for DuckDB).
+#: White space between and around words: blanks of any width, tabs, a byte order mark (RE2, for DuckDB).
 BLANKS = r"[\s\p{Z}\x{200B}\x{FEFF}]+"
 _BLANKS = re.compile(r"[\s\u200b\ufeff]+")
 
 
 def folded(word: str) -> str:
-    """An administrative word as rules compare it: upper case, one blank between its parts and none around them.
+    """An administrative word as rules compare it: in upper case, with one blank between parts and none around them.
 
     >>> folded("  Against\u00a0 advice ")
     'AGAINST ADVICE'
@@ -119,7 +119,7 @@ def matches(codes: CodeSet, version: int, code: str) -> bool:
     Args:
         codes: the set.
         version: 9 or 10.
-        code: dotless, without spaces around it.
+        code: the dotless code, without spaces around it.
 
     Raises:
         SchemaError: the version is neither 9 nor 10.
@@ -143,7 +143,7 @@ def sql(codes: CodeSet, column: str = "code") -> str:
             length = len(stem + low)
             if low == high:
                 terms.append(f"starts_with({column}, '{stem}{low}')")
-            else:  # the length, for a code cut short: F6 sorts between F20 and F69
+            else:  # the length, for a truncated code: F6 sorts between F20 and F69
                 between = f"substr({column}, 1, {length}) BETWEEN '{stem}{low}' AND '{stem}{high}'"
                 terms.append(f"(length({column}) >= {length} AND {between})")
     return f"({' OR '.join(terms)})"

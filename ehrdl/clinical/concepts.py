@@ -1,13 +1,13 @@
-"""The concepts: which source code is which channel, in which unit, and which values are plausible.
+"""The concepts: a map from source codes to channels, with units and plausible values.
 
-`concepts.csv` has one row a (base code, source unit); canonical value = value * factor + offset, and a canonical value
-outside [low, high] is an error of entry. The first row of a base code has the item's usual unit and serves when the
-unit is empty. A unit that has no row is unknown: its values are never guessed. Lab channels are of blood only.
+`concepts.csv` has one row per (base code, source unit). The canonical value is value * factor + offset, and a canonical
+value outside [low, high] is an error of entry. The first row of a base code has the item's usual unit, which is used
+when the unit is empty. A unit without a row is unknown: its values are never guessed. Lab channels are of blood only.
 
-An event is a fact without a number. Its code may hold `*`, for any text, and its `source_unit` says what may follow the
-code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of `EMAR//started*`),
-or nothing for anything. Case does not count, and the first row that fits decides, so what is not meant (eye drops,
-cancelled cultures) stands in a row of its own above.
+An event is a fact without a number. Its code may hold `*`, for any text. Its `source_unit` says what may follow the
+code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of `EMAR//started*`);
+if it is empty, anything may. Case is ignored, and the first row that fits decides, so exceptions (eye drops, cancelled
+cultures) are in rows of their own above.
 
 The column `source` says where the figures come from. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
 arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
@@ -16,13 +16,13 @@ the ends of the scale. `factor`: the molar mass or definition behind a conversio
 is in the MIMIC-IV demo 2.2, so its units are those of its sibling items. Labels are those of d_labitems and d_items.
 
 A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples: labevents names the specimen in another item
-(52033, kept as the event `blood_gas_specimen`), so what needs arterial values alone must join that item.
+(52033, kept as the event `blood_gas_specimen`), so code that needs only arterial values must join that item.
 
 `antibiotic` is a systemic drug that was given: an item of the category Antibiotics of d_items (it holds antifungals,
 antivirals and antiparasitics too), or an administration by the beginning of the drug's name, from MIT-LCP/mimic-code
 (mimic-iv/concepts/medication/antibiotic.sql) and our own list. `antibiotic_ordered` is a prescription, and
-`antibiotic_local` what hardly reaches the blood. `iv_loop_diuretic_given` is charted in the ICU;
-`loop_diuretic_given`, of the administration record, has no route. `culture` is any specimen taken but screens for
+`antibiotic_local` is one that hardly reaches the blood. `iv_loop_diuretic_given` is charted in the ICU;
+`loop_diuretic_given`, from the administration record, has no route. `culture` is any specimen taken, except screens for
 carriers, serology and tests for viruses, which are `infection_test`.
 """
 
@@ -51,15 +51,15 @@ _CATEGORIES = ("lab", "vital", "encounter", "drug", "fluid", "output", "procedur
 
 @dataclass(frozen=True)
 class Channel:
-    """One series that a model sees: every code and unit that measures the same thing, in one canonical unit.
+    """One series that a model sees: all codes and units of the same measurement, in one canonical unit.
 
     Attributes:
-        name: what the store, the models and the reports call it.
-        kind: numeric, or event (a fact without a number, stored with value 1).
+        name: the channel's name in the store, the models and the reports.
+        kind: `numeric`, or `event` (a fact without a number, stored with value 1).
         category: lab, vital, encounter (never an input), drug, fluid, output, procedure, culture or administrative.
-        unit: canonical unit; empty for an event.
-        low: smallest plausible value [unit]; NaN for an event.
-        high: largest plausible value [unit]; NaN for an event.
+        unit: the canonical unit; empty for an event.
+        low: the smallest plausible value [unit]; NaN for an event.
+        high: the largest plausible value [unit]; NaN for an event.
     """
 
     name: str
@@ -75,8 +75,8 @@ class Concepts:
     """The table of concepts.
 
     Attributes:
-        channels: in the order of the file; the position is the `channel_id`.
-        frame: one row a (base_code, source_unit): base_code, source_unit (as `unit_key` writes it), is_default,
+        channels: the channels in the order of the file; the position is the `channel_id`.
+        frame: one row per (base_code, source_unit): base_code, source_unit (as `unit_key` writes it), is_default,
             channel_id, channel, kind, category, unit, low, high, factor, offset, label, source. An event has factor 1
             and offset 0.
     """
@@ -85,19 +85,19 @@ class Concepts:
     frame: pd.DataFrame
 
     def base_codes(self, prefix: str = "") -> list[str]:
-        """Base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
+        """The base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
         return [code for code in dict.fromkeys(self.frame.base_code) if code.startswith(prefix)]
 
     def match(self, codes: Iterable[str]) -> pd.DataFrame:
-        """Find the concept of each EVENTS code, so that SQL needs nothing but an equality join on `code`.
+        """Find the concept of each EVENTS code, so that SQL needs only an equality join on `code`.
 
         Args:
-            codes: distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is known
-                by its first two parts and its unit, or by the whole of a code that is not made so (`LOINC/2160-0`); an
-                event by its base code and what may follow it.
+            codes: the distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is
+                recognised by its first two parts and its unit, or by the whole code if it has another form
+                (`LOINC/2160-0`); an event by its base code and what may follow it.
 
         Returns:
-            `code` and the columns of `frame`, one row a known code; unknown codes and units have none.
+            `code` and the columns of `frame`, one row per known code; unknown codes and units have no row.
 
         >>> known = load().match(["LAB//50912//umol/L", "LAB//50912//", "LAB//50912//stone", "ADMISSION//URGENT"])
         >>> list(zip(known.code, known.channel, known.factor))[:2]
@@ -135,7 +135,7 @@ class Concepts:
 
 
 def unit_key(unit: str) -> str:
-    """Write a unit as it is compared: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
+    """Write a unit in its compared form: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
 
     >>> unit_key(" mm Hg ")
     'mmhg'
@@ -144,7 +144,7 @@ def unit_key(unit: str) -> str:
 
 
 def _pattern(code: str, rest: str) -> re.Pattern[str]:
-    """What the whole code of an event looks like; `*` never crosses a `//` within the base code."""
+    """The pattern of an event's whole code; `*` never crosses a `//` within the base code."""
     base = "//".join(part.replace("*", _ANY) for part in re.escape(code).replace(r"\*", "*").split("//"))
     ends = "|".join(fnmatch.translate(end) for end in rest.split("|")) if rest else ".*"
     return re.compile(f"{base}(?://(?:{ends}))" + ("" if rest else "?"), re.IGNORECASE | re.DOTALL)
@@ -154,7 +154,7 @@ def load(path: Path | None = None) -> Concepts:
     """Read and check a table of concepts.
 
     Args:
-        path: a file with the columns of `concepts.csv`, for another hospital; default that table, for MIMIC-IV.
+        path: a file with the columns of `concepts.csv`, for another hospital; by default that table, for MIMIC-IV.
 
     Raises:
         SchemaError: the file is missing, or a row breaks a rule; the message names file, line, column and value.
@@ -215,7 +215,7 @@ def _lines(file: Path | Traversable) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _text(file: Path | Traversable) -> str:
-    """The file's text, UTF-8 and without a NUL."""
+    """The file's text, which must be UTF-8 without a NUL."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -268,7 +268,7 @@ def _number(where: str, column: str, cell: str) -> float:
 
 
 def _check_same(where: str, first: Channel, other: Channel) -> None:
-    """Refuse a row that describes its channel otherwise than the channel's first row."""
+    """Refuse a row that describes its channel differently from the channel's first row."""
     for column, value in vars(other).items():
         expected = getattr(first, column)
         if value != expected and not (value != value and expected != expected):  # NaN equals NaN here

@@ -1,7 +1,7 @@
 """The LACE index of death or unplanned readmission within 30 days of discharge: 0 to 19 points.
 
 Source: van Walraven et al., CMAJ 182 (2010) 551, figure of the index: Length of stay, Acute admission, Comorbidity,
-Emergency visits. Its c statistic was 0.68 where it was derived.
+Emergency visits. Its c statistic was 0.68 in the derivation.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ COMORBIDITY_WEIGHTS: Mapping[str, int] = {
 def lace(
     length_of_stay_days: ArrayLike, acute: ArrayLike, comorbidity: ArrayLike, emergency_visits: ArrayLike
 ) -> NDArray[np.int64]:
-    """Points of each stay.
+    """The points of each stay.
 
     Args:
-        length_of_stay_days: whole days from admission to discharge.
+        length_of_stay_days: the whole days from admission to discharge.
         acute: whether the admission was emergent.
-        comorbidity: Charlson index under `COMORBIDITY_WEIGHTS`.
-        emergency_visits: to an emergency department in the six months before admission, without the one that led to it.
+        comorbidity: the Charlson index under `COMORBIDITY_WEIGHTS`.
+        emergency_visits: the number of visits to an emergency department in the six months before admission, without
+            the one that led to it.
 
     Four days, acute, heart failure, one visit: 4 + 3 + 2 + 1:
 

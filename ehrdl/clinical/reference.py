@@ -1,7 +1,7 @@
-"""Reference ranges: which values of a channel count as low or high in an adult, so that a text can say so.
+"""Reference ranges: the limits beyond which a text calls an adult's value low or high.
 
-`reference_ranges.csv` has one row a channel, or one a sex (F, M); an empty limit is none. A value below `low` or above
-`high` is flagged. They are fixed, so that nothing is fitted to say that a value is high.
+`reference_ranges.csv` has one row per channel, or one per sex (F, M); an empty limit means no limit. A value below
+`low` or above `high` is flagged. The limits are fixed, so flags need no fitting.
 
 The column `source` says where the figures come from. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
 prints beside the named item (labevents.ref_range_lower and ref_range_upper; its most frequent value, by sex, in the
@@ -21,12 +21,12 @@ from importlib.resources import files
 
 import numpy as np
 
-#: Rows of `limits`: women, men, and where the sex is not known.
+#: The rows of `limits`: women, men, and unknown sex.
 FEMALE, MALE, UNKNOWN = 0, 1, 2
 
 
 def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]]:
-    """Low and high of women and of men by channel and unit; NaN = no such limit.
+    """The low and high limits of women and of men by channel and unit; NaN = no such limit.
 
     >>> read()["hemoglobin", "g/dL"]
     ((11.2, 15.7), (13.7, 17.5))
@@ -40,10 +40,10 @@ def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, floa
 
 
 def limits(channels: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high (3, n_channels) float32 of channels, given as (name, unit), for women, men and unknown sex.
+    """The limits low and high (3, n_channels) float32 of channels given as (name, unit), for women, men, unknown sex.
 
-    Where the sex is not known, what is low for neither sex is not low. A channel that is not in the table, or not in
-    its unit, has no limit (NaN).
+    If the sex is unknown, a value is low only if it is low for both sexes. A channel that is not in the table, or not
+    in its unit, has no limit (NaN).
     """
     known, none = read(), ((math.nan, math.nan),) * 2
     by_sex = np.array([known.get(channel, none) for channel in channels], dtype=np.float32).reshape(-1, 2, 2)

@@ -1,4 +1,4 @@
-"""About when a stay was: MIMIC-IV shifts each patient's dates, and gives a range of three years for one of them."""
+"""Approximate years of stays: MIMIC-IV shifts each patient's dates, and gives a range of three years for one."""
 
 import pandas as pd
 
@@ -9,13 +9,13 @@ def approximate_years(
     """The true years that a shifted year may stand for.
 
     Args:
-        group: anchor_year_group of the patient, such as `2011 - 2013`.
+        group: the patient's anchor_year_group, such as `2011 - 2013`.
         anchor_year: the shifted year that the group belongs to.
         year: the shifted year in question, such as an admission's.
         last_year: the release's last year, at which both ends are capped; null = none.
 
     Returns:
-        earliest and latest (float, indexed as `group`); NaN where the group or the anchor year is not known.
+        earliest and latest (float, indexed as `group`); NaN where the group or the anchor year is unknown.
 
     Source: MIMIC-IV documentation, patients.anchor_year_group.
 

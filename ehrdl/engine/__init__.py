@@ -1,4 +1,4 @@
-"""How work on files and tables is done: DuckDB, caches, atomic files, shards, messages. Nothing here knows medicine."""
+"""Tools for work on files and tables: DuckDB, caches, atomic files, shards, messages. Nothing here knows medicine."""
 
 from ehrdl.lazy import lazily
 

@@ -1,7 +1,8 @@
-"""How heavy work on tables is done: DuckDB with a memory limit and spill, cached folders, locks, atomic writes.
+"""Tools for heavy work on tables: cached folders, locks and atomic writes.
 
-Nothing here knows medicine. Every step that writes a folder goes through `cached`: built beside its name, then renamed,
-under a lock, so that a half-written result is never read. `shards.py` maps the work over processes or a cluster.
+Nothing here knows medicine. Every step that writes a folder uses `cached`: the folder is built beside its final name
+and then renamed, under a lock, so that a half-written result is never read. `shards.py` maps the work over processes or
+a cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
 _LOCKS = ".locks"
-#: So much disk is worth a line.
+#: The amount of disk space that is worth a line.
 _SAID = 1 << 30
 
 
@@ -28,22 +29,22 @@ def cached(
     """The folder that `build(folder)` fills for this `key`, built at most once.
 
     Args:
-        prepare: where the cache is.
-        step: name of the step, e.g. `events`.
+        prepare: the options, with the place of the cache.
+        step: the name of the step, e.g. `events`.
         key: all that decides the result: inputs' fingerprints, arguments, the step's VERSION.
-        build: fills the folder that it is given. If it raises, nothing is left.
-        resume: what a killed process left of this very step is handed to `build`, which goes on from there; else the
+        build: a function that fills the given folder. If it raises, nothing is left.
+        resume: whether `build` gets what a killed process left of this very step, and resumes from there; otherwise the
             folder is always empty.
     """
     from filelock import FileLock, Timeout
 
     folder = cache_folder(prepare, step, key)
-    if folder.is_dir():  # so that a cache that is complete may be read-only
+    if folder.is_dir():  # so that a complete cache may be read-only
         return folder
     check_writable(folder.parent, "data.prepare.cache")
     locks = folder.parent / _LOCKS
     locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that dies
+    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that happens
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -60,19 +61,19 @@ def cached(
 
 
 def cache_folder(prepare: Prepare, step: str, key: dict[str, Any]) -> Path:
-    """Where `cached` puts the result of a step, there or not."""
+    """The folder of a step's result in the cache, whether or not it exists."""
     return Path(prepare.cache) / f"{step}-{digest(key)}"
 
 
 def check_disk(prepare: Prepare, needed: int) -> None:
-    """Say how much space a long build needs, before its first hour rather than in its last.
+    """Report how much space a long build needs, before its first hour rather than in its last.
 
     Args:
-        prepare: where the cache is.
-        needed: about so much more will lie there at the most [bytes].
+        prepare: the options, with the place of the cache.
+        needed: the approximate maximum of additional space [bytes].
 
     Raises:
-        ConfigError: so much is not free.
+        ConfigError: there is not enough free space.
     """
     root = Path(prepare.cache)
     check_writable(root, "data.prepare.cache")

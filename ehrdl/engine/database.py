@@ -21,10 +21,10 @@ def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iter
     """A DuckDB connection under the memory limit; what it spills is removed when it closes.
 
     Args:
-        prepare: the memory.
-        spill: where to spill to; must be there.
-        share: processes of this machine that do so at the same time: each has its share of the memory and of the
-            cores. A worker of a cluster has its own memory, and one core.
+        prepare: the options, with the memory limit.
+        spill: the folder to spill to, which must exist.
+        share: the number of processes of this machine that do so at the same time, each with its share of the memory
+            and the cores. A cluster worker has its own memory, and one core.
     """
     import duckdb
 

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, JSON, and what tells one file from another."""
+"""Files and folders written whole or not at all, JSON, and file fingerprints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPILL = ".spill-"
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
-    """What a file is: size, modification time and the hash of its first and last MiB (`full`: of all its bytes)."""
+    """A file's size, modification time and the hash of its first and last MiB (`full`: of all its bytes)."""
     stat = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -48,7 +48,7 @@ def digest(value: Any) -> str:
 def building(folder: Path, resume: bool = False) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end.
 
-    If anything goes wrong it is removed; with `resume` it stays where the user stopped the work, or a worker died.
+    If anything goes wrong it is removed; with `resume` it stays if the user stopped the work, or a worker died.
     """
     part = folder.parent / f".{folder.name}{_PART}"
     if not resume:
@@ -67,7 +67,7 @@ def building(folder: Path, resume: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing: files that were never renamed, and what DuckDB spilled."""
+    """Remove the leftovers of killed processes: files that were never renamed, and what DuckDB spilled."""
     for path in list(folder.rglob(".*")):
         if path.name.startswith(SPILL):
             shutil.rmtree(path, ignore_errors=True)
@@ -77,9 +77,9 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write, which gets the name `path` when it is whole and on the disk, not only in the system's memory.
+    """A file to write, which is named `path` once it is whole and on the disk, not only in the system's memory.
 
-    Two processes may do the same at the same time.
+    Two processes may do this at the same time.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
@@ -93,10 +93,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def free_folder(folder: Path) -> Path:
-    """The absolute path of a folder that is to be made, or is empty.
+    """The absolute path of a folder that does not exist yet, or is empty.
 
     Raises:
-        ConfigError: something stands there, or nothing can be made there.
+        ConfigError: something is there already, or nothing can be made there.
     """
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -132,10 +132,10 @@ def read_json(path: Path, kind: type | None = None) -> Any:
 
     Args:
         path: the file.
-        kind: `dict` or `list`, where the content must be one.
+        kind: `dict` or `list`, if the content must be one.
 
     Raises:
-        ConfigError: it is missing or damaged, holds NaN, or something of another kind.
+        ConfigError: the file is missing or damaged, or holds NaN or something of another kind.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)

@@ -1,4 +1,4 @@
-"""Folders that are written to: checked before any work is done for them, and filled with files that are all whole."""
+"""Checks output folders before any work is done for them, and fills them only with whole files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def check_writable(folder: Path, key: str) -> None:
     """Refuse a folder that cannot be made or written to, before any work is done for it.
 
     Args:
-        folder: there or not.
-        key: what names it, such as `run.root`.
+        folder: the folder, whether or not it exists.
+        key: the key that names it, such as `run.root`.
 
     Raises:
-        ConfigError: it or what is above it is a file, or may not be written to.
+        ConfigError: the folder or one above it is a file, or is not writable.
     """
     for place in (folder, *folder.absolute().parents):
         if place.is_dir():
@@ -34,7 +34,7 @@ def check_writable(folder: Path, key: str) -> None:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """A place for files that come into `folder` together when all are whole; one that was not there is not left."""
+    """A place for files that enter `folder` together once all are whole; on failure, no new folder is left."""
     is_new = not folder.exists()
     part = folder / f".{secrets.token_hex(4)}.part"
     part.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Tokenizers and encoders of others, from a folder or a hub: vocabularies and weights are read, code is never run."""
+"""Loads external tokenizers and encoders, from a folder or a hub: vocabularies and weights only, code is never run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from ehrdl.engine.messages import say
 
-#: What every message of transformers about code of a folder's own names.
+#: The word in every message of transformers about a folder's own code.
 _ASKS = "trust_remote_code"
 
 
 def reason(error: Exception) -> str:
-    """Why transformers could not load something, in one line.
+    """The reason why transformers could not load something, in one line.
 
     >>> reason(ValueError("The repository x contains custom code. Please pass `trust_remote_code=True` to run it."))
     'it brings code of its own, which ehrdl never runs; choose one that transformers itself knows'
@@ -29,12 +29,12 @@ def _say(key: str, name: str) -> None:
 
 
 def report_code(key: str, name: str, auto_map: Any) -> None:
-    """Report once that what was loaded asked for code of its own.
+    """Report once that a loaded tokenizer or encoder asked for its own code.
 
     Args:
-        key: of the configuration that names it.
-        name: on the hub, or a folder.
-        auto_map: its entry of that name, which says which code it asks for; empty = none.
+        key: the key of the configuration that names it.
+        name: its name on the hub, or its folder.
+        auto_map: its entry `auto_map`, which names the code it asks for; empty = none.
     """
     if auto_map:
         _say(key, name)

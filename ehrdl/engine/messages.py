@@ -1,4 +1,4 @@
-"""What the user is told: lines through the logger `ehrdl`, and bars, both on standard error.
+"""Messages to the user: lines through the logger `ehrdl`, and progress bars, both on standard error.
 
 logging.getLogger("ehrdl").setLevel(logging.ERROR)  # silences lines and bars
 """
@@ -21,14 +21,14 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, which vanishes when it is done.
 
     Args:
-        quiet: show nothing.
-        rows: count rows and rows a second, whose total nobody knows.
+        quiet: whether to show nothing.
+        rows: whether to count rows and rows per second, of which the total is unknown.
     """
     from rich import progress as rich_progress
     from rich.console import Console
 
     class Rows(rich_progress.ProgressColumn):
-        """Rows, and rows a second as soon as that is known."""
+        """Rows, and rows per second once known."""
 
         def render(self, task: rich_progress.Task) -> str:
             return f"{task.completed:,.0f} rows  {task.speed or 0:,.0f} rows/s"
@@ -47,7 +47,7 @@ def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
 
 
 class _StandardError(logging.Handler):
-    """Writes lines as they are to what is standard error now, which notebooks and tests replace."""
+    """Writes lines unchanged to the current standard error, which notebooks and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
@@ -57,7 +57,7 @@ def _logger() -> logging.Logger:
     logger = logging.getLogger("ehrdl")
     if not logger.handlers:
         logger.addHandler(_StandardError())
-        logger.propagate = False  # a script that logs to standard error too would show each line twice
+        logger.propagate = False  # otherwise a script that logs to standard error too would show each line twice
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
     return logger
@@ -67,12 +67,12 @@ _log = _logger()
 
 
 def mute() -> None:
-    """Say nothing from here on: this process is not the first of its run."""
+    """Report nothing from here on, because this process is not the first of its run."""
     _log.disabled = True
 
 
 def say(line: str) -> None:
-    """One line for the user; one that begins with `warning:` is a warning, all others are information."""
+    """Report one line to the user; a line that begins with `warning:` is a warning, all others are information."""
     _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
 
 
@@ -83,7 +83,7 @@ def has_terminal() -> bool:
 
 @contextmanager
 def staged(name: str) -> Iterator[None]:
-    """A stage of the work, with a line that gives its time where nobody sees a bar."""
+    """A stage of the work; where no bar is seen, a line reports its time."""
     start = time.perf_counter()
     yield
     if not has_terminal():

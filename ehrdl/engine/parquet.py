@@ -1,4 +1,4 @@
-"""Which Parquet files lie in a folder, and what else: one list for all who fingerprint, check and read them."""
+"""Lists a folder's Parquet files and whatever else it holds, for all code that fingerprints, checks and reads them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from pathlib import Path
 from ehrdl.errors import SchemaError
 
 _SUFFIXES = (".parquet", ".pq", ".parq")
-#: Formats that keep removed rows in their files, by the folder that says which rows are left.
+#: Formats that keep removed rows in their files, by the folder that records which rows remain.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Apache Hudi"}
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The Parquet files of a folder, sorted, and what else lies there.
+    """The Parquet files of a folder, sorted, and whatever else is there.
 
     Attributes:
-        files: regular files named .parquet, .pq or .parq in any case, in folders of any depth and name, through links.
-        hidden: what other software leaves: names with a dot before them, folders with `_`, and `_SUCCESS` and its like.
-        unread: files of other names.
-        twice: links to what is listed already.
+        files: the regular files named .parquet, .pq or .parq in any case, in folders of any depth and name, through
+            links.
+        hidden: the leftovers of other software: names that begin with a dot, folders that begin with `_`, and
+            `_SUCCESS` and the like.
+        unread: the files with other names.
+        twice: the links to files already listed.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -32,7 +34,7 @@ class Listing:
     twice: list[Path] = field(default_factory=list)
 
     def describe(self, folder: Path) -> str | None:
-        """One line that says what is left out; None where nothing is."""
+        """One line on what is left out; None if nothing is."""
         what = (
             ("is no parquet by its name", "are no parquet by their names", self.unread),
             ("is a link to what is read already", "are links to what is read already", self.twice),
@@ -47,11 +49,11 @@ class Listing:
 
 
 def list_parquet(folder: Path) -> Listing:
-    """List the Parquet files of a folder, which must be there.
+    """List the Parquet files of a folder, which must exist.
 
     Raises:
-        SchemaError: a folder cannot be listed, a file cannot be read or is a link to nothing, a name is no UTF-8, or
-            the folder is a table of a format that keeps removed rows.
+        SchemaError: a folder cannot be listed, a file cannot be read or is a broken link, a name is not UTF-8, or the
+            folder is a table of a format that keeps removed rows.
     """
     listing = Listing()
     _walk(folder, listing, {os.path.realpath(folder)})
@@ -61,7 +63,7 @@ def list_parquet(folder: Path) -> Listing:
 
 
 def name_paths(paths: Sequence[Path], folder: Path) -> str:
-    """Some paths below a folder, and how many more there are."""
+    """The names of some paths below a folder, and the number of the others."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:_SHOWN])
     return f"{names} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else names
 
@@ -69,7 +71,7 @@ def name_paths(paths: Sequence[Path], folder: Path) -> str:
 def _walk(folder: Path, listing: Listing, seen: set[str]) -> None:
     try:
         with os.scandir(folder) as found:
-            # what is no link first: it keeps its own path where a link beside it leads to the same
+            # non-links first: a file keeps its own path if a link beside it leads to it
             entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
     except OSError as error:
         raise SchemaError(f"{folder}: cannot be listed ({error.strerror})") from None
@@ -88,7 +90,7 @@ def _walk(folder: Path, listing: Listing, seen: set[str]) -> None:
 
 
 def _take(path: Path, is_folder: bool, listing: Listing, seen: set[str]) -> None:
-    """List a file or walk a folder, unless it was reached before."""
+    """List a file or walk a folder, unless it has been reached before."""
     real = os.path.realpath(path)
     if real in seen:
         listing.twice.append(path)

@@ -1,9 +1,9 @@
-"""Paths as users write them, and the one way to hand them to DuckDB: exactly the named files, whatever their names.
+"""Paths as users write them, and the one way to pass them to DuckDB so that it reads exactly the named files.
 
-DuckDB takes `*`, `?` and `[` in a path that is read for a pattern, and reads the files that match it; in the path of
-its temporary files a backslash becomes a slash. There is no option against that, and its own escape (`[[]`) fails
-beside a backslash or below a folder that may not be listed. So it sees such a path through a link with a plain name, in
-a temporary folder that goes when the process ends.
+DuckDB treats `*`, `?` and `[` in a path it reads as a pattern, and reads the files that match. In the path of its
+temporary files it turns a backslash into a slash. No option prevents that, and its own escape (`[[]`) fails beside a
+backslash or below a folder that cannot be listed. So DuckDB gets such a path through a link with a plain name, in a
+temporary folder that is removed when the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ehrdl.errors import ConfigError
 
 _ODD = frozenset("*?[\\")
 _NUMBER = itertools.count()
-#: Where the links may lie, if the path of the temporary folder is odd itself.
+#: Places for the links, if the path of the temporary folder is odd itself.
 _OTHER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -36,17 +36,17 @@ def scan(files: Path | Iterable[Path]) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path that a user wrote: `~` at its beginning is the home folder, which no shell expands in a config."""
+    """Expand a user's path: `~` at its start is the home folder, which no shell expands in a config."""
     return Path(os.path.expanduser(path))
 
 
 def target(file: Path) -> str:
-    """A file as text of SQL, for `COPY … TO`; its folder must be there."""
+    """A file as SQL text, for `COPY … TO`; its folder must exist."""
     return _quoted(os.path.join(plain(file.parent), file.name))
 
 
 def plain(path: Path) -> str:
-    """An absolute path of the same file or folder that DuckDB takes as it is."""
+    """An absolute path of the same file or folder that DuckDB takes literally."""
     absolute = os.path.abspath(path)
     return absolute if _ODD.isdisjoint(absolute) else _link(absolute, os.getpid())
 
@@ -57,7 +57,7 @@ def _quoted(text: str) -> str:
 
 @functools.cache
 def _link(path: str, process: int) -> str:
-    """A link to a path, made once a process; the process is named, since a fork inherits what is cached."""
+    """A link to a path, made once per process; the process is an argument, since a fork inherits what is cached."""
     link = os.path.join(_links(process), str(next(_NUMBER)))
     os.symlink(path, link)
     return link

@@ -1,7 +1,7 @@
-"""One map over tables and shards: processes of this machine, or a cluster through joblib's backends; progress in rows.
+"""Maps a function over tables and shards, on this machine or on a cluster through joblib; shows progress in rows.
 
-What is mapped writes files beside their names and renames them, so a worker that dies is replaced by another that does
-the same again, and nothing is lost or doubled.
+The mapped functions write files beside their final names and then rename them. So another worker can repeat the work of
+one that dies, and nothing is lost or doubled.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
 
 
 class Tally:
-    """Rows that several processes have done so far: one small file each, in a folder that all of them see."""
+    """The rows done so far by several processes: one small file each, in a folder that all of them see."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._done = 0
 
     def add(self, rows: int) -> None:
-        """Count `rows` more of this process."""
+        """Add `rows` to this process's count."""
         self._done += rows
         name = f"{os.uname().nodename}-{os.getpid()}-{id(self)}"
         (self.folder / name).write_text(str(self._done), encoding="ascii")
 
     def total(self) -> int:
-        """Rows of all processes; a file that is just being written counts when it is there."""
+        """The rows of all processes; a file that is still being written counts once it exists."""
         counts = (path.read_text(encoding="ascii") for path in self.folder.iterdir())
         return sum(int(count) for count in counts if count)
 
@@ -55,15 +55,15 @@ def map_shards(
     description: str = "",
     tally: Tally | None = None,
 ) -> list[Any]:
-    """`function` over shards, in order.
+    """Map `function` over shards, in order.
 
     Args:
-        function: what to do with a shard; processes and clusters need it picklable.
-        shards: tables, or numbers or files of shards.
-        prepare: engine and workers.
-        n_bytes: size of the input, which decides whether processes are worth their start.
-        description: of the progress bar; empty = none.
-        tally: where the function counts its rows, for a bar that shows rows a second.
+        function: the work on a shard; processes and clusters need it to be picklable.
+        shards: the tables, or the numbers or files of shards.
+        prepare: the options, with engine and workers.
+        n_bytes: the size of the input [bytes], which decides whether processes are worth starting.
+        description: the progress bar's description; empty = no bar.
+        tally: the counter of the function's rows, for a bar that shows rows per second.
 
     Raises:
         ConfigError: no scheduler answers.
@@ -81,7 +81,7 @@ def map_shards(
 
         job = _Job(function, os.getpid() if prepare.engine == "local" else None)
         with _backend(prepare):
-            # A cluster has its own number of workers; not every backend hands over what is done one by one.
+            # A cluster has its own number of workers; not every backend returns results one by one.
             n_jobs = processes if prepare.engine == "local" else -1
             pool = joblib.Parallel(n_jobs, return_as="generator" if prepare.engine in _ONE_BY_ONE else "list")
             try:
@@ -94,13 +94,13 @@ def map_shards(
                 ) from None
 
 
-@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hung where that raised
+@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hung if that raised
 class _Job:
-    """Does a shard in a process that ends when the one that started it does: kill -9 leaves nobody who still writes.
+    """Does a shard in a process that ends with the one that started it, so that no writer survives a kill -9.
 
     Attributes:
-        function: what to do with a shard.
-        parent: the process that started this one; None where a cluster did.
+        function: the work on a shard.
+        parent: the process that started this one; None if a cluster did.
     """
 
     function: Callable[[Any], Any]
@@ -114,7 +114,7 @@ class _Job:
 
 @functools.cache
 def _end_with(parent: int) -> None:
-    """Watch the parent, once a process."""
+    """Watch the parent, once per process."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,1 +1,1 @@
-"""The table EVENTS: what a source is, how its rows are written, checked and listed."""
+"""The table EVENTS: the interface of a source, and the writing, checking and listing of its rows."""

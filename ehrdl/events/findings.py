@@ -1,6 +1,6 @@
-"""What EVENTS of any source cannot mean, found once for all of them: stays, ages, deaths, dates, codes and units.
+"""Findings in EVENTS of any source: impossible or suspect stays, ages, deaths, dates, codes and units.
 
-Each limit is far above what MIMIC-IV's demo and the shipped open data show, and far below a column that is broken.
+Each limit is far above what MIMIC-IV's demo and the shipped open data show, and far below what a broken column shows.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ehrdl.events.listing import shard_files
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import BIRTH, DEATH
 
-#: Raised whenever `find_in_events` would find other things in the same EVENTS.
+#: Increased whenever `find_in_events` would find other things in the same EVENTS.
 VERSION = 7
 
 #: MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
 _OLDEST_YEARS, _LONGEST_DAYS, _LATEST_YEARS = 120, 366, 10
-#: Families of codes that are measured at a time of day, which orders them within a stay.
+#: Families of codes that are measured at a time of day, which gives them an order within a stay.
 _MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
-#: Above such a share a finding is loud. An error of entry is rare; what some hospitals do not record is not.
+#: The share above which a finding is loud. Errors of entry are rare; facts that some hospitals do not record are not.
 _ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT, _REPEATED = 0.01, 0.1, 0.05, 0.1, 0.5, 0.3
-#: A word that fewer patients have might name someone, and is only counted.
+#: A word shared by fewer patients might name someone, and is only counted.
 _FEWEST_PATIENTS, _WORDS_NAMED = 10, 3
-#: Words after `ADMISSION_TYPE//` and the like that the rules of cohorts tell apart, or know as neither.
+#: Words after `ADMISSION_TYPE//` and the like that the cohort rules distinguish, or know as neither.
 _KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS, "SERVICE_IN": SERVICES}
 
 
 def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
-    """What an EVENTS folder cannot mean; counted at most once."""
+    """The findings in an EVENTS folder, counted at most once."""
 
     def build(folder: Path) -> None:
         with connect(prepare, folder) as con:
@@ -56,10 +56,10 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
 
 
 def find_repeated(repeated: dict[str, list[int]]) -> list[Finding]:
-    """Kinds of events of which too many are equal to another one, as where a table was appended to itself.
+    """Kinds of events with too many duplicates, as when a table was appended to itself.
 
     Args:
-        repeated: of a kind of code how many are, and how many events there are, as `events.validate` counts them.
+        repeated: for each kind of code the number of duplicates and of events, as `events.validate` counts them.
     """
     what = "events are equal to another one; all are kept"
     found = [Finding("EVENTS", kind, what, n, of, _REPEATED) for kind, (n, of) in repeated.items()]
@@ -197,12 +197,12 @@ _RULES = (
 def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: dict[str, Counter[str]]) -> list[Finding]:
     found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in _RULES]
     found += [_unknown_words(name, words[name], patients[name]) for name in _KNOWN]
-    # Some charting at midnight is usual in a ward.
+    # Some charting at midnight is usual on a ward.
     return [one for one in found if one.n and (one.is_loud or one.limit != _MIDNIGHT)]
 
 
 def _unknown_words(name: str, words: Counter[str], patients: Counter[str]) -> Finding:
-    """The words that no rule knows, the commonest of them by name."""
+    """The words that no rule knows, with the commonest named."""
     unknown = Counter({word: n for word, n in words.items() if folded(word) not in _KNOWN[name]})
     common = [word for word, _ in unknown.most_common() if patients[word] >= _FEWEST_PATIENTS]
     named = [repr(word[:40]) for word in common[:_WORDS_NAMED]]

@@ -1,4 +1,4 @@
-"""The shards of a MEDS dataset or an EVENTS folder, listed in one place for all who read them."""
+"""Lists the shards of a MEDS dataset or an EVENTS folder, in one place for all readers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ehrdl.engine.parquet import Listing, list_parquet
 
 
 def list_shards(root: Path) -> Listing:
-    """What lies under `data/`; nothing where there is no such folder."""
+    """The content of `data/`; nothing if there is no such folder."""
     data = root / meds.data_subdirectory
     return list_parquet(data) if data.is_dir() else Listing()
 
 
 def shard_files(root: Path) -> list[Path]:
-    """The shards, sorted; none where there are none."""
+    """The shards, sorted; empty if there are none."""
     return list_shards(root).files

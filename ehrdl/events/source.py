@@ -1,4 +1,4 @@
-"""What a source is: a hospital's tables in, EVENTS out."""
+"""The interface of a source: a hospital's tables in, EVENTS out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ehrdl.recorded import Recorded
 class Source(Recorded, Checked, ABC, key="data.source"):
     """A hospital's data in one layout: a folder of `ehrdl/sources/`, or a class of your own."""
 
-    #: Raised by one whenever `read` would write other bytes for the same input; `fingerprint` must hold it.
+    #: Increased by one whenever `read` would write other bytes for the same input; `fingerprint` must include it.
     VERSION: int
-    #: The CSV beside the class's file that says which of this layout's codes is which channel; None = the one of
-    #: `ehrdl/clinical/`, for MIMIC-IV. Read where `data.concepts` is null. An option may have the same name.
+    #: The CSV beside the class's file that maps this layout's codes to channels; None = the one in `ehrdl/clinical/`,
+    #: for MIMIC-IV. It is read if `data.concepts` is null. An option may have the same name.
     concepts: str | None = None
-    #: What these data cannot tell, whatever the task: sentences that every report prints under its limits.
+    #: The limits of these data for any task: sentences that every report prints under its limits.
     caveats: Sequence[str] = ()
 
     @abstractmethod
@@ -31,17 +31,17 @@ class Source(Recorded, Checked, ABC, key="data.source"):
         A simulator, which knows the answer, also writes `out/truth.csv`: encounter_id, output, prob.
 
         Returns:
-            What was read, for the manifest: `tables` (a table each: its numbers of `rows`, and of rows `on_fallback`),
-            `missing` (a line on each thing that is not there), and where the source itself finds what its tables cannot
-            mean, `quality` (`ehrdl.quality.Finding.to_dict` of each).
+            What was read, for the manifest: `tables` (for each table the numbers of `rows` and of rows `on_fallback`),
+            `missing` (one line per missing thing) and, if the source itself finds faults in its tables, `quality`
+            (`ehrdl.quality.Finding.to_dict` of each).
         """
 
     @abstractmethod
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """What the input is, and VERSION: the cache key of `read`. Raises SchemaError if the input is not there.
+        """The identity of the input, and VERSION: the cache key of `read`. Raises SchemaError if the input is missing.
 
         Args:
-            verify: `fast` looks at each file's size, time and ends; `full` at all its bytes.
+            verify: `fast` checks each file's size, time and ends; `full` checks all its bytes.
         """
 
     @classmethod
@@ -50,17 +50,17 @@ class Source(Recorded, Checked, ABC, key="data.source"):
         return Path(inspect.getfile(cls)).with_name(cls.concepts) if cls.concepts else None
 
     def has_splits(self) -> bool:
-        """Whether the source itself says who trains, tunes and is held out, and writes it into EVENTS."""
+        """Whether the source itself splits subjects into training, tuning and held-out, and writes that into EVENTS."""
         return False
 
     def subject_of(self, record: str) -> int:
-        """The subject_id of a record by the name that the data's publisher gives it, as files of a split list it.
+        """The subject_id of a record by its publisher's name for it, as the files of a split list it.
 
         Raises:
-            ValueError: there can be no record of that name.
+            ValueError: no record can have that name.
         """
         return int(record)
 
     def n_bytes(self) -> int:
-        """Size of the input [bytes], which decides over shards and processes; 0 = little."""
+        """Size of the input [bytes], which decides the numbers of shards and processes; 0 = small."""
         return 0

@@ -1,7 +1,7 @@
-"""Rows of events spread over subject shards while they stream by: what a table leaves for EVENTS to sort.
+"""Spreads rows of events over subject shards as they stream by, ready for EVENTS to sort.
 
-DuckDB's own partitioned writing holds all rows until the end (version 2.0), so the rows are spread here: some of them
-wait, and are then written to the file of each shard.
+DuckDB's own partitioned writing holds all rows until the end (version 2.0), so the rows are spread here: some are
+buffered, and then written to the file of each shard.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-#: Raised whenever `stage` would write other bytes for the same rows.
+#: Increased whenever `stage` would write other bytes for the same rows.
 VERSION = 4
 
-#: Columns that are counted, and the names of their counts.
+#: The columns to count, and the names of their counts.
 _FLAGS = {
     "fallback": "on_fallback",
     "from_comment": "from_comments",
     "from_bound": "from_bounds",
     "no_number": "without_number",
 }
-#: Few, since a note can have ten thousand characters.
+#: A small number, since a note can have ten thousand characters.
 _ROWS_A_BATCH = 2_048
-#: So much waits in memory before it is written.
+#: The amount buffered in memory before it is written.
 _BYTES_WAITING = 32 << 20
-#: Dictionaries would be held for every column of every shard, and save nothing that zstd does not.
+#: Dictionaries would be held for every column of every shard, and save nothing beyond zstd.
 _FORMAT = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 #: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
 _HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
 def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: int) -> dict[str, int]:
-    """Write rows of events into `folder`, a file a subject shard; a shard without rows has none.
+    """Write rows of events into `folder`, one file per subject shard; a shard without rows has no file.
 
     Args:
         con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule); where a table has
-            them, `from_comment`, `from_bound` and `no_number` (bool, how a result was read). Every row has a subject;
-            one without a time is static. Rows of any other columns are spread too.
-        folder: is made where it is not there; what it holds of other shards stays.
-        n_shards: how many shards the subjects are spread over.
+        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule); if a table has
+            them, also `from_comment`, `from_bound` and `no_number` (bool, how a result was read). Every row has a
+            subject; a row without a time is static. Rows with any other columns are spread too.
+        folder: the folder to write into, made if missing; its files of other shards stay.
+        n_shards: the number of shards that the subjects are spread over.
 
     Returns:
-        Numbers of `rows`, of rows `on_fallback`, and of those with another flag.
+        The numbers of `rows`, of rows `on_fallback`, and of rows with another flag.
     """
     counts = {"rows": 0, "on_fallback": 0}
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _spreading(folder: Path, n_shards: int) -> Iterator[_Spread]:
 
 
 class _Spread:
-    """Some rows that wait, and an open file for each shard that has had any."""
+    """A buffer of rows, and an open file for each shard that has had any."""
 
     def __init__(self, folder: Path, n_shards: int, files: ExitStack) -> None:
         self.folder, self.n_shards, self.files = folder, n_shards, files
@@ -91,14 +91,14 @@ class _Spread:
         self._bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take rows, and write those that wait when they are enough."""
+        """Add rows, and write the buffer when it is full."""
         self._waiting.append(batch)
         self._bytes += batch.nbytes
         if self._bytes >= _BYTES_WAITING:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that waits, in order."""
+        """Write all buffered rows, in order."""
         if not self._waiting:
             return
         rows = pa.Table.from_batches(self._waiting).combine_chunks()
@@ -119,5 +119,5 @@ class _Spread:
 
 
 def finite(number: str) -> str:
-    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 are none."""
+    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 become null."""
     return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"

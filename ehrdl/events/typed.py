@@ -1,6 +1,6 @@
-"""The rows that a source's SQL selects, as the types of EVENTS: cast without loss, or refused by table and column.
+"""Casts the rows of a source's SQL to the types of EVENTS without loss, or refuses them, naming table and column.
 
-Sources are written by users, and DuckDB types what they wrote: `NULL` is no type, `1.5` a decimal, a date no time.
+Users write sources, and DuckDB types what they wrote: `NULL` has no type, `1.5` is a decimal, a date is no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TYPES = {
     "subject_id": _WHOLE, "time": _TIME, "code": _TEXT, "numeric_value": _NUMBER, "text_value": _TEXT,
     "available_time": _TIME, "encounter_id": _WHOLE, "fallback": _FLAG,
 }  # fmt: skip
-#: Types that are cast without loss, and what the others are not.
+#: The types that are cast without loss, and what the other types lack.
 _FITS = {
     _WHOLE: (_NUMBERS, "whole numbers"),
     _NUMBER: (_NUMBERS, "numbers"),
@@ -36,8 +36,8 @@ def typed(con: duckdb.DuckDBPyConnection, table: str, select: str) -> str:
 
     Args:
         con: the connection.
-        table: the name of the table, for errors.
-        select: SQL of a source. A column that is NULL in every row needs no type; one that may be null must be there.
+        table: the table's name, for errors.
+        select: the source's SQL. A column that is NULL in every row needs no type; one that may be null must be there.
 
     Raises:
         SchemaError: `select` lacks a column, or has one of a type that cannot be cast without loss.
@@ -75,7 +75,7 @@ def _column(table: str, name: str, kind: str, is_there: bool) -> str:
 
 
 def unfit(table: str, error: duckdb.Error) -> SchemaError | None:
-    """A value that `typed` could not cast, in one line; None where the error is another."""
+    """The one-line error for a value that `typed` could not cast; None if the error is another."""
     found = re.search(rf"{_MARK} (\w+): ?(.*)", str(error))
     if not found:
         return None

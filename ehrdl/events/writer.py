@@ -1,4 +1,4 @@
-"""EVENTS on disk: rows are staged by subject shard, each shard is sorted and written; the folder is a MEDS dataset."""
+"""Writes EVENTS as a MEDS dataset: rows are staged by subject shard, then each shard is sorted and written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ehrdl.events.typed import typed, unfit
 from ehrdl.schema import EVENTS, EVENTS_ORDER, check
 from ehrdl.splits.subjects import Split, assign
 
-#: Raised whenever `EventsWriter` would write other bytes for the same rows.
+#: Increased whenever `EventsWriter` would write other bytes for the same rows.
 VERSION = 8
 
 _ORDER = ", ".join(f"{name} ASC NULLS FIRST" for name in EVENTS_ORDER)
@@ -40,10 +40,10 @@ _ROWS_A_GROUP = 122_880
 
 
 class EventsWriter:
-    """Puts staged tables together: each subject shard in the total order of EVENTS.
+    """Combines staged tables, each subject shard in the total order of EVENTS.
 
-    No step holds a table or all subjects in memory: staging streams, and sorting is a shard at a time. Where a killed
-    process left finished shards in `out`, they are not written again.
+    No step holds a table or all subjects in memory: staging streams, and sorting takes one shard at a time. Finished
+    shards that a killed process left in `out` are not written again.
     """
 
     def __init__(self, out: Path, prepare: Prepare) -> None:
@@ -63,7 +63,7 @@ class EventsWriter:
                 table and the column are named.
         """
         folder = self.staging / name
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
         rows = typed(con, name, select)
         try:
             counts = stage(con, rows, folder, self.n_shards)
@@ -72,12 +72,12 @@ class EventsWriter:
         self.add(name, folder, counts)
 
     def add(self, name: str, folder: Path, counts: dict[str, int]) -> None:
-        """Take rows that `stage` wrote into `folder` for as many shards; the folder is left as it is."""
+        """Add rows that `stage` wrote into `folder` for as many shards; the folder is left unchanged."""
         self.tables[name] = folder
         self.counts[name] = counts
 
     def finish(self, describe: Callable[[str], str], source: str) -> None:
-        """Sort and write every shard, then the metadata; the rows that were staged here are removed."""
+        """Sort and write every shard, then the metadata; remove the rows that were staged here."""
         (self.out / "data").mkdir(exist_ok=True)
         done = self.out / ".done"
         done.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ class EventsWriter:
 
 @dataclass
 class _Shard:
-    """Sorts, checks and writes one shard; a class so that joblib can send it to a process."""
+    """Sorts, checks and writes one shard; it is a class so that joblib can send it to a process."""
 
     out: Path
     prepare: Prepare
@@ -114,7 +114,7 @@ class _Shard:
         with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = scan(files)
-            # Written by Arrow: a file of DuckDB's has no large strings, and so is not valid MEDS.
+            # Written by Arrow: a file from DuckDB has no large strings, and so is not valid MEDS.
             reader = con.sql(f"SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER}").to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(part, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
@@ -125,7 +125,7 @@ class _Shard:
 
 
 def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str], source: str) -> None:
-    (out / "metadata").mkdir(exist_ok=True)  # there where a process was killed while it checked what it had written
+    (out / "metadata").mkdir(exist_ok=True)  # exists if a process was killed while it checked what it had written
     table = pa.table(
         {
             "code": pa.array(codes, pa.string()),
@@ -158,15 +158,15 @@ def subject_ids(root: Path) -> np.ndarray:
 
 
 def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
-    """Check an EVENTS folder: MEDS's own schemas, then what they leave out; a block of rows at a time.
+    """Check an EVENTS folder, one block of rows at a time: MEDS's own schemas, then what they leave out.
 
     Args:
         root: the EVENTS folder.
-        prepare: workers that share the files.
+        prepare: the workers that share the files.
 
     Returns:
-        Numbers of rows, subjects and codes; and `repeated`, of each kind of code (`LAB`) that has them how many events
-        are equal to another one, and how many events there are.
+        The numbers of rows, subjects and codes; and `repeated`: for each kind of code (`LAB`) with duplicates, the
+        number of events that equal another one, and the number of events.
 
     Raises:
         SchemaError: wrong types, wrong order, a subject in two shards, a code without metadata.
@@ -196,7 +196,7 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Valid:
-    """A file that is as it must be: its subjects, its rows by code, and those of them that repeat the one before."""
+    """A valid file: its subjects, its rows by code, and its rows that repeat the one before."""
 
     subjects: np.ndarray
     codes: Counter[str]
@@ -204,7 +204,7 @@ class _Valid:
 
 
 def _by_kind(codes: Mapping[str, int]) -> Counter[str]:
-    """Rows by what stands before the first `//` of a code."""
+    """The number of rows by the part of the code before the first `//`."""
     kinds = Counter[str]()
     for code, n in codes.items():
         kinds[code.split("//")[0]] += n
@@ -217,7 +217,7 @@ def _counted(codes: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _validate_file(file: Path) -> _Valid:
-    """What a file holds that is as it must be."""
+    """Check a file, and return what it holds."""
     n_rows, subjects, codes, repeated = 0, [], Counter[str](), Counter[str]()
     last: pa.Table | None = None
     with pq.ParquetFile(file) as opened:
@@ -236,7 +236,7 @@ def _validate_file(file: Path) -> _Valid:
 
 
 def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None:
-    """A subject lives in one file: raises SchemaError for the first of `subjects`, a file's each, in two."""
+    """Raise SchemaError for the first subject that is in two files; `subjects` holds those of each file."""
     every = np.concatenate(subjects)
     order = np.argsort(every, kind="stable")
     twice = np.flatnonzero(every[order][1:] == every[order][:-1])
@@ -248,15 +248,15 @@ def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None
 
 
 def _check_order(file: Path, table: pa.Table, first: int) -> np.ndarray:
-    """The rows are in the total order of EVENTS; `first` is the number of the first row.
+    """Check that the rows are in the total order of EVENTS; `first` is the number of the first row.
 
     Returns:
-        The rows of the table that the next one is equal to.
+        The rows of the table that equal the next one.
     """
     tied = np.ones(max(table.num_rows - 1, 0), bool)
     late = np.zeros_like(tied)
     for name in EVENTS_ORDER:
-        rows = np.flatnonzero(tied)  # only where all columns before tie: few rows reach the texts
+        rows = np.flatnonzero(tied)  # only where all columns before it tie, so few rows reach the texts
         if not len(rows):
             break
         above, below = table[name].take(rows), table[name].take(rows + 1)

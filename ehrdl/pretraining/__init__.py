@@ -1,1 +1,1 @@
-"""`ehrdl pretrain`: an encoder learns the language of a hospital's notes before any label is seen."""
+"""`ehrdl pretrain`: pretraining of an encoder on a hospital's notes, before any label is seen."""

@@ -1,7 +1,7 @@
-"""`ehrdl pretrain`: an encoder learns the language of the training subjects' notes, and becomes a Hugging Face folder.
+"""`ehrdl pretrain`: pretrains an encoder on the training subjects' notes, and writes it as a Hugging Face folder.
 
-It takes the configuration of a training, so that the split, the masked sections and the chunks are those of the run
-that will use it. Heavy libraries are imported where a step needs them.
+It takes a training configuration, so that the split, the masked sections and the chunks are those of the run that will
+use it. Heavy libraries are imported only where a step needs them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ehrdl.training.pretrain import Chunks
 
 _SCRATCH = ".scratch"
-#: Where a training configuration names its note encoder.
+#: The key of a training configuration that names its note encoder.
 PRETRAINED = "model.init_args.note.init_args.pretrained"
 
 
@@ -45,17 +45,17 @@ def pretrain(
     options: Pretraining = Pretraining(),  # noqa: B008 - frozen
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
 ) -> Path:
-    """Masked language modelling on the training subjects' notes, to a folder that `pretrained` and `tokenizer` take.
+    """Train by masked language modelling on training subjects' notes; `pretrained` and `tokenizer` take the folder.
 
     Notes of tuning subjects give the loss that is reported; no model reads those of held-out subjects.
 
     Args:
-        data: where the notes come from, who trains, how notes become chunks.
-        task: its samples say who trains.
-        out: folder of the encoder; must not hold anything. It appears whole or not at all.
-        start: encoder to go on from, by name or folder; None = a BERT from scratch.
-        options: size, passes, rate, masks.
-        trainer: arguments of pytorch_lightning.Trainer; `max_epochs` is that of the options.
+        data: the source of the notes, the split, and how notes become chunks.
+        task: the task, whose samples say which subjects are for training.
+        out: the folder of the encoder, which must be empty. It appears whole or not at all.
+        start: the encoder to continue from, by name or folder; None = a BERT from scratch.
+        options: the size, passes, learning rate and masks.
+        trainer: the arguments of pytorch_lightning.Trainer; `max_epochs` is that of the options.
 
     Returns:
         The folder, absolute.
@@ -82,7 +82,7 @@ def pretrain(
             trainer = check_trainer(trainer)
             data = _with_tokenizer(data, start, out)
             data.source.fingerprint(data.prepare.verify)
-            model = _started_from(start, data, options) if start else None  # said before the reading, if it is wrong
+            model = _started_from(start, data, options) if start else None  # reported before reading, if wrong
             prepared = prepare(data, task).prepared
             check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
             with building(out, resume=True) as part:
@@ -101,7 +101,7 @@ def _follow(
     options: Pretraining,
     trainer: dict[str, Any],
 ) -> None:
-    """Take part in the training as another process than the first, which has prepared the data; write nothing."""
+    """Take part in the training as a process other than the first, which has prepared the data; write nothing."""
     from ehrdl.cohort import prepare
     from ehrdl.pretraining.domain import join_masked
     from ehrdl.processes.together import Joined
@@ -121,16 +121,16 @@ def _follow(
 
 
 def _complete(options: Pretraining, start: str | None) -> Pretraining:
-    """The options with a learning rate; the size of an encoder from scratch is refused where there is a start."""
+    """The options with a learning rate; the size of an encoder from scratch is refused if there is a start."""
     if start:
         options.require_scratch()
     return replace(options, lr=options.lr or (5e-5 if start else 1e-3))
 
 
 def _with_tokenizer(data: DataConfig, start: str | None, out: Path) -> DataConfig:
-    """The data in the tokens of the encoder that is started from; from scratch, in those that the config names.
+    """The data in the tokens of the start encoder; from scratch, in those of the config's tokenizer.
 
-    A config that names the folder to be made is that of the training that follows.
+    A config that names the folder to be made is meant for the training that follows.
     """
     named = data.notes.tokenizer
     if named and Path(named).resolve() == out:
@@ -194,7 +194,7 @@ def _fit(
     options: Pretraining,
     trainer: dict[str, Any],
 ) -> None:
-    """Train and write the encoder into `part`; what a killed process left there is resumed from."""
+    """Train and write the encoder into `part`, resuming from what a killed process left there."""
     from ehrdl.data.notes.vocabulary import load_tokenizer
     from ehrdl.processes.trainer import n_processes
 
@@ -258,7 +258,7 @@ def _words_of(prepared: Prepared) -> tuple[NoteFrame, str]:
 def _facts(
     prepared: Prepared, data: DataConfig, start: str | None, options: Pretraining, train: Chunks, tuning: Chunks
 ) -> dict[str, Any]:
-    """What is trained on what, for `pretraining.json`; a run that was killed goes on only if all of it is the same."""
+    """The model and data, for `pretraining.json`; a killed run resumes only if all of it is the same."""
     return {
         "start": start,
         "options": asdict(options),
@@ -286,7 +286,7 @@ def _counts(notes: Any, chunks: Any) -> dict[str, int]:
 
 @contextmanager
 def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
-    """The folder of the checkpoint, emptied where it was another pretraining's, and removed at the end."""
+    """The folder of the checkpoint, emptied if it belonged to another pretraining, and removed at the end."""
     scratch = part / _SCRATCH
     file = scratch / "key.json"
     if not file.is_file() or read_json(file) != digest(key):
@@ -311,7 +311,7 @@ def _train(
 
 
 def _perplexity(nats: float) -> float | None:
-    """Among how many tokens the guess is as good as even."""
+    """The perplexity: the number of equally likely tokens that a loss corresponds to."""
     return math.exp(nats) if nats < 700 else None
 
 

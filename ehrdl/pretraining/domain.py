@@ -1,7 +1,8 @@
-"""Domain pretraining: a Hugging Face encoder learns to guess hidden words of notes (Devlin 2019, arXiv:1810.04805).
+"""Domain pretraining: masked language modelling of notes by a Hugging Face encoder (Devlin 2019, arXiv:1810.04805).
 
-Masks and dropout are functions of the seed and of the place in the epoch, so a run that was killed goes on as if it had
-not been. Batches: input_ids, attention_mask and labels (C, L) int64; a label is -100 where nothing is to be guessed.
+Masks and dropout are functions of the seed and of the place in the epoch, so a killed run resumes as if it had not been
+interrupted. Batches: input_ids, attention_mask and labels (C, L) int64; a label is -100 where no token is to be
+predicted.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from ehrdl.training.checkpoint import NOWHERE, AtomicCheckpoints, Resume, resuma
 from ehrdl.training.pretrain import Chunks
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
-#: A batch is padded to a multiple of so many tokens.
+#: A batch is padded to a multiple of this many tokens.
 _STEP = 8
-#: What random numbers are drawn for; each has its own.
+#: The purposes of random numbers; each has its own stream.
 _TRAIN_MASKS, _TUNING_MASKS, _DROPOUT = range(3)
 
 
@@ -42,10 +43,10 @@ class MaskedNotes(pl.LightningDataModule):
     """Loaders of masked chunks.
 
     Args:
-        train: chunks that are learned from.
-        tuning: chunks whose loss is reported; their masks are the same in every pass.
+        train: the chunks to train on.
+        tuning: the chunks whose loss is reported; their masks are the same in every pass.
         words: the tokenizer.
-        options: batches, masks, seed.
+        options: the options, with batches, masks and seed.
     """
 
     def __init__(self, train: Chunks, tuning: Chunks, words: PreTrainedTokenizerFast, options: Pretraining) -> None:
@@ -71,7 +72,7 @@ class MaskedNotes(pl.LightningDataModule):
 
 
 def _fitting(lengths: np.ndarray, n_tokens: int) -> Callable[[np.ndarray], int]:
-    """How many of some chunks, from the first on, fit into a batch of so many padded tokens; at least one does."""
+    """A function giving how many leading chunks fit into a batch of `n_tokens` padded tokens, at least one."""
 
     def fits(rows: np.ndarray) -> int:
         longest = -(-np.maximum.accumulate(lengths[rows]) // _STEP) * _STEP
@@ -81,7 +82,7 @@ def _fitting(lengths: np.ndarray, n_tokens: int) -> Callable[[np.ndarray], int]:
 
 
 class _MaskedLoader(Loader):
-    """Masks each batch by random numbers of its own."""
+    """Masks each batch with its own random numbers."""
 
     def __init__(
         self, chunks: Chunks, buckets: LengthBuckets, words: PreTrainedTokenizerFast, options: Pretraining
@@ -117,11 +118,11 @@ def _number(*key: int) -> int:
 
 
 class LitMasked(pl.LightningModule):
-    """Trains a masked language model on what its loader hid.
+    """Trains a masked language model on the tokens that its loader hid.
 
     Args:
-        model: guesses words.
-        options: how it is optimised; its `lr` is not null.
+        model: the masked language model.
+        options: the options of the optimiser; `lr` must not be null.
     """
 
     def __init__(self, model: PreTrainedModel, options: Pretraining) -> None:
@@ -129,24 +130,24 @@ class LitMasked(pl.LightningModule):
         self.model, self.options = model, options
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Dropout draws from numbers of this batch alone."""
+        """Seed dropout for this batch only."""
         place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(_number(self.options.seed, _DROPOUT, *place))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy of the hidden tokens of a batch [nats a token]."""
+        """Cross-entropy of the hidden tokens of a batch [nats per token]."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The same, of tuning notes."""
+        """The same for tuning notes."""
         loss, n_hidden = self._loss(batch)
-        # weighed so that the mean is over all hidden tokens, whatever batch they are in
+        # weighted so that the mean is over all hidden tokens, whatever their batch
         self.log("tuning/loss", loss, prog_bar=True, batch_size=max(1, n_hidden), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Say where the fit stands."""
+        """Report the progress of the fit."""
         if self.trainer.state.fn == "fit" and self.trainer.is_global_zero:
             loss = float(self.trainer.callback_metrics["tuning/loss"])
             say(f"epoch {self.current_epoch + 1}: {loss:.3f} nats a hidden token of the tuning notes")
@@ -158,7 +159,7 @@ class LitMasked(pl.LightningModule):
         return nn.functional.cross_entropy(logits.float(), label, reduction="sum") / max(1, len(label)), len(label)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear warm-up and a cosine to zero, a step at a time."""
+        """AdamW with a linear warm-up and a cosine decay to zero, updated at each step."""
         words = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         decays: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in self.parameters():
@@ -172,14 +173,14 @@ class LitMasked(pl.LightningModule):
 
 
 def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str) -> None:
-    """Train, from the checkpoint in `scratch` where there is one.
+    """Train, from the checkpoint in `scratch` if there is one.
 
     Args:
-        module: is changed in place.
-        data: its loaders.
-        trainer: arguments of the Lightning trainer, from `check_trainer`.
-        scratch: folder of the checkpoint.
-        key: hash of what is trained on, for other processes to compare with theirs.
+        module: the module to train, changed in place.
+        data: the module's loaders.
+        trainer: the arguments of the Lightning trainer, from `check_trainer`.
+        scratch: the folder of the checkpoint.
+        key: the hash of the training data, for other processes to compare with theirs.
     """
     last = resumable(scratch, module.state_dict(), "pretraining")
     n, resume = n_processes(trainer), str(last.resolve()) if last else None
@@ -192,14 +193,14 @@ def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], sc
 def join_masked(
     module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], joined: Joined, ready: Callable[[], None]
 ) -> str:
-    """Take part in a pretraining as another process than the first; nothing is written.
+    """Take part in a pretraining as a process other than the first; nothing is written.
 
     Args:
-        module: is changed in place.
-        data: its loaders.
-        trainer: arguments of the Lightning trainer, from `check_trainer`.
-        joined: what the first process has decided.
-        ready: called when it can begin.
+        module: the module to train, changed in place.
+        data: the module's loaders.
+        trainer: the arguments of the Lightning trainer, from `check_trainer`.
+        joined: the decisions of the first process.
+        ready: a function that is called when the training can begin.
 
     Returns:
         The hash of the weights.
@@ -226,7 +227,7 @@ def _train(
 
 
 def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -> float:
-    """Cross-entropy of the hidden tokens of all tuning notes, by one device [nats a token]."""
+    """Cross-entropy of the hidden tokens of all tuning notes, on one device [nats per token]."""
     with quiet(), interruptible():
         shell = pl.Trainer(
             logger=False,

@@ -1,1 +1,1 @@
-"""The processes of a run: who leads, how they meet, what signals do, and how they end."""
+"""The processes of a run: the leader and its followers, their meeting, their signals and their end."""

@@ -1,7 +1,7 @@
-"""A connection between two processes of one run: plain messages, and the news that the other one has died.
+"""A connection between two processes of one run: plain messages, and notice that the other one has died.
 
-The operating system closes a socket when its process ends, however it ends, and probes the other machine: no heartbeat
-of our own could be starved by a process that is busy for an hour.
+The operating system closes a socket when its process ends, however it ends, and probes the other machine. So no
+heartbeat of our own is needed, which a process busy for an hour could starve.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import json
 import socket
 from typing import Any
 
-#: Seconds until the other machine is probed, between two probes, and the probes that may fail.
+#: Seconds until the first probe of the other machine, seconds between probes, and the number that may fail.
 _PROBES = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
 
 
 class Link:
-    """One end of the connection; messages are JSON, a line each."""
+    """One end of the connection; messages are JSON, one per line."""
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -27,12 +27,12 @@ class Link:
         self._lines = connected.makefile("r", encoding="utf-8")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; one to a process that has died is lost, and `receive` tells that it has."""
+        """Send a message; one to a process that has died is lost, and `receive` reports the death."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message; None where the other process has ended."""
+        """The next message; None if the other process has ended."""
         try:
             line = self._lines.readline()
             message = json.loads(line) if line.endswith("\n") else None
@@ -45,14 +45,14 @@ class Link:
         return None
 
     def close(self) -> None:
-        """End the connection: the other process is told."""
+        """End the connection, which the other process notices."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 def listen(host: str) -> socket.socket:
-    """A listener on a free port of an address of this machine; of all, where that address is not its own."""
+    """A listener on a free port of an address of this machine; on all addresses, if that one is not its own."""
     try:
         return socket.create_server((host, 0))
     except OSError:
@@ -63,7 +63,7 @@ def connect(host: str, port: int, timeout: float) -> Link:
     """A connection to a listener.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no process listens there.
     """
     connected = socket.create_connection((host, port), timeout)
     connected.settimeout(None)

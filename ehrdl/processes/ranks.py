@@ -1,7 +1,8 @@
-"""Which of a run's processes this one is, and in how many a run trains.
+"""The rank of this process in its run, and the number of processes that train.
 
-The first process leads: data, files, baselines, metrics and the report are its own. The others take part in its fits,
-and write nothing (`team.py`). Free of torch at import: the command line asks before it parses.
+The first process leads: it alone handles data, files, baselines, metrics and the report. The others take part in its
+fits, and write nothing (`team.py`). The module does not import torch, because the command line uses it before it
+parses.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from typing import Any
 
 from ehrdl.errors import ConfigError
 
-#: How the first process tells those that it starts: rank, size, host, port and token.
+#: The environment variable for started processes: rank, size, host, port and token.
 LEADER = "EHRDL_LEADER"
-#: Seconds for which another process than the first keeps an error of its own, which the first mostly has as well.
+#: Seconds for which a follower holds back its own error, which the first process mostly has as well.
 _HOLD_BACK = 20.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that were started together.
+    """The place of this process among those that were started together.
 
     Attributes:
-        rank: its number, from 0.
-        size: how many there are.
-        starter: who started them: `ehrdl` itself, `torchrun` or `srun`; empty = this one was started alone.
+        rank: the process's number, from 0.
+        size: the number of processes.
+        starter: the program that started them: `ehrdl` itself, `torchrun` or `srun`; empty = this one was started
+            alone.
     """
 
     rank: int = 0
@@ -36,9 +38,9 @@ class Place:
 
 
 def place() -> Place:
-    """Where this process stands, by the environment variables of whoever started it.
+    """The place of this process, by the environment variables of the program that started it.
 
-    The same ones as Lightning's, in the same order: torchrun's, then SLURM's, whose tasks are the processes.
+    The variables and their order are Lightning's: torchrun's, then SLURM's, whose tasks are the processes.
     """
     env = os.environ
     if LEADER in env:
@@ -55,10 +57,10 @@ _again: list[str] = []
 
 
 def begin_others_with(arguments: list[str]) -> None:
-    """Let other processes of a run be started by a command of ehrdl: this process's own need not be one.
+    """Set the ehrdl command that starts a run's other processes, since this process need not be one itself.
 
     Args:
-        arguments: of the command, its name first.
+        arguments: the command's arguments, its name first.
     """
     _again[:] = ["-c", "from ehrdl.cli.main import main; main()", *arguments]
 
@@ -69,10 +71,10 @@ def command_of_others() -> list[str]:
 
 
 def hold_back() -> str:
-    """Before an error is printed: wait where the first process prints it as well, and so ends this one.
+    """Wait before printing an error if the first process prints it as well, and so ends this one.
 
     Returns:
-        Whose error it is, for the line; empty for the first process.
+        The name of the process, for the line; empty for the first process.
     """
     here = place()
     if here.rank == 0:
@@ -83,10 +85,10 @@ def hold_back() -> str:
 
 
 def first_alone(command: str) -> None:
-    """End here, with status 0, where torchrun has started several processes for a command that is one's work.
+    """End here, with status 0, if torchrun has started several processes for a single-process command.
 
     Args:
-        command: for the line of the first process.
+        command: the command's name, for the line of the first process.
     """
     here = place()
     if here.starter != "torchrun" or here.size == 1:
@@ -99,13 +101,13 @@ def first_alone(command: str) -> None:
 
 
 def check_world(n: int) -> None:
-    """Refuse a number of processes that is not that of those started, before any of them works.
+    """Refuse a number of processes that differs from those started, before any of them works.
 
     Args:
-        n: that the trainer asks for.
+        n: the number that the trainer asks for.
 
     Raises:
-        ConfigError: saying how to start as many.
+        ConfigError: the numbers differ; the message says how to start that many.
     """
     here = place()
     if here.starter == "torchrun" and n != here.size:
@@ -121,14 +123,14 @@ def check_world(n: int) -> None:
 
 
 def check_alone(trainer: dict[str, Any], n: int) -> None:
-    """Refuse what a process that was started alone cannot start the others for.
+    """Refuse settings for which a process that was started alone cannot start the others.
 
     Args:
-        trainer: from `check_trainer`.
-        n: processes that it asks for.
+        trainer: the result of `check_trainer`.
+        n: the number of processes that it asks for.
 
     Raises:
-        ConfigError: naming the key, or the environment variable.
+        ConfigError: it cannot start them; the message names the key, or the environment variable.
     """
     if n == 1 or place().starter:
         return
@@ -142,7 +144,7 @@ def check_alone(trainer: dict[str, Any], n: int) -> None:
 
 
 def one_device(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a Trainer that works on the first of its devices alone.
+    """The arguments of a Trainer that works only on the first of its devices.
 
     >>> one_device({"accelerator": "gpu", "devices": [2, 3], "strategy": "ddp", "max_epochs": 3})
     {'accelerator': 'gpu', 'devices': [2]}

@@ -1,8 +1,8 @@
-"""Signals that end a run from outside: SIGTERM, SIGHUP, Ctrl+C, and a scheduler's SIGUSR1, which requeues a SLURM job.
+"""Handles the signals that stop a run: SIGTERM, SIGHUP, Ctrl+C, and SIGUSR1, which requeues a SLURM job.
 
-The run stops where the same command resumes, reports that in one line, and exits with 128 + the signal's number.
-Between the start and the end of a training step a signal waits, so that what is saved is a state between two steps.
-Lightning's own handlers would save in the middle of a step, and end with status 0 on SIGTERM.
+The run stops where the same command can resume, reports that in one line, and exits with 128 + the signal's number. A
+signal during a training step waits until the step ends, so that the saved state lies between two steps. Lightning's own
+handlers would save in the middle of a step, and end with status 0 on SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType
 from ehrdl.engine.messages import say
 from ehrdl.processes.ranks import place
 
-#: Signals that stop a run; SIGUSR1 is what SLURM sends ahead of a time limit or a preemption (`sbatch --signal`).
+#: Signals that stop a run; SLURM sends SIGUSR1 ahead of a time limit or a preemption (`sbatch --signal`).
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
 _STOPS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 #: Seconds that SLURM's controller may take to answer.
@@ -27,7 +27,7 @@ _REQUEUE_TIMEOUT = 30
 
 
 class Stopped(SystemExit):
-    """A signal ends the run; as an exit status, 128 + its number."""
+    """A signal ends the run; the exit status is 128 + its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -35,7 +35,7 @@ class Stopped(SystemExit):
 
 
 class _State:
-    """What this process was told: `pending` is the signal that came, 0 = none; while `held`, a signal waits."""
+    """The signals to this process: `pending` is the signal that came, 0 = none; while `held`, a signal waits."""
 
     pending = 0
     held = False
@@ -58,24 +58,24 @@ def _raise(number: int) -> None:
 
 
 def pending() -> int:
-    """The signal that has come and waits for the end of a step; 0 = none."""
+    """The signal that waits for the end of a step; 0 = none."""
     return _State.pending
 
 
 def hold() -> None:
-    """From here on a signal waits, unless it comes twice."""
+    """Make signals wait from here on, unless one comes twice."""
     _State.held = True
 
 
 def release(stop: bool) -> None:
-    """A step is over: from here on signals take effect at once.
+    """Let signals take effect at once from here on, after a step.
 
     Args:
-        stop: one has come, to this process or to another of the run.
+        stop: whether a signal has come, to this process or another of the run.
 
     Raises:
-        Stopped: `stop`.
-        KeyboardInterrupt: `stop`, and it was Ctrl+C.
+        Stopped: `stop` is true.
+        KeyboardInterrupt: `stop` is true, and the signal was Ctrl+C.
     """
     _State.held = False
     if stop:
@@ -84,9 +84,9 @@ def release(stop: bool) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Signals raise `Stopped` in here, whatever a library makes of it, and the outermost block reports it in one line.
+    """A block in which signals raise `Stopped`, whatever libraries make of it; the outermost block reports it once.
 
-    A signal that the caller ignores (`nohup`) stays ignored. Outside of the main thread nothing is installed, since
+    A signal that the caller ignores (`nohup`) stays ignored. Handlers are installed only in the main thread, because
     Python allows it nowhere else.
     """
     if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
@@ -114,7 +114,7 @@ def stoppable() -> Iterator[None]:
 
 
 def take_back() -> None:
-    """Put our handlers back where Lightning has installed its own, as it does when a fit begins."""
+    """Restore our handlers after Lightning has installed its own, which it does when a fit begins."""
     if _State.owner == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _STOPS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -123,9 +123,9 @@ def take_back() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A fit by Lightning: it is stoppable, and Ctrl+C is what Python means by it.
+    """A block for a fit by Lightning: it is stoppable, and Ctrl+C keeps Python's meaning.
 
-    Lightning would exit by itself, and leave the signal ignored.
+    Lightning itself would exit, and leave the signal ignored.
     """
     with stoppable():
         handler = signal.getsignal(signal.SIGINT)
@@ -141,7 +141,7 @@ def interruptible() -> Iterator[None]:
 
 
 def job() -> str:
-    """The job of SLURM that this process is, such as 41, or 40_1 in an array; empty where it is none."""
+    """The SLURM job of this process, such as 41, or 40_1 in an array; empty if there is none."""
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return ""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -150,9 +150,9 @@ def job() -> str:
 
 
 def requeue() -> str:
-    """Ask SLURM to run this job again, and tell what came of it; nothing is asked where this is no job of SLURM.
+    """Ask SLURM to run this job again, and describe the result; outside of SLURM nothing is asked.
 
-    Source: what Lightning's SignalConnector asks, `scontrol requeue JOB`, for one process of a job.
+    Source: the request of Lightning's SignalConnector, `scontrol requeue JOB`, for one process of a job.
     """
     if not job():
         return ""
@@ -171,12 +171,12 @@ def requeue() -> str:
 
 
 def tell(again: str) -> None:
-    """What the line on a signal says of going on, in place of "the same command resumes"."""
+    """Set the words on resuming in the line on a signal, in place of "the same command resumes"."""
     _State.again = again
 
 
 def last_words(number: int = signal.SIGINT) -> None:
-    """The one line that a stopped run leaves on standard error; a job of SLURM is requeued on SIGUSR1."""
+    """Print the one line of a stopped run on standard error; on SIGUSR1, requeue a SLURM job."""
     requeued = requeue() if number == getattr(signal, "SIGUSR1", None) else ""
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     say(f"ehrdl: stopped{by}; {requeued}{_State.again}")

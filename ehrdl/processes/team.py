@@ -1,9 +1,9 @@
-"""The processes of a run that trains in several: the first leads, the others follow its orders.
+"""The processes of a run that trains in several processes: the first leads, the others follow its orders.
 
-Under `trainer.devices: 2` the first process starts the others by its own command line when the first network is fitted;
-torchrun and srun start all of them at once, and the others wait. Only the first decides what is done, by what it finds
-in the run's folder; it sends each fit as an order, so that no two processes can disagree about a file. When one of them
-dies, its sockets close: the others are told at once, and end.
+Under `trainer.devices: 2` the first process starts the others by its own command line when the first network is fitted.
+torchrun and srun start all of them at once, and the others wait. Only the first decides what to do, by what it finds in
+the run's folder. It sends each fit as an order, so that no two processes can disagree about a file. When a process
+dies, its sockets close: the others notice at once, and end.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ehrdl.errors import ConfigError, EhrdlError, WorkerError
 from ehrdl.processes.link import Link, listen
 from ehrdl.processes.ranks import LEADER, Place, command_of_others
 
-#: Seconds within which the processes of a run must have found each other.
+#: Seconds within which the processes of a run must find each other.
 MEET = 300.0
-#: Seconds that a process may take to end by itself once another one is lost, and the first to hear why.
+#: Seconds that a process may take to end by itself once another is lost, and the first to receive the reason.
 _GRACE, _HEAR = 15.0, 10.0
-#: Seconds within which an error that another process's end has caused is known to be one.
+#: Seconds within which an error caused by another process's end is recognised as such.
 _FOLLOWS_WITHIN = 2.0
 SECONDS_A_LOOK = 0.1
-#: What Lightning reads in a process that was started alone, and that it or we set for the others.
+#: The variables that Lightning reads in a process started alone, and that it or we set for the others.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -42,7 +42,7 @@ class Leader:
 
     Args:
         run: the run's folder, for the others to check that theirs is the same.
-        key: hash of its configuration, likewise.
+        key: the hash of its configuration, for the same check.
     """
 
     def __init__(self, run: str, key: str) -> None:
@@ -54,10 +54,10 @@ class Leader:
         self._lost: str | None = None
         self._told = self._closing = False
         self._lock = threading.Lock()
-        self.store: Any = None  # by which the others find this process; it lives as long as this
+        self.store: Any = None  # the others find this process by it; it lives as long as this object
 
     def start(self, n: int) -> None:
-        """Start the others of `n` processes by this one's command line, and wait until they have come."""
+        """Start the others of `n` processes by this one's command line, and wait until they have connected."""
         if self.size == n:
             return
         listener, token = listen("127.0.0.1"), secrets.token_hex(16)
@@ -76,7 +76,7 @@ class Leader:
         """Wait until the others of `n` processes are connected.
 
         Raises:
-            WorkerError: one has ended before, or has not come in time.
+            WorkerError: one has ended before, or has not connected in time.
         """
         self.size, until = n, time.monotonic() + MEET
         listener.settimeout(SECONDS_A_LOOK)
@@ -97,7 +97,7 @@ class Leader:
         connected.settimeout(_HEAR)
         link = Link(connected)
         hello = link.receive() or {}
-        if not secrets.compare_digest(str(hello.get("token", "")), token):  # somebody else, who scans ports
+        if not secrets.compare_digest(str(hello.get("token", "")), token):  # an outsider, who scans ports
             link.close()
             return
         connected.settimeout(None)
@@ -106,7 +106,7 @@ class Leader:
         threading.Thread(target=self._listen, args=(hello["rank"],), daemon=True).start()
 
     def _listen(self, rank: int) -> None:
-        """What another process says, until it ends."""
+        """Receive another process's messages until it ends."""
         while (message := self._links[rank].receive()) is not None:
             if "failed" in message:
                 return self._lose(rank, f"failed: {message['failed']}")
@@ -123,20 +123,20 @@ class Leader:
             self._lost = f"process {rank} of {self.size} {how}; the others are stopped, and the same command resumes"
         for link in self._links.values():
             link.send({"do": "stop"})
-        time.sleep(_GRACE)  # in a thread of its own: this process may wait for the lost one, and never come back
+        time.sleep(_GRACE)  # in a separate thread: this process may wait for the lost one, and never return
         if not self._closing:
             if not self._told:
                 say(f"ehrdl: {self._lost}")
             os._exit(2)
 
     def order(self, **what: Any) -> None:
-        """Tell the others what is done next, and wait until all of them are ready for it, however long that takes."""
+        """Tell the others what comes next, and wait until all of them are ready for it, however long that takes."""
         for link in self._links.values():
             link.send(what)
         self.hear("ready")
 
     def hear(self, what: str) -> list[Any]:
-        """What each of the others replies.
+        """The reply of each of the others.
 
         Raises:
             WorkerError: one of them is lost.
@@ -153,20 +153,20 @@ class Leader:
         return list(replies.values())
 
     def check(self) -> None:
-        """Raise a WorkerError where another process is lost."""
+        """Raise a WorkerError if another process is lost."""
         if self._lost is not None:
             self._told = True
             raise WorkerError(self._lost)
 
     def settle(self) -> None:
-        """After an error of a common fit: if another process is the reason, raise that."""
+        """After an error of a common fit, raise the loss of another process if that is the reason."""
         until = time.monotonic() + _HEAR
         while self.size > 1 and time.monotonic() < until:
             self.check()
             time.sleep(SECONDS_A_LOOK)
 
     def end(self, well: bool) -> None:
-        """Let the others end, and see that those that this process started have."""
+        """Let the others end, and make sure that those started by this process have ended."""
         with self._lock:
             self._closing = self._closing or not self._told
         for link in self._links.values():
@@ -186,12 +186,12 @@ class Leader:
 
 
 class Follower:
-    """Another process than the first.
+    """A process other than the first.
 
     Args:
-        here: its place.
-        link: to the first process.
-        token: by which the first process knows it.
+        here: this process's place.
+        link: the connection to the first process.
+        token: the token by which the first process recognises it.
     """
 
     def __init__(self, here: Place, link: Link, token: str) -> None:
@@ -208,21 +208,21 @@ class Follower:
             self._orders.put(order)
             if order["do"] == "end":
                 return
-        if order is None and self.here.rank == 1:  # nobody else is left to tell
+        if order is None and self.here.rank == 1:  # no other process is left to report it
             print("ehrdl: the first process was killed; all are stopped, and the same command resumes", file=sys.stderr)
         self._gone.set()
         self._orders.put(None)
-        time.sleep(_GRACE)  # this process may wait for the first one, and never come back
+        time.sleep(_GRACE)  # this process may wait for the first one, and never return
         os._exit(1)
 
     def of(self, own: Leader) -> Follower:
-        """This, for a run of this process; idle where the script has begun another run than the first process's."""
+        """This follower, for a run of this process; idle if the script has begun another run than the first process."""
         assert self.hello is not None
         self.idle, self.same = self.hello["run"] != own.run, self.hello["key"] == own.key
         return self
 
     def orders(self) -> Iterator[dict[str, Any]]:
-        """What is to be done, until the run ends."""
+        """The orders of the first process, until the run ends."""
         while not self.idle:
             order = self._orders.get()
             if order is not None and not self.same:
@@ -234,17 +234,17 @@ class Follower:
             yield order
 
     def reply(self, **what: Any) -> None:
-        """Tell the first process."""
+        """Reply to the first process."""
         self._link.send(what)
 
     def leave(self) -> None:
-        """The run is over: end, where this process is there for that alone, and not a script of its own."""
+        """End after the run, if this process exists only for it and is no script of its own."""
         if self.here.starter == "ehrdl" and not self.idle:
             raise SystemExit(0)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Errors in here are reported by the first process, unless they follow from its end or from a third one's."""
+        """A block whose errors the first process reports, unless they follow from its end or a third process's."""
         try:
             yield
         except EhrdlError as error:
@@ -257,12 +257,12 @@ class Follower:
 
     def _fail(self, reason: str, status: int) -> NoReturn:
         self.reply(failed=" ".join(reason.split())[:500])
-        self._gone.wait(_GRACE)  # torchrun would end the first process before it has told
+        self._gone.wait(_GRACE)  # torchrun would end the first process before it has reported
         raise SystemExit(status) from None
 
 
 def _forget(well: bool) -> None:
-    """Leave nothing of processes that have ended, for the next run of this one."""
+    """Remove all traces of ended processes, for the next run of this process."""
     for name in _VARIABLES:
         os.environ.pop(name, None)
     if "torch.distributed" in sys.modules:

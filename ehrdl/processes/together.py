@@ -1,4 +1,4 @@
-"""How the processes of a run come together, and the fits that they do together."""
+"""Brings the processes of a run together, and runs the fits that they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ehrdl.processes.trainer import n_processes
 
 _leader: Leader | None = None
 _follower: Follower | None = None
-#: How many runs this process has begun together with others: under torchrun, a script may begin several.
+#: The number of runs that this process has begun together with others: under torchrun, a script may begin several.
 _n_runs = 0
 
 
@@ -30,12 +30,12 @@ def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | F
     """This process's part in a run.
 
     Args:
-        trainer: of the configuration.
+        trainer: the `trainer` part of the configuration.
         run: the run's folder.
-        key: hash of its configuration.
+        key: the hash of its configuration.
 
     Raises:
-        ConfigError: other processes were started than the trainer asks for.
+        ConfigError: the processes started are not those that the trainer asks for.
         WorkerError: one of them is lost.
     """
     global _leader
@@ -54,7 +54,7 @@ def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | F
 
 
 def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | None:
-    """Bring processes that were started together together; None = this one is the first, or alone."""
+    """Connect the processes that were started together; None = this one is the first, or alone."""
     global _follower, _n_runs
     if here.starter == "ehrdl":
         mute()
@@ -79,7 +79,7 @@ def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | No
 
 
 def _store(here: Place) -> Any:
-    """The key-value store by which torch's processes find each other; torchrun has one, else the first opens it."""
+    """The key-value store by which torch's processes find each other: torchrun's, else one that the first opens."""
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ def _join(here: Place, host: str, port: str, token: str) -> Follower:
     try:
         follower = Follower(here, connect(host, int(port), MEET), token)
     except OSError:
-        raise SystemExit(1) from None  # the first process has ended, and told why
+        raise SystemExit(1) from None  # the first process has ended, and reported why
     if follower.hello is None:
         raise SystemExit(1)
     return follower
@@ -116,15 +116,15 @@ def _join(here: Place, host: str, port: str, token: str) -> Follower:
 
 @dataclass(frozen=True)
 class Joined:
-    """What the first process decides of a fit, and the others are told.
+    """The first process's decisions on a fit, which it sends to the others.
 
     Attributes:
-        name: of the model.
-        seed: of its weights.
-        scratch: folder of its checkpoints.
-        resume: checkpoint that it resumes from; None = it starts at the beginning.
-        data: hash of what is trained on.
-        start: names of the models whose encoders it starts from.
+        name: the model's name.
+        seed: the random seed of its weights.
+        scratch: the folder of its checkpoints.
+        resume: the checkpoint that it resumes from; None = it starts at the beginning.
+        data: the hash of the training data.
+        start: the names of the models whose encoders it starts from.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Joined:
 
     @classmethod
     def of(cls, order: dict[str, Any]) -> Joined:
-        """From an order of the first process."""
+        """Read an order of the first process."""
         return cls(**{name: order[name] for name in cls.__annotations__})
 
     def check(self) -> None:
-        """Refuse to resume from what is not seen here.
+        """Refuse to resume from a checkpoint that this machine does not see.
 
         Raises:
             ConfigError: this machine does not see the folder of the first process.
@@ -158,12 +158,12 @@ class Common:
 
 @contextmanager
 def common(n: int, trainer: dict[str, Any], order: Joined) -> Iterator[Common]:
-    """A fit that all processes take part in; the others are told of it, and ready, when its block begins.
+    """A fit that all processes take part in; the others know of it, and are ready, when its block begins.
 
     Args:
-        n: of the processes.
-        trainer: from `check_trainer`.
-        order: what the others need to know of the fit.
+        n: the number of processes.
+        trainer: the result of `check_trainer`.
+        order: the facts about the fit that the others need.
 
     Raises:
         WorkerError: another process is lost.

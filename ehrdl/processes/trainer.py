@@ -1,4 +1,4 @@
-"""The Lightning Trainer that each process makes: its arguments checked, and how many processes they ask for."""
+"""Checks the arguments of each process's Lightning Trainer, and the number of processes they ask for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STRATEGIES = "auto, ddp, ddp_find_unused_parameters_true, ddp_find_unused_param
 
 
 def n_processes(trainer: dict[str, Any]) -> int:
-    """In how many processes a Trainer of these arguments trains: devices of all nodes.
+    """The number of processes in which a Trainer of these arguments trains: the devices of all nodes.
 
     Args:
-        trainer: from `check_trainer`.
+        trainer: the result of `check_trainer`.
     """
     with quiet():
         shell = pl.Trainer(**trainer, logger=False, enable_checkpointing=False)
@@ -34,10 +34,10 @@ def check_strategy(strategy: Any) -> None:
     """Refuse a strategy under which one process could not lead the others.
 
     Args:
-        strategy: a Lightning Trainer's.
+        strategy: the strategy of a Lightning Trainer.
 
     Raises:
-        ConfigError: it is not one of those that start each process by its command.
+        ConfigError: the strategy is not one that starts each process by its command.
     """
     from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -50,7 +50,7 @@ def check_strategy(strategy: Any) -> None:
         )
 
 
-#: What a user need not say. `use_distributed_sampler` is off because our batch sampler shares the batches out itself.
+#: Our defaults. `use_distributed_sampler` is off because our batch sampler distributes the batches itself.
 DEFAULTS: dict[str, Any] = {
     "max_epochs": 8,
     "gradient_clip_val": 1.0,
@@ -67,8 +67,8 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     """The `trainer` part of the configuration with our defaults, checked against Lightning's own signature.
 
     Raises:
-        ConfigError: a key that Trainer does not have, a value of the wrong type, a key that ehrdl sets itself, or what
-            this machine or a training run cannot do.
+        ConfigError: Trainer does not have a key, a value has the wrong type, ehrdl sets a key itself, or this machine
+            or a training run cannot do what is asked.
     """
     check_arguments(trainer)
     merged = DEFAULTS | trainer
@@ -85,7 +85,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     _refuse_endless(merged)
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of them is refused below
+            warnings.simplefilter("ignore")  # those that matter are refused below
             shell = pl.Trainer(**merged, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())[:300]}") from None
@@ -99,7 +99,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_endless(trainer: dict[str, Any]) -> None:
-    """Values that Lightning takes and that train for ever."""
+    """Refuse values that Lightning accepts and that train for ever."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs in (None, -1) and steps == -1 and trainer.get("max_time") is None:
         raise ConfigError(f"trainer.max_epochs: {epochs} never ends; give a number, or trainer.max_steps or max_time")
@@ -107,7 +107,7 @@ def _refuse_endless(trainer: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without its advice on hardware and loaders, which our defaults have weighed."""
+    """A block without Lightning's advice on hardware and loaders, which our defaults have considered."""
     loggers = [
         logging.getLogger(name)
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")

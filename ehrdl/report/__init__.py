@@ -1,1 +1,1 @@
-"""From PREDICTIONS to a summary, plots and one HTML file."""
+"""Turns PREDICTIONS into a summary, plots and one HTML file."""

@@ -1,4 +1,4 @@
-"""PREDICTIONS to the schema of `meds-evaluation` 0.0.6: MEDS labels, and two columns of what was predicted."""
+"""Exports PREDICTIONS to the schema of `meds-evaluation` 0.0.6: MEDS labels, and two columns of predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.report.predictions import read_predictions
 from ehrdl.schema import HELD_OUT
 
-#: That of `meds_evaluation.schema.PredictionSchema`, which allows no other column.
+#: The schema of `meds_evaluation.schema.PredictionSchema`, which allows no other column.
 _SCHEMA = pa.schema(
     [
         ("subject_id", pa.int64()),
@@ -25,29 +25,29 @@ _SCHEMA = pa.schema(
         ("predicted_boolean_probability", pa.float32()),
     ]
 )
-#: Of a calibrated probability: above it the outcome is the likelier one.
+#: The threshold of a calibrated probability, above which the outcome is more likely than not.
 _THRESHOLD = 0.5
 
 
 def export_predictions(predictions: Path, out: Path) -> list[Path]:
-    """Write the held-out predictions with a known label, one file a model, seed and binary output.
+    """Write the held-out predictions with a known label, one file per model, seed and binary output.
 
     The schema has no place for a predicted number: regression outputs are left out, with a line.
 
-    The probability is `prob`, by which metrics.json scores a model too; the predicted value says whether
-    `prob_calibrated`, or `prob` where a model has none, is 0.5 or more.
+    The probability is `prob`, by which metrics.json also scores a model. The predicted value says whether
+    `prob_calibrated`, or `prob` if a model has none, is 0.5 or more.
 
     Args:
         predictions: the Parquet file, or the folder that holds `predictions.parquet`.
-        out: the folder, which must not hold anything; it gets `OUTPUT/MODEL-seedN.parquet`, whole or not at all.
+        out: the output folder, which must be empty; it gets `OUTPUT/MODEL-seedN.parquet`, whole or not at all.
 
     Returns:
         The files.
 
     Raises:
         ConfigError: the folder is taken.
-        SchemaError: not PREDICTIONS, no held-out row with a label, a label that is neither 0 nor 1, or a model or
-            output whose name is none for a file.
+        SchemaError: the file is not PREDICTIONS, no held-out row has a label, a label is neither 0 nor 1, or the name
+            of a model or output cannot be a file's.
     """
     out = free_folder(out)
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions

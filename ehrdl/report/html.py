@@ -1,4 +1,4 @@
-"""The summary as one HTML file that opens offline, needs no script and prints."""
+"""Renders the summary as one HTML file that opens offline, needs no script and can be printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.report.plots import draw
 
-#: Metric -> its heading, and what is good.
+#: Each metric's heading, and what is good.
 _HEADINGS = {name: (metric.heading, metric.good) for kind in BY_KIND.values() for name, metric in kind.items()}
 _VERDICTS = {
     "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
@@ -33,7 +33,7 @@ def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
     """Write `report.html`, whole or not at all.
 
     Args:
-        summary: what `summarize` returned.
+        summary: the result of `summarize`.
         path: the file; an old one is replaced.
     """
     target = Path(path)
@@ -66,7 +66,7 @@ def render(summary: dict[str, Any]) -> str:
 
 
 def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:
-    """`0.781 (0.762 to 0.799)`; n/a where there is no value.
+    """Format an estimate as `0.781 (0.762 to 0.799)`; n/a if there is no value.
 
     >>> estimate({"value": 0.7812, "low": 0.762, "high": 0.799})
     '0.781 (0.762 to 0.799)'
@@ -81,12 +81,12 @@ def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:
 
 
 def percent(value: float | None) -> str:
-    """`12.3 %`."""
+    """Format a share as `12.3 %`."""
     return "n/a" if value is None else f"{100 * value:.1f} %"
 
 
 def number(value: Any) -> str:
-    """Counts with a thin separator, other numbers with three figures, text as it is.
+    """Format counts with a separator, other numbers with three figures, and leave text unchanged.
 
     >>> [number(12345), number(0.12345), number(None)]
     ['12,345', '0.123', 'n/a']
@@ -105,7 +105,7 @@ def number(value: Any) -> str:
 
 
 def fact(value: Any, name: str) -> str:
-    """A number, as a percentage where its name says that it is a share."""
+    """Format a number, as a percentage if its name says that it is a share."""
     share = any(word in name.lower() for word in ("prevalence", "share"))
     return percent(value) if share and isinstance(value, float) and 0 <= value <= 1 else number(value)
 

@@ -29,10 +29,10 @@ from ehrdl.report.present import present
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 
-#: Cells along each axis of predicted against observed, the finest first, and the share that is to lie in drawn ones.
+#: Cells along each axis of predicted against observed, the finest first, and the share that must lie in drawn cells.
 N_CELLS = (24, 16, 12, 8, 6, 4, 3)
 _MOST = 0.8
-#: Where an axis ends: the share of samples that lies within, so that one outlier does not squeeze the rest.
+#: The share of samples within the axis limits, so that one outlier does not squeeze the rest.
 _SHOWN = 0.995
 
 
@@ -41,12 +41,12 @@ def describe_numeric(
     scores: dict[str, Any],
     shown: Shown = Shown(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Everything that the page shows of a regression output; no number where there are few patients.
+    """Everything that the page shows of a regression output; no number if there are few patients.
 
     Args:
-        outcome: its predictions, lined up.
-        scores: its part of metrics.json.
-        shown: how small a group is shown, and what is known of the models.
+        outcome: the output's aligned predictions.
+        scores: the output's part of metrics.json.
+        shown: the limit on small groups, and the known facts about the models.
     """
     info = shown.info
     if scores["subjects"] < shown.min_count:
@@ -104,7 +104,7 @@ def _row(name: str, metrics: dict[str, Any], reference: str, info: RunInfo) -> d
 
 
 def _curves(outcome: Outcome, drawn: list[str], baseline: str | None, shown: Shown) -> dict[str, Any]:
-    """Points of the plots, the first model being the reference; a model's prediction is its mean over seeds."""
+    """The points of the plots, the first model being the reference; a model's prediction is its mean over seeds."""
     value = {name: seeds.mean(0) for name, seeds in outcome.prob.items()}
     reference, min_count = drawn[0], shown.min_count
     compared = [name for name in (reference, baseline) if name]
@@ -121,10 +121,11 @@ def _curves(outcome: Outcome, drawn: list[str], baseline: str | None, shown: Sho
 
 
 def _cells(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, Any]:
-    """How many predictions lie in each cell of observed by predicted value, in a range that holds nearly all.
+    """The number of predictions in each cell of observed by predicted value, in a range that holds nearly all.
 
-    A point per patient would show each one's outcome. The cells are the smallest that leave most predictions in cells
-    of enough patients; `share` (predicted, observed) is null in the others, and `drawn` is what the rest hold.
+    A point per patient would show each patient's outcome. The cells are the smallest that leave most predictions in
+    cells of enough patients. `share` (predicted, observed) is null in the other cells, and `drawn` is the share in the
+    cells that are shown.
     """
     both = np.concatenate([label, value])
     low, high = (float(end) for end in np.quantile(both, [1 - _SHOWN, _SHOWN]))
@@ -148,7 +149,7 @@ def _cells(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[s
 
 
 def _bins(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, list[Any]]:
-    """Mean observed by mean predicted value, with its 95 % interval (null for a bin of one sample)."""
+    """The mean observed by mean predicted value, with its 95 % interval (null for a bin of one sample)."""
     bins = joined(equal_bins(value), lambda rows: patients(subject, rows) >= min_count)
     predicted, observed, error, count = binned(label, value, bins)
     margin = [1.96 * e if np.isfinite(e) else None for e in error.tolist()]
@@ -161,7 +162,7 @@ def _bins(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[st
 
 
 def _within(label: Floats, value: Floats, top: float, min_count: int) -> dict[str, list[float]]:
-    """Share of predictions that are off by at most x (the regression error characteristic: Bi & Bennett, ICML 2003).
+    """The share of predictions off by at most x (the regression error characteristic: Bi & Bennett, ICML 2003).
 
     It rises by at least `min_count` predictions at a time.
     """
@@ -175,7 +176,7 @@ def _within(label: Floats, value: Floats, top: float, min_count: int) -> dict[st
 
 
 def _errors(error: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
-    """Share of the predictions in 40 intervals of predicted minus observed, joined where few patients are."""
+    """The share of predictions in 40 intervals of predicted minus observed, joined where there are few patients."""
     low, high = np.quantile(error, [1 - _SHOWN, _SHOWN])
     edges = np.linspace(low, max(high, low + 1e-6), 41)
     return joined_histogram(np.clip(error, edges[0], edges[-1]), edges, subject, min_count)

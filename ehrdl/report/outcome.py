@@ -21,17 +21,17 @@ from ehrdl.schema import BINARY, REGRESSION
 N_DRAWN = 6
 MIN_EVENTS = 10
 MAX_GROUPS = 8
-#: Groups that are sums of parts of the table by what was present.
+#: Groups that are sums of strata in the table by what was present.
 _SUMS_OF_STRATA = ("has note", "has series")
 
 
 def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
-    """Everything that the page shows of one binary output; no number where few patients had it, or had it not.
+    """Everything that the page shows of one binary output; no number if few patients had it, or did not have it.
 
     Args:
-        outcome: its predictions, lined up.
-        scores: its part of metrics.json.
-        shown: how small a group is shown, and what is known of the models.
+        outcome: the output's aligned predictions.
+        scores: the output's part of metrics.json.
+        shown: the limit on small groups, and the known facts about the models.
     """
     info = shown.info
     if min(count_patients(outcome, True)[1:]) < shown.min_count:
@@ -66,12 +66,12 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
 
 
 def hidden_output(outcome: Outcome, why: str, shown: Shown) -> dict[str, Any]:
-    """An output of which the page says only why it shows nothing."""
+    """An output for which the page says only why it shows nothing."""
     return {"name": outcome.output, "kind": outcome.kind, "ours": shown.ours, "hidden": why}
 
 
 def count_patients(outcome: Outcome, member: Any) -> list[int]:
-    """How many patients some samples (n,) are of; of a binary output, also how many had the outcome and had it not."""
+    """The number of patients among some samples (n,); for a binary output also those with and without the outcome."""
     subject = outcome.rows["subject_id"].to_numpy()
     rows = np.zeros(len(subject), bool)
     rows[:] = member
@@ -82,13 +82,13 @@ def count_patients(outcome: Outcome, member: Any) -> list[int]:
 
 
 def strata_shown(strata: list[dict[str, Any]], outcome: Outcome, shown: Shown) -> list[dict[str, Any]]:
-    """The table by what was present, without what is small."""
+    """The table by what was present, without small groups."""
     rows = [row | {"patients": count_patients(outcome, outcome.rows[PRESENT] == row["name"])} for row in strata]
     return hide_groups(rows, shown)
 
 
 def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
-    """Model names by falling AUROC; of a regression output by rising MAE (by falling R2 where MAE has no value)."""
+    """Model names by falling AUROC; for a regression output by rising MAE (by falling R2 if MAE has no value)."""
     if kind == REGRESSION:
         errors = {name: (table["mae"]["value"], table["r2"]["value"]) for name, table in models.items()}
         return sorted(errors, key=lambda name: (errors[name][0] or 0.0, -(errors[name][1] or 0.0)))
@@ -96,23 +96,23 @@ def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
 
 
 def reference_of(differences: dict[str, Any], ranked: list[str], info: RunInfo) -> str:
-    """The model that the differences are taken from; the best one that could be used where there are none."""
+    """The reference model of the differences; if there are none, the best model that could be used."""
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
     return next(filter(info.deployable, ranked), ranked[0])
 
 
 def best_baseline(ranked: list[str], reference: str, info: RunInfo) -> str | None:
-    """The first in rank beside the reference among the models with no deep part that could be used.
+    """The best-ranked usable model without a deep part, other than the reference.
 
-    A model of which nothing is known counts as one.
+    A model of which nothing is known counts as such.
     """
     left_out = (reference, *info.named("deep", "combined", "constant", among=ranked))
     return next((name for name in ranked if name not in left_out and info.deployable(name)), None)
 
 
 def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> list[dict[str, Any]]:
-    """Rows of the differences table, with their verdict, those first that favour the reference most."""
+    """The rows of the differences table with their verdicts, those that favour the reference most first."""
     main, sign = ("mae", 1) if kind == REGRESSION else ("auroc", -1)
     rows = [
         {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics[main], kind)}
@@ -123,7 +123,7 @@ def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> li
 
 
 def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
-    """What a difference in AUROC (or MAE) says of the reference: better, worse, or not told apart by these data."""
+    """The verdict of a difference in AUROC (or MAE) on the reference: better, worse, or not distinguishable."""
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return "no interval"
@@ -165,7 +165,7 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
 
 
 def by_interest(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
-    """The reference and the other models that could be used, the ones that a reader asks for first."""
+    """The reference and the other usable models, ordered by a reader's interest."""
     wanted = [baseline, *info.named("deep", "combined", among=ranked), *ranked]
     usable = [name for name in wanted if name is not None and info.deployable(name)]
     return list(dict.fromkeys([reference, *usable]))
@@ -179,7 +179,7 @@ def _drawn(ranked: list[str], reference: str, baseline: str | None, info: RunInf
 
 
 def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, show: Shown) -> dict[str, Any]:
-    """Points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
+    """The points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
     label, calibrated = outcome.label, outcome.prob_calibrated[reference]
     lines = [
         {"name": name, "roc": _mean_roc(label, outcome.prob[name]), "pr": _mean_pr(label, outcome.prob[name])}
@@ -218,9 +218,9 @@ def _mean_pr(label: Floats, prob: Floats) -> dict[str, list[float]]:
 
 
 def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
-    """Points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209).
+    """The points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209).
 
-    Bins are joined where few patients had, or had not, the outcome.
+    Bins are joined where few patients had, or did not have, the outcome.
     """
     truth, score, who = np.tile(label, len(prob)), prob.ravel(), np.tile(subject, len(prob))
 
@@ -245,7 +245,7 @@ def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> d
 
 
 def _risk(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, Any]:
-    """Shares of those with and without the outcome in 25 intervals of predicted risk, joined where few patients are."""
+    """The shares with and without the outcome in 25 intervals of predicted risk, joined where patients are few."""
     top = float(np.quantile(prob, 0.999))
     edges = np.linspace(0, max(top, 1e-6), 26)
     held, truth = np.minimum(prob.ravel(), edges[-1]), np.tile(label, len(prob))
@@ -259,19 +259,19 @@ def _risk(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str
 def grouped(
     outcome: Outcome, of: Callable[[str, Any], dict[str, Any]], shown: Shown, strata: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What `of` says of each group of each `group_*` column, without what is small.
+    """The result of `of` for each group of each `group_*` column, without small groups.
 
     Args:
         outcome: the predictions.
-        of: given a group's name and which samples (n,) are in it.
+        of: a function of a group's name and the mask (n,) of its samples.
         shown: the limit.
-        strata: the table by what was present; where some of it is hidden, sums of its parts would give that away.
+        strata: the table by what was present; if some of it is hidden, sums of its parts would reveal it.
     """
     result = []
     given_away = _SUMS_OF_STRATA if any(WITHHELD in row.values() or shown.few in row.values() for row in strata) else ()
     for column, text in _memberships(outcome).items():
         sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
-        if len(sizes) < 2 or column in given_away:  # the only row would be everyone: `one_group` names it
+        if len(sizes) < 2 or column in given_away:  # the only row would be all patients: `one_group` names it
             continue
         largest = sorted(sizes, key=lambda name: -sizes[name])
         named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
@@ -284,16 +284,16 @@ def grouped(
 
 
 def one_group(outcome: Outcome) -> list[dict[str, str]]:
-    """Name and value of each `group_*` column in which everyone is in one group."""
+    """The name and value of each `group_*` column that has only one group."""
     groups = {name: np.unique(text) for name, text in _memberships(outcome).items()}
     return [{"name": name, "value": str(found[0])} for name, found in groups.items() if len(found) == 1]
 
 
 def _memberships(outcome: Outcome) -> dict[str, Any]:
-    """The group of each sample (n,), by the words for each `group_*` column; null is `unknown`."""
+    """The group of each sample (n,) in each `group_*` column, by the column's title; null is `unknown`."""
     result = {}
     for column in outcome.rows.columns:
-        if column.startswith("group_") and column != PRESENT:  # which has a table of its own
+        if column.startswith("group_") and column != PRESENT:  # it has its own table
             values = outcome.rows[column].astype(object)
             text = values.where(values.notna(), "unknown").astype(str).to_numpy()
             result[column.removeprefix("group_").replace("_", " ")] = text
@@ -301,7 +301,7 @@ def _memberships(outcome: Outcome) -> dict[str, Any]:
 
 
 def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
-    """Size, events, mean risk and AUROC of the reference in a group."""
+    """A group's size, events, and the reference's mean risk and AUROC in it."""
     label, prob = outcome.label[member], outcome.prob[reference][:, member]
     events = int(label.sum())
     enough = min(events, len(label) - events) >= MIN_EVENTS

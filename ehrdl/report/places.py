@@ -1,4 +1,4 @@
-"""Places of a machine, taken out of what a report shows: a path names a user, a server, a project."""
+"""Removes places of a machine from what a report shows: a path names a user, a server, a project."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-#: In place of a path.
+#: The replacement of a path.
 PATH = "PATH"
 #: Keys whose values are places, however short.
 _PLACES = ("root", "note_root", "cache", "files", "scheduler", "concepts", "path", "folder")
@@ -20,7 +20,7 @@ _WITHIN = re.compile(
 
 
 def in_text(text: str) -> str:
-    """A sentence without paths.
+    """A sentence with its paths replaced.
 
     >>> in_text("icd: not under /home/ann/mimic; labs in mg/dL or beats /min, and/or none")
     'icd: not under PATH; labs in mg/dL or beats /min, and/or none'
@@ -29,7 +29,7 @@ def in_text(text: str) -> str:
 
 
 def in_command(command: str) -> str:
-    """A command line without paths; a config keeps its name.
+    """A command line with its paths replaced; a config keeps its name.
 
     >>> in_command("ehrdl train --config /home/ann/c.yaml --run.root=/data --data.source.root ~/m --optim.lr 0.1")
     'ehrdl train --config c.yaml --run.root=PATH --data.source.root PATH --optim.lr 0.1'
@@ -51,7 +51,7 @@ def in_command(command: str) -> str:
 
 
 def in_config(value: Any, key: str = "") -> Any:
-    """A configuration without paths.
+    """A configuration with its paths replaced.
 
     >>> in_config({"root": "data/ann/mimic", "pretrained": "org/model", "cache": "cache", "lr": 0.1})
     {'root': 'PATH', 'pretrained': 'org/model', 'cache': 'PATH', 'lr': 0.1}
@@ -64,7 +64,7 @@ def in_config(value: Any, key: str = "") -> Any:
 
 
 def _value(text: str, key: str) -> str:
-    """A value of a key; a name on the hub has one slash, and stays."""
+    """The value of a key with paths replaced; a name on the hub has one slash, and stays."""
     is_place = bool(_BEGINS.fullmatch(text)) or text.count("/") > 1 or "\\" in text or (key in _PLACES and bool(text))
     if not is_place:
         return in_text(text)

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from ehrdl.schema import REGRESSION
 
-#: Okabe & Ito's palette, told apart by colour-blind readers: the reference first, then the others in turn.
+#: Okabe & Ito's palette, which colour-blind readers can distinguish: the reference first, then the others in turn.
 _REFERENCE, _OTHERS, _CEILING = "#0072B2", ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "#222222"
 _MUTED = "#777777"
-#: Letters of a name in a plot.
+#: The number of letters of a name in a plot.
 _LONGEST = 32
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
@@ -39,11 +39,11 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
 
     Args:
         output: one of the summary's `outputs`.
-        prefix: makes the ids inside the SVGs unique on the page.
+        prefix: the prefix that makes the ids inside the SVGs unique on the page.
 
     Returns:
-        roc, pr, calibration, risk (of a regression output: cells, bins, within, errors) and, where there are
-        differences, forest: SVG elements.
+        The SVG elements roc, pr, calibration, risk (for a regression output: cells, bins, within, errors) and, if there
+        are differences, forest.
     """
     numeric = output["kind"] == REGRESSION
     main = "mae" if numeric else "auroc"
@@ -65,7 +65,7 @@ def _svg(figure: Figure, prefix: str) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it is text, and browsers have more fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the name is text, and browsers have more fonts
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -74,7 +74,7 @@ def _svg(figure: Figure, prefix: str) -> str:
 
 
 def _label(name: str) -> str:
-    """A model's name as a legend can hold it: one line, not too long; matplotlib leaves out what begins with `_`."""
+    """A model's name for a legend: one line, not too long; matplotlib leaves out names that begin with `_`."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     if len(plain) > _LONGEST:
         plain = f"{plain[: _LONGEST - 11]}…{plain[-10:]}"
@@ -90,7 +90,7 @@ def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
 
 
 def _styles(names: Iterable[str], curves: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Colour and line of each model: the reference bold, the truth dashed."""
+    """The colour and line of each model: the reference bold, the truth dashed."""
     styles: dict[str, dict[str, Any]] = {}
     free = iter(_OTHERS)
     for name in names:

@@ -1,4 +1,4 @@
-"""PREDICTIONS as a file has them: Parquet or CSV, of a run or of anybody, with what a file leaves out filled in."""
+"""Reads PREDICTIONS from Parquet or CSV files, of a run or of other origin, and fills in what a file leaves out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ehrdl.errors import SchemaError
 from ehrdl.schema import HELD_OUT, PREDICTIONS, SPLITS, check
 
-#: What others call a column.
+#: Other common names of the columns.
 _OTHER_NAMES = {
     "label": ("y_true", "y", "target", "truth", "outcome", "boolean_value", "true_label", "ground_truth", "class"),
     "prob": ("y_score", "y_prob", "y_pred", "y_hat", "pred", "prediction", "probability", "proba", "score", "risk"),
@@ -37,10 +37,10 @@ class Predictions:
     """A checked PREDICTIONS table.
 
     Attributes:
-        table: with every column.
-        assumed: what was filled in where the file has no such column, a line each.
-        independent: the file names no patients, so that each row counts as one.
-        timed: the file says when each prediction was made.
+        table: the table, with every column.
+        assumed: the values filled in for missing columns, one line each.
+        independent: whether the file names no patients, so that each row counts as one.
+        timed: whether the file says when each prediction was made.
     """
 
     table: pd.DataFrame
@@ -52,16 +52,16 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read PREDICTIONS.
 
-    Only `label` and `prob` (`value` of a regression output) must be there. Without `model` it is named after the file,
-    without `output` there is one, without `split` all rows are held out, without `seed` it is 0; without `subject_id`
-    each sample is a patient of its own.
+    Only `label` and `prob` (`value` of a regression output) are required. Without `model` the model is named after the
+    file, without `output` there is one output, without `split` all rows are held out, without `seed` it is 0, and
+    without `subject_id` each sample counts as its own patient.
 
     Args:
-        path: a Parquet file, or CSV or TSV with a header, also gzipped.
+        path: a Parquet file, or a CSV or TSV file with a header, which may be gzipped.
 
     Raises:
-        SchemaError: the file is not there or is neither, lacks columns, or has a value that breaks a rule of the table,
-            naming its column and row.
+        SchemaError: the file is missing or of another kind, lacks columns, or has a value that breaks a rule of the
+            table; the message names its column and row.
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
@@ -84,7 +84,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The columns as the file has them; those of a text file as text."""
+    """The columns as in the file; those of a text file as text."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head == b"PAR1":
@@ -116,7 +116,7 @@ def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
-    """Refuse a file that lacks a column or has one twice, naming all and what they may be called there."""
+    """Refuse a file that lacks a column or has one twice, naming all such columns and their possible other names."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SchemaError(f"{path}: column {', '.join(twice)} is there twice; keep one")
@@ -132,7 +132,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _near(name: str, names: Iterable[str]) -> str | None:
-    """The column of a file that is likely the wanted one under another name."""
+    """The file's column that is probably the wanted one under another name."""
     folded = {other.lower().replace(" ", "_").replace("-", "_"): other for other in names}
     for other in (name, *_OTHER_NAMES.get(name, ())):
         if other in folded:
@@ -142,20 +142,20 @@ def _near(name: str, names: Iterable[str]) -> str | None:
 
 
 def _known(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The columns of PREDICTIONS, and the names of the others."""
+    """The columns of PREDICTIONS, and the names of the other columns."""
     known = [name for name in frame.columns if name in PREDICTIONS.names() or name.startswith("group_")]
     unread = [f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in frame.columns]
     return frame[known].copy(), [text for text, name in zip(unread, frame.columns, strict=True) if name not in known]
 
 
 def _wanted(name: str, known: list[str]) -> str | None:
-    """The optional column that an unknown one may be."""
+    """The optional column that an unknown column may stand for."""
     absent = [wanted for wanted in PREDICTIONS.names() if wanted not in known]
     return next((wanted for wanted in absent if _near(wanted, [name])), None)
 
 
 def _ids(path: Path, column: pd.Series) -> pd.Series:
-    """Numbers that tell ids apart; ids that are integers stay as they are."""
+    """Distinct numbers for distinct ids; ids that are integers stay unchanged."""
     empty = column.isna() | (column.astype(str).str.strip() == "")
     _refuse(path, column, empty, "is empty")
     if pd.api.types.is_integer_dtype(column):
@@ -167,7 +167,7 @@ def _ids(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
-    """Numbers, with NaN where a cell is empty; true and false are 1 and 0."""
+    """The column as numbers, with NaN for empty cells; true and false become 1 and 0."""
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return column.astype(np.float64)
     text = column.where(column.notna(), "").astype(str).str.strip()
@@ -178,7 +178,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame:
-    """The table with every column, and a line in `assumed` for what a reader should know was not in the file."""
+    """The table with every column; adds a line to `assumed` for each missing thing that a reader should know of."""
     n, model = len(frame), path.name.split(".")[0] or "model"
     defaults: dict[str, Any] = {"model": model, "seed": 0, "split": HELD_OUT, "output": _OUTPUT}
     lines = {
@@ -250,7 +250,7 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:
-    """Refuse the first bad row by its number, the first row of data being 1, and count the others."""
+    """Refuse a column with bad rows, naming the first by its number (from 1) and counting the others."""
     rows = np.flatnonzero(np.asarray(bad, bool))
     if len(rows):
         value = column.iloc[rows[0]]

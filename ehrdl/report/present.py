@@ -8,15 +8,15 @@ from ehrdl.info import RunInfo
 
 
 def present(scores: dict[str, Any], reference: str, baseline: str | None, info: RunInfo) -> list[dict[str, Any]]:
-    """Each stratum with its size and a row a model; empty where all samples are of one stratum, or nobody knows.
+    """Each stratum with its size and one row per model; empty if all samples are in one stratum, or it is unknown.
 
-    A stratum with too few events (samples, of a regression output) has no rows.
+    A stratum with too few events (for a regression output: samples) has no rows.
 
     Args:
         scores: an output's part of metrics.json.
-        reference: the model that the others are compared with; has a row where no model is known to be deep.
+        reference: the model that the others are compared with; it has a row if no model is known to be deep.
         baseline: the best model that is not deep.
-        info: what is known of the models.
+        info: the known facts about the models.
     """
     strata = scores.get("present") or {}
     ours = info.named("deep", "combined", among=scores["models"]) or [reference]

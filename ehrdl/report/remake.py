@@ -1,4 +1,4 @@
-"""A report from PREDICTIONS alone: whoever made them, with whatever model."""
+"""Makes a report from PREDICTIONS alone, whatever their origin and model."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ def remake(
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
-        predictions: the file, or the folder that holds `predictions.parquet`. Beside a `manifest.json` it is a run's,
-            and `flow.json` and `config.yaml` enter the report; else the report says what the file alone knows.
-        out: folder for the results; by default the file's own.
-        on_draws: called with the number of bootstrap draws that were made.
-        min_count: groups of fewer patients are not shown; by default that of the config beside the file, else 10.
+        predictions: the file, or the folder that holds `predictions.parquet`. Beside a `manifest.json` it counts as a
+            run's, and `flow.json` and `config.yaml` enter the report; otherwise the report shows only what the file
+            holds.
+        out: the folder for the results; by default the file's own.
+        on_draws: a function that is called with the number of bootstrap draws that were made.
+        min_count: the smallest number of patients in a group that is shown; by default that of the config beside the
+            file, else 10.
 
     Returns:
         The report.
 
     Raises:
-        SchemaError: no such file, not PREDICTIONS, or no label to compare with.
-        ConfigError: the folder cannot be written to, or what a run wrote beside the file is damaged.
+        SchemaError: there is no such file, it is not PREDICTIONS, or it has no label to compare with.
+        ConfigError: the folder is not writable, or a run's file beside the predictions is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     folder = out or path.parent
@@ -76,7 +78,7 @@ def _min_count(config: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What lies beside the predictions of a run, or of `ehrdl predict`; empty where they are anybody's."""
+    """The files beside the predictions of a run, or of `ehrdl predict`; empty for predictions of other origin."""
 
     manifest: dict[str, Any] = field(default_factory=dict)
     flow: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class _Beside:
 
 
 def _beside(folder: Path) -> _Beside:
-    """Read what the run wrote; a config or flow chart alone says nothing of who made the predictions."""
+    """Read the run's files; a config or flow chart alone does not tell the origin of the predictions."""
     if not (folder / "manifest.json").is_file():
         return _Beside()
     manifest: dict[str, Any] = read_json(folder / "manifest.json", dict)

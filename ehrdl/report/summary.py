@@ -1,4 +1,4 @@
-"""All that the report says, as a plain dict: numbers first, looks second."""
+"""The content of the report as a plain dict, separate from its layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ehrdl.schema import BINARY, HELD_OUT, REGRESSION
 
 Json = Mapping[str, Any]
 
-#: What a modality is called in a sentence.
+#: The name of a modality in a sentence.
 _INPUTS = {"note": "the clinical notes", "series": "labs and vital signs"}
 LIMITS = (
     "This is research software, not a medical device: do not use it to decide on the care of a patient.",
@@ -46,18 +46,18 @@ def summarize(
     config: Json | None = None,
     min_count: int = 10,
 ) -> dict[str, Any]:
-    """Collect what the page shows: no group of few patients, and no place of the machine.
+    """Collect what the page shows, without groups of few patients and without places of the machine.
 
     Args:
-        predictions: PREDICTIONS table.
-        metrics: what `evaluate` returned for it.
+        predictions: the PREDICTIONS table.
+        metrics: the result of `evaluate` for it.
         flow: the cohort's `steps`, `notes` and `caveats` (flow.json), if known.
-        manifest: what was run (manifest.json), if known.
+        manifest: the run's manifest (manifest.json), if known.
         config: the resolved config, if known.
-        min_count: groups of fewer patients are not shown.
+        min_count: the smallest number of patients in a group that is shown.
 
     Returns:
-        A dict of plain values that `json.dumps` takes.
+        A dict of plain values that `json.dumps` accepts.
     """
     flow, manifest, config = (_known(part) for part in (flow, manifest, config))
     outcomes = line_up(predictions, metrics["split"])
@@ -113,13 +113,13 @@ def _outputs(outcomes: list[Outcome], metrics: Json, shown: Shown) -> list[dict[
 
 
 def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: int = 10) -> dict[str, Any]:
-    """What the page shows of a file that no run of ehrdl wrote: what the file itself says, and no more.
+    """The page's content for a file that no run of ehrdl wrote: only what the file itself says.
 
     Args:
         read: the file's content.
-        metrics: what `evaluate` returned for it.
-        name: of the file.
-        min_count: groups of fewer patients are not shown.
+        metrics: the result of `evaluate` for it.
+        name: the file's name.
+        min_count: the smallest number of patients in a group that is shown.
     """
     summary = summarize(read.table, metrics, min_count=min_count)
     names = [output["name"] for output in summary["outputs"]]
@@ -135,7 +135,7 @@ def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: in
 
 
 def _what(manifest: Json, outcome: Outcome, info: RunInfo) -> tuple[str, str]:
-    """Title, and the sentence that says what was predicted, for whom, when and from what."""
+    """The title, and the sentence that says what was predicted, for whom, when and from what."""
     name = _words(str(manifest.get("task") or outcome.output))
     told = manifest.get("task_info") or {"title": name, "sentence": f"Each model gives the chance of {name}."}
     deep = info.named("deep", among=outcome.prob)
@@ -145,7 +145,7 @@ def _what(manifest: Json, outcome: Outcome, info: RunInfo) -> tuple[str, str]:
 
 
 def _averages(metrics: Json, kinds: list[str], info: RunInfo) -> list[dict[str, Any]]:
-    """Macro and micro averages over the outputs of a kind of which there are several, as table rows."""
+    """Macro and micro averages over the outputs of each kind that has several, as table rows."""
     which = {BINARY: "yes-or-no outputs", REGRESSION: "outputs that are numbers"}
     result = []
     for kind in BY_KIND:
@@ -159,7 +159,7 @@ def _averages(metrics: Json, kinds: list[str], info: RunInfo) -> list[dict[str, 
 
 
 def _average(part: Json, kind: str, info: RunInfo) -> dict[str, Any]:
-    """Rows of the models and differences that have metrics of a kind."""
+    """The rows of the models and differences that have metrics of a kind."""
     some = next(iter(BY_KIND[kind]))
     models, told = ({name: row for name, row in part[key].items() if some in row} for key in ("models", "differences"))
     ranked = rank(models, kind)
@@ -169,14 +169,14 @@ def _average(part: Json, kind: str, info: RunInfo) -> dict[str, Any]:
 
 
 def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
-    """Steps of the flow charts, each with what it dropped, without what is small."""
+    """The steps of the flow charts, each with what it dropped, without small numbers."""
     result: list[dict[str, Any]] = []
     for step in steps:
         row: dict[str, Any] = {"step": _words(str(step.get("step", "")))}
         row |= {key: in_text(str(step.get(key) or "")) for key in ("rule", "caveat")}
         row |= {key: step.get(key) for key in ("admissions", "subjects")}
         row["task"] = _words(str(step.get("task") or ""))
-        same = bool(result) and result[-1]["task"] == row["task"]  # each task has a chart of its own
+        same = bool(result) and result[-1]["task"] == row["task"]  # each task has its own chart
         for key in ("admissions", "subjects"):
             before, now = (result[-1][key] if same else None), row[key]
             row[f"dropped_{key}"] = before - now if before is not None and now is not None else None
@@ -186,7 +186,7 @@ def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
 
 
 def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
-    """The findings of the data-quality block, the loud ones first; empty where the manifest knows of none."""
+    """The findings of the data-quality block, the loud ones first; empty if the manifest has none."""
     columns = ("table", "column", "what", "n", "of", "share", "level")
     rows = [{name: finding.get(name) for name in columns} for finding in manifest.get("quality", [])]
     for row in rows:
@@ -196,7 +196,7 @@ def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
 
 
 def _run(manifest: Json) -> list[dict[str, Any]]:
-    """What was run, as titled lists of name and value."""
+    """The facts about the run, as titled lists of name and value."""
     facts = {
         key: manifest[key]
         for key in ("command", "created", "ehrdl", "git", "task", "seeds", "source")
@@ -210,7 +210,7 @@ def _run(manifest: Json) -> list[dict[str, Any]]:
 
 
 def _flat(value: Any, name: str = "") -> list[dict[str, Any]]:
-    """Rows of name and value from nested counts; a list becomes one text."""
+    """The rows of name and value from nested counts; a list becomes one text."""
     if isinstance(value, Mapping):
         return [row for key, part in value.items() for row in _flat(part, f"{name}: {key}" if name else str(key))]
     if isinstance(value, list | tuple):

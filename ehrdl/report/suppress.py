@@ -1,9 +1,9 @@
-"""Small groups of patients are not shown, nor what they could be computed from.
+"""Hides small groups of patients, and whatever they could be computed from.
 
-A cell of a few patients, beside their outcome, tells about each of them whoever knows that they were there. What is
-below the limit is shown as `<10`. Where a total is known, the part itself comes back by subtraction, so that further
-parts are hidden (complementary suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4): at
-least two, and together not below the limit either. Bins of a curve are joined with their neighbours instead.
+A cell of a few patients, beside their outcome, reveals it to anyone who knows that they were there. A number below the
+limit is shown as `<10`. If a total is known, a hidden part can be recovered by subtraction, so further parts are hidden
+(complementary suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4): at least two, and
+together not below the limit either. Bins of a curve are joined with their neighbours instead.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from ehrdl.info import RunInfo
 
 Mask = NDArray[np.bool_]
-#: In place of a number that is large enough, and would give a small one away.
+#: The replacement of a number that is large enough, but would reveal a small one.
 WITHHELD = "not shown"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How an outcome is shown.
+    """The settings for showing an outcome.
 
     Attributes:
-        min_count: groups of fewer patients are not; 1 shows all.
-        info: what is known of the models.
+        min_count: the smallest number of patients in a group that is shown; 1 shows all.
+        info: the known facts about the models.
     """
 
     min_count: int = 10
@@ -36,21 +36,21 @@ class Shown:
 
     @property
     def ours(self) -> bool:
-        """Whether the models are those of a run, so that it is known what they are."""
+        """Whether the models are those of a run, and so their kinds are known."""
         return bool(self.info.models)
 
     @property
     def few(self) -> str:
-        """What stands for a small number."""
+        """The replacement of a small number."""
         return f"<{self.min_count}"
 
     def count(self, n: int) -> int | str:
-        """A number of patients or predictions, unless it is small; 0 is nobody."""
+        """A number of patients or predictions, unless it is small; 0 is shown, as it means nobody."""
         return self.few if 0 < n < self.min_count else n
 
 
 def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
-    """Which parts of a known total to hide: the small ones, and the next larger until none comes back by subtraction.
+    """The parts of a known total to hide: small ones, then the next larger until none can be found by subtraction.
 
     >>> sorted(hidden_parts([50, 3, 20], 10)), hidden_parts([50, 30], 10), sorted(hidden_parts([4, 3, 90], 10))
     ([1, 2], set(), [0, 1, 2])
@@ -59,13 +59,13 @@ def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
 
 
 def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count: int, start: set[int]) -> set[int]:
-    """Which groups' outcomes to hide: where few had it, or few had it not, and the next larger as above.
+    """The groups whose outcomes to hide: those where few had it or few did not, and the next larger as above.
 
     Args:
-        positive: patients of each group who had the outcome.
-        negative: those who had not.
-        min_count: the limit.
-        start: groups that are hidden anyway.
+        positive: the number of patients of each group who had the outcome.
+        negative: the number who did not.
+        min_count: the smallest number that is shown.
+        start: the groups that are hidden anyway.
     """
     return _hidden([positive, negative], min_count, start)
 
@@ -81,11 +81,11 @@ def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: set[int] | No
 
 
 def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np.intp]:
-    """Bins joined with the next until each holds enough, as numbers from 0; the rest joins the last.
+    """Bins joined with the next until each holds enough, numbered from 0; a remainder joins the last.
 
     Args:
-        bins: of each row (n,), in their order.
-        enough: whether a bin of these rows can be shown.
+        bins: the bin of each row (n,), numbered in order.
+        enough: a function that says whether a bin of these rows can be shown.
 
     >>> joined(np.array([0, 0, 1, 2, 2, 3]), lambda rows: rows.sum() >= 2).tolist()
     [0, 0, 1, 1, 1, 1]
@@ -103,7 +103,7 @@ def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np
 
 
 def patients(subject: NDArray[Any], rows: Any) -> int:
-    """How many patients some rows are of."""
+    """The number of patients among some rows."""
     return len(np.unique(subject[rows]))
 
 
@@ -111,10 +111,10 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
     """A histogram whose bars are joined until each is empty or holds enough patients.
 
     Returns:
-        `edges` (k + 1), and `share` (k) of the rows in a bar of the old width, so that the areas are as before.
+        `edges` (k + 1), and `share` (k) of the rows per bar of the old width, so that the areas are unchanged.
     """
     bins = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
-    bars: list[list[int]] = []  # first and last bin of each
+    bars: list[list[int]] = []  # the first and last bin of each
     is_open = False
     for k in range(len(edges) - 1):
         if is_open:
@@ -124,7 +124,7 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
         first, last = bars[-1]
         n = patients(subject, (bins >= first) & (bins <= last))
         is_open = 0 < n < min_count
-    while is_open and len(bars) > 1:  # the last one has too few, and takes those before it along
+    while is_open and len(bars) > 1:  # the last one has too few, and is merged with those before it
         first, last = bars.pop()
         bars[-1][1] = last
         is_open = 0 < patients(subject, bins >= bars[-1][0]) < min_count
@@ -135,12 +135,12 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
 
 
 def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """Rows of a table of groups without what is small.
+    """The rows of a table of groups, without small numbers.
 
     Args:
-        rows: parts of the same predictions, each with `n`, and `patients`: how many there are, and of a binary output
-            how many had the outcome and had it not.
-        shown: the limit.
+        rows: the parts of the same predictions, each with `n`, and `patients`: their number, and for a binary output
+            the numbers with and without the outcome.
+        shown: the settings, with the limit.
     """
     sizes = [row["patients"][0] for row in rows]
     hidden = hidden_parts(sizes, shown.min_count)
@@ -162,10 +162,10 @@ def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
 
 
 def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """Steps of one flow chart, where no shown numbers differ by few patients or admissions.
+    """The steps of one flow chart, such that no shown numbers differ by few patients or admissions.
 
-    Admissions and patients are looked at on their own. A number that is too near the last shown one is withheld, with
-    what the step left out; the last step's number is what the results are about, and stays.
+    Admissions and patients are treated separately. A number too near the last shown one is withheld, with what the step
+    left out. The last step's number is the size of the cohort in the results, and stays.
     """
     result = [dict(step) for step in steps]
     for key in ("admissions", "subjects"):
@@ -184,13 +184,13 @@ def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
 
 
 def _kept(numbers: list[int], min_count: int) -> list[int]:
-    """The places whose numbers can be shown together: the last one, then the first ones that are apart from it."""
+    """The positions whose numbers can be shown together: the last, then the first ones that are far enough from it."""
 
     def apart(a: int, b: int) -> bool:
         return numbers[a] == numbers[b] or abs(numbers[a] - numbers[b]) >= min_count
 
     kept: list[int] = []
-    for i in (len(numbers) - 1, *range(len(numbers) - 1)):  # the last first, then from the start
+    for i in (len(numbers) - 1, *range(len(numbers) - 1)):  # the last one first, then from the start
         if (numbers[i] == 0 or numbers[i] >= min_count) and all(apart(i, k) for k in kept):
             kept.append(i)
     return sorted(kept)
@@ -201,22 +201,22 @@ def _dropped(n: int, shown: Shown) -> str:
 
 
 def hides(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Whether an output is not shown at all; then a mean over outputs would give it away."""
+    """Whether any output is not shown at all, because then a mean over outputs would reveal it."""
     return any(output["hidden"] for output in outputs)
 
 
 def any_few(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Whether the number of predictions without a known outcome is hidden; all minus those that were scored is it."""
+    """Whether the number of predictions without a known outcome (all minus those scored) is hidden."""
     return any(output["hidden"] or isinstance(output["unknown"], str) for output in outputs)
 
 
 def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
-    """Counts of a task's notes without small ones, and shares of the cohort that stand for a small count.
+    """The counts in a task's notes, without small ones and without shares of the cohort that mean a small count.
 
     Args:
-        value: a count, a share, or a mapping of them by name. Where `n` of a mapping is small, all of it is hidden.
-        shown: the limit.
-        total: of the cohort, which shares are of.
+        value: a count, a share, or a mapping of them by name. If `n` of a mapping is small, all of it is hidden.
+        shown: the settings, with the limit.
+        total: the size of the cohort, which shares refer to.
     """
     if isinstance(value, dict):
         if isinstance(value.get("n"), int) and 0 < value["n"] < shown.min_count:
@@ -245,7 +245,7 @@ def _hide_share(value: float, shown: Shown, total: int | None) -> float | str:
 
 
 def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str, Any]:
-    """How many samples and patients a run had, without what is small; no size of a split where `all_sizes` says so."""
+    """The numbers of samples and patients of a run, without small ones; no size of a split if `all_sizes` is true."""
     found = dict(data)
     for key, value in data.items():
         if key in ("n_samples", "n_subjects") and isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""The folder of a run: its files, what they record, and who looked at its held-out samples."""
+"""The folder of a run: its files, their records, and the ledger of scores on its held-out samples."""

@@ -1,4 +1,4 @@
-"""Hashes by which the processes of a run see that they train the same model on the same data."""
+"""Hashes by which the processes of a run check that they train the same model on the same data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ehrdl.runs.ledger import asked_digest
 
 
 def data_digest(prepared: Prepared) -> str:
-    """A hash of who is in which split, what is asked of them, and what the training samples taught the spec."""
+    """A hash of the split, of what is asked of its subjects, and of what the spec learned from training samples."""
     samples = prepared.samples
     names = [output.name for output in prepared.spec.outputs]
     splits = samples.groupby("split").sample_id.agg(["count", "sum"]).sort_index().to_dict()

@@ -1,8 +1,8 @@
 """The files that a finished run's models are read from: recorded at its end, compared before any of them is used.
 
-A model file that is cut, swapped with another or left out when a folder is copied would change predictions without a
-word, so that a run whose files are not those that it wrote is refused. Reports and predictions are no such files: they
-may be made again, or kept back where a run's folder is passed on.
+A model file that is truncated, swapped with another or left out when a folder is copied would change predictions
+silently. So a run whose files are not those that it wrote is refused. Reports and predictions are not checked: they may
+be made again, or held back when a run's folder is passed on.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ehrdl.engine.files import digest, read_json, whole
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, EhrdlError
 
-#: Of a run folder; those whose names begin with a dot are not yet whole.
+#: The recorded files of a run folder; those whose names begin with a dot are not yet whole.
 _KEPT = ("config.yaml", "spec.json", "calibration.json", "encoders.json", "tokenizer/**/*", "models/*", "checkpoints/*")
-#: Files named in one line; the rest are counted.
+#: The number of files named in one line; the rest are counted.
 _NAMED = 4
 _REMEDY = "copy the run's folder again from where it was made, or fit it anew with --run.overwrite true"
 
 
 def record(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and hash of every file of a run that its models are read from, by its path in the folder."""
+    """The size and hash of every file that a run's models are read from, by its path in the folder."""
     return {name: _facts(folder / name) for name in _there(folder)}
 
 
 def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with a hash of its own content, which `read_manifest` compares."""
+    """A manifest with a hash of its own content, which `read_manifest` checks."""
     return manifest | {"digest": digest(manifest)}
 
 
@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run.
 
     Raises:
-        ConfigError: it is damaged, or was changed.
+        ConfigError: the manifest is damaged, or was changed.
     """
     path = folder / "manifest.json"
     manifest: dict[str, Any] = read_json(path, dict)
@@ -52,10 +52,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a `config.yaml` that is not the one that the run wrote; a cut one may still be YAML.
+    """Refuse a `config.yaml` that is not the one that the run wrote; a truncated one may still be YAML.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: the file differs; the message names it.
     """
     facts = (manifest.get("files") or {}).get("config.yaml")
     if facts and (why := _differs(folder / "config.yaml", facts)):
@@ -63,20 +63,20 @@ def check_config(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
-    """Compare a run's files with those that it recorded.
+    """Compare a run's files with its record of them.
 
-    A file of models that the run did not write is left out, with a line. A run of a version that recorded nothing is
-    read as it lies there, with a line.
+    A model file that the run did not write is left out, with a line. A run of a version that recorded nothing is read
+    as it is, with a line.
 
     Args:
-        folder: of the run.
-        manifest: its manifest.
+        folder: the run's folder.
+        manifest: the run's manifest.
 
     Returns:
         The paths in the folder of the files that models may be read from.
 
     Raises:
-        ConfigError: naming those that are missing, or are not as the run wrote them.
+        ConfigError: files are missing, or are not as the run wrote them; the message names them.
     """
     there = _there(folder)
     if "files" not in manifest:
@@ -94,7 +94,7 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files, each whole or not at all, with the modes of new files: those of a cache may be wider."""
+    """Copy a folder's files, each whole or not at all, with the modes of new files: a cache's modes may be wider."""
     for path in sorted(source.rglob("*")):
         if path.is_file():
             file = target / path.relative_to(source)
@@ -105,14 +105,14 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a damaged file leads its reader to into one line.
+    """Turn any error from reading a damaged file into one line.
 
     Args:
         path: the file.
-        what: it should be, such as `checkpoint`.
+        what: the kind of file that it should be, such as `checkpoint`.
 
     Raises:
-        ConfigError: naming the file and the reason.
+        ConfigError: the file cannot be read; the message names the file and the reason.
     """
     try:
         yield
@@ -136,7 +136,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _differs(path: Path, recorded: dict[str, Any]) -> str | None:
-    """How a file differs from what was recorded; None where it does not."""
+    """A file's difference from its record; None if there is none."""
     if not path.is_file():
         return "is missing"
     try:

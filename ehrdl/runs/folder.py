@@ -29,12 +29,12 @@ from ehrdl.processes.signals import job, tell
 from ehrdl.recorded import not_recorded, unknowable
 from ehrdl.runs.files import check_files, read_manifest, record, sealed
 
-#: Changing these changes no number, so a run may be continued or repeated under others.
+#: Keys that change no number, so a run may be resumed or repeated with other values.
 FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",))
-#: One of these lies in every folder of a run, one that was stopped too.
+#: Every folder of a run holds one of these files, even if the run was stopped.
 _OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
 _LOCKS, _JOB = ".locks", ".job"
-#: Seconds that a process which is just ending may hold a folder.
+#: Seconds for which a process that is ending may hold a folder.
 _ENDING_S = 3.0
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
@@ -43,9 +43,9 @@ class RunFolder:
     """One run's folder and clock.
 
     Args:
-        options: where the folder is.
+        options: the options, with the place of the folder.
         config: the resolved configuration.
-        free: paths of keys that may differ when a folder is gone on with.
+        free: the paths of keys that may differ when a run resumes in its folder.
     """
 
     def __init__(self, options: RunOptions, config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> None:
@@ -60,17 +60,18 @@ class RunFolder:
 
     @property
     def replaces(self) -> bool:
-        """Whether what is in the folder goes: `run.overwrite`, unless a requeued job of SLURM wrote it itself."""
+        """Whether the folder's content is replaced: `run.overwrite`, unless a requeued SLURM job wrote it itself."""
         file = self.folder / _JOB
         requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
         own = requeued and file.is_file() and file.read_text(encoding="utf-8") == job()
         return self.options.overwrite and not own
 
     def check(self) -> None:
-        """Refuse a folder that cannot be written to, or holds a damaged run, one of another config, or no run at all.
+        """Refuse a folder that is not writable, or holds a damaged run, a run of another config, or no run at all.
 
         Raises:
-            ConfigError: naming the first key that differs, or the files of a finished run that do.
+            ConfigError: the folder is refused; the message names the first key that differs, or a finished run's files
+                that do.
         """
         if not self.finished:
             check_writable(self.folder, "run.root")
@@ -84,12 +85,12 @@ class RunFolder:
             if any(self.folder.iterdir()):
                 raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
             return
-        if self.finished:  # first: a config that was cut is no other config
+        if self.finished:  # first: a truncated config is not another config
             check_files(self.folder, read_manifest(self.folder))
         self._check_config(path)
 
     def _check_removable(self) -> None:
-        """Refuse to begin where the old run's folder could not be removed at the end of the preparation."""
+        """Refuse to begin if the old run's folder could not be removed at the end of the preparation."""
         if not self.folder.exists():
             return
         check_writable(self.folder.parent, "run.root")
@@ -123,7 +124,7 @@ class RunFolder:
             )
 
     def open(self) -> None:
-        """Make the folder, emptied where it is to be replaced, and write the resolved config."""
+        """Make the folder, emptied if it is to be replaced, and write the resolved config."""
         if self.replaces and self.folder.exists():
             self._remove()
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ class RunFolder:
         write_text(self.folder / "config.yaml", text)
 
     def _remove(self) -> None:
-        """Remove the old run at once for whoever looks on, so that a failure leaves no half of it under its name."""
+        """Remove the old run in one visible step, so that a failure leaves no half of it under its name."""
         aside = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.replaced")
         os.replace(self.folder, aside)
         try:
@@ -153,7 +154,7 @@ class RunFolder:
         self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """What was run, on what, with what."""
+        """The manifest: what was run, on what data, with what software."""
         return {
             "ehrdl": _version("ehrdl"),
             "git": git_hash(),
@@ -167,21 +168,21 @@ class RunFolder:
         }
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest with the list of the run's files, as the last one: with it the run is finished."""
+        """Write the manifest with the list of the run's files, as the last file, which marks the run as finished."""
         write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
 
 
 @contextmanager
 def holding(folder: Path, key: str, why: str) -> Iterator[None]:
-    """Keep every other process away from a folder, there or not, that this one writes.
+    """Keep other processes away from a folder that this one writes, whether or not it exists yet.
 
     The lock is beside the folder, so that it holds while the folder is replaced. The system frees it when its holder
-    dies, however that dies; on a shared file system, as far as that has `flock`.
+    dies, however that happens; on a shared file system, only if that supports `flock`.
 
     Args:
-        folder: that is written.
-        key: what names it, such as `run.root`.
-        why: what another process does there.
+        folder: the folder to write.
+        key: the key that names it, such as `run.root`.
+        why: the work of another process there, in words.
 
     Raises:
         ConfigError: another process holds it, or nothing can be written there.
@@ -200,15 +201,15 @@ def holding(folder: Path, key: str, why: str) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
+        Path(lock.lock_file).unlink(missing_ok=True)  # a waiting process sees that, and makes a new one
         lock.release()
-        with suppress(OSError):  # where others are at work, or the run has left something
+        with suppress(OSError):  # if others are at work, or the run has left something
             for empty in (locks, *made):
                 empty.rmdir()
 
 
 def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:
-    """The part of a config that decides the numbers; a key without a value is as one that is not there."""
+    """The part of a config that decides the numbers; a key without a value counts as missing."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for path in free:
         inner = kept
@@ -236,7 +237,7 @@ def _version(package: str) -> str | None:
 
 
 def git_hash() -> str | None:
-    """The commit of the checkout that the package runs from, with a mark where files differ from it."""
+    """The commit of the checkout that the package runs from, with a mark if files differ from it."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None

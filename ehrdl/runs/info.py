@@ -1,4 +1,4 @@
-"""What a run's manifest says of its models and outputs."""
+"""Reads what a run's manifest says about its models and outputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ehrdl.metrics.challenges import utility_named
 
 
 def run_info(manifest: Mapping[str, Any]) -> RunInfo:
-    """Read `models`, `outputs` and `thresholds` of a manifest; what is not there stays empty.
+    """Read `models`, `outputs` and `thresholds` of a manifest; a missing part stays empty.
 
     Raises:
-        KeyError, TypeError, ValueError: the content is not what a run writes.
+        KeyError, TypeError, ValueError: a run would not write such content.
     """
     models = [ModelInfo.from_dict(values) for values in manifest.get("models") or []]
     outputs = manifest.get("outputs") or []

@@ -1,15 +1,14 @@
-"""Weights & Biases beside the CSV curves: one W&B run for each run of ehrdl.
+"""Logging to Weights & Biases beside the CSV curves: one W&B run for each run of ehrdl.
 
-One, not one a fit: what is compared, and reported, is a whole run, so its configuration, metrics and report have one
-place. The curves of each fit stand in it under the fit's name (`fused-seed0/tuning/auprc`), each over its own steps.
+There is one per run, not one per fit, because whole runs are compared and reported, and so a run's configuration,
+metrics and report are in one place. It holds the curves of each fit under the fit's name (`fused-seed0/tuning/auprc`),
+each over its own steps. A run that resumes is the same W&B run: its id and the last point of each curve are in the
+run's folder, and what was sent before is not sent again.
 
-A run that resumes is the same W&B run: its id and the last point of each curve lie in the run's folder, and what was
-sent before is not sent again.
-
-No trouble of the service reaches the run: the first failure is reported in one line, and the run resumes without it.
-Nothing is sent but what is listed here: no source code or changes of it, no command line, console, host, machine or
-package data, no crash reports; of the configuration no local path. The report and a checkpoint are made of patients'
-data, and stay here unless they are asked for.
+No failure of the service stops the run: the first one is reported in one line, and the run continues without W&B.
+Nothing else is sent: no source code or changes to it, no command line, console, host, machine or package data, no crash
+reports, and no local path from the configuration. The report and a checkpoint are made from patients' data, and stay
+here unless they are asked for.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.options.training import LoggerOptions
 
-#: Seconds that the service may take to answer, and to take what is left when the run ends.
+#: Seconds that the service may take to answer, and to receive what is left when the run ends.
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30, 120
-#: In the folder of W&B's files.
+#: The file of sent steps, in the folder of W&B's files.
 _SENT = "sent.json"
 _AGREEMENT = (
     "logger.artifacts: the report and the best checkpoint go to Weights & Biases; both are made of patients' data, so "
@@ -42,11 +41,11 @@ _AGREEMENT = (
 
 
 class Tracker:
-    """What a run sends to W&B. Made by `tracking`; every method does nothing where W&B is off or has failed.
+    """Sends a run's results to W&B. Made by `tracking`; every method does nothing if W&B is off or has failed.
 
     Args:
         artifacts: whether files are sent.
-        sent: file of the W&B run's id and of the last step of every curve; None where W&B is off.
+        sent: the file of the W&B run's id and of the last step of every curve; None if W&B is off.
     """
 
     def __init__(self, artifacts: bool = False, sent: Path | None = None) -> None:
@@ -58,12 +57,12 @@ class Tracker:
         self._steps = dict(self._before)
 
     def point(self, values: dict[str, float], stem: str, step: int) -> None:
-        """One point of each of some curves of a fit, unless an earlier process of this run has sent it.
+        """Send one point of each of some curves of a fit, unless an earlier process of this run has sent it.
 
         Args:
-            values: by the name of the curve.
-            stem: of the fit.
-            step: of the point.
+            values: the values, by the name of the curve.
+            stem: the fit's name.
+            step: the point's step.
         """
         new = {name: value for name, value in values.items() if step > self._before.get(name, -1)}
         if not new:
@@ -73,12 +72,12 @@ class Tracker:
         self.remember()
 
     def remember(self) -> None:
-        """Write down the id and what was sent."""
+        """Write the id and what was sent to the file."""
         if self.run is not None and self._file is not None:
             write_json(self._file, {"id": self.id, "steps": self._steps})
 
     def attempt(self, what: str, action: Callable[[Any], object]) -> None:
-        """Do something with the W&B run; if it fails, say so once and leave W&B alone from then on."""
+        """Do something with the W&B run; if it fails, report that once and do not use W&B again."""
         if self.run is None:
             return
         try:
@@ -95,11 +94,11 @@ class Tracker:
         return [_Curves(self, stem)]
 
     def metrics(self, metrics: dict[str, Any]) -> None:
-        """The held-out metrics with their intervals, as the W&B run's summary."""
+        """Send the held-out metrics with their intervals, as the W&B run's summary."""
         self.attempt("metrics", lambda run: run.summary.update(_flat(metrics)))
 
     def file(self, name: str, kind: str, path: Path) -> None:
-        """A file as an artifact, named after the run and what it is; nothing unless artifacts are asked for."""
+        """Send a file as an artifact, named after the run and the file's kind, if artifacts are asked for."""
         if not self._artifacts:
             return
 
@@ -122,21 +121,21 @@ class _Curves(Logger):
 
     @property
     def name(self) -> str:
-        """Of the fit."""
+        """The fit's name."""
         return self._stem
 
     @property
     def version(self) -> str:
-        """None: a fit that goes on is the same one."""
+        """None, because a fit that resumes is the same one."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the whole configuration is there already."""
+        """Do nothing, because the whole configuration is there already."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """One point of each curve."""
+        """Send one point of each curve."""
         values = {f"{self._stem}/{name}": value for name, value in metrics.items()}
         self._tracker.point(values, self._stem, step or 0)
 
@@ -147,8 +146,8 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
 
     Args:
         options: whether and where to send.
-        name: of the run.
-        folder: of the run; W&B keeps its files under it.
+        name: the run's name.
+        folder: the run's folder; W&B keeps its files under it.
         config: the resolved configuration.
     """
     if not options.wandb or getattr(rank_zero_only, "rank", 0) != 0:
@@ -175,14 +174,14 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
 
 
 def _say_sync(folder: Path, own: str) -> None:
-    """How the files of a run, and of the processes that it resumed from, reach the service."""
+    """Report how the files of a run, and of the processes that it resumed from, reach the service."""
     files = sorted(str(path) for path in folder.glob("offline-run-*") if path.name.endswith(f"-{own}"))
     if files:
         say(f"wandb: to send this run: wandb sync --yes {shlex.join(files)}")
 
 
 def without_paths(content: Any) -> Any:
-    """A configuration whose local paths are `<path>`: a folder's name can be a hospital's, or a user's.
+    """A configuration with local paths replaced by `<path>`: a folder's name can be a hospital's, or a user's.
 
     >>> without_paths({"root": "/data/clinic", "names": ["a/b", "~/x"], "lr": 0.1})
     {'root': '<path>', 'names': ['a/b', '<path>'], 'lr': 0.1}
@@ -197,7 +196,7 @@ def without_paths(content: Any) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is an absolute path, one from home, or one of several parts that is there."""
+    """Whether a text is an absolute path, a path from home, or an existing path of several parts."""
     return text.startswith(("/", "~", "./", "../")) or ("/" in text and len(text) < 1000 and Path(text).exists())
 
 
@@ -225,7 +224,7 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
         entity=options.entity,
         mode=options.mode,
         id=own,
-        resume="allow" if options.mode == "online" else None,  # offline, the id alone joins what is synced
+        resume="allow" if options.mode == "online" else None,  # offline, only the id joins what is synced
         name=name,
         group=options.group or name,
         tags=list(options.tags),
@@ -236,7 +235,7 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
 
 
 def _close(run: Any, code: int) -> None:
-    """End the W&B run, also one that had failed in between, and its service process, so that nothing waits for them."""
+    """End the W&B run, even one that failed before, and its service process, so that nothing waits for them."""
     if "wandb" not in sys.modules:
         return
     import wandb
@@ -244,7 +243,7 @@ def _close(run: Any, code: int) -> None:
     try:
         if run is not None:
             run.finish(exit_code=code)
-        if wandb.run is None:  # a caller's own W&B run goes on
+        if wandb.run is None:  # a caller's own W&B run continues
             wandb.teardown()
     except Exception as error:
         _warn("end", error)
@@ -257,7 +256,7 @@ def _warn(what: str, error: Exception) -> None:
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """W&B's caches under the run's folder, and no crash reports to its makers; what the user has set stands."""
+    """Keep W&B's caches under the run's folder, and send its makers no crash reports; the user's settings win."""
     ours = {
         "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_DATA_DIR": str(folder / "data"),
@@ -274,7 +273,7 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """`readmission/fused/auroc`, and so with `_low` and `_high`, from metrics.json; undefined values are left out."""
+    """`readmission/fused/auroc`, also with `_low` and `_high`, from metrics.json; undefined values are left out."""
     values = {}
     for output, scores in metrics["outputs"].items():
         for model, table in scores["models"].items():

@@ -1,7 +1,7 @@
-"""Whose notes a domain-pretrained encoder has read: written beside its weights, and checked before it is trained on.
+"""The subjects whose notes a pretrained encoder has read: written beside its weights, checked before training.
 
-The ids are stored as they are. A hash of an eight-digit number hides nothing, and the weights beside it are patient
-data already.
+The ids are stored unhashed. A hash of an eight-digit number hides nothing, and the weights beside it are patient data
+already.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Use it with the same `data.split`; a run whose tuning or held-out patients it ha
 
 
 def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) -> None:
-    """Write who and what trained an encoder, and a model card, beside its weights.
+    """Write the subjects and facts of an encoder's training, and a model card, beside its weights.
 
     Args:
-        folder: of the encoder.
-        subjects: (n,) ids of all whose notes it has read, of those before this pretraining too.
-        facts: numbers of the pretraining: `start`, `options`, `train`, `tuning`, and whatever else.
+        folder: the encoder's folder.
+        subjects: (n,) the ids of all subjects whose notes it has read, including before this pretraining.
+        facts: the numbers of the pretraining: `start`, `options`, `train`, `tuning`, and any others.
     """
     ids = np.unique(subjects.astype(np.int64))
     np.save(folder / SUBJECTS, ids)
@@ -70,10 +70,10 @@ def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) 
 
 
 def read_subjects(folder: Path) -> np.ndarray:
-    """Ids of the subjects whose notes an encoder has read; none where it was not pretrained by ehrdl.
+    """The ids of the subjects whose notes an encoder has read; none if it was not pretrained by ehrdl.
 
     Raises:
-        ConfigError: they are not those that were written.
+        ConfigError: the ids are not those that were written.
     """
     if not (folder / FACTS).is_file():
         return np.zeros(0, np.int64)
@@ -88,16 +88,16 @@ def read_subjects(folder: Path) -> np.ndarray:
 
 
 def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, elsewhere: bool = False) -> None:
-    """Refuse a network with an encoder that has read notes of subjects who tune or are held out.
+    """Refuse a network with an encoder that has read notes of tuning or held-out subjects.
 
     Args:
-        network: its encoders from local folders are checked.
-        tokenizer: folder or name of the tokenizer, which may have been fitted on such notes too.
+        network: the network, whose encoders from local folders are checked.
+        tokenizer: the folder or name of the tokenizer, which may have been fitted on such notes too.
         samples: SAMPLES with their split.
-        elsewhere: equal ids are other people, of another hospital.
+        elsewhere: whether equal ids mean other people, of another hospital.
 
     Raises:
-        LeakageError: naming the folder and a subject.
+        LeakageError: an encoder has read such notes; the message names the folder and a subject.
     """
     modules: Iterable[nn.Module] = network.modules() if isinstance(network, nn.Module) else ()
     names = {module.name_or_path for module in modules if isinstance(module, PreTrainedModel)}
@@ -106,7 +106,7 @@ def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, el
 
 
 def check_folder(folder: Path, samples: pd.DataFrame, elsewhere: bool = False) -> None:
-    """Refuse an encoder that has read notes of subjects who tune or are held out, as `check_network` does."""
+    """Refuse an encoder that has read notes of tuning or held-out subjects, as `check_network` does."""
     ids = read_subjects(folder)
     others = np.unique(samples.subject_id[samples.split != TRAIN])
     leaked = np.intersect1d(ids, others)

@@ -37,7 +37,7 @@ _COLUMNS = {
 TRUTH = "truth"
 _QUOTED = ("hosp/d_icd_diagnoses", "hosp/d_labitems", "icu/d_items", "note/discharge", "note/radiology")
 
-Columns = Mapping[str, Any]  # one array a column; a missing column is all null
+Columns = Mapping[str, Any]  # one array per column; a missing column is all null
 
 
 def columns(table: str) -> list[str]:

@@ -1,13 +1,13 @@
-"""What gives heart failure away on the first day, for the task of early diagnosis.
+"""The first-day signs of heart failure, for the task of early diagnosis.
 
-A patient who comes in with heart failure (its code is the principal diagnosis) more often has NT-proBNP measured, finds
-it higher, and has a chest film that says so, within hours of admission; other patients with a chest complaint are
-tested too, and other codes of heart failure come by chance and without a sign. What a patient comes in with is
-independent of the latent states, so nothing of this bears on the risk of readmission.
+A patient who comes in with heart failure (its code is the principal diagnosis) more often has NT-proBNP measured, has a
+higher value, and has a chest film that says so, within hours of admission. Other patients with a chest complaint are
+tested too. Other codes of heart failure come by chance and without a sign. What a patient comes in with is independent
+of the latent states, so none of this changes the risk of readmission.
 
-P(test or film in the first 10 h): 0.60 with heart failure, 0.45 with another chest complaint, 0.08 else. NT-proBNP is
-log-normal with median 3,400 pg/mL with heart failure (log sd 0.8), else 380 (1.1): the figures are invented, in the
-order of those that emergency departments see.
+P(test or film in the first 10 h): 0.60 with heart failure, 0.45 with another chest complaint, 0.08 otherwise. NT-proBNP
+is log-normal with median 3,400 pg/mL with heart failure (log sd 0.8), otherwise 380 (1.1). The figures are invented, of
+the order that emergency departments see.
 """
 
 import random
@@ -45,7 +45,7 @@ _NOTHING = (
 
 
 def kind(conditions: Ints, episode: Ints) -> Ints:
-    """0 other, 1 chest complaint, 2 heart failure, of each stay."""
+    """The kind of each stay: 0 other, 1 chest complaint, 2 heart failure."""
     failure = np.array([condition.name == _FAILURE for condition in CONDITIONS])
     chest = np.array([condition.complaint in _CHEST for condition in CONDITIONS])
     of_condition = np.where(failure, 2, np.where(chest, 1, 0))
@@ -53,7 +53,7 @@ def kind(conditions: Ints, episode: Ints) -> Ints:
 
 
 def labs(rng: np.random.Generator, stays: pd.DataFrame, kinds: Ints) -> dict[str, Any]:
-    """The labevents rows of NT-proBNP but for labevent_id, one draw each; specimen_id counts from 0."""
+    """The labevents rows of NT-proBNP without labevent_id, one draw each; specimen_id counts from 0."""
     tested = np.flatnonzero((rng.random(len(stays)) < np.array(_P_TESTED)[kinds]) & stays["labs"].to_numpy())
     group = kinds[tested]
     value = np.rint(np.exp(np.log(_MEDIAN)[group] + np.array(_LOG_SD)[group] * rng.standard_normal(len(tested))))

@@ -1,7 +1,7 @@
-"""Why the synthetic hospital's patients come in, and the ICD codes that bill for it.
+"""The synthetic hospital's reasons for admission, and the ICD codes that bill for them.
 
-What a patient comes in with is independent of the latent states. How many further codes a stay carries, and so which,
-depends on chronic burden: codes come seven days after discharge, too late for the stay's own prediction.
+What a patient comes in with is independent of the latent states. Chronic burden decides how many further codes a stay
+carries, and so which. Codes come seven days after discharge, too late for the stay's own prediction.
 """
 
 from dataclasses import dataclass
@@ -201,7 +201,7 @@ def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Colum
 
 
 def code_titles() -> Columns:
-    """The d_icd_diagnoses rows: every code that this hospital uses."""
+    """The d_icd_diagnoses rows: every code this hospital uses."""
     return {
         "icd_code": [code for code, _ in TITLES],
         "icd_version": [version for _, version in TITLES],
@@ -210,7 +210,7 @@ def code_titles() -> Columns:
 
 
 def _icd10(block: Block, patient: pd.DataFrame) -> Ints:
-    """Whether each stay falls, by its approximate true year, in the years of ICD-10."""
+    """Whether each stay falls in the years of ICD-10, by its approximate true year."""
     group_start = np.array([int(group[:4]) for group in ANCHOR_GROUPS])[patient["anchor_group"]]
     year = group_start + year_of(block.stays["start"].to_numpy()) - patient["anchor_year"].to_numpy()
     return np.asarray(year >= ICD10_YEAR)

@@ -1,7 +1,7 @@
 """The words of the synthetic hospital's notes: wordings of each fact, denials, and sentences that only look alike.
 
-Slots in braces are filled per note. `___` is where de-identification removed something, as in MIMIC. No sentence
-states a laboratory value: the series facts stay out of the text.
+Slots in braces are filled per note. `___` is where de-identification removed something, as in MIMIC. No sentence states
+a laboratory value, so the series facts stay out of the text.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SECTIONS = (HPI, PMH, SOCIAL, FAMILY, EXAM, COURSE, ISSUES, MEDICATIONS, INSTRUC
 
 @dataclass(frozen=True)
 class Wording:
-    """How a fact is written: the sections it may stand in, wordings of each level, and wordings that it is absent."""
+    """The wordings of a fact: the sections it may appear in, wordings of each level, and wordings of its absence."""
 
     sections: tuple[str, ...]
     stated: dict[int, tuple[str, ...]]

@@ -1,18 +1,18 @@
 """The known answer of the synthetic hospital: facts, latent state, 30-day risk, and exact Bayes probabilities.
 
-Everything here is invented: plausible in direction and size, estimated from no data set. It is made so that the right
+Everything here is invented: plausible in direction and size, estimated from no data set. It is built so that the right
 answer is known exactly, not so that one kind of model wins.
 
 Each patient has an age band and two latent states that no table shows: chronic burden and frailty (0, 1, 2). Each
-episode draws a third, acute severity. Given this state z (27 values) every fact of the episode is an independent
+episode draws a third state, acute severity. Given this state z (27 values), every fact of the episode is an independent
 categorical draw, and the risk is a function of the facts alone:
 
     logit P(unplanned readmission in 30 days) = INTERCEPT + EFFECTS that hold + INTERACTIONS that hold
 
-Because z touches the current episode through its facts only, P(risk | any subset of facts) is an exact sum over the 27
+Because z affects the current episode only through its facts, P(risk | any subset of facts) is an exact sum over the 27
 states.
 
-Which fact is written where, and its levels:
+The facts, where each is written, and their levels:
 
     note    lives_alone, missed_medication, recent_falls, substance_use, poor_understanding, pending_workup (0 no,
             1 yes); follow_up (0 arranged, 1 not mentioned, 2 explicitly not arranged)
@@ -32,11 +32,12 @@ Effects on the log-odds (a level that is not listed adds 0; follow_up has none o
     follow_up=2 and sodium=1 +1.00                          lives_alone=1 and haemoglobin=2 +0.95
     poor_understanding=1 and stay_band=2 +0.50              substance_use=1 and creatinine_trend=0 +0.40
 
-Follow-up matters only together with sodium: with a normal sodium it changes nothing. Death in hospital depends on
+Follow-up matters only together with sodium; with a normal sodium it changes nothing. Death in hospital depends on
 acuity and age (`death_prob`); those who die have no outcome, which the sums account for. Chronic burden and frailty
 stay with a patient, so high-risk patients return more often and are over-represented among later episodes: `notes`,
-`series` and `none` are exact for a first episode and very nearly calibrated over all, `full` is exact for each. Where
-the note or the labs are not visible, the outcome is drawn from the table of what is, so it is exact there too.
+`series` and `none` are exact for a first episode and very nearly calibrated over all; `full` is exact for each episode.
+Where the note or the labs are not visible, the outcome is drawn from the table of what is visible, so it is exact there
+too.
 """
 
 import math
@@ -54,7 +55,7 @@ LEVELS = 3  # of each latent state: chronic burden, frailty, acute severity
 
 @dataclass(frozen=True)
 class Fact:
-    """One observable categorical; P(level | z) is the softmax of base + level-wise slopes times the states."""
+    """One observable categorical fact; P(level | z) is the softmax of base + level-wise slopes times the states."""
 
     name: str
     base: tuple[float, ...]
@@ -64,7 +65,7 @@ class Fact:
 
     @property
     def n_levels(self) -> int:
-        """How many levels the fact has."""
+        """The number of levels."""
         return len(self.base)
 
     def given_state(self) -> Floats:
@@ -202,7 +203,7 @@ def logit(facts: dict[str, Ints]) -> Floats:
 
 @lru_cache(maxsize=1)
 def risk() -> Risk:
-    """The exact risk given all facts, given the note's, given the series', and given the record alone."""
+    """The exact risk given all facts, given the note's facts, given the series' facts, and given the record alone."""
     note, series, record = _levels(NOTE_NAMES, _NOTE_SHAPE), _levels(SERIES_NAMES, _SERIES_SHAPE), _record_levels()
     grid = {name: values[:, None, None] for name, values in note.items()}
     grid |= {name: values[None, :, None] for name, values in series.items()}

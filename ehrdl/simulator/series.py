@@ -1,11 +1,11 @@
 """The synthetic hospital's labs and vitals: the series facts rendered as noisy measurements.
 
-A stay with labs is drawn at a steady pace set by its acuity, from admission to 5 to 12 h before discharge. Its last
-panel is in the chart by discharge, and shows the haemoglobin and sodium levels; the last over the first creatinine of
-the stay shows the trend, most of which happens in the last 72 h. On the way values drift and jitter. Around that: labs
-without hadm_id (drawn in the emergency department, at clinics before admission and after discharge, at the patient's
-usual level), late and missing storetimes, other spellings and units, impossible values; none of these in the first or
-last panel of a stay, which carry the facts.
+A stay with labs has blood drawn at a steady pace set by its acuity, from admission to 5 to 12 h before discharge. Its
+last panel is in the chart by discharge, and shows the haemoglobin and sodium levels. The ratio of the stay's last to
+first creatinine shows the trend, most of which happens in the last 72 h. In between, values drift and jitter. The data
+also hold labs without hadm_id (drawn in the emergency department, and at clinics before admission and after discharge,
+at the patient's usual level), late and missing storetimes, other spellings and units, and impossible values. None of
+these is in the first or last panel of a stay, which carry the facts.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ TREND_FOLD = np.array([[0.45, 0.66], [0.96, 1.04], [1.5, 2.2]])  # last / first;
 
 @dataclass(frozen=True)
 class Lab:
-    """One analyte: the usual mean, its spread between patients and within one, and how often a panel has it."""
+    """One analyte: the usual mean, its spread between and within patients, and how often a panel has it."""
 
     itemid: int
     label: str
@@ -77,7 +77,7 @@ _OTHER_UNITS = {
 
 @dataclass(frozen=True)
 class Panels:
-    """Blood draws: stay (row of the stay frame), time, and what they show. `first` and `last` of the episode."""
+    """Blood draws: stay (row of the stay frame), time, and values. `first` and `last` are those of the episode."""
 
     stay: Ints
     charttime: Ints
@@ -85,11 +85,11 @@ class Panels:
     first: Any
     last: Any
     hadm_id: Ints
-    value: Floats  # (draws, labs), before noise of measurement is rounded
+    value: Floats  # (draws, labs), before measurement noise is rounded
 
 
 def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns:
-    """The labevents rows but for labevent_id; specimen_id counts draws from 0."""
+    """The labevents rows without labevent_id; specimen_id counts draws from 0."""
     usual = _usual(rng, block)
     parts = [_inpatient(rng, block, stays, usual), _outpatient(rng, stays, usual)]
     rows = [_rows(rng, panels, stays) for panels in parts]
@@ -108,7 +108,7 @@ def lab_items() -> Columns:
 
 
 def _usual(rng: np.random.Generator, block: Block) -> Floats:
-    """Each patient's usual values (patients, labs): by sex, independent of risk."""
+    """Each patient's usual values (patients, labs), by sex and independent of risk."""
     mean, between = np.array([[lab.mean, lab.between] for lab in LABS]).T
     usual = mean + between * rng.normal(size=(len(block.patients), len(LABS)))
     male = ~block.patients["female"].to_numpy()
@@ -173,7 +173,7 @@ def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, draws:
 
     low, high = TREND_FOLD[whole["creatinine_trend"]].T
     fold = low + (high - low) * rng.random(n)
-    # who improves comes in above the usual level and ends at it; who worsens leaves it
+    # a patient who improves starts above the usual level and ends at it; one who worsens leaves it
     starts_at = usual[whole["patient"], _CREATININE] / np.where(fold < 0.8, fold, 1.0)
     span = np.minimum(final - first, TREND_HOURS * HOUR)
     done = np.clip(1 - (final[of] - time) / span[of], 0, 1)
@@ -193,7 +193,7 @@ def _outpatient(rng: np.random.Generator, stays: pd.DataFrame, usual: Floats) ->
     same = patient[1:] == patient[:-1]
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
     gap_before = np.concatenate([[200 * DAY], np.where(same, start[1:] - end[:-1], 200 * DAY)])
-    room = np.minimum(gap_before, 200 * DAY) - 3 * DAY  # no nearer than a day to either stay, and a day more
+    room = np.minimum(gap_before, 200 * DAY) - 3 * DAY  # at least a day from either stay, and a day more
     n_draws = np.where(room > DAY, rng.poisson(2.0, len(stays)), 0)
     of = np.repeat(np.arange(len(stays)), n_draws)
     time = start[of] - 2 * DAY - (room[of] * rng.random(len(of))).astype(np.int64)
@@ -205,7 +205,7 @@ def _outpatient(rng: np.random.Generator, stays: pd.DataFrame, usual: Floats) ->
 
 
 def _rows(rng: np.random.Generator, panels: Panels, stays: pd.DataFrame) -> dict[str, Any]:
-    """One row an analyte of each draw that has it, with the quirks of a real laboratory's records."""
+    """One row per draw and analyte in it, with the quirks of a real laboratory's records."""
     share = np.array([lab.share for lab in LABS])
     ends = panels.first | panels.last
     draw, lab = np.nonzero((rng.random(panels.value.shape) < share) | (ends[:, None] & (share >= 0.7)))
@@ -237,7 +237,7 @@ def _rows(rng: np.random.Generator, panels: Panels, stays: pd.DataFrame) -> dict
 
 
 def _quirks(rng: np.random.Generator, lab: Ints, value: Floats, unit: Any, plain: Any) -> tuple[Floats, Any]:
-    """Other spellings, other units with the value converted, and impossible values, away from the `plain` rows."""
+    """Other spellings, other units with the value converted, and impossible values, except in the `plain` rows."""
     chance = rng.random(len(lab))
     for column, others in _OTHER_UNITS.items():
         low = 0.0
@@ -252,9 +252,10 @@ def _quirks(rng: np.random.Generator, lab: Ints, value: Floats, unit: Any, plain
 
 
 def _stored(rng: np.random.Generator, charttime: Ints, last_charttime: Ints, last: Any) -> Ints:
-    """When the result was in the chart: half an hour to hours; never after the stay's last draw, save for the last.
+    """When results reach the chart: half an hour to hours later; never after the last draw, except its own results.
 
-    So the last value drawn is the last to appear, and it appears within 4 h. Rarely before the draw, or never said.
+    So the last value drawn is the last to appear, and it appears within 4 h. Rarely, the storetime is before the draw
+    or missing.
     """
     n = len(charttime)
     lag = np.clip(rng.lognormal(np.log(80), 0.6, n), 20, 12 * HOUR).astype(np.int64)

@@ -1,8 +1,8 @@
-"""The lives of the synthetic hospital's patients: episodes, what follows each, and the stays an episode is made of.
+"""The lives of the synthetic hospital's patients: episodes, what follows each, and the stays within an episode.
 
 Times are minutes since 1970 (int64) until a table is written. An episode is what the readmission task makes of the
-admissions: stays joined by a same-day return. The outcome Y is drawn for the episode from the exact risk given what is
-visible at its discharge, and the next episode is then placed so that the tables say what was drawn:
+admissions: stays joined by a same-day return. The outcome Y of an episode is drawn from the exact risk given what is
+visible at its discharge. The next episode is then placed so that the tables agree with the draw:
 
     Y = 1   the next episode starts 12 h to 30 d after discharge, on a later calendar day, unplanned
     Y = 0   planned return within 30 d (4 %); observation-only return within 30 d (4 %), nothing else before day 31;
@@ -39,7 +39,7 @@ _N_DAYS = int(np.datetime64("2191-01-01", "D").astype(np.int64)) - _FIRST_DAY
 
 @dataclass(frozen=True)
 class Block:
-    """A block of patients: one row a patient, an episode, and a stay (an admission) in the three frames.
+    """A block of patients, as three frames: one row per patient, per episode, and per stay (an admission).
 
     `episodes.patient` and `stays.episode` are row numbers in the frame above.
     """
@@ -50,7 +50,7 @@ class Block:
 
 
 def simulate(rng: np.random.Generator, first_patient: int, n_patients: int, first_stay: int) -> Block:
-    """Draw a block of patients and their lives; ids go on from `first_patient` and `first_stay`."""
+    """Draw a block of patients and their lives; ids continue from `first_patient` and `first_stay`."""
     patients = _patients(rng, first_patient, n_patients)
     episodes = _episodes(rng, patients)
     stays = _stays(rng, episodes)
@@ -76,7 +76,7 @@ def _patients(rng: np.random.Generator, first: int, n: int) -> pd.DataFrame:
     age = rng.integers(low, high)
     return pd.DataFrame(
         {
-            # three ids a patient, one of them used: unique whatever the block size, but not a counter
+            # three ids per patient, one of them used: unique whatever the block size, but not a counter
             "subject_id": 10_000_000 + 3 * (first + np.arange(n)) + rng.integers(0, 3, n),
             "female": rng.random(n) < 0.5,
             "anchor_age": np.where(age > 89, 91, age),
@@ -158,7 +158,7 @@ def _probabilities(facts: dict[str, Ints], note: Any, labs: Any, removed: Any) -
 
 
 def _end(rng: np.random.Generator, start: Ints, stay_band: Ints, observation: Any) -> Ints:
-    """Discharge by day, 10:00 to 19:00, the length of stay inside its band; observation stays 8 to 46 h at any hour."""
+    """Discharge times: 10:00 to 19:00, the stay's length inside its band; observation stays 8 to 46 h, at any hour."""
     n = len(start)
     low, high = (STAY_HOURS[stay_band] * HOUR).T
     wanted = start + low + ((high - low) * rng.random(n) ** 1.3).astype(np.int64)
@@ -184,7 +184,7 @@ def _what_follows(rng: np.random.Generator, episode: dict[str, Any], frailty: In
     kind[later] = rng.choice(3, n, p=P_LATER_KIND)[later]
     kind[outcome], kind[planned_return], kind[observed] = UNPLANNED, PLANNED, OBSERVATION
     early = _not_same_day(end, 12 * HOUR + (rng.beta(1.1, 1.6, n) * (30 * DAY - 12 * HOUR)).astype(np.int64))
-    early = np.where(rng.random(n) < 0.005, 30 * DAY, early)  # now and then the last minute that still counts
+    early = np.where(rng.random(n) < 0.005, 30 * DAY, early)  # occasionally the last minute that still counts
     # an observation stay of at most 46 h must end before day 30, or it would merge with what follows
     brief = _not_same_day(end, rng.integers(12 * HOUR, 26 * DAY, n))
     far = 31 * DAY + (rng.beta(0.9, 2.0, n) * 469 * DAY).astype(np.int64)
@@ -201,7 +201,7 @@ def _not_same_day(end: Ints, gap: Ints) -> Ints:
 
 
 def _stays(rng: np.random.Generator, episodes: pd.DataFrame) -> pd.DataFrame:
-    """The admissions: one an episode, or two where the patient came back on the day of discharge."""
+    """The admissions: one per episode, or two where the patient came back on the day of discharge."""
     n = len(episodes)
     start, end = episodes["start"].to_numpy(), episodes["end"].to_numpy()
     middle = day_of((start + end) // 2) * DAY
@@ -216,7 +216,7 @@ def _stays(rng: np.random.Generator, episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _deaths(rng: np.random.Generator, patients: pd.DataFrame, episodes: pd.DataFrame) -> Floats:
-    """The day of death as days since 1970; NaN where none is recorded. In hospital, at home, or within a year after."""
+    """The day of death in days since 1970: in hospital, at home, or within a year after; NaN where none is recorded."""
     last = episodes.groupby("patient").last().reindex(np.arange(len(patients)))
     end, at_home = last["end"].to_numpy(), last["dies_at"].to_numpy()
     later = rng.random(len(patients)) < P_DEATH_LATER

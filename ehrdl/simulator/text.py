@@ -1,8 +1,8 @@
 """The synthetic hospital's notes: discharge summaries that render the note facts, radiology reports that carry none.
 
 A fact that holds is written once, in one of its wordings; one that does not is denied half the time and otherwise not
-mentioned. Facts are written whatever the length asked for; sentences without a fact fill the rest. The choice of words
-depends on nothing but chance.
+mentioned. Facts are written whatever length is requested; sentences without a fact fill the rest. The choice of words
+depends only on chance.
 """
 
 import random
@@ -20,7 +20,7 @@ from ehrdl.simulator.stays import DAY, HOUR, NOTE_ABSENT, NOTE_LATE, NOTE_NO_STO
 
 P_NEGATED = 0.5
 FULL_HEADER_TOKENS = 200  # from this length on, summaries carry MIMIC's whole header
-P_RADIOLOGY = (0.45, 0.35, 0.20)  # 0, 1 or 2 reports a stay
+P_RADIOLOGY = (0.45, 0.35, 0.20)  # 0, 1 or 2 reports per stay
 P_RADIOLOGY_NAMELESS = 0.10  # of them, without hadm_id
 P_RADIOLOGY_CLINIC = 0.10  # a report after the stay, from clinic
 
@@ -28,7 +28,7 @@ P_RADIOLOGY_CLINIC = 0.10  # a report after the stay, from clinic
 def discharge(
     rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, places: Any, note_tokens: tuple[int, int]
 ) -> Columns:
-    """The discharge rows: one summary an episode, at its last stay, unless it was never written."""
+    """The discharge rows: one summary per episode, at its last stay, unless it was never written."""
     written = (stays["last"] & (stays["note"] != NOTE_ABSENT)).to_numpy()
     rows = stays[written]
     end = rows["end"].to_numpy()
@@ -52,7 +52,7 @@ def discharge(
 
 
 def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, films: dict[str, Any]) -> Columns:
-    """The radiology rows: up to two reports a stay, some from clinic after it, and the `films` of the first hours."""
+    """The radiology rows: up to two reports per stay, some from clinic after it, and the `films` of the first hours."""
     n_reports = rng.choice(3, len(stays), p=P_RADIOLOGY)
     inside = np.repeat(np.arange(len(stays)), n_reports)
     after = np.flatnonzero((rng.random(len(stays)) < P_RADIOLOGY_CLINIC) & ~stays["dead"].to_numpy())
@@ -104,7 +104,7 @@ def summary(
     while n_words < wanted:
         section = pick.choice(phrases.SECTIONS)
         text = pick.choice(phrases.DISTRACTORS[section]).format_map(filled)
-        if text in sections[section] and pick.random() < 0.9:  # repeated in long notes only, where words run out
+        if text in sections[section] and pick.random() < 0.9:  # repeated only in long notes, where words run out
             continue
         n_words += len(text.split()) + (0 if sections[section] else len(section.split()))
         _insert(pick, sections[section], text)
@@ -124,7 +124,7 @@ def _fact(pick: random.Random, name: str, level: int) -> str | None:
 
 
 class _Slots(dict[str, str]):
-    """What stands in the braces of a sentence: the patient's own words once, drugs and doses drawn at each use."""
+    """The words for the braces of a sentence: the patient's own are drawn once, drugs and doses at each use."""
 
     _DRAWN: dict[str, tuple[str, ...]] = {"drug": phrases.DRUGS, "dose": phrases.DOSES, "often": phrases.OFTEN}  # noqa: RUF012
 

@@ -1,7 +1,7 @@
 """The synthetic hospital's ICU charting: hourly vitals, temperature in either scale, the Glasgow coma scale as words.
 
-Charted only in the ICU, so that vitals exist at all says how sick a patient was; beyond that they carry no fact. Levels
-depend on the patient and settle over the stay.
+Vitals are charted only in the ICU, so their presence says how sick a patient was; beyond that they carry no fact.
+Levels depend on the patient and settle over the stay.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sources, a folder each: what turns a hospital's tables into EVENTS."""
+"""Sources, one folder each: the readers that turn a hospital's tables into EVENTS."""
 
 from ehrdl.lazy import lazily
 

@@ -1,4 +1,4 @@
-"""The small files of an archive, read as a stream: thousands of them are never written to disk."""
+"""Reads the small files of an archive as a stream, so that thousands of them are never written to disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file of a tar (compressed or not) or zip archive, in its order.
 
     Raises:
-        SchemaError: the archive is damaged, or is none.
+        SchemaError: the archive is damaged, or the file is no archive.
     """
     try:
         yield from _zipped(path) if path.suffix == ".zip" else _tarred(path)
@@ -28,7 +28,7 @@ def content(file: Path) -> bytes:
     """All bytes of an unpacked file.
 
     Raises:
-        SchemaError: it cannot be read.
+        SchemaError: the file cannot be read.
     """
     try:
         return file.read_bytes()

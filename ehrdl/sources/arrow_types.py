@@ -1,12 +1,12 @@
-"""What an Arrow column holds, however its writer wrapped or encoded it."""
+"""The types of an Arrow column's values, however its writer wrapped or encoded them."""
 
 import pyarrow as pa
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever a writer wrapped them in: a dictionary, or an extension such as JSON.
+    """The type of the values without a writer's wrapping: a dictionary, or an extension such as JSON.
 
-    A UUID stays one: its bytes are not its text.
+    A UUID keeps its type, because its bytes are not its text.
     """
     if isinstance(kind, pa.UuidType):
         return kind
@@ -16,10 +16,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds texts that its writer marked as bytes."""
+    """Whether a column holds text that its writer marked as bytes."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, in any of Arrow's layouts."""
+    """Whether a column holds text, in any of Arrow's layouts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -1,4 +1,4 @@
-"""Where a table's file lies, and how it is compressed by its first bytes, whatever its name says."""
+"""Finds a table's file, and tells its compression by its first bytes, whatever its name says."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from ehrdl.errors import SchemaError
 
-#: Endings of tables that are read, in any case; of several files of a table the first one counts.
+#: The endings of table files, in any case; if a table has several files, the first one counts.
 SUFFIXES = (".csv.gz", ".csv", ".parquet", ".csv.zst", ".csv.bz2")
 READ = ", ".join(SUFFIXES)
-#: First bytes, and what pyarrow calls the compression.
+#: The first bytes of each compression, and pyarrow's name for it.
 _STREAMS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
-#: First bytes of what is no CSV, compressed or not; what it is, and what to do.
+#: The first bytes of files that are no CSV, compressed or not; what they are, and what to do.
 _OTHERS = {
     b"PK\x03\x04": "is a zip archive (an Excel file is one too); unzip it, or save the table as CSV",
     b"\xfd7zXZ\x00": "is compressed with xz; run xz -d, and gzip where space matters",
@@ -24,7 +24,7 @@ _OTHERS = {
     b"\xff\xfe": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
     b"\xfe\xff": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
 }
-#: What to do about a file whose ending is not read.
+#: The advice on a file whose ending is not read.
 _ADVICE = {
     ".zip": "unzip it",
     ".xz": "run xz -d on it",
@@ -49,7 +49,7 @@ def find_all(root: Path, name: str) -> list[Path]:
 
 
 def unread(root: Path, name: str) -> str:
-    """What lies there under the name of a table that is not found, and what to do; empty where nothing does."""
+    """A line on unread files with the name of a table that was not found, and what to do; empty if there are none."""
     base = name.rpartition("/")[2].lower()
     for path in _beside(root, name):
         if path.name.lower() == base or path.name.lower().startswith(f"{base}."):
@@ -60,7 +60,7 @@ def unread(root: Path, name: str) -> str:
 
 
 def elsewhere(root: Path, name: str) -> str:
-    """Where the folder of a table lies, if `root` is a level too high or too low; empty where it is not found."""
+    """A line on where a table's folder is, if `root` is one level too high or too low; empty if not found."""
     folder, _, base = name.rpartition("/")
     if find(root, base):
         where = f"give the folder above it, {root.parent}" if root.name.lower() == folder else f"move it to {folder}/"
@@ -72,7 +72,7 @@ def elsewhere(root: Path, name: str) -> str:
 
 
 def _beside(root: Path, name: str) -> Iterator[Path]:
-    """What lies in the folder of a table, sorted; a folder that is written as named comes before one in other case."""
+    """The files in a table's folder, sorted; a folder of the exact name comes before one in another case."""
     *folders, _ = name.split("/")
     inside = [root]
     for folder in folders:
@@ -83,7 +83,7 @@ def _beside(root: Path, name: str) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What a folder holds, without hidden files (`._labevents.csv` is what macOS leaves beside a file)."""
+    """The content of a folder, without hidden files (`._labevents.csv` is what macOS leaves beside a file)."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -93,10 +93,10 @@ def is_parquet(path: Path) -> bool:
 
 
 def packing(path: Path) -> str | None:
-    """How a CSV is compressed, as pyarrow names it; None = not at all.
+    """The compression of a CSV, as pyarrow names it; None = not compressed.
 
     Raises:
-        SchemaError: it is no CSV, or cannot be opened.
+        SchemaError: the file is no CSV, or cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -111,16 +111,16 @@ def open_stream(path: Path) -> pa.NativeFile:
     """The bytes of a CSV, decompressed.
 
     Raises:
-        SchemaError: it is no CSV.
+        SchemaError: the file is no CSV.
     """
     return pa.input_stream(str(path), compression=packing(path))
 
 
 def check_head(path: Path, head: bytes) -> None:
-    """Refuse decompressed bytes that are compressed once more, or are no text.
+    """Refuse decompressed bytes that are compressed again, or are no text.
 
     Raises:
-        SchemaError: naming what they are.
+        SchemaError: the bytes are no plain text; the message names what they are.
     """
     for mark, name in _STREAMS.items():
         if head.startswith(mark):
@@ -130,12 +130,12 @@ def check_head(path: Path, head: bytes) -> None:
 
 
 def stream_fault(path: Path, reason: str, after: str) -> str:
-    """What is wrong with a compressed file, by what pyarrow says of it; empty where the fault is another.
+    """The fault of a compressed file, by pyarrow's message; empty if the fault lies elsewhere.
 
     Args:
         path: the file.
-        reason: pyarrow's words.
-        after: where reading stopped, in words.
+        reason: pyarrow's message.
+        after: the place where reading stopped, in words.
     """
     if re.search("header check|compression method|no magic header|frame descriptor", reason):
         return f"something else follows the end of its {packing(path)} stream; cut that off, or copy the file again"

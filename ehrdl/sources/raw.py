@@ -1,9 +1,9 @@
 """Reads a hospital's raw tables (CSV, compressed or not, and Parquet), streaming, with explicit types and plain errors.
 
-CSV comes through Arrow: DuckDB's own reader loses its place in notes (quoted text over many lines) when it runs in
+CSV is read with Arrow. DuckDB's own reader loses its place in notes (quoted text over many lines) when it runs in
 parallel, holds the whole file when it does not, and never checks a gzip's checksum. Every cell that is used is cast
-here and nowhere else: DuckDB would drop a time zone without a word and round 1.5 to the patient 2, so a cell that does
-not fit its type stops the reading with a mark, which `explain` turns into one line.
+here and nowhere else. DuckDB would silently drop a time zone and round 1.5 to the patient 2, so a cell that does not
+fit its type stops the reading with a mark, which `explain` turns into one line.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?"
 #: Digits; `10.0` is what pandas makes of a 10 in a column with gaps.
 _INTEGER = r"\s*\d+(\.0*)?\s*"
 _NUL = re.compile(b"\0")
-#: Whole numbers are read as text, which costs nothing, and cast when they are seen to be digits alone: Arrow itself
-#: would take 0x10 and -1.
+#: Whole numbers are read as text, at no cost, and cast once they are known to be only digits: Arrow itself would accept
+#: 0x10 and -1.
 _ARROW = {"DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"), "VARCHAR": pa.string()}
 #: More than any header has.
 _HEADER_BYTES = 1 << 16
@@ -51,8 +51,8 @@ class RawTable:
     Attributes:
         name: the table, such as `hosp/labevents`.
         path: the file.
-        columns: their types; a column of `optional` may be missing, and is null then.
-        null_words: cells that read so stand for an absent value, besides empty ones.
+        columns: the types of the columns; a column of `optional` may be missing, and is then null.
+        null_words: words that stand for an absent value, as empty cells do.
     """
 
     name: str
@@ -65,12 +65,12 @@ class RawTable:
         """Read the header.
 
         Raises:
-            SchemaError: the file cannot be opened, or a column is missing, stands twice or has a time zone.
+            SchemaError: the file cannot be opened, or a column is missing, is there twice or has a time zone.
         """
         self._find(self._header())
 
     def packed_bytes(self) -> int:
-        """Size of the file [bytes]; of a plain CSV about what it would have as csv.gz."""
+        """Size of the file [bytes]; for a plain CSV, its approximate size as csv.gz."""
         size = self.path.stat().st_size
         return size if is_parquet(self.path) or packing(self.path) else size // _PACKED
 
@@ -80,14 +80,14 @@ class RawTable:
         typed: bool = True,
         on_rows: Callable[[pa.RecordBatch], object] | None = None,
     ) -> str:
-        """SQL that selects the wanted columns, typed. A CSV is a stream, read once: open it again to read it again.
+        """SQL that selects the wanted columns, typed. A CSV is a stream that is read once: open it again to reread it.
 
         Args:
             con: the connection.
-            typed: let Arrow type a CSV's cells, which is several times as quick and strict: a cell that does not fit
-                stops the reading. Without, DuckDB types them and takes what Arrow does not (`1.0` as a whole number),
-                and a cell that still does not fit is named with its row.
-            on_rows: called with every block of a CSV, all wanted columns.
+            typed: whether Arrow types a CSV's cells, which is several times as quick but strict: a cell that does not
+                fit stops the reading. Otherwise DuckDB types them and accepts what Arrow does not (`1.0` as a whole
+                number), and a cell that still does not fit is reported with its row.
+            on_rows: a function that is called with every block of a CSV, all wanted columns.
         """
         header = self._header()
         found = self._find(header)
@@ -124,7 +124,7 @@ class RawTable:
         typed: bool,
         on_rows: Callable[[pa.RecordBatch], object] | None,
     ) -> pa.RecordBatchReader:
-        """The blocks of a CSV; a NUL in a text, which nothing after this would notice, stops them."""
+        """The blocks of a CSV; a NUL in a text, which nothing later would notice, stops the reading."""
         texts = [(column, name) for column, name in found.items() if self.columns[column] == "VARCHAR"]
         whole = {name: _WHOLE.get(self.columns[column]) for column, name in found.items()} if typed else {}
         schema = pa.schema([field.with_type(whole.get(field.name) or field.type) for field in reader.schema])
@@ -208,7 +208,7 @@ class RawTable:
             with open_stream(self.path) as stream:
                 head = stream.read(_HEADER_BYTES)
             check_head(self.path, head)
-            # Bytes of another encoding are let through: those of a row are named with the row, by the parser.
+            # Bytes of another encoding pass here: the parser reports those of a row with the row.
             text = head.decode("utf-8-sig", errors="surrogateescape")
             header = next(csv.reader(io.StringIO(text, newline="")), [])
         except (OSError, csv.Error) as error:
@@ -244,7 +244,7 @@ class RawTable:
 
 
 class _Ended:
-    """The bytes of a CSV, and after them a row of empty cells: a quote that is not closed swallows it."""
+    """The bytes of a CSV, followed by a row of empty cells, which an unclosed quote would swallow."""
 
     closed = False
 
@@ -260,7 +260,7 @@ class _Ended:
         return buffer
 
     def read(self, size: int) -> bytes:
-        """What `pyarrow.PythonFile` asks for where it does not ask for a buffer."""
+        """The next bytes, where `pyarrow.PythonFile` does not ask for a buffer."""
         data: bytes = self.read_buffer(size).to_pybytes()
         return data
 
@@ -271,7 +271,7 @@ class _Ended:
 
 
 def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
-    """The blocks of a CSV but for the row that `_Ended` adds."""
+    """The blocks of a CSV without the row that `_Ended` adds."""
     last = None
     try:
         for batch in reader:
@@ -301,7 +301,7 @@ def _digits(cells: pa.Array, kind: pa.DataType | None) -> pa.Array:
 
 
 def _holds(stored: pa.DataType, wanted: str) -> bool:
-    """Whether a Parquet column of a type that is no text can be read as the kind that is wanted."""
+    """Whether a Parquet column that is not text can be read as the wanted kind."""
     is_time = pa.types.is_date(stored) or (pa.types.is_timestamp(stored) and stored.tz is None)
     is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
     return bool(is_time if wanted == "TIMESTAMP" else is_number)
@@ -317,7 +317,7 @@ def _refuse_nul(batch: pa.RecordBatch, texts: Sequence[tuple[str, str]], done: i
 
 
 def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -> str:
-    """SQL of a cell as `kind`; an empty text is null, and what does not fit raises with the mark."""
+    """SQL of a cell as `kind`; an empty text is null, and a cell that does not fit raises with the mark."""
     value = f"TRY_CAST({cell} AS {kind})"
     if kind == "VARCHAR":  # a NUL in a CSV stopped the reading before
         bad = f"contains({cell}, chr(0))" if in_parquet and is_text else "false"

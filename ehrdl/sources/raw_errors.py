@@ -1,4 +1,4 @@
-"""What stops the reading of a raw table, as one line that names the file, the row, the value, and what to do."""
+"""The one-line errors of reading a raw table, which name the file, the row, the value, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ehrdl.sources.packed import stream_fault
 
 
 class Table(Protocol):
-    """What must be known of the table that could not be read: `RawTable` has it."""
+    """What an error must know of the unreadable table; `RawTable` provides it."""
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Table(Protocol):
         """The types of its columns."""
 
     def row_of(self, column: str, value: str) -> int | None:
-        """The first row with a value, counted from 1; None = it is in none."""
+        """The first row with a value, counted from 1; None = no row has it."""
 
 
 MEANING = {
@@ -38,23 +38,23 @@ MEANING = {
     "TIMESTAMP": "a time without a zone, such as 2150-12-31 23:59:00",
     "VARCHAR": "text",
 }
-#: What the reader raises of a cell, of a quote and of a NUL; the row, the column or the value follows.
+#: The reader's errors for a cell, a quote and a NUL; the row, the column or the value follows.
 MARK = "unreadable cell"
 OPEN = "a quote is open in row"
 NUL_MARK = "NUL byte in row"
 _HAS_NUL = "holds a NUL byte, which no text has; copy the file again"
-#: What to do about bytes of another encoding.
+#: The advice on bytes of another encoding.
 CONVERT = "convert the file (iconv -f latin1 -t utf-8), or copy it again"
-#: A CSV is read in such blocks, and a row fits in one.
+#: The block size for reading a CSV; a row fits in one block.
 BLOCK_BYTES = 4 << 20
-#: Where a fault lies that comes before the end of the first block.
+#: The place of a fault that comes before the end of the first block.
 START = f"within its first {BLOCK_BYTES >> 20} MiB"
-#: What databases and data frames write for an absent value; a cell of them in a typed column earns a hint.
+#: Words that databases and data frames write for an absent value; one in a typed column adds a hint.
 _NULL_WORDS = ("NULL", "NA", "N/A", r"\N", "NONE", "NAN", "NIL", "NAT", "<NA>", "#N/A", "?", "-", ".")
 
 
 def is_full(error: Exception) -> bool:
-    """Whether it was the disk that could not take what was written."""
+    """Whether the error means that the disk is full."""
     return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
 
 
@@ -62,7 +62,7 @@ def explain(error: Exception, table: Table) -> SchemaError:
     """A failure to read a table as one line that names the file, the row and the value."""
     text = str(error)
     if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):
-        column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
+        column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB's notation for a NUL
         row = table.row_of(column, value)
         where, kind = f"row {row}, column {column}" if row else f"column {column}", table.columns[column]
         what = _HAS_NUL if kind == "VARCHAR" else f"{short(value, 60)!r} is not {MEANING[kind]}"

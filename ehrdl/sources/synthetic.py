@@ -1,8 +1,7 @@
 """The synthetic hospital: invented patients in MIMIC-IV's layout, whose true 30-day risk is known.
 
-`synthetic_risk` holds the known answer, `synthetic_stays` the lives, `synthetic_series`, `synthetic_vitals` and
-`synthetic_text` render facts as measurements and words, `synthetic_records` and `synthetic_illness` write the rest,
-`synthetic_heart` what gives heart failure away on the first day.
+In `ehrdl.simulator`, `risk` holds the known answer and `stays` the lives. `series`, `vitals` and `text` render facts as
+measurements and words. `records` and `illness` write the rest, and `heart` the first-day signs of heart failure.
 """
 
 import csv
@@ -34,9 +33,9 @@ class Synthetic(Source):
     """A synthetic hospital, written in MIMIC-IV's layout and read back by the reader of MIMIC-IV.
 
     Args:
-        n_patients: how many patients.
-        seed: another seed gives other patients under the same laws.
-        note_tokens: fewest and most words of a discharge summary.
+        n_patients: the number of patients.
+        seed: the random seed; another one gives other patients under the same laws.
+        note_tokens: the fewest and most words of a discharge summary.
     """
 
     VERSION = 3
@@ -46,7 +45,7 @@ class Synthetic(Source):
         _check(n_patients, seed, note_tokens)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The arguments, and the versions of the simulator and of the reader."""
+        """The arguments, and the versions of the simulator and the reader."""
         reader = Mimic4(root=".")
         return {"source": "synthetic", "hospital": self._key(), "reader": reader.versions()}
 
@@ -58,7 +57,7 @@ class Synthetic(Source):
             self._key(),
             lambda folder: write_hospital(folder, self.n_patients, self.seed, self.note_tokens),
         )
-        tables = [name for name in TABLES if find(hospital, name)]  # fewer than a real hospital has, and no fault
+        tables = [name for name in TABLES if find(hospital, name)]  # fewer than in a real hospital, which is no fault
         facts = Mimic4(root=str(hospital), tables=tables).read(out, prepare)
         _copy_truth(hospital / "truth.csv", out / "truth.csv")
         return facts
@@ -73,7 +72,7 @@ class Synthetic(Source):
 
 
 def _copy_truth(hospital: Path, out: Path) -> None:
-    """The true probability of each index stay, in the form that a run looks for."""
+    """Copy each index stay's true probability, in the form that a run looks for."""
     with hospital.open(newline="") as source, out.open("w", newline="") as target:
         writer = csv.writer(target)
         writer.writerow(["encounter_id", "output", "prob"])
@@ -91,15 +90,15 @@ def write_hospital(
 ) -> None:
     """Write a hospital of `n_patients` under `root`: `hosp/`, `icu/`, `note/` as MIMIC-IV has them, and `truth.csv`.
 
-    The same arguments give the same bytes. Blocks of patients are drawn and written one after the other, so memory does
+    The same arguments give the same bytes. Blocks of patients are drawn and written one after another, so memory does
     not grow with their number.
 
     Args:
-        root: folder to make; it must not hold anything yet.
-        n_patients: how many patients, > 0.
-        seed: of every draw, >= 0. The length of notes changes nothing but the notes.
-        note_tokens: fewest and most words of a discharge summary, at most 3000; facts are written even where they
-            need more.
+        root: the folder to make; it must be empty if it exists.
+        n_patients: the number of patients, > 0.
+        seed: the random seed of every draw, >= 0. The length of notes changes only the notes.
+        note_tokens: the fewest and most words of a discharge summary, at most 3000; facts are written even if they need
+            more.
         progress: whether to show a progress bar.
 
     Raises:
@@ -160,8 +159,8 @@ def _write_block(
     note_tokens: tuple[int, int],
     counts: dict[str, int],
 ) -> None:
-    """Draw and write one block; `counts` are the ids used so far, and are moved on."""
-    # a generator a part: longer notes leave the patients and their labs as they are
+    """Draw and write one block; `counts` holds the ids used so far, and is updated."""
+    # one generator per part: longer notes leave the patients and their labs unchanged
     lives, admin, measured, words, heart = map(np.random.default_rng, seed.spawn(5))
     block = simulate(lives, first, n_patients, counts["stay"])
     stays = records.stay_frame(block)
@@ -199,6 +198,6 @@ def _write_block(
 
 
 def _joined(first: Any, second: Any) -> dict[str, Any]:
-    """Labs of two makers as one; the second's specimens come after the first's."""
+    """The labs of two generators as one; the second's specimens come after the first's."""
     second = {**second, "specimen_id": second["specimen_id"] + int(first["specimen_id"].max(initial=-1)) + 1}
     return {name: np.concatenate([first[name], second[name]]) for name in first}

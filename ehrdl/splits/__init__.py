@@ -1,1 +1,1 @@
-"""Who is for training, tuning and held out: drawn by subject, or read from files."""
+"""Splits of subjects into training, tuning and held-out: drawn by subject, or read from files."""

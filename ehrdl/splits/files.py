@@ -1,4 +1,4 @@
-"""A split that somebody published: train.txt, tuning.txt and held_out.txt, one record's name a line."""
+"""A published split: train.txt, tuning.txt and held_out.txt, with one record's name per line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _KEY = "data.split.files"
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Who stands in the three files.
+    """The content of the three files.
 
     Attributes:
-        folder: that holds them.
-        subjects: subject_id of the records that each file lists, in its order.
-        names: the records' own names, likewise.
-        sha256: of each file.
+        folder: the folder that holds them.
+        subjects: the subject_id of the records in each file, in its order.
+        names: the records' own names, in the same order.
+        sha256: the hash of each file.
     """
 
     folder: Path
@@ -44,12 +44,12 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
     """Read and check the three files; empty lines are skipped.
 
     Args:
-        folder: that holds train.txt, tuning.txt and held_out.txt.
-        subject_of: the subject of a record's name; raises ValueError where there can be none.
+        folder: the folder that holds train.txt, tuning.txt and held_out.txt.
+        subject_of: a function that gives the subject of a record's name; raises ValueError if no record can have it.
 
     Raises:
-        ConfigError: a file is missing, empty or no text, or a line is no record's name or stands there twice.
-        LeakageError: a record stands in two files.
+        ConfigError: a file is missing, empty or no text, or a line is no record's name or is there twice.
+        LeakageError: a record is in two files.
     """
     root = expanded(folder)
     if not root.is_dir():
@@ -82,7 +82,7 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
-    """Number and text of the lines that are not empty."""
+    """The number and text of each line that is not empty."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -93,15 +93,15 @@ def _lines(file: Path) -> list[tuple[int, str]]:
 
 
 def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) -> tuple[pd.Series, dict[str, Any]]:
-    """The split of each sample, missing where its subject stands in no file, and facts for the manifest.
+    """The split of each sample (missing if its subject is in no file), and facts for the manifest.
 
     Args:
         samples: SAMPLES without a split.
-        files: who stands where.
-        known: (n,) subject_id of everybody in the data.
+        files: the three files' subjects.
+        known: (n,) subject_id of all subjects in the data.
 
     Raises:
-        SchemaError: nobody of a file has a sample.
+        SchemaError: none of a file's subjects has a sample.
     """
     split = samples.subject_id.map(files.split_of())
     facts: dict[str, Any] = {"kind": "files", "folder": str(files.folder), "sha256": files.sha256}
@@ -122,7 +122,7 @@ def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) 
 
 
 def describe_split_files(facts: dict[str, Any]) -> str:
-    """One line on what was read and what it leaves out."""
+    """One line on what was read and what is left out."""
     listed = ", ".join(f"{name} {n:,}" for name, n in facts["listed"].items())
     parts = [f"split of {facts['folder']}: {listed} records"]
     if n := facts["unknown_records"]:

@@ -1,4 +1,4 @@
-"""Who trains, who tunes, who is held out: by a hash of the subject, so that a subject never stands in two splits.
+"""Splits subjects into training, tuning and held-out by a hash, so that no subject is ever in two splits.
 
 A temporal split needs the years of the stays as well: `temporal.py`.
 """
@@ -14,7 +14,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import Bound, FolderPath, Options
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
-#: A share that is neither none nor all.
+#: A share above 0 and below 1.
 Part = Annotated[float, Bound("(0, 1)")]
 Year = Annotated[int, Bound("[1900, 2100]", "give a calendar year, such as 2017")]
 Kind = Literal["subject", "temporal", "source", "folds"]
@@ -22,24 +22,24 @@ Kind = Literal["subject", "temporal", "source", "folds"]
 
 @dataclass(frozen=True)
 class Split(Options, key="data.split"):
-    """How subjects are split.
+    """The way to split subjects.
 
     Attributes:
-        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from it on;
-            `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys below;
-            `folds` deals subjects into equal parts by the same hash, of which one is held out.
-        tuning: share of subjects that tune, the rest after both trains; of the subjects that are not held out in a
-            temporal split and in folds.
-        held_out: share of subjects that are held out; a temporal split and folds do not read it.
-        seed: another seed gives another split.
-        cut_year: temporal: the first held-out year. A training stay was in an earlier one at the latest; stays whose
-            years reach over the cut are dropped.
-        last_year: temporal: the last year of the release, which no stay is later than (2019 for MIMIC-IV 2.x, 2022 for
+        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from that
+            year on; `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys
+            below; `folds` deals subjects into equal parts by the same hash and holds one part out.
+        tuning: the share of subjects for tuning; in a temporal split and in folds, the share of those not held out. The
+            subjects left over are for training.
+        held_out: the share of subjects that are held out; a temporal split and folds do not read it.
+        seed: the random seed; another seed gives another split.
+        cut_year: temporal: the first held-out year. A training stay is certain to be in an earlier year; stays whose
+            years reach across the cut are dropped.
+        last_year: temporal: the last year of the release, after which there is no stay (2019 for MIMIC-IV 2.x, 2022 for
             3.x); null = years are not capped.
-        n_folds: folds: how many.
-        fold: folds: which one is held out, from 0 on.
-        files: folder that holds train.txt, tuning.txt and held_out.txt, one record's name a line, as the publisher of
-            the data names it. It decides alone: no other key is then read.
+        n_folds: folds: the number of folds.
+        fold: folds: the number of the one that is held out, from 0.
+        files: the folder that holds train.txt, tuning.txt and held_out.txt, one record's name per line, as the
+            publisher of the data names it. If it is given, no other key is read.
     """
 
     kind: Kind = "subject"
@@ -53,7 +53,7 @@ class Split(Options, key="data.split"):
     files: Annotated[str, FolderPath()] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what leaves no one to train on or to hold out, naming the key."""
+        """Refuse values that leave no one to train on or to hold out, naming the key."""
         super().__post_init__()
         if self.kind == "subject" and self.tuning + self.held_out >= 1:
             shares = f"tuning {self.tuning} and held_out {self.held_out}"
@@ -63,12 +63,12 @@ class Split(Options, key="data.split"):
 
     @property
     def method(self) -> str:
-        """`files` where they decide, else the kind."""
+        """`files` if they decide, else the kind."""
         return "files" if self.files is not None else self.kind
 
     @property
     def by_subject(self) -> bool:
-        """Whether a subject's number alone says where it stands."""
+        """Whether a subject's number alone decides its split."""
         return self.method in ("subject", "folds")
 
     def _check_folds(self) -> None:
@@ -112,7 +112,7 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
         raise ConfigError(f"data.split.kind: {split.method} needs more than subjects, and cannot split them alone")
     u = uniform(subject_id, split.seed)
     if split.n_folds is not None:
-        # The whole part is the fold, and what follows it is another draw: so the tuning subjects are dealt in each.
+        # The integer part is the fold; the fraction is another draw, so tuning subjects are dealt within each fold.
         fold, u = np.divmod(u * split.n_folds, 1)
         return np.where(fold == split.fold, HELD_OUT, np.where(u < split.tuning, TUNING, TRAIN)).astype(object)
     names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
@@ -120,7 +120,7 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
 
 
 def uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
-    """A number in [0, 1) a subject: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over id and seed."""
+    """A number in [0, 1) per subject: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over id and seed."""
     with np.errstate(over="ignore"):
         x = subject_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

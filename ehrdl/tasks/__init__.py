@@ -1,4 +1,4 @@
-"""Tasks, a file each: EVENTS in, SAMPLES out."""
+"""Tasks, one file each: EVENTS in, SAMPLES out."""
 
 from ehrdl.lazy import lazily
 

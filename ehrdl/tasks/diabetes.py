@@ -17,10 +17,10 @@ from ehrdl.tasks.common.flow import Facts, Flow
 if TYPE_CHECKING:
     import duckdb
 
-#: Dispositions of IDs_mapping.csv after which nobody comes back: expired, and hospice.
+#: Dispositions of IDs_mapping.csv after which no patient returns: expired, and hospice.
 DEAD = ("11", "19", "20", "21")
 HOSPICE = ("13", "14")
-#: Those that say nothing: NULL, not mapped, unknown or invalid, and none in the table.
+#: Uninformative dispositions: NULL, not mapped, unknown or invalid, and none in the table.
 UNKNOWN = ("18", "25", "26", "unknown", "")
 
 #: Printed with every result.
@@ -55,14 +55,14 @@ class DiabetesReadmission(Task):
         """Choose a variant of the definition; the default is the primary one.
 
         Args:
-            past_outcomes: whether an earlier stay was followed by an admission within 30 days, or later, is history
-                that models read. It is known once the next stay has begun.
+            past_outcomes: whether models read, as history, if an earlier stay was followed by an admission within 30
+                days, or later. That is known once the next stay has begun.
         """
         self.past_outcomes = past_outcomes
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         return TaskInfo(
             "Readmission of diabetic patients within 30 days",
             "For diabetic patients who leave the hospital alive, each model gives the probability that they are "
@@ -70,13 +70,13 @@ class DiabetesReadmission(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find who left alive, and whether they were readmitted.
+        """Find the patients who left alive, and whether they were readmitted.
 
         Args:
             events: EVENTS of the source Diabetes130.
 
         Returns:
-            One sample a stay, at its discharge. Where the table does not say, the label is unknown (`censored`).
+            One sample per stay, at its discharge. If the table does not say, the label is unknown (`censored`).
 
         Raises:
             SchemaError: no stay is left (the message is the flow chart).
@@ -109,7 +109,7 @@ class DiabetesReadmission(Task):
 
 
 def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
-    """Labels, and the age bands of the table: its bands of ten years are not those of other tasks."""
+    """Add the labels, and the table's own age bands: its bands of ten years differ from those of other tasks."""
     known, positive = index["readmitted"].notna(), index["readmitted"] == "<30"
     band = (index["age"] // 10 * 10).map(lambda low: f"{low:.0f}-{low + 9:.0f}", na_action="ignore")
     band = band.astype(object).where(index["age"].notna(), "unknown")

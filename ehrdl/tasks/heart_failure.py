@@ -38,8 +38,8 @@ Position = Literal["any", "principal"]
 _CODED = f"coded_{HEART_FAILURE.name}"
 _PRINCIPAL = f"principal_{HEART_FAILURE.name}"
 _NEVER = np.iinfo(np.int64).max
-#: What is billed for a stay. Codes of this stay are invisible at t0 by their times too, but for a stay whose recorded
-#: discharge precedes the death that ended it; so none is an input, whatever the coding lag.
+#: The codes billed for a stay. The times of this stay's codes also hide them at t0, except in a stay whose recorded
+#: discharge precedes the death that ended it. So no such code is an input, whatever the coding lag.
 _BILLED = ("DIAGNOSIS//", "PROCEDURE//ICD", "DRG//", "HCPCS//")
 
 #: Printed with every result.
@@ -70,17 +70,17 @@ class HeartFailure(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            hours: prediction time after admission [h], above 0, at most 720.
-            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            cohort: `incident` has an earlier stay and a heart failure code in none of them; `first_stay` has no earlier
-                stay (prevalent cases hide in it); `all` is both, told apart by group_stratum.
-            position: heart failure coded in any position, or as the principal diagnosis alone. Earlier stays count in
-                any position.
-            exclude_evidence: leave out who had evidence of heart failure by the prediction time: an available note that
-                names it, NT-proBNP, an intravenous loop diuretic.
+            hours: the prediction time after admission [h], above 0, at most 720.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            cohort: `incident` has an earlier stay, and no heart failure code in any; `first_stay` has no earlier stay
+                (and may include prevalent cases); `all` is both, distinguished by group_stratum.
+            position: the position of the heart failure code: any, or only the principal diagnosis. Earlier stays count
+                in any position.
+            exclude_evidence: whether to leave out patients with evidence of heart failure by the prediction time: an
+                available note that names it, NT-proBNP, an intravenous loop diuretic.
 
         Raises:
-            ConfigError: a value that cannot be.
+            ConfigError: a value is invalid.
         """
         self.min_age = min_age or 0
         self.hours = hours
@@ -90,7 +90,7 @@ class HeartFailure(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         history = {
             "incident": "none of whose earlier stays was coded as heart failure",
             "first_stay": "of whom no earlier stay is known",
@@ -109,7 +109,7 @@ class HeartFailure(Task):
             events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `DIAGNOSIS//`.
 
         Returns:
-            One sample a stay. A stay that was never coded counts as 0, and is counted.
+            One sample per stay. A stay that was never coded has label 0, and the number of such stays is noted.
 
         Raises:
             SchemaError: no stay is left (the message is the flow chart), or there is no diagnosis code at all.
@@ -143,8 +143,8 @@ class HeartFailure(Task):
     def _history(self, stays: pd.DataFrame) -> pd.DataFrame:
         """Add the prediction time, the end of each stay, and what earlier stays say.
 
-        An earlier stay was admitted before this one and ended by the prediction time: its codes belong to its end, and
-        what ends later is not known to have happened.
+        An earlier stay was admitted before this one and ended by the prediction time. Its codes belong to its end, so
+        those of a stay that ends later are not yet known.
         """
         t0 = stays["admittime"] + pd.Timedelta(hours=self.hours)
         end = stays[["dischtime", "deathtime"]].max(axis=1)
@@ -190,7 +190,7 @@ def _coded(index: pd.DataFrame) -> Facts:
 
 
 def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """The stays without evidence by the prediction time, one step a kind."""
+    """The stays without evidence by the prediction time, one step per kind."""
     index = index.join(first.add_prefix("first_"), on="subject_id")
     for kind, rule in KINDS.items():
         seen = index[f"first_{kind}"] <= index["prediction_time"]
@@ -201,7 +201,7 @@ def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> p
 def _first_end(stays: pd.DataFrame, end: pd.Series) -> pd.Series:
     """For each stay the first `end` [µs] of the patient's stays that were admitted before it; NaT counts as never.
 
-    Stays stand in order of subject and admission; of two that were admitted at one time neither is the earlier.
+    Stays are in order of subject and admission; of two admitted at the same time, neither is the earlier.
     """
     subject = stays["subject_id"]
     known = _microseconds(end).where(end.notna(), _NEVER)

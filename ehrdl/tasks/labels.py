@@ -1,7 +1,7 @@
-"""Labels that others made: MEDS label files, those of `aces-cli` too, as SAMPLES.
+"""Reads external labels as SAMPLES: MEDS label files, including those of `aces-cli`.
 
-One row says what is true of a subject after a prediction time. Such files do not say which stay it belongs to, nor what
-defines the outcome: the stay is the one that is open at that time, and `hidden_codes` keeps codes from the models.
+One row holds what is true of a subject after a prediction time. Such files do not say which stay a row belongs to, nor
+what defines the outcome. The stay is the one open at that time, and `hidden_codes` keeps codes from the models.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SUBJECT, _TIME = meds.LabelSchema.subject_id_name, meds.LabelSchema.prediction_
 _NUMBERS = (meds.LabelSchema.boolean_value_name, meds.LabelSchema.integer_value_name, meds.LabelSchema.float_value_name)
 _VALUES = (*_NUMBERS, meds.LabelSchema.categorical_value_name)
 _KEY = ["subject_id", "prediction_time"]
-#: Subjects named in a line; the rest are counted.
+#: The number of subjects named in a line; the rest are counted.
 _SHOWN = 5
 _OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
 
@@ -59,17 +59,16 @@ class Labels(Task):
         """Choose the files.
 
         Args:
-            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. Of the value
-                columns the one that holds values is the label; null is unknown.
-            output: what the labels are called in results.
-            hidden_codes: beginnings of codes that define the outcome; models never see them.
-            kind: `binary`: true and false, or 1 and 0 alone; `regression`: any numbers; `auto`: binary where nothing
-                but these stands in the files, else regression.
-            unit: of the numbers, for the report.
+            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. The label is the
+                one value column that holds values; null is unknown.
+            output: the name of the labels in results.
+            hidden_codes: the prefixes of codes that define the outcome; models never see those codes.
+            kind: `binary`: true and false, or 1 and 0 alone; `regression`: any numbers; `auto`: binary if the files
+                hold only these, else regression.
+            unit: the unit of the numbers, for the report.
 
         Raises:
-            ConfigError: the output has no name that a column can have, there is nothing at the path, or a value that
-                cannot be.
+            ConfigError: the output's name cannot be a column's, there is nothing at the path, or a value is invalid.
         """
         if unit and kind == BINARY:
             raise ConfigError(f"task.unit: {unit!r} belongs to numbers, not to task.kind binary")
@@ -84,7 +83,7 @@ class Labels(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         return TaskInfo(
             self.output.replace("_", " ").capitalize(),
             f"Each model predicts {self.output} from {{inputs}} known at the prediction time.",
@@ -97,11 +96,11 @@ class Labels(Task):
             events: EVENTS of any source.
 
         Returns:
-            One sample a subject and prediction time.
+            One sample per subject and prediction time.
 
         Raises:
             SchemaError: a file is damaged or has other columns, a label is of another kind, two labels of a subject at
-                one time differ, or none is left (the message is the flow chart).
+                one time differ, or no label is left (the message is the flow chart).
         """
         flow = Flow()
         labels, kind = read_labels(self.path, self.kind)
@@ -131,7 +130,7 @@ class Labels(Task):
         return TaskResult(samples, flow.steps, [output], self.hidden_codes, notes)
 
     def _check_hidden(self, events: duckdb.DuckDBPyRelation) -> None:
-        """Say which beginnings of codes hide nothing: a slip in one of them would be a leak."""
+        """Report which prefixes of codes hide nothing: a slip in one of them would be a leak."""
         for start in self.hidden_codes:
             quoted = start.replace("'", "''")
             rows: Any = events.query("events", f"SELECT 1 FROM events WHERE starts_with(code, '{quoted}') LIMIT 1")
@@ -140,12 +139,12 @@ class Labels(Task):
 
 
 def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kind]:
-    """All labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and of which kind they are.
+    """All labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and their kind.
 
     Value columns without any value, as `aces-cli` writes them, are no labels.
 
     Raises:
-        SchemaError: naming the file and the column or row.
+        SchemaError: a file is invalid; the message names it and the column or row.
     """
     listing = None if path.is_file() else list_parquet(path)
     files = listing.files if listing else [path]
@@ -161,10 +160,10 @@ def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kin
 
 
 def _value_column(path: Path, tables: dict[Path, pa.Table]) -> str:
-    """The one column that holds the labels; NaN is no value, as null is none.
+    """The one column that holds the labels; NaN, like null, is no value.
 
     Raises:
-        SchemaError: there is none, or several, or it can hold no number; or a file of several lacks it.
+        SchemaError: there is no such column, or several, or it cannot hold numbers; or one of several files lacks it.
     """
     full = [name for name in _VALUES if any(_holds(table, name) for table in tables.values())]
     others = sorted({name for table in tables.values() for name in table.column_names} - {_SUBJECT, _TIME, *_VALUES})
@@ -185,10 +184,10 @@ def _value_column(path: Path, tables: dict[Path, pa.Table]) -> str:
 
 
 def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelKind) -> Kind:
-    """Binary or regression, and what the labels hold must fit.
+    """The kind, binary or regression, which the labels must fit.
 
     Raises:
-        SchemaError: naming the first label that does not.
+        SchemaError: a label does not fit; the message names the first.
     """
     if wanted == REGRESSION and name == _NUMBERS[0]:
         raise SchemaError(f"{path}: the labels are in {name}, which is no number for task.kind regression")
@@ -205,14 +204,14 @@ def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelK
 
 
 def _holds(table: pa.Table, name: str) -> bool:
-    """Whether a column has a value; NaN, with which pandas fills a column, is none."""
+    """Whether a column has a value; NaN, with which pandas fills a column, is no value."""
     if name not in table.column_names or not table.num_rows:
         return False
     return not pc.all(pc.is_null(table[name], nan_is_null=True)).as_py()
 
 
 def _read(file: Path) -> pa.Table:
-    """A label file, whose subjects and times are what the label schema has them to be."""
+    """Read a label file, whose subjects and times must have the types of the label schema."""
     try:
         table = pq.read_table(file, partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -232,7 +231,7 @@ def _read(file: Path) -> pa.Table:
         (_SUBJECT, pa.types.is_integer(table[_SUBJECT].type), "whole numbers"),
         (_TIME, pa.types.is_timestamp(kind), "times"),
     ):
-        if not fits and table.num_rows:  # a file without rows may have no types
+        if not fits and table.num_rows:  # a file without rows may lack types
             raise SchemaError(f"{file}: column {name} is {table[name].type}; it must hold {wanted}")
     return table
 
@@ -279,7 +278,7 @@ def _status(label: pd.Series, kind: Kind) -> pd.Series:
 
 
 def _times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """For each subject of EVENTS the times of its first and last event that has one (NaT = none), by subject_id."""
+    """The times of each subject's first and last timed event in EVENTS (NaT = none), by subject_id."""
     query = "SELECT subject_id, min(time) AS first_time, max(time) AS last_time FROM events GROUP BY subject_id"
     rows: Any = events.query("events", query)
     frame: pd.DataFrame = rows.df().set_index("subject_id")
@@ -287,7 +286,7 @@ def _times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def _with_history(index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """The labels of subjects that the data know by the prediction time; the others are named and counted."""
+    """The labels of subjects known to the data by the prediction time; the others are named and counted."""
     known = index["known"].eq(True)
     index, strange = index[known], index[~known]
     flow.count(index, "known subject", "the subject is in the data", _named(strange, "of subjects not in the data"))
@@ -298,7 +297,7 @@ def _with_history(index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 
 def _named(labels: pd.DataFrame, where: str) -> str:
-    """How many labels are left out, and of whom; empty for none."""
+    """The number of labels left out, and their subjects; empty for none."""
     if labels.empty:
         return ""
     subjects = labels["subject_id"].unique()
@@ -307,7 +306,7 @@ def _named(labels: pd.DataFrame, where: str) -> str:
 
 
 def _with_stay(index: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
-    """Add the stay that is open at each prediction time, the last admitted; null where none is."""
+    """Add the stay that is open at each prediction time, the last admitted of several; null if none is open."""
     stays = stays.assign(end=stays[["dischtime", "deathtime"]].max(axis=1))
     found = pd.merge_asof(
         index.sort_values("prediction_time", kind="stable"),

@@ -1,4 +1,4 @@
-"""Length of stay: how long a patient will stay from now on, in days and as more than so many days, for bed planning."""
+"""Length of stay for bed planning: a patient's remaining days, and whether they exceed given numbers of days."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     import duckdb
 
 Unit = Literal["hospital", "icu"]
-#: A limit of the days that are left [d].
+#: A limit on the remaining days [d].
 Days = Annotated[float, Bound("(0, 1000)")]
 Until = Literal["unit", "discharge"]
 Death = Literal["keep", "unknown"]
 
 _DAY_SECONDS = 86_400
-#: In MIMIC-IV's icustays, but no intensive care.
+#: Units in MIMIC-IV's icustays that are not intensive care.
 _STEPDOWN = ("Neuro Intermediate", "Neuro Stepdown")
 _PLACES = {"hospital": ("admission", "in hospital"), "icu": ("ICU admission", "in the ICU")}
 
@@ -48,7 +48,7 @@ CAVEATS = (
 
 
 class LengthOfStay(Task):
-    """Days that are left of a stay `hours` after its start, and whether they are more than a few."""
+    """The remaining days of a stay, `hours` after its start, and whether they are more than a few."""
 
     name = "length_of_stay"
 
@@ -67,18 +67,19 @@ class LengthOfStay(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            unit: whose stay: `icu`, predicted `hours` after the ICU's intime, or `hospital`, after the admission.
-            hours: prediction time after that [h], above 0, at most 720.
-            until: the stay ends when the patient leaves the `unit`, or the hospital (`discharge`).
-            over_days: binary outputs: more than so many days are left [d].
-            days: the days that are left, as a regression output.
-            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            death: a stay that ends in death keeps its length (`keep`), or has an `unknown` label.
-            first_only: icu: only the first ICU stay of a hospital stay.
-            drop_stepdown: icu: leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU stays.
+            unit: the kind of stay: `icu`, predicted `hours` after the ICU's intime, or `hospital`, after the admission.
+            hours: the prediction time after that [h], above 0, at most 720.
+            until: the end of the stay: when the patient leaves the `unit`, or the hospital (`discharge`).
+            over_days: the limits of the binary outputs: more than this many days remain [d].
+            days: whether the remaining days are a regression output.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            death: the treatment of a stay that ends in death: it keeps its length (`keep`), or has an `unknown` label.
+            first_only: icu: whether to use only the first ICU stay of a hospital stay.
+            drop_stepdown: icu: whether to leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU
+                stays.
 
         Raises:
-            ConfigError: a value that cannot be.
+            ConfigError: a value is invalid.
         """
         if not days and not over_days:
             raise ConfigError("task.days: false leaves no output where task.over_days is empty")
@@ -90,7 +91,7 @@ class LengthOfStay(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         start, place = _PLACES[self.unit]
         what = "hospital" if self.unit == "hospital" or self.until == "discharge" else "ICU"
         return TaskInfo(
@@ -100,14 +101,14 @@ class LengthOfStay(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find who is still there at the prediction time, and how long they stay from then on.
+        """Find the patients who are still there at the prediction time, and how long they stay from then on.
 
         Args:
             events: EVENTS of any source that writes `ADMISSION//` and `DISCHARGE//`, and for unit icu `ICU_IN//` and
                 `ICU_OUT//`.
 
         Returns:
-            One sample a stay. A stay whose end is not in the data has an unknown label (status `censored`).
+            One sample per stay. A stay whose end is not in the data has an unknown label (status `censored`).
 
         Raises:
             SchemaError: no stay is left (the message is the flow chart).
@@ -127,7 +128,7 @@ class LengthOfStay(Task):
         return TaskResult(samples, flow.steps, outputs, ("DISCHARGE//", "ICU_OUT//"), self._notes(index))
 
     def _icu(self, joined: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """The ICU stays that are asked for."""
+        """The requested ICU stays."""
         if self.drop_stepdown:
             rule, units = f"not in {' or '.join(_STEPDOWN)}", Facts("names of units", joined["care_unit"] != "unknown")
             joined = flow.keep(joined, ~joined["care_unit"].isin(_STEPDOWN), "no step-down unit", rule, units)
@@ -138,8 +139,8 @@ class LengthOfStay(Task):
         return joined
 
     def _timed(self, stays: pd.DataFrame) -> pd.DataFrame:
-        """Add the prediction time, and the end of what is predicted; NaT = it is not in the data."""
-        hospital_end = stays[["dischtime", "deathtime"]].max(axis=1)  # a discharge may be noted before the death
+        """Add the prediction time, and the end of the predicted stay; NaT = not in the data."""
+        hospital_end = stays[["dischtime", "deathtime"]].max(axis=1)  # a discharge may be recorded before the death
         if self.unit == "hospital":
             start, left = stays["admittime"], hospital_end
         else:

@@ -1,8 +1,8 @@
-"""Mortality: does a patient in intensive care die in hospital, as seen after the first 24 or 48 hours there?
+"""Mortality: death in hospital of patients in intensive care, predicted after the first 24 or 48 hours there.
 
-What else is known of the outcome can be learned beside it: one death in hospital is one bit, while the day of a later
-death and the length of the stay say how ill those were who left alive (multitask learning: Caruana, Machine Learning 28
-(1997) 41; on ICU series Harutyunyan et al., Scientific Data 6 (2019) 96).
+Models can also learn auxiliary labels of the outcome. A death in hospital is one bit, while the day of a later death
+and the length of stay say how ill the survivors were (multitask learning: Caruana, Machine Learning 28 (1997) 41; on
+ICU series Harutyunyan et al., Scientific Data 6 (2019) 96).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CAVEATS = (
 
 
 _LEFT, _DAY_SECONDS = "length_of_stay", 86_400
-#: A source dates an end that it does not know right behind its window (PhysioNet 2012): that is no length of a stay.
+#: PhysioNet 2012 dates an unknown end just after its window, which says nothing of the stay's length.
 _LEAST_DAYS = 1 / 24
 _AUXILIARY = re.compile(rf"death_[1-9]\d{{0,3}}d|death_known|{_LEFT}")
 
@@ -52,7 +52,7 @@ class Mortality(Task):
     """Death in hospital, from what was known `hours` after the start of an ICU stay."""
 
     name = "mortality"
-    #: The best that was found published on PhysioNet/CinC 2012 is 0.88 (MTM, 2025).
+    #: The best published value found for PhysioNet/CinC 2012 is 0.88 (MTM, 2025).
     too_good = 0.93
 
     def __init__(
@@ -65,16 +65,17 @@ class Mortality(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            hours: prediction time after the start of the ICU stay [h], above 0, at most 720.
-            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            first_only: only the first ICU stay of a hospital stay.
-            auxiliary: what deep models learn beside the outcome and nobody predicts: `death_30d`, death within so many
-                days after the prediction time, in hospital or later; `death_known`, at any time that the data know of;
-                `length_of_stay`, log(1 + days that are left in hospital), unknown below an hour. Who has no date of
-                death counts as a survivor, so the days should not go beyond the follow-up of the data.
+            hours: the prediction time after the start of the ICU stay [h], above 0, at most 720.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            first_only: whether to use only the first ICU stay of a hospital stay.
+            auxiliary: the outputs that deep models learn beside the outcome, but that are never predicted: `death_30d`,
+                death within that many days after the prediction time, in hospital or later; `death_known`, death at any
+                time recorded in the data; `length_of_stay`, log(1 + remaining days in hospital), unknown below an hour.
+                A patient without a date of death counts as a survivor, so the days should not exceed the follow-up of
+                the data.
 
         Raises:
-            ConfigError: a value that cannot be.
+            ConfigError: a value is invalid.
         """
         for name in auxiliary:
             if not _AUXILIARY.fullmatch(name):
@@ -86,7 +87,7 @@ class Mortality(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         return TaskInfo(
             "Death in hospital",
             f"For patients in intensive care {self.hours:g} hours after ICU admission, each model gives the "
@@ -94,14 +95,14 @@ class Mortality(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find who is alive in the ICU at the prediction time, and whether they leave the hospital alive.
+        """Find the patients alive in the ICU at the prediction time, and whether they leave the hospital alive.
 
         Args:
             events: EVENTS of any source that writes `ADMISSION//`, `ICU_IN//` and `DISCHARGE//`. A stay in the ICU
                 without `ICU_OUT//` lasts until the discharge.
 
         Returns:
-            One sample an ICU stay. A stay whose end is not in the data has an unknown label (status `censored`).
+            One sample per ICU stay. A stay whose end is not in the data has an unknown label (status `censored`).
 
         Raises:
             SchemaError: no stay is left (the message is the flow chart).
@@ -130,8 +131,8 @@ class Mortality(Task):
         )
 
     def _timed(self, stays: pd.DataFrame) -> pd.DataFrame:
-        """Add the prediction time and the end of the ICU stay; NaT = it is not in the data."""
-        hospital_end = stays[["dischtime", "deathtime"]].max(axis=1)  # a discharge may be noted before the death
+        """Add the prediction time and the end of the ICU stay; NaT = not in the data."""
+        hospital_end = stays[["dischtime", "deathtime"]].max(axis=1)  # a discharge may be recorded before the death
         return stays.assign(
             prediction_time=stays["intime"] + pd.Timedelta(hours=self.hours),
             end=stays["outtime"].fillna(hospital_end),
@@ -157,7 +158,7 @@ def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _auxiliary(name: str, index: pd.DataFrame) -> pd.Series:
-    """The label of an auxiliary output, NaN where the end of the stay is not in the data."""
+    """The label of an auxiliary output, NaN if the end of the stay is not in the data."""
     if name == _LEFT:
         days: pd.Series = (index["hospital_end"] - index["prediction_time"]).dt.total_seconds() / _DAY_SECONDS
         return days.where(days > _LEAST_DAYS).map(math.log1p)

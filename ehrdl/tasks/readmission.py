@@ -58,7 +58,7 @@ class Readmission(Task):
     """Unplanned readmission within `horizon_days` of discharge, predicted at discharge or a day later."""
 
     name = "readmission"
-    #: The best published with all EHR data are 0.75 to 0.78.
+    #: The best published values with all EHR data are 0.75 to 0.78.
     too_good = 0.85
 
     def __init__(
@@ -74,21 +74,21 @@ class Readmission(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            variant: when to predict: at the discharge itself, or 24 h after it, when most summaries are stored
-                (`note_complete`): who is readmitted by then, or died by the end of that day, is left out. The horizon
-                runs from the discharge in both.
-            horizon_days: length of the outcome window from discharge [days], above 0, at most 365 (dod ends there).
-            min_age: youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            keep_hospice: keep index stays that were discharged to a hospice.
-            death: death in the horizon without an unplanned readmission is 0 (`negative`, as CMS), leaves the cohort
-                (`exclude`), or is 1 (`composite`).
-            emergency_return: a return in the horizon for observation or to the emergency department alone is 0
-                (`negative`, as CMS) or 1 (`composite`).
-            censor_last_year: the release's last year (2019 for MIMIC-IV 2.x, 2022 for 3.x): the label of an index whose
-                approximate year range reaches it is unknown; null = keep them all.
+            variant: the prediction time: at the discharge itself, or 24 h after it, when most summaries are stored
+                (`note_complete`). The latter leaves out patients who are readmitted by then, or died by the end of that
+                day. The horizon runs from the discharge in both.
+            horizon_days: the length of the outcome window from discharge [days], above 0, at most 365 (dod ends there).
+            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            keep_hospice: whether to keep index stays that were discharged to a hospice.
+            death: the label of a death in the horizon without an unplanned readmission: 0 (`negative`, as in CMS), 1
+                (`composite`), or left out of the cohort (`exclude`).
+            emergency_return: the label of a return in the horizon only for observation or to the emergency department:
+                0 (`negative`, as in CMS) or 1 (`composite`).
+            censor_last_year: the release's last year (2019 for MIMIC-IV 2.x, 2022 for 3.x). The label of an index stay
+                whose approximate year range reaches it is unknown; null = keep them all.
 
         Raises:
-            ConfigError: a value that cannot be.
+            ConfigError: a value is invalid.
         """
         self.min_age = min_age or 0
         if variant == "note_complete" and horizon_days <= 1:
@@ -104,7 +104,7 @@ class Readmission(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         days = f"{self.horizon_days:g}"
         when = "at the moment of discharge" if self.variant == "at_discharge" else "24 hours after discharge"
         return TaskInfo(
@@ -120,7 +120,7 @@ class Readmission(Task):
             events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `ADMISSION_TYPE//`.
 
         Returns:
-            One sample an index episode; status `death` means died in the horizon without an unplanned readmission.
+            One sample per index episode; status `death` means died in the horizon without an unplanned readmission.
 
         Raises:
             SchemaError: no index stay is left (the message is the flow chart), or a year group is missing.
@@ -142,19 +142,19 @@ class Readmission(Task):
         return TaskResult(samples, flow.steps, [OutputSpec(self.name)], notes=notes | _prevalences(index))
 
     def planned(self, episodes: pd.DataFrame) -> pd.Series:
-        """Which episodes are planned, by the type of admission; a subclass with CCS tables replaces it (CMS version 4).
+        """Whether each episode is planned, by admission type; a subclass with CCS tables replaces this (CMS version 4).
 
         Args:
-            episodes: of `build_episodes`, without those for observation alone.
+            episodes: the episodes of `build_episodes`, without those for observation only.
         """
         return episodes["admission_type"].isin(PLANNED_ADMISSIONS)
 
     def planned_needs(self, episodes: pd.DataFrame) -> list[Facts]:
-        """What `planned` must know; a subclass that replaces the one replaces the other."""
+        """The facts that `planned` needs; a subclass that replaces one method replaces the other."""
         return [Facts("admission types", episodes["admission_type"].notna())]
 
     def _inpatient(self, episodes: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """Episodes with more than observation, each with the next of them: readmissions are found among these alone."""
+        """Episodes with more than observation, each with the next such episode: only these can be readmissions."""
         rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
         types = Facts("admission types", episodes["admission_type"].notna())
         inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule, types)
@@ -165,7 +165,7 @@ class Readmission(Task):
 
     def _adult_and_alive(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         index = old_enough(index.assign(age=age_at_admission(index)), flow, self.min_age)
-        # A date of death stands at the end of its day, so this is also `dod before date(dischtime)`.
+        # A date of death counts at the end of its day, so this is also `dod before date(dischtime)`.
         dead = index["died"] | (index["death"] <= index["dischtime"])
         rule = "not died in the stay; death not dated before the discharge day"
         return flow.keep(index, ~dead, "alive", rule, deaths(index))
@@ -192,7 +192,7 @@ class Readmission(Task):
         return index
 
     def _check_outcome(self, index: pd.DataFrame, flow: Flow) -> None:
-        """Say which options of the outcome these data cannot fill."""
+        """Report which options of the outcome these data cannot support."""
         if self.death != "negative":
             flow.check(index, "outcome: death", f"death in the horizon: {self.death}", deaths(index))
         if self.emergency_return == "composite":
@@ -200,7 +200,7 @@ class Readmission(Task):
             flow.check(index, "outcome: emergency return", "counts as a readmission", seen)
 
     def _at_risk(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """Index stays with their prediction time, at which the outcome is still open."""
+        """The index stays whose outcome is still open at their prediction time, which is added."""
         if self.variant == "at_discharge":
             return index.assign(prediction_time=index["dischtime"])
         index = index.assign(prediction_time=index["dischtime"] + _NOTE_LAG)
@@ -212,7 +212,7 @@ class Readmission(Task):
         return flow.keep(index, ~(returned | dead), "at risk at t0", rule)
 
     def _outcomes(self, index: pd.DataFrame) -> pd.DataFrame:
-        """Add what followed each index in the horizon, and from it `label` and `status`."""
+        """Add what followed each index stay in the horizon, and from it `label` and `status`."""
         returned = self._follows(index, "next_admittime")
         index = index.assign(
             readmitted=returned & ~index["next_planned"],
@@ -251,7 +251,7 @@ class Readmission(Task):
         return reaches
 
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
-        """Counts over all eligible index stays, before any is left out for dying."""
+        """Counts over all eligible index stays, before any is left out for death."""
         without = ~index["readmitted"]
         return {
             "summary_stored": _summary_stored(index),
@@ -264,7 +264,7 @@ class Readmission(Task):
 
 
 def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """Episodes, each with the admission that its next one is if that is for observation alone (else NaT)."""
+    """The episodes, each with the admission time of the next one if that is only for observation (else NaT)."""
     ended = stays["dischtime"].notna()
     if not ended.all():
         nobody = "" if ended.any() else "no DISCHARGE event of a stay in the data"
@@ -279,7 +279,7 @@ def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 
 def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
-    """Add the first return for observation or to the emergency department alone, before the next inpatient episode."""
+    """Add the first return only for observation or to the emergency department, before the next inpatient episode."""
     ordered = index.sort_values("dischtime", kind="stable")
     visit = pd.merge_asof(
         ordered[["subject_id", "dischtime"]],
@@ -299,13 +299,13 @@ def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
 
 
 def _observation_admit(kind: pd.Series) -> pd.Series:
-    """Whether the stay began as an observation; null where its type of admission is not known."""
+    """Whether the stay began as an observation; null if its admission type is unknown."""
     named = kind.eq(_OBSERVATION_ADMIT).map({True: "yes", False: "no"}).astype(object)
     return named.where(kind.notna())
 
 
 def _summary_stored(index: pd.DataFrame) -> dict[str, float]:
-    """Shares of index stays by when the first discharge summary of the episode could be read."""
+    """The shares of index stays by when the episode's first discharge summary could be read."""
     lag = index["summary_time"] - index["dischtime"]
     by_discharge = lag <= pd.Timedelta(0)
     soon = ~by_discharge & (lag <= _NOTE_LAG)

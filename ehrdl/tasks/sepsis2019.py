@@ -1,4 +1,4 @@
-"""Sepsis within hours, every hour, as the PhysioNet/CinC Challenge 2019 labels it."""
+"""Hourly prediction of sepsis within hours, as labelled by the PhysioNet/CinC Challenge 2019."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ehrdl.tasks.common.flow import Flow
 if TYPE_CHECKING:
     import duckdb
 
-#: The label turns 1 so many hours before the onset (Reyna 2020).
+#: The label turns 1 this many hours before the onset (Reyna 2020).
 LEAD_HOURS = 6
 _YEAR_SECONDS = 365.25 * 86_400
 
@@ -44,7 +44,7 @@ _PATIENTS = f"""
 
 
 class HourlySepsis(Task):
-    """Each hour in the ICU: will there be sepsis within six hours, or is it there?"""
+    """Sepsis within six hours, or already present, predicted in each hour in the ICU."""
 
     name = "sepsis_2019"
     #: The challenge's best entries reach an AUROC of about 0.85 within one hospital.
@@ -54,14 +54,14 @@ class HourlySepsis(Task):
         """Choose a variant of the definition; the default is the primary one.
 
         Args:
-            after_onset: keep the hours after the onset, which is six hours after the label turned 1. The challenge's
-                own score reads them, as far as three hours after the onset.
+            after_onset: whether to keep the hours after the onset, which is six hours after the label turned 1. The
+                challenge's own score uses them up to three hours after the onset.
         """
         self.after_onset = after_onset
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report."""
+        """A description of the prediction for the report."""
         return TaskInfo(
             "Sepsis within six hours",
             "For patients in intensive care, each model gives every hour the probability that sepsis sets in within "
@@ -69,16 +69,16 @@ class HourlySepsis(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Every hour of every record, with the label that the record has.
+        """Make a sample of every hour of every record, with the record's label.
 
         Args:
             events: EVENTS of the source Physionet2019.
 
         Returns:
-            One sample an hour. Without a label in the record it is unknown (`censored`).
+            One sample per hour. If the record has no label, it is unknown (`censored`).
 
         Raises:
-            SchemaError: no hour is in the data.
+            SchemaError: the data have no hour.
         """
         hours = _frame(events, _HOURS)
         if hours.empty:
@@ -109,9 +109,9 @@ class HourlySepsis(Task):
 
 
 def _described(hours: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
-    """Hours with labels, age and sex."""
+    """The hours with labels, age and sex."""
     who = patients.set_index("subject_id").reindex(hours["subject_id"].to_numpy())
-    birth = pd.to_datetime(who["birth"]).to_numpy()  # where no patient has one, the column has no type
+    birth = pd.to_datetime(who["birth"]).to_numpy()  # if no patient has one, the column has no type
     age = (hours["prediction_time"].to_numpy() - birth) / np.timedelta64(1, "s") / _YEAR_SECONDS
     known = hours["label"].notna()
     status = np.select([~known, hours["label"] == 1], ["censored", "positive"], "negative").astype(object)

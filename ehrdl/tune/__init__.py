@@ -1,1 +1,1 @@
-"""`ehrdl tune`: the search for a configuration's best values, on training and tuning subjects alone."""
+"""`ehrdl tune`: the search for a configuration's best values, on training and tuning subjects only."""

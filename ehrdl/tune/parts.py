@@ -1,6 +1,6 @@
-"""Whom a trial is fitted on and scored on: the tuning split, or folds of all who are not held out.
+"""The samples for fitting and scoring a trial: the configured split, or folds of all subjects not held out.
 
-Held-out subjects are blinded first: their labels are gone and no loader finds them, so that no trial could read them.
+Held-out subjects are blinded first: their labels are removed and no loader finds them, so that no trial can read them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLINDED = "blinded"
 
 
 def blinded(prepared: Prepared) -> Prepared:
-    """The data without the outcomes of held-out samples, which belong to no split any more."""
+    """The data without the outcomes of held-out samples, which no longer belong to any split."""
     samples = prepared.samples.copy()
     away = ~samples.split.isin([TRAIN, TUNING]).to_numpy()
     samples.loc[away, "split"] = _BLINDED
@@ -32,17 +32,18 @@ def blinded(prepared: Prepared) -> Prepared:
 
 
 def parts(prepared: Prepared, folds: int | None, seed: int) -> list[Prepared]:
-    """Blinded data, once for every fit of a trial and seed: as they are split, or as k folds by subject.
+    """Blinded data for every fit of a trial and seed: as they are split, or as k folds by subject.
 
     Args:
         prepared: the data of a configuration.
-        folds: None = the configured split; k = folds of its training and tuning subjects together, of which each tunes
-            once and the others train. They have about as many subjects with an event each. What was fitted on the
-            training split's inputs (scalers, vocabulary) stays as it is; no outcome is in it but the prevalence.
-        seed: of the draw of the folds.
+        folds: None = the configured split; k = folds of its training and tuning subjects together, of which each is
+            used for tuning once while the others are for training. The folds have about equal numbers of subjects with
+            an event. What was fitted on the training split's inputs (scalers, vocabulary) stays unchanged; it holds no
+            outcome except the prevalence.
+        seed: the random seed of the folds.
 
     Raises:
-        ConfigError: a fold has one class only.
+        ConfigError: a fold has only one class.
     """
     data = blinded(prepared)
     if folds is None:
@@ -59,7 +60,7 @@ def parts(prepared: Prepared, folds: int | None, seed: int) -> list[Prepared]:
 
 
 def _folds(data: Prepared, folds: int, seed: int) -> np.ndarray:
-    """The fold of each sample, -1 for the blinded; whole subjects, dealt out by whether they have an event."""
+    """The fold of each sample, -1 for blinded ones; whole subjects are dealt out by whether they have an event."""
     samples = data.samples
     labels = [f"label_{output.name}" for output in data.spec.outputs if output.kind == BINARY]
     event = (samples[labels] == 1).any(axis=1).to_numpy()

@@ -1,4 +1,4 @@
-"""What a study leaves: `best.yaml` with where its values come from, `trials.csv`, `study.json`."""
+"""Writes a study's results: `best.yaml` with the origin of its values, `trials.csv`, `study.json`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ BEST = "best.yaml"
 
 
 def write(folder: Path, config: dict[str, Any], trials: Trials, model: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write what is known so far, each file whole or not at all.
+    """Write the results so far, each file whole or not at all.
 
     Args:
-        folder: of the study.
-        config: resolved, as it was given.
-        trials: of the study.
-        model: that was tuned.
-        facts: of the data: `events`, and `held_out`, a hash of those who were held out.
+        folder: the study's folder.
+        config: the resolved configuration, as it was given.
+        trials: the study's trials.
+        model: the name of the tuned model.
+        facts: the facts about the data: `events`, and `held_out`, a hash of the held-out subjects.
 
     Returns:
-        How the best values were chosen, as `tune.chosen` has it; empty where no trial is complete.
+        The record of how the best values were chosen, in the form of `tune.chosen`; empty if no trial is complete.
     """
     _write_trials(folder / "trials.csv", trials)
     chosen = _chosen(config, trials, model, facts)
@@ -99,7 +99,7 @@ def _write_best(folder: Path, config: dict[str, Any], chosen: dict[str, Any]) ->
 
 
 def line(trial: FrozenTrial, trials: Trials) -> str:
-    """A trial in one line: its place, how it ended, the best so far, its values."""
+    """A trial in one line: its number, how it ended, the best so far, its values."""
     options = trials.options
     ends = {
         TrialState.COMPLETE: f"{SHOWN[options.metric]} {trial.value or 0.0:.4f}",
@@ -113,12 +113,12 @@ def line(trial: FrozenTrial, trials: Trials) -> str:
 
 
 def settings(trial: FrozenTrial, trials: Trials) -> str:
-    """The values of a trial in one line, each key by as few of its last names as tell it from the others."""
+    """The values of a trial in one line, each key by the fewest last names that distinguish it from the others."""
     return "  ".join(f"{_tail(key, trials.space)}={_short(value)}" for key, value in trials.values(trial).items())
 
 
 def _tail(key: str, keys: Iterable[str]) -> str:
-    """The fewest last names of a key that no other key ends with.
+    """The shortest ending of a key that no other key shares, in whole names.
 
     >>> _tail("optim.lr", ["optim.lr", "note.dropout"]), _tail("series.dropout", ["series.dropout", "note.dropout"])
     ('lr', 'series.dropout')
@@ -133,5 +133,5 @@ def _short(value: Any) -> str:
 
 
 def folder_name(config: dict[str, Any], options: TuneOptions, baseline: str | None) -> str:
-    """Of a study: each model of a configuration has its own."""
+    """The name of a study's folder: each model of a configuration has its own."""
     return options.name or f"{config['run']['name']}-tune{f'-{baseline}' if baseline else ''}"

@@ -1,4 +1,4 @@
-"""What a trial is worth: one number of the tuning samples, and the same after each epoch, by which it is pruned."""
+"""Scores a trial by one number on the tuning samples, and prunes it by the same number after each epoch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BINARY: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "auroc": auroc,
     "log_loss": lambda label, prob: log_loss(label, prob, labels=[0, 1]),
 }
-#: How a metric is called in a sentence.
+#: The name of a metric in a sentence.
 SHOWN = {"auprc": "AUPRC", "auroc": "AUROC", "log_loss": "log loss"}
 
 
 def rises(metric: str) -> bool:
-    """Whether more of a metric is better."""
+    """Whether a higher value of a metric is better."""
     return metric != "log_loss"
 
 
@@ -33,7 +33,7 @@ def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
     """Refuse a metric that these outputs do not have.
 
     Raises:
-        ConfigError: log loss of a number.
+        ConfigError: the metric is log loss, and an output is a number.
     """
     for output in outputs:
         if metric == "log_loss" and output.kind == REGRESSION:
@@ -44,13 +44,13 @@ def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec
     """The mean over outputs of a metric, R2 where an output is a number, on the samples whose label is known.
 
     Args:
-        label: (n, K), NaN = unknown.
-        predicted: (n, K), probabilities, or values.
-        outputs: K of them.
-        metric: auprc, auroc or log_loss.
+        label: the labels (n, K), NaN = unknown.
+        predicted: the predictions (n, K), probabilities or values.
+        outputs: the K outputs.
+        metric: the metric: auprc, auroc or log_loss.
 
     Returns:
-        The mean; NaN where a prediction is none, since the fit diverged.
+        The mean; NaN if a prediction is NaN because the fit diverged.
     """
     if not np.isfinite(predicted).all():
         return float("nan")
@@ -63,7 +63,7 @@ def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec
 
 
 def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str) -> float:
-    """The same of what `LitClassifier` logs after an epoch."""
+    """The same from the values that `LitClassifier` logs after an epoch."""
     if metric == "log_loss":
         return float(values["tuning/loss"])
     kinds = [("r2" if output.kind == REGRESSION else metric, output.name) for output in outputs]
@@ -71,16 +71,16 @@ def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str
 
 
 class Watch(Callback):
-    """Tells a study the tuning metric after each epoch, and ends the fit of a trial that is not worth its time.
+    """Reports the tuning metric to a study after each epoch, and ends the fit of a trial that is not worth its time.
 
-    A trial of several fits (seeds, folds) is judged by the mean of those that are done and the one that goes on.
+    A trial of several fits (seeds, folds) is judged by the mean of the finished fits and the running one.
 
     Args:
-        report: told the value and the step; whether the trial shall end.
-        outputs: of the data.
-        metric: of the study.
-        before: scores of the trial's fits that are done.
-        epochs: of one fit.
+        report: a function of the value and the step that says whether the trial shall end.
+        outputs: the data's outputs.
+        metric: the study's metric.
+        before: the scores of the trial's finished fits.
+        epochs: the number of epochs of one fit.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Watch(Callback):
         self.before, self.epochs = list(before), epochs
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch; the last one of a fit is scored by its prediction instead."""
+        """Report an epoch; the last epoch of a fit is scored by its predictions instead."""
         if trainer.sanity_checking or trainer.current_epoch + 1 >= self.epochs:
             return
         now = logged(trainer.callback_metrics, self.outputs, self.metric)
@@ -105,4 +105,4 @@ class Watch(Callback):
 
 
 class Pruned(Exception):
-    """A trial is not worth going on with."""
+    """A trial is not worth continuing."""

@@ -1,4 +1,4 @@
-"""One trial: the configuration with some values set, fitted on training samples and scored on tuning samples."""
+"""Runs one trial: a configuration with some values set, fitted on training samples and scored on tuning samples."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ Report = Callable[[float, int], bool]
 
 
 class Data:
-    """The prepared data of trials: once for all, or anew where a trial reads other windows or notes.
+    """The prepared data of trials: prepared once for all, or again if a trial reads other windows or notes.
 
     Args:
-        options: of the study.
+        options: the study's options.
     """
 
     def __init__(self, options: TuneOptions) -> None:
         self.options = options
-        self.tables: list[pd.DataFrame] = []  # the one table of all fits, once a baseline has needed it
+        self.tables: list[pd.DataFrame] = []  # the single table of all fits, once a baseline has needed it
         self._key: Any = None
         self._found: tuple[Prepared, list[Prepared]] | None = None
 
@@ -71,12 +71,12 @@ def check_values(objects: Settings, prepared: Prepared, baseline: str | None) ->
     """Refuse values that no trial can be fitted with.
 
     Args:
-        objects: of the configuration with these values.
-        prepared: the data.
-        baseline: that is tuned; None = the deep model.
+        objects: the objects of the configuration with these values.
+        prepared: the prepared data.
+        baseline: the name of the baseline to tune; None = the deep model.
 
     Raises:
-        EhrdlError: naming the key.
+        EhrdlError: a value is unusable; the message names the key.
     """
     if baseline is not None:
         return check_params(objects.baseline_params)
@@ -86,20 +86,20 @@ def check_values(objects: Settings, prepared: Prepared, baseline: str | None) ->
 
 
 def alone(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The checked arguments of a trainer that fits a trial on one device, whatever a run has.
+    """The checked arguments of a trainer that fits a trial on one device, whatever a run uses.
 
     Args:
-        trainer: of the configuration.
+        trainer: the `trainer` part of the configuration.
     """
     checked = check_trainer(trainer)
     return checked | one_device(checked) | {"num_nodes": 1, "strategy": "auto"} if n_processes(checked) > 1 else checked
 
 
 def epochs_watched(trainer: dict[str, Any]) -> int:
-    """Epochs of a fit after each of which a trial is judged; 1, the fit's end alone, where `max_epochs` sets no end.
+    """The number of epochs of a fit after which a trial is judged; 1, only the fit's end, if `max_epochs` sets no end.
 
     Args:
-        trainer: from `check_trainer`.
+        trainer: the result of `check_trainer`.
     """
     epochs = trainer["max_epochs"]
     return 1 if epochs in (None, -1) else int(epochs)
@@ -109,11 +109,12 @@ def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: 
     """Fit the configuration's first deep model (`fused`, or that of the one kind of data) and score it.
 
     Args:
-        objects: of the configuration.
-        data: blinded, for each fit.
-        options: of the study.
-        folder: of the trial; a fit that is done there is not done again.
-        report: told the value after each epoch, or after each fit alone where the number of epochs is not known.
+        objects: the objects of the configuration.
+        data: the blinded data for each fit.
+        options: the study's options.
+        folder: the trial's folder; a fit that is finished there is not repeated.
+        report: a function that gets the value after each epoch, or only after each fit if the number of epochs is
+            unknown.
 
     Raises:
         Pruned: the trial shall end.
@@ -142,15 +143,16 @@ def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: 
 def baseline(
     name: str, objects: Settings, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
 ) -> float:
-    """Fit a baseline to as many training samples a subject as a run fits it to, and score it, as `deep` does.
+    """Fit a baseline to as many training samples per subject as a run does, and score it, like `deep`.
 
     Args:
-        name: of the baseline.
-        objects: of the configuration.
-        data: blinded, for each fit.
-        options: of the study.
-        report: told the value after each fit.
-        tables: empty at first; from then on holds the table of all rows that some fit reads, for the next trials.
+        name: the baseline's name.
+        objects: the objects of the configuration.
+        data: the blinded data for each fit.
+        options: the study's options.
+        report: a function that gets the value after each fit.
+        tables: a list, empty at first; afterwards it holds the table of all rows that any fit reads, for the next
+            trials.
 
     Raises:
         Pruned: the trial shall end.
@@ -176,7 +178,7 @@ def baseline(
 def _fit_table(
     name: str, params: Params, part: Prepared, own: dict[str, pd.DataFrame], output: OutputSpec, seed: int
 ) -> np.ndarray:
-    """Predictions of the tuning rows by a baseline that was fitted to the training rows; boosting stops by tuning."""
+    """Predictions for the tuning rows by a baseline fitted to the training rows; boosting stops by tuning rows."""
     keep, label = known_labels(part, TRAIN, output.name)
     train = own[TRAIN][keep], label[keep]
     if name not in BOOSTED:
@@ -190,13 +192,13 @@ def _fit_table(
 
 
 def _fits(data: list[Prepared], options: TuneOptions) -> Iterator[tuple[int, int, Prepared]]:
-    """Number of the part, seed and data of every fit of a trial."""
+    """The part's number, the seed and the data of every fit of a trial."""
     for i, part in enumerate(data):
         for seed in range(options.seeds):
             yield i, seed, part
 
 
 def _report_fit(report: Report, scores: list[float], step: int, n_fits: int) -> None:
-    """Report a fit that is done; after the last one there is nothing left to save."""
+    """Report a finished fit; after the last one there is nothing left to prune."""
     if len(scores) < n_fits and report(float(np.mean(scores)), step):
         raise Pruned

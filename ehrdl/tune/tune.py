@@ -26,7 +26,7 @@ from ehrdl.tune.score import SHOWN, check_metric
 from ehrdl.tune.study import Trials, opened, reason
 from ehrdl.tune.trial import Configure, Data, alone, baseline, check_values, deep, epochs_watched
 
-#: What may differ when a study is gone on with.
+#: Keys that may differ when a study resumes.
 _FREE = (*[path for path in FREE if path != ("tune",)], ("tune", "n_trials"), ("tune", "timeout_minutes"))
 _DATA = "data.json"
 
@@ -37,15 +37,15 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
     Held-out samples are blinded before the first trial: they have no labels, and no loader finds them.
 
     Args:
-        configure: makes the objects and the plain form of the configuration, with some values set.
-        options: what is searched, and how.
-        name: of the baseline to tune; by default the deep model.
+        configure: a function that makes the objects and the plain form of the configuration, with some values set.
+        options: the search space and the options of the search.
+        name: the name of the baseline to tune; by default the deep model.
 
     Returns:
         The folder of the study, with `best.yaml`, `trials.csv`, `study.json` and `study.db`.
 
     Raises:
-        EhrdlError: one line that says what is wrong with the space or the data; nothing is left behind. Or no trial
+        EhrdlError: the space or the data are wrong, which one line explains, and nothing is left behind. Or no trial
             could be completed.
     """
     if name is not None and name not in FITTED:
@@ -59,14 +59,14 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
 
 
 def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: str | None) -> Path:
-    """The whole search, in a folder that is this process's alone."""
+    """Run the whole search, in a folder that only this process uses."""
     space = options.searched(name)
     objects, config = configure({})
     config["tune"] = asdict(options)
     study.check()
     for key, values in space.items():
         for value in values.corners():
-            configure({key: value})  # the parser says what it does not take
+            configure({key: value})  # the parser reports what it does not accept
     data = Data(options)
     prepared, blinded = data.of(objects, config)
     check_metric(options.metric, prepared.spec.outputs)
@@ -78,7 +78,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     _check_data(folder, facts, study.replaces)
     study.open()
     write_json(folder / _DATA, facts)
-    # Not among the facts that a study is gone on by: those of earlier versions lack it.
+    # Not among the facts that a resumed study must match: those of earlier versions lack it.
     facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
     epochs = 1 if name else epochs_watched(_one_device(objects.trainer))
     model = name or next(iter(variants(prepared.spec)))
@@ -88,7 +88,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
 
 
 def _one_device(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The checked arguments of the trainer of a trial; that a run has more devices is reported."""
+    """The checked arguments of a trial's trainer; it is reported if a run uses more devices."""
     n = n_processes(check_trainer(trainer))
     if n > 1:
         say(
@@ -99,7 +99,7 @@ def _one_device(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_data(folder: Path, facts: dict[str, Any], overwrite: bool) -> None:
-    """Refuse to go on with a study of other patients: its trials cannot be compared with new ones."""
+    """Refuse to resume a study of other patients: its trials cannot be compared with new ones."""
     if (folder / _DATA).is_file() and not overwrite and read_json(folder / _DATA) != facts:
         raise ConfigError(f"{folder}: the data have changed since; choose another tune.name, or --run.overwrite true")
 
@@ -112,7 +112,7 @@ def _search(
     name: str | None,
     write: Callable[[], dict[str, Any]],
 ) -> None:
-    """Run trials until there are enough, and write what is known after each."""
+    """Run trials until there are enough, and write the results after each."""
     options, start = trials.options, time.monotonic()
     if len(trials.done()) >= options.n_trials:
         n = len(trials.done())
@@ -134,11 +134,11 @@ def _search(
 def _objective(
     trials: Trials, configure: Configure, data: Data, name: str | None, place: Path
 ) -> Callable[[Trial], float]:
-    """What a trial is worth, fitted in the folder `place`."""
+    """The score of a trial, fitted in the folder `place`."""
 
     def objective(trial: Trial) -> float:
         def report(value: float, step: int) -> bool:
-            if step not in reported:  # a trial that is gone on with has reported some already
+            if step not in reported:  # a resumed trial has reported some already
                 trial.report(value, step)
                 reported.add(step)
             return trial.should_prune()

@@ -1,1 +1,1 @@
-"""A module per command, with `DESCRIPTION` and `run(argv, prog)`."""
+"""The commands, one module each, with `DESCRIPTION` and `run(argv, prog)`."""

@@ -32,7 +32,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Write what other MEDS tools read."""
+    """Write files that other MEDS tools read."""
     set_environment()
     with one_line_errors():
         own, overrides = parser(prog).parse_known_args(argv)

@@ -49,12 +49,12 @@ def run(argv: list[str], prog: str) -> None:
 
 @contextmanager
 def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Iterator[Any]:
-    """The objects of a run's `config.yaml`; within, what it names may be imported, and no more.
+    """The objects of a run's `config.yaml`, in a block where only the modules it names may be imported.
 
     Args:
         run: the run's folder.
-        overrides: options of the command line that replace keys of the config.
-        allow: modules that may be imported besides.
+        overrides: the options of the command line that replace keys of the config.
+        allow: further modules that may be imported.
 
     Raises:
         ConfigError: the run was made through the library, with objects that no config can make again.
@@ -66,7 +66,7 @@ def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[
 
 
 def _check_overrides(argv: list[str]) -> None:
-    """Only the data, the task and the device may differ from the run."""
+    """Refuse options that differ from the run in more than the data, the task and the device."""
     allowed = ("data", "task", "trainer")
     for token in argv:
         if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
@@ -78,7 +78,7 @@ def _check_recorded(run: Path) -> None:
     """Refuse a run made through the library whose config cannot make its data, task or model again.
 
     Raises:
-        ConfigError: naming the key, and the way that is left.
+        ConfigError: the config cannot do so; the message names the key, and the remaining way.
     """
     config, way = read_yaml(str(run / "config.yaml")), "score it from Python, with ehrdl.scoring.score"
     for name in ("data", "task", "model"):
@@ -89,7 +89,7 @@ def _check_recorded(run: Path) -> None:
 
 
 def _source(run: Path, overrides: list[str]) -> list[str]:
-    """The overrides, with the reader of MIMIC-IV's layout where a synthetic run is given a hospital's folder."""
+    """The overrides, with the reader of MIMIC-IV's layout if a synthetic run is given a hospital's folder."""
     source = read_yaml(str(run / "config.yaml"))["data"]["source"]
     class_path, arguments = source["class_path"], source.get("init_args") or {}
     named = [token.split("=")[0] for token in overrides]

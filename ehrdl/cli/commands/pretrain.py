@@ -52,7 +52,7 @@ def parser(prog: str) -> Parser:
 
 
 def _pretrained(config: dict[str, Any], out: str) -> str | None:
-    """The encoder that a training configuration names, if that is not the one to be made."""
+    """The encoder that a training configuration names, unless it is the one to be made."""
     from ehrdl.pretraining.command import PRETRAINED
 
     value: Any = config

@@ -37,7 +37,7 @@ def run(argv: list[str], prog: str) -> None:
         config = yaml.safe_load(keys.dump(parsed, skip_unset=False))
         n_trials, baseline = config.pop("n_trials"), config.pop("baseline")
         options = objects.tune if n_trials is None else replace(objects.tune, n_trials=n_trials)
-        options.searched(baseline)  # what is wrong with the space is said before anything is imported
+        options.searched(baseline)  # a fault of the space is reported before anything is imported
         if find_spec("optuna") is None:
             raise MissingExtraError("ehrdl tune needs optuna: pip install 'ehrdl[tune]'")
         from ehrdl.tune.tune import tune

@@ -3,11 +3,11 @@
 Strack et al. 2014, "Impact of HbA1c measurement on hospital readmission rates", BioMed Research International 781670
 (data CC BY 4.0, archive.ics.uci.edu/dataset/296).
 
-The table has no dates. The stays of a patient are taken to follow each other as their encounter_id do, which is an
-assumption; `read` reports what supports it: if the order is right, a stay that another follows cannot have been
-labelled "not readmitted". Nothing says how far stays lie apart, so a day of the time axis stands for a stay: facts at
-00:00, discharge at 12:00, and what came of it is known at 00:00 of the next day, when the next stay begins. The axis
-counts stays, and no length of it is a length of time.
+The table has no dates. A patient's stays are assumed to follow each other in the order of their encounter_id. `read`
+reports what supports the assumption: if the order is right, a stay that another follows cannot have been labelled "not
+readmitted". The time between stays is unknown, so each day of the time axis stands for one stay: facts at 00:00,
+discharge at 12:00, and the outcome is known at 00:00 of the next day, when the next stay begins. The axis counts stays,
+and no distance on it is a duration.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ehrdl.sources.diabetes130.table import MAPPING, TABLE, find_member, read_ti
 from ehrdl.sources.raw import RawTable
 from ehrdl.sources.raw_errors import explain
 
-#: Below this share of stays that are labelled readmitted among those that another follows, the order is in doubt.
+#: The order is in doubt if fewer than this share of the stays that another follows are labelled readmitted.
 _SUPPORTED = 0.9
 
 
@@ -53,7 +53,7 @@ class Diabetes130(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files, and what decides how they are read."""
+        """The files, and the settings that decide how they are read."""
         known = load(self.concepts_file())
         found = {name: find_member(self.root, name) for name in (TABLE, MAPPING)}
         return {
@@ -63,7 +63,7 @@ class Diabetes130(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the table as it lies there."""
+        """Size of the table as stored [bytes]."""
         path = find_member(self.root, TABLE)
         return path.stat().st_size if path else 0
 
@@ -87,8 +87,8 @@ class Diabetes130(Source):
         return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": missing}
 
     def _load(self, con: Any, table: RawTable) -> None:
-        """The table as `stay`: a row a stay, cells trimmed, `?` as null; every cell is one that the data can have."""
-        for typed in (True, False):  # the quick pass names what it cannot read less well
+        """Load the table as `stay`: one row per stay, cells trimmed, `?` as null; refuse cells the data cannot have."""
+        for typed in (True, False):  # the quick pass is less exact about what it cannot read
             try:
                 con.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {table.open(con, typed)}")
                 break
@@ -114,7 +114,7 @@ class Diabetes130(Source):
 
 
 def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
-    """What was made of the table; the numbers go into the manifest."""
+    """A description of what was read from the table; the numbers go into the manifest."""
     unknown = ", ".join(f"{name} ({n / counts['stays']:.1%})" for name, n in counts["unknown"].items())
     return (
         f"{counts['stays']:,} stays, ordered by encounter_id since there are no dates: of {order['followed']:,} that "
@@ -124,7 +124,7 @@ def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
 
 
 def _doubt(order: dict[str, int]) -> list[str]:
-    """A line where the labels contradict the order."""
+    """A warning line if the labels contradict the order."""
     share = _share(order, "followed")
     if not order["followed"] or share >= _SUPPORTED:
         return []

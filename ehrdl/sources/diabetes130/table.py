@@ -1,4 +1,4 @@
-"""Where the files of Diabetes-130 lie: plain, gzipped, or in UCI's zip; and the names of its codes."""
+"""Finds the files of Diabetes-130 (plain, gzipped, or in UCI's zip), and reads the names of its codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CODES = {
 
 
 def find_member(root: Path, name: str) -> Path | None:
-    """The file that holds a table: its own, else a zip; None where an optional one is not there.
+    """The file that holds a table: its own, else a zip; None if an optional table is missing.
 
     Raises:
         SchemaError: there is no such folder, or it holds no `diabetic_data`.
@@ -40,7 +40,7 @@ def find_member(root: Path, name: str) -> Path | None:
 
 
 def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
-    """The table as a file that can be read; out of a zip it is unpacked into `folder`."""
+    """The table as a readable file; a zipped table is unpacked into `folder`."""
     path = find_member(root, name)
     assert path is not None
     if path.suffix != ".zip":
@@ -55,7 +55,7 @@ def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
 
 
 def read_titles(root: Path, folder: Path) -> dict[str, str]:
-    """What the numbers of admission types, sources and dispositions mean, by code; empty where the file is missing.
+    """The meanings of admission types, sources and dispositions, by code; empty if the file is missing.
 
     The file holds three tables, one below the other, each under its own header.
     """
@@ -75,7 +75,7 @@ def read_titles(root: Path, folder: Path) -> dict[str, str]:
 
 
 def _member(path: Path, name: str) -> str:
-    """The name of a table's file in a zip; empty where it is not there."""
+    """The name of a table's file in a zip; empty if it is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
             return next(

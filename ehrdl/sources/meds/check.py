@@ -1,6 +1,6 @@
-"""What package `meds` leaves unchecked in a file of a MEDS dataset: types, zones, order, times, rows that stand twice.
+"""Checks of a MEDS file that package `meds` leaves out: types, time zones, order, times and duplicate rows.
 
-A block of rows at a time. Rows are numbered from 0, as Arrow does.
+They read one block of rows at a time. Rows are numbered from 0, as in Arrow.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _NO_TIME = np.iinfo(np.int64).min
 
 
 def disk_full(file: Path, error: Exception) -> SchemaError:
-    """A disk that cannot take what was read, in one line."""
+    """The one-line error for a disk too full to take what was read."""
     where = "free some space, or set data.prepare.cache to another disk"
     return SchemaError(f"the disk is full while {file} is read ({' '.join(str(error).split())[:160]}); {where}")
 
 
 @dataclass
 class RowCheck:
-    """Checks the rows of one file, in their order, and counts what a reader must know.
+    """Checks the rows of one file, in their order, and keeps the counts that a reader needs.
 
     Attributes:
         file: the parquet file; see `read_columns`.
-        encounter: column that names the stay, if the file has it.
-        rows: rows seen.
-        duplicates: rows that are equal to another row, in all columns that are read.
-        timed_by_policy: rows with a time and no available_time.
-        codes: rows by code.
+        encounter: the column that names the stay, if the file has it.
+        rows: the number of rows seen.
+        duplicates: the number of rows that equal another row in all columns that are read.
+        timed_by_policy: the number of rows with a time but no available_time.
+        codes: the number of rows by code.
     """
 
     file: Path
@@ -54,13 +54,13 @@ class RowCheck:
     _last_subject: int | None = None
 
     def run(self, on_rows: Callable[[int], object] = lambda n_rows: None) -> np.ndarray:
-        """Check every row; `on_rows` is told how many were read.
+        """Check every row; `on_rows` is called with the number of rows read.
 
         Returns:
             The subjects of the file.
 
         Raises:
-            SchemaError: a row without subject or code, out of order, or of a stay that is no whole number.
+            SchemaError: a row has no subject or code, is out of order, or names a stay that is no whole number.
             LeakageError: a fact is available before it happened.
         """
         present = read_columns(self.file).kinds
@@ -96,7 +96,7 @@ class RowCheck:
         self.codes.update(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
 
     def _check_order(self, table: pa.Table, subject: np.ndarray, time: np.ndarray) -> None:
-        """A subject's rows stand together, sorted by time; where its static rows stand makes no difference."""
+        """Check that a subject's rows stand together, sorted by time; its static rows may stand anywhere among them."""
         fresh = np.r_[self._last_subject is None or subject[:1] != self._last_subject, subject[1:] != subject[:-1]]
         at = np.flatnonzero(fresh[: len(subject)])
         self._starts.append((subject[at], at + self.rows))
@@ -120,7 +120,7 @@ class RowCheck:
         self.timed_by_policy += int((is_timed & ~given).sum())
 
     def _plain(self, table: pa.Table) -> pa.Table:
-        """Every column as a type that can be compared and counted: texts as text, ids as int64, decimals as floats."""
+        """Convert every column to a type that can be compared and counted: text, int64 for ids, floats for decimals."""
         for name in table.column_names:
             try:
                 table = table.set_column(table.column_names.index(name), name, _plain_values(table[name], name))
@@ -141,7 +141,7 @@ class RowCheck:
             ) from None
 
     def _count(self, table: pa.Table) -> pa.Table:
-        """Count equal rows but for the last time of the last subject, which may go on: those rows are given back."""
+        """Count equal rows, and return those at the last subject's last time uncounted, because more may follow."""
         subject, time = _integers(table["subject_id"]), _microseconds(table["time"])
         differs = np.flatnonzero((subject != subject[-1]) | (time != time[-1])) if len(subject) else np.zeros(0, int)
         cut = int(differs[-1]) + 1 if len(differs) else 0
@@ -169,10 +169,10 @@ class RowCheck:
 
 
 def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Values without what wraps them.
+    """The values without their writer's wrapping.
 
     Raises:
-        ArrowInvalid: a text is no UTF-8, or an id has more than 64 bits.
+        ArrowInvalid: a text is not UTF-8, or an id has more than 64 bits.
     """
     kind = plain_type(values.type)
     if isinstance(values.type, pa.BaseExtensionType) and kind != values.type:
@@ -204,12 +204,12 @@ def _integers(array: pa.ChunkedArray) -> np.ndarray:
 
 
 def _microseconds(array: pa.ChunkedArray) -> np.ndarray:
-    """Times [µs], the smallest number where there is none."""
+    """The times [µs]; the smallest integer where there is none."""
     whole = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     numbers: np.ndarray = pc.fill_null(whole, _NO_TIME).to_numpy()
     return numbers
 
 
 def _n_equal(table: pa.Table) -> int:
-    """How many rows are equal to a row before them."""
+    """The number of rows that equal an earlier row."""
     return int(table.num_rows - table.group_by(table.column_names).aggregate([]).num_rows)

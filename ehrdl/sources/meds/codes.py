@@ -1,8 +1,8 @@
-r"""How a MEDS dataset's codes become those of EVENTS, and how long after its time a fact could be seen.
+r"""Rules that turn a MEDS dataset's codes into those of EVENTS, and say how long after its time a fact could be seen.
 
-Patterns are Python's regular expressions, and match a whole code; the first that does decides. What replaces a code is
-written as for `re.sub` (`\1` is the first group), and `{column}` in it is the row's value in that column, empty where
-null.
+Patterns are Python's regular expressions. A pattern must match the whole code, and the first that matches decides.
+Replacements are written as for `re.sub` (`\1` is the first group), and `{column}` in one is the row's value in that
+column, empty where null.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import Bound
 from ehrdl.schema import HOUR
 
-#: How long a fact waits [h], at most a century.
+#: The longest delay of a fact: a century [h].
 Delay = Annotated[float, Bound("[0, 876600)", "a fact would be seen before it happened")]
 _NOTE = "NOTE//"
 _COLUMN = re.compile(r"\{(\w+)\}")
@@ -28,9 +28,10 @@ _COLUMN = re.compile(r"\{(\w+)\}")
 _ICD = re.compile(r"((?:DIAGNOSIS|PROCEDURE)//ICD\d+//)(.*)", re.DOTALL)
 
 _WEEK = 168
-#: Delay from a fact's time to when it could be seen [h], where a dataset does not say it: the rules of `mimic4_stays`,
-#: `mimic4_bedside` and `mimic4_orders` for want of a recorded time. What is written down as it happens has none. A
-#: note, an order and an outpatient measurement may carry a bare date, whose day ends 24 h later.
+#: Delay from a fact's time to when it could be seen [h], for datasets that do not record it. The values follow the
+#: rules that `mimic4.stays`, `mimic4.bedside` and `mimic4.orders` apply when no time is recorded. Facts written down as
+#: they happen have no delay. A note, an order or an outpatient measurement may carry a bare date, whose day ends 24 h
+#: later.
 DELAYS: Mapping[str, float] = {
     "MEDS_BIRTH|MEDS_DEATH|(ANCHOR_YEAR_GROUP|GENDER|RACE|LANGUAGE|MARITAL_STATUS)//.*": 0,
     "(ED_IN|ED_OUT|ADMISSION|DISCHARGE|TRANSFER_IN|TRANSFER_OUT|SERVICE_IN|ICU_IN|ICU_OUT)(//.*)?": 0,
@@ -41,13 +42,13 @@ DELAYS: Mapping[str, float] = {
     "(NOTE|DRUG_START|OMR)//.*": 24,
     "(DIAGNOSIS|PROCEDURE|DRG|HCPCS|MICRO_RESULT)//.*": _WEEK,
 }
-#: What no pattern knows may be a billing code.
+#: A code that no pattern matches may be a billing code.
 DEFAULT_DELAY = float(_WEEK)
 
 
 @cache
 def shipped_delays() -> dict[str, float]:
-    """`DELAYS`, and before them that of laboratory values among the charted ones, which have the time of the draw."""
+    """`DELAYS`, preceded by the delay of charted laboratory values, which carry the time of the draw."""
     known = concepts.load()
     labs = set(known.frame.base_code[known.frame.category == "lab"])
     charted = "|".join(code for code in known.base_codes("CHART//") if code in labs)
@@ -56,13 +57,13 @@ def shipped_delays() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CodeRules:
-    """The options of a source that are about codes.
+    """A source's options for codes.
 
     Attributes:
-        rename: what a pattern's codes become: one or several codes, or none.
-        notes: patterns of codes whose text is a note.
-        delays: hours by pattern, tried before `shipped_delays`.
-        default_delay: hours for what no pattern matches.
+        rename: the codes that replace those of each pattern: one, several or none.
+        notes: the patterns of codes whose text is a note.
+        delays: the delay of each pattern [h], tried before `shipped_delays`.
+        default_delay: the delay of codes that no pattern matches [h].
     """
 
     rename: Mapping[str, Sequence[str]]
@@ -71,7 +72,7 @@ class CodeRules:
     default_delay: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no pattern, or no replacement, naming the key."""
+        """Refuse an invalid pattern or replacement, naming its key."""
         for pattern, codes in self.rename.items():
             for code in codes:
                 _check_pattern("rename", pattern, code)
@@ -87,19 +88,19 @@ class CodeRules:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that replacements name."""
+        """The columns named in replacements."""
         named = (name for codes in self.rename.values() for code in codes for name in _COLUMN.findall(code))
         return sorted(set(named))
 
     def apply(self, codes: Iterable[str]) -> pd.DataFrame:
-        r"""What becomes of each code.
+        r"""Apply the rules to each code.
 
         Args:
-            codes: distinct codes of the dataset.
+            codes: the distinct codes of the dataset.
 
         Returns:
             source, code, delay [µs], fallback (no pattern matched), templated (a column's value goes into it); one row
-            a new code, in the order of `codes`. A code that is renamed to nothing has none.
+            per new code, in the order of `codes`. A code that is renamed to nothing has no row.
 
         >>> rules = CodeRules({r"HOSPITAL_DISCHARGE//(.*)": [r"DISCHARGE//\1"]}, ["Letter"], {}, 168)
         >>> rules.apply(["HOSPITAL_DISCHARGE//HOME", "Letter", "X1"])[["code", "delay", "fallback"]].values.tolist()

@@ -1,7 +1,7 @@
-"""The columns of a MEDS dataset: what each file's header must say, and one schema for all its files.
+"""Checks the columns of a MEDS dataset: the header of each file, and one schema for all files.
 
-A column that a shard lacks, that has another name, or that nobody fills is how stays and numbers get lost without a
-word; so each is refused or reported here, before any row is read.
+If a column is missing from a shard, has another name or is never filled, stays and numbers are lost silently. So each
+such column is refused or reported here, before any row is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENCOUNTER = "encounter_id"
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Text, or UTF-8 that its writer marked as bytes."""
+    """Whether the type is text, or UTF-8 that its writer marked as bytes."""
     return is_text(kind) or is_bytes(kind)
 
 
@@ -38,7 +38,7 @@ def _is_whole(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What is asked of a column: whether it must be there, what it must hold, and how others name it."""
+    """The requirements on a column: whether it must exist, what it must hold, and its other common names."""
 
     required: bool
     fits: Callable[[pa.DataType], bool]
@@ -46,7 +46,7 @@ class _Rule:
     others: tuple[str, ...] = ()
 
 
-#: The columns that are read. A column without any value may have no type.
+#: The columns to read. A column without any value may have no type.
 COLUMNS: dict[str, _Rule] = {
     "subject_id": _Rule(True, _is_whole, "whole numbers", ("patient_id", "person_id")),
     "time": _Rule(True, _is_time, "times without a zone", ("timestamp", "datetime", "event_time", "start_time")),
@@ -61,12 +61,12 @@ COLUMNS: dict[str, _Rule] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """What the footer of a file says.
+    """The columns of a file, as its footer describes them.
 
     Attributes:
         kinds: the type of each column's values.
-        rows: how many.
-        empty: columns without any value, as far as the footer says.
+        rows: the number of rows.
+        empty: the columns without any value, as far as the footer tells.
     """
 
     kinds: Mapping[str, pa.DataType]
@@ -74,7 +74,7 @@ class Columns:
     empty: frozenset[str]
 
     def near(self, name: str) -> list[str]:
-        """Columns that may hold what a column of MEDS would hold, by their names and types."""
+        """Columns that, by their names and types, may stand for a MEDS column."""
         rule = COLUMNS[name]
         return [other for other in rule.others if other in self.kinds and rule.fits(self.kinds[other])]
 
@@ -83,8 +83,8 @@ def read_columns(file: Path) -> Columns:
     """The columns of a file.
 
     Raises:
-        SchemaError: the file is damaged, or a column is missing, of another type, or named like another; a file
-            without a row may have any columns.
+        SchemaError: the file is damaged, or a column is missing, has the wrong type, or is named like another. A file
+            without rows may have any columns.
     """
     try:
         with pq.ParquetFile(file) as opened:
@@ -102,7 +102,7 @@ def read_columns(file: Path) -> Columns:
 
 
 def _check_names(file: Path, names: Sequence[str]) -> None:
-    """No column is named like another that is read: which of them is meant would be a guess."""
+    """Check that no other column is named like one that is read: choosing between them would be a guess."""
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"{file}: column {name} stands {names.count(name)} times; remove all but one")
@@ -127,7 +127,7 @@ def _check_column(file: Path, name: str, columns: Columns) -> None:
 
 
 def _without_value(footer: pq.FileMetaData) -> frozenset[str]:
-    """Columns in which every row is null, by the footer's counts; one that it does not count is none of them."""
+    """Columns whose every row is null by the footer's counts; columns without counts are left out."""
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     empty = set()
     for place in range(footer.num_columns if footer.num_rows else 0):
@@ -143,21 +143,21 @@ def _counts_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def damaged(file: Path, error: Exception) -> SchemaError:
-    """A file that cannot be read, in one line."""
+    """The one-line error for a file that cannot be read."""
     reason = " ".join(str(error).split())
     return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
 
 
 def stay_column(columns: Mapping[Path, Columns], wanted: str | None) -> str | None:
-    """The column that names the stay in every file; None where the stays are to be numbered.
+    """The column that names the stay in every file; None if the stays are to be numbered.
 
     Args:
-        columns: of each file that has rows.
+        columns: the columns of each file that has rows.
         wanted: `data.source.encounter`.
 
     Raises:
         ConfigError: no file has the wanted column, or a value in it.
-        SchemaError: some files have it and one has not: the stays of that file would vanish.
+        SchemaError: some files have the column and one lacks it: the stays of that file would vanish.
     """
     name = wanted or ENCOUNTER
     having = [file for file in columns if name in columns[file].kinds]
@@ -181,14 +181,14 @@ def _is_empty(columns: Columns, name: str) -> bool:
 
 
 def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> list[str]:
-    """A line on each column that some or all files lack, or that no row has a value in.
+    """One line per column that some or all files lack, or that has no value in any row.
 
     Args:
-        columns: of each file that has rows.
-        named: columns that replacements of codes name.
+        columns: the columns of each file that has rows.
+        named: the columns named in replacements of codes.
 
     Raises:
-        SchemaError: a file has its numbers in a column of another name.
+        SchemaError: a file holds its numbers in a column with another name.
     """
     lines = []
     for name in dict.fromkeys((*(name for name, rule in COLUMNS.items() if not rule.required), *named)):

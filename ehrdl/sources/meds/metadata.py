@@ -1,4 +1,4 @@
-"""The metadata of a MEDS dataset: who stands in which split, what codes mean, and what the dataset is called."""
+"""The metadata of a MEDS dataset: each subject's split, the descriptions of codes, and the dataset's name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _OLD_SPLITS = "metadata/patient_splits.parquet"
 
 
 def read_splits(root: Path) -> pa.Table | None:
-    """Who trains, tunes and is held out by a MEDS dataset's own word, by subject; None where it says nothing.
+    """A MEDS dataset's own split of its subjects into train, tuning and held_out; None if it has none.
 
     Raises:
         SchemaError: the file is damaged or has other columns.
-        LeakageError: a subject stands in two splits.
+        LeakageError: a subject is in two splits.
     """
     file = root / meds.subject_splits_filepath
     table = _read(file, ["subject_id", "split"])
@@ -48,7 +48,7 @@ def read_splits(root: Path) -> pa.Table | None:
 
 
 def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
-    """A line on splits that are none of train, tuning and held_out: whoever stands in them is never sampled."""
+    """A line on splits other than train, tuning and held_out, whose subjects are never sampled."""
     if splits is None:
         old = root / _OLD_SPLITS
         return [f"{old}: is not read; MEDS 0.4 has {meds.subject_splits_filepath}"] if old.is_file() else []
@@ -64,10 +64,10 @@ def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
 
 
 def read_descriptions(root: Path) -> dict[str, str]:
-    """What each code means, where the dataset says it.
+    """The descriptions of codes that the dataset gives.
 
     Raises:
-        SchemaError: the file is damaged, or has no column of codes, or other things than texts.
+        SchemaError: the file is damaged, has no column of codes, or holds something other than text.
     """
     file = root / meds.code_metadata_filepath
     table = _read(file, ["code"], ["description"])
@@ -94,7 +94,7 @@ def dataset_name(root: Path) -> str:
 
 
 def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts as such, whatever a writer wrapped them in."""
+    """Text without its writer's wrapping."""
     kind = plain_type(values.type)
     values = values.cast(kind) if pa.types.is_dictionary(values.type) else values
     if not (pa.types.is_null(kind) or is_text(kind) or is_bytes(kind)):

@@ -1,8 +1,8 @@
-"""Any MEDS 0.4 dataset as EVENTS: another hospital's, MIMIC-IV's own export, or the EVENTS of ehrdl itself.
+"""Reads any MEDS 0.4 dataset as EVENTS: another hospital's, MIMIC-IV's own export, or ehrdl's own EVENTS.
 
-Its own `available_time` is used as it is. Where it has none, a fact is available at its time plus the delay of the
-first pattern that matches its code (`meds_codes.DELAYS` after the user's own), and what no pattern knows waits a week
-and is counted. Codes become those that tasks and channels know by `rename`.
+The dataset's own `available_time` is used unchanged. Where it has none, a fact is available at its time plus the delay
+of the first pattern that matches its code (the user's own patterns, then `codes.DELAYS`). A code that no pattern
+matches waits a week, and its rows are counted. `rename` turns codes into those that tasks and channels know.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from ehrdl.sources.meds.columns import Columns, describe_columns, read_columns, 
 from ehrdl.sources.meds.metadata import dataset_name, read_descriptions, read_splits, unknown_splits
 from ehrdl.sources.meds.stage import Staged, StageFile
 
-#: Disk that a byte of a dataset takes at the most: its staged rows; EVENTS, series and notes with what they are made
-#: from. Measured on labs drawn at random, the worst to compress.
+#: The most disk space needed per byte of a dataset: for its staged rows; for EVENTS, series and notes with their
+#: inputs. Measured on labs drawn at random, which compress worst.
 _DISK_STAGED, _DISK_AFTER = 2.1, 3.5
 _METADATA = (meds.code_metadata_filepath, meds.subject_splits_filepath, meds.dataset_metadata_filepath)
 
 
 class Meds(Source):
-    r"""A MEDS 0.4 dataset: `data/**/*.parquet`, and `metadata/` where it has one.
+    r"""A MEDS 0.4 dataset: `data/**/*.parquet`, and `metadata/` if it has one.
 
-    Patterns are Python's regular expressions and match a whole code; of a mapping the first that matches decides.
+    Patterns are Python's regular expressions and match a whole code. In a mapping, the first that matches decides.
 
     Args:
-        root: folder that holds `data/`.
-        rename: by pattern of the dataset's codes, the code of EVENTS, a list of codes, or an empty list to leave the
-            rows out. `\1` is what the first group matched, `{column}` the row's value in that column. Codes that no
-            pattern matches stay as they are.
-        notes: patterns of codes whose text_value is a note; they become `NOTE//…`.
-        encounter: column that names the hospital stay, such as hadm_id or visit_id; null reads `encounter_id` where the
-            dataset has it, and else numbers each subject's stays from the admissions and discharges.
-        delays: by pattern of the dataset's codes, or of what they are renamed to, how long after its time a fact can be
-            seen [h], where the dataset has no available_time. Tried before the shipped ones (`meds_codes.DELAYS`).
+        root: the folder that holds `data/`.
+        rename: for each pattern of the dataset's codes, the code of EVENTS, a list of codes, or an empty list to leave
+            the rows out. `\1` is what the first group matched, `{column}` the row's value in that column. Codes that no
+            pattern matches stay unchanged.
+        notes: the patterns of codes whose text_value is a note; they become `NOTE//…`.
+        encounter: the column that names the hospital stay, such as hadm_id or visit_id. Null reads `encounter_id` if
+            the dataset has it, and otherwise numbers each subject's stays from the admissions and discharges.
+        delays: for each pattern of the dataset's codes, or of their new names, how long after its time a fact can be
+            seen [h], where the dataset has no available_time. Tried before the shipped delays (`meds_codes.DELAYS`).
         default_delay_hours: the same for codes that no pattern matches [h]; their rows are counted.
     """
 
@@ -90,7 +90,7 @@ class Meds(Source):
         }
 
     def versions(self) -> list[Any]:
-        """What of the code decides the result of `read`."""
+        """The versions of the code that decides the result of `read`."""
         return [self.VERSION, events.VERSION, staging.VERSION]
 
     def n_bytes(self) -> int:
@@ -98,7 +98,7 @@ class Meds(Source):
         return sum(file.stat().st_size for file in self._files())
 
     def has_splits(self) -> bool:
-        """Whether the dataset says who trains, tunes and is held out."""
+        """Whether the dataset says which subjects are for training, for tuning and held out."""
         return (self.root / meds.subject_splits_filepath).is_file()
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Meds(Source):
         return {"tables": {"data": {"files": len(files), **total}}, "missing": lines}
 
     def _stage(self, files: list[Path], encounter: str | None, prepare: Prepare, out: Path) -> list[Staged]:
-        """Check and stage every file, each at most once, whatever stopped a run."""
+        """Check and stage every file, each at most once even if an earlier run was stopped."""
         rows = out / ".rows"
         rows.mkdir(exist_ok=True)
         n_bytes = self.n_bytes()
@@ -179,14 +179,14 @@ class Meds(Source):
         return columns
 
     def _describe_files(self, columns: Mapping[Path, Columns]) -> list[str]:
-        """A line on the files that are left unread, and one on those without a row."""
+        """One line on the files that are left unread, and one on those without a row."""
         listing, data = list_shards(self.root), self.root / meds.data_subdirectory
         empty = [file for file in listing.files if file not in columns]
         lines = [f"{data}: {len(empty)} files have no row ({name_paths(empty, data)})"] if empty else []
         return [*([left_out] if (left_out := listing.describe(data)) else []), *lines]
 
     def _describe_rows(self, total: Mapping[str, int], staged: Sequence[Staged]) -> list[str]:
-        """What the counts mean, a line each."""
+        """The meaning of the counts, one line each."""
         lines = []
         if not total["numbers"]:
             lines.append(f"{self.root}: no row has a number: column numeric_value is missing or empty")

@@ -1,4 +1,4 @@
-"""One file of a MEDS dataset, checked and staged: a job for any process, cached under all that decides its rows."""
+"""Checks and stages one MEDS file: a job for any process, cached under all that decides the file's rows."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from ehrdl.sources.meds.columns import damaged
 from ehrdl.sources.meds.stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.sources.raw_errors import is_full
 
-#: What a damaged file or a full disk raises, and no fault of ours does.
+#: The errors that a damaged file or a full disk raises, and no fault of ours does.
 _UNREADABLE = (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException, pa.ArrowException, OSError)
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What staging a file left.
+    """The result of staging a file.
 
     Attributes:
-        folder: holds the staged `rows`.
-        subjects: of the file.
-        counts: rows, on_fallback, numbers (rows with one), admissions and those of them that name no stay (of EVENTS);
-            duplicates, dropped and timed_by_policy (rows of the dataset).
-        codes: of the dataset that the file has.
-        on_fallback: rows whose available_time is by the default delay, by family of codes.
+        folder: the folder that holds the staged `rows`.
+        subjects: the file's subjects.
+        counts: for EVENTS: rows, on_fallback, numbers (rows with one), admissions and those of them that name no stay;
+            for the dataset: duplicates, dropped and timed_by_policy (rows).
+        codes: the dataset's codes that the file has.
+        on_fallback: the number of rows whose available_time uses the default delay, by family of codes.
     """
 
     folder: Path
@@ -56,13 +56,13 @@ class StageFile:
     """Checks a file and stages its events, unless the cache has them.
 
     Attributes:
-        prepare: cache, memory, shards.
-        rules: what becomes of codes.
-        encounter: column that names the stay; None numbers the stays from admissions and discharges.
-        prints: fingerprint of each file.
-        version: of the reader.
-        share: processes that do this at the same time.
-        tally: counts rows read.
+        prepare: the cache, the memory and the shards.
+        rules: the rules for codes.
+        encounter: the column that names the stay; None numbers the stays from admissions and discharges.
+        prints: the fingerprint of each file.
+        version: the reader's version.
+        share: the number of processes that do this at the same time.
+        tally: the counter of rows read.
     """
 
     prepare: Prepare
@@ -91,7 +91,7 @@ class StageFile:
         return cache_folder(self.prepare, *self._key(file)).is_dir()
 
     def _key(self, file: Path) -> tuple[str, dict[str, Any]]:
-        """The step, and all that decides its result."""
+        """The name of the step, and all that decides its result."""
         return f"meds-{file.stem[:40]}", {
             "file": self.prints[file],
             "rules": self.rules.key(),
@@ -103,7 +103,7 @@ class StageFile:
     def _stage(self, file: Path, check: RowCheck, folder: Path) -> dict[str, Any]:
         codes = self.rules.apply(check.codes)
         with connect(self.prepare, folder, self.share) as con:
-            # The same rows in the same order every time; processes run side by side.
+            # One thread gives the same rows in the same order every time; processes run side by side.
             con.execute("SET threads = 1; SET preserve_insertion_order = true")
             con.register("codes", codes)
             try:
@@ -145,7 +145,7 @@ class StageFile:
 
 
 def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
-    """Staged rows on the default delay, by family of codes."""
+    """The number of staged rows on the default delay, by family of codes."""
     sql = f"SELECT code, count(*) FROM {scan(staged_files(rows))} WHERE fallback GROUP BY code ORDER BY code"
     families: Counter[str] = Counter()
     for code, n in con.execute(sql).fetchall():
@@ -154,14 +154,14 @@ def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
 
 
 def _counted(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
-    """Of the staged rows: those with a number, admissions, and admissions that name no stay."""
+    """The numbers of staged rows with a number, of admissions, and of admissions that name no stay."""
     files = staged_files(rows)
     found = con.execute(_COUNTS.format(rows=scan(files))).fetchall() if files else [(0, 0, 0)]
     return dict(zip(("numbers", "admissions", "admissions_without_stay"), found[0], strict=True))
 
 
 def _rows(con: duckdb.DuckDBPyConnection, file: Path) -> tuple[str, list[str]]:
-    """SQL of a file's rows, and its columns; texts that are marked as bytes are texts."""
+    """SQL of a file's rows, and its columns; text that is marked as bytes is read as text."""
     kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE FROM {scan(file)}").fetchall()}
     quoted = ['"' + name.replace('"', '""') + '"' for name, kind in kinds.items() if kind == "BLOB"]
     texts = ", ".join(f"decode({name}) AS {name}" for name in quoted)

@@ -1,17 +1,17 @@
-"""The hospital stays of a MEDS dataset that does not name them, numbered 1, 2, … within each subject.
+"""Numbers the hospital stays of a MEDS dataset that does not name them: 1, 2, … within each subject.
 
-A run of admissions and the discharges after it are paired in order, so that stays may overlap by some hours; where the
-discharges are too few, the first admissions of the run have none, and such a stay ends before the next admission.
+A run of admissions and the discharges after it are paired in order, so that stays may overlap by some hours. If there
+are too few discharges, the first admissions of the run have none, and such a stay ends before the next admission.
 """
 
 _OPENS = "(c.code = 'ADMISSION' OR starts_with(c.code, 'ADMISSION//'))"
 _CLOSES = "(c.code = 'DISCHARGE' OR starts_with(c.code, 'DISCHARGE//'))"
-#: Later than any time, and still a whole number when it is doubled [µs since 1970].
+#: Later than any time, and still within the integer range when doubled [µs since 1970].
 _NEVER = "4_000_000_000_000_000_000"
 
-#: Makes the table `places` from {rows} and the table `codes`: which stay each moment belongs to. Places are half
-#: microseconds: at 2t is what happened at t, at 2t + 1 an admission at t. What happens as a stay ends belongs to it, an
-#: admission to the stay that it begins, and all else to the last admitted of the stays that are open.
+#: Makes the table `places` from {rows} and the table `codes`: which stay each moment belongs to. Places count half
+#: microseconds: 2t is for what happened at t, 2t + 1 for an admission at t. What happens as a stay ends belongs to that
+#: stay, an admission to the stay that it begins, and all else to the most recently admitted of the open stays.
 NUMBER_STAYS = f"""
     CREATE TEMP TABLE paired AS
     WITH bounds AS (
@@ -51,7 +51,7 @@ NUMBER_STAYS = f"""
     SELECT subject_id, 2 * p + 2, 2 * q - 1, arg_max(number, t)
     FROM pieces JOIN paired USING (subject_id) WHERE t <= p AND q <= ends GROUP BY subject_id, p, q
 """
-#: Joins the stay of a row `e` of the code `c` as `s.stay`.
+#: Joins the stay of a row `e` with the code `c` as `s.stay`.
 JOIN_STAY = f"""
     LEFT JOIN places AS s ON e.subject_id = s.subject_id
         AND 2 * epoch_us(CAST(e.time AS TIMESTAMP)) + CAST({_OPENS} AS INT) BETWEEN s.first AND s.last

@@ -9,12 +9,12 @@ from ehrdl.sources.mimic4.rows import end_of_day, is_bound, known, number_in, pa
 
 
 def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
-    """The rule of each table of items: the items that the concepts list, and all of inputevents, which are drugs.
+    """The rule of each table of items: the listed concepts' items, and all items of inputevents, which are drugs.
 
     Labs and vitals: charttime -> max(charttime, storetime); null storetime: 4 h for a lab, 1 h for a vital.
 
-    Lab items in chartevents repeat labevents at the time of the draw: dropped where labevents is read, else under the
-    lab's delay.
+    Lab items in chartevents repeat labevents at the time of the draw. They are dropped where labevents is read, and
+    otherwise get the lab's delay.
     """
     lab_items = set(listed.frame.base_code[listed.frame.category == "lab"])
     charted = [code for code in listed.base_codes("CHART//") if code not in lab_items]
@@ -33,13 +33,13 @@ def _results(
 ) -> str:
     """The rule of a table of results.
 
-    The number is valuenum; where that is null, the number or the bound that the value is, or, without a value, that the
-    comment begins with. MIMIC-IV has no valuenum for `>300`: the bound stands for it, and its text says so. A range, or
-    any other word, is text alone. `___` is unknown.
+    The number is valuenum. Where that is null, it is the number or bound in the value or, without a value, the one that
+    begins the comment. MIMIC-IV has no valuenum for `>300`: the number is the bound, and the text shows it. A range, or
+    any other word, is text only. `___` is unknown.
     """
     delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
     value, comment = known("value"), known(comments)
-    number = finite("valuenum")  # what a float32 cannot hold is no number: it stays as text
+    number = finite("valuenum")  # a value that a float32 cannot hold is no number: it stays as text
     read = f"""CASE WHEN valuenum IS NOT NULL THEN {number} WHEN ({value}) IS NOT NULL
         THEN {number_in("value", "valueuom")} ELSE {number_in(comments, "valueuom", is_comment=True)} END"""
     alone = f"valuenum IS NULL AND ({value}) IS NULL"
@@ -57,7 +57,7 @@ def _results(
 
 
 def _listed(concepts: Concepts, prefix: str) -> str:
-    """SQL of the rows of the items that stand in a code with this prefix: a START brings its END, and the other way."""
+    """SQL of the rows of the items listed under this prefix: a START brings its END, and the reverse."""
     return f"(SELECT * FROM raw WHERE itemid IN {_ids(concepts.base_codes(prefix))})"
 
 
@@ -87,8 +87,8 @@ _END = {
     "text": "statusdescription",
     "fallback": "storetime IS NULL",
 }
-# Two events. START says what and how fast, and nothing of how it went: amount, duration and status are known at the
-# END. Each: its time -> max(its time, storetime); null storetime: 1 h, as for all that is charted at the bedside.
+# Two events. START holds the item and the rate. Amount, duration and status are known only at the END. Each: its time
+# -> max(its time, storetime); null storetime: 1 h, as for all that is charted at the bedside.
 _INPUTS = (
     _START | {"code": f"'INPUT_START//' || itemid || '//' || {_RATE_UNIT}", "number": finite("rate")},
     _END | {"code": f"'INPUT_END//' || itemid || '//' || {unit('amountuom')}", "number": finite("amount")},

@@ -3,12 +3,12 @@
 from ehrdl.events.staging import finite
 from ehrdl.sources.mimic4.rows import day, end_of_day, pair, row, stored, tidy, union, unit, word
 
-#: Rows of poe and pharmacy where the table is missing.
+#: Stand-ins for the rows of poe and pharmacy if the table is missing.
 NO_ORDERS = {
     "hosp/poe": "(SELECT CAST(NULL AS VARCHAR) AS poe_id, CAST(NULL AS TIMESTAMP) AS ordertime)",
     "hosp/pharmacy": "(SELECT CAST(NULL AS BIGINT) AS pharmacy_id, CAST(NULL AS TIMESTAMP) AS entertime)",
 }
-#: Prescriptions with the times of their orders. An order that stands twice counts from its later time.
+#: Prescriptions with the times of their orders. A duplicate order counts from its later time.
 WITH_TIMES = """
     SELECT * FROM {drugs}
     LEFT JOIN (SELECT poe_id, max(ordertime) AS ordertime FROM {poe} WHERE poe_id IS NOT NULL GROUP BY poe_id)
@@ -19,7 +19,8 @@ WITH_TIMES = """
 
 _DRUG = f"{tidy('drug')} || '//' || {unit('route')}"
 # START: starttime -> max(starttime, the order's time, else the pharmacy's, else the end of that day); starttime alone
-# is a round hour, often before the order. STOP: at stoptime, which START never carries; one before its start is none.
+# is a round hour, often before the order. STOP: at stoptime, which START never carries; a stoptime before the start is
+# ignored.
 PRESCRIPTIONS = pair(
     {
         "code": f"'DRUG_START//' || {_DRUG}",
@@ -35,7 +36,7 @@ PRESCRIPTIONS = pair(
         "where": "starttime IS NULL OR stoptime >= starttime",
     },
 )
-# charttime -> max(charttime, storetime); null storetime: 1 h. What was done comes first: given, held, refused.
+# charttime -> max(charttime, storetime); null storetime: 1 h. The code begins with what was done: given, held, refused.
 EMAR = row(
     f"'EMAR//' || coalesce({tidy('event_txt')}, 'UNKNOWN') || '//' || coalesce({tidy('medication')}, 'UNKNOWN')",
     "charttime",
@@ -45,13 +46,13 @@ EMAR = row(
 
 _TAKEN = f"coalesce(charttime, {end_of_day('chartdate')})"
 _RESULT = f"""greatest({_TAKEN}, coalesce(storetime, {end_of_day("storedate")}, {_TAKEN} + INTERVAL 7 DAY))"""
-# Of a culture alone does no organism mean NEGATIVE: a Gram stain or a serology says in its comment what it found.
+# No organism means NEGATIVE only for a culture: a Gram stain or a serology reports its finding in the comment.
 _GREW = f"""coalesce({tidy("org_name")}, CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
     WHEN test_name ILIKE '%culture%' THEN 'NEGATIVE' ELSE '' END)"""
 _FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(nullif(trim(comments), ''), '___'))"
-# Two events. TAKEN: once a specimen, its type alone, for the number of rows tells what grew; at charttime, else the end
-# of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its text is the
-# specimen with the antibiotic's result or the comment.
+# Two events. TAKEN: once per specimen, with its type only, because the number of rows reveals what grew; at charttime,
+# else the end of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its
+# text is the specimen with the antibiotic's result or the comment.
 _SPECIMEN = tidy("spec_type_desc")
 MICROBIOLOGY = union(
     [
@@ -75,9 +76,10 @@ MICROBIOLOGY = union(
 
 
 def notes(kind: str) -> str:
-    """Notes: storetime where present, never before charttime's 00:00; else the end of charttime's day.
+    """The rule of notes: storetime where present, never before charttime's 00:00; else the end of charttime's day.
 
-    A radiology report that was stored before its charted time existed then: its `time` is the earlier of the two.
+    A radiology report that was stored before its charted time already existed then, so its `time` is the earlier of the
+    two.
     """
     first = day("charttime")
     available = f"CASE WHEN storetime IS NULL THEN {end_of_day('charttime')} ELSE greatest(storetime, {first}) END"

@@ -1,4 +1,4 @@
-"""SQL of EVENTS rows from the view `raw` of a table: what the rules of all tables of MIMIC-IV are written in."""
+"""Builds the SQL of EVENTS rows from a table's view `raw`, for the rules of all MIMIC-IV tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ehrdl.clinical.codes import BLANKS
 from ehrdl.events.staging import finite
 
-#: Each row of `raw` twice, told apart by `part`: a table with two events a row is still read in one pass.
+#: Each row of `raw` twice, distinguished by `part`: a table with two events per row is still read in one pass.
 TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
 
 
@@ -57,7 +57,7 @@ def row(*given: str, **named: str) -> str:
 
 
 def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
-    """SQL of two events a row, in one pass; each is given by the arguments of `row`."""
+    """SQL of two events per row, in one pass; each is given by the arguments of `row`."""
     defaults = {"number": "NULL", "text": "NULL", "fallback": "false", "where": "true"}
     both = []
     for event in (first, second):
@@ -75,12 +75,12 @@ def static(code: str, number: str = "NULL", where: str = "true") -> str:
 
 
 def union(rows: Sequence[str]) -> str:
-    """SQL of all rows; reads `raw` once for each, so only for a table that is held."""
+    """SQL of all rows; reads `raw` once for each query, so use it only for a table held in memory."""
     return " UNION ALL ".join(rows)
 
 
 def stored(time: str, delay: str = "INTERVAL 1 HOUR") -> str:
-    """SQL of the later of a fact's own time and storetime; where storetime is null, its time and a delay."""
+    """SQL of the later of a fact's own time and storetime; where storetime is null, its time plus a delay."""
     return f"CASE WHEN storetime IS NULL THEN {time} + {delay} ELSE greatest({time}, storetime) END"
 
 
@@ -94,19 +94,19 @@ def end_of_day(time: str) -> str:
     return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
 
 
-#: A number alone, or the bound of one: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.
+#: A number by itself, or a bound: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.
 _BOUND = r"^\s*(<=|>=|<|>|≤|≥|less than|greater than)?\s*([+-]?(?:\d+(?:\.\d+)?|\.\d+))\s*([a-zµ%][a-z0-9µ/%^]*)?\s*\*?"
-#: Where a comment's result ends: with it, or before a remark.
+#: The end of a result in a comment: the comment's end, or the start of a remark.
 _END, _END_OF_RESULT = r"\.?\s*$", r"(?:\.?\s*$|\.\s\s)"
 
 
 def known(text: str) -> str:
-    """SQL of a text as it is written; null where it is empty or blanked (`___`)."""
+    """SQL of a text as written; null where it is empty or blanked (`___`)."""
     return f"CASE WHEN trim({text}) NOT IN ('', '___') THEN {text} END"
 
 
 def number_in(text: str, unit: str, is_comment: bool = False) -> str:
-    """SQL of the number that a text is, or of its bound; null where it holds anything else, or another unit."""
+    """SQL of the number or bound in a text; null where the text holds anything else, or another unit."""
     pattern = f"(?i){_BOUND}{_END_OF_RESULT if is_comment else _END}"
     number = finite(f"TRY_CAST(regexp_extract({text}, '{pattern}', 2) AS DOUBLE)")
     own = f"regexp_extract({text}, '{pattern}', 3)"
@@ -114,7 +114,7 @@ def number_in(text: str, unit: str, is_comment: bool = False) -> str:
 
 
 def is_bound(text: str) -> str:
-    """SQL of whether a text begins as a bound does."""
+    """SQL of whether a text begins like a bound."""
     return rf"regexp_matches({text}, '(?i)^\s*(<|>|≤|≥|less than|greater than)')"
 
 
@@ -124,13 +124,13 @@ def unit(column: str) -> str:
 
 
 def tidy(column: str) -> str:
-    """SQL of a text without blanks around it and with one blank between its words; null where nothing is left."""
+    """SQL of a text with outer blanks removed and one blank between words; null where nothing is left."""
     clean = f"nullif(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')), '')"
     return f"CASE WHEN regexp_matches({column}, '[^!-~ ]|^ | $|  ') THEN {clean} WHEN {column} <> '' THEN {column} END"
 
 
 def word(column: str) -> str:
-    """SQL of a word that rules compare: tidy and in upper case, as MIMIC-IV writes them."""
+    """SQL of a word as rules compare it: tidy and in upper case, as in MIMIC-IV."""
     return f"upper({tidy(column)})"
 
 

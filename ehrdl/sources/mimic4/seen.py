@@ -1,7 +1,7 @@
-"""What the cells of a MIMIC-IV table show while they stream by: empty and constant columns, items that nobody knows.
+"""Checks a MIMIC-IV table's cells as they stream by: empty columns, constant columns and unknown items.
 
-Stays, ages and codes are checked in EVENTS; here is what never gets there, since a row without a subject, a time or a
-known item is no event.
+Stays, ages and codes are checked in EVENTS. The checks here cover what never gets there, since a row without a subject,
+a time or a known item is no event.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ehrdl.quality import Finding
 from ehrdl.sources.packed import is_parquet
 from ehrdl.sources.raw import RawTable
 
-#: Share of empty cells above which a column is broken, for every table that has the column.
+#: The share of empty cells above which a column counts as broken, for every table that has the column.
 _EMPTY = {
     **dict.fromkeys(
         ("subject_id", "itemid", "icd_code", "icd_version", "admittime", "anchor_age", "anchor_year"), 0.01
@@ -26,7 +26,7 @@ _EMPTY = {
     **dict.fromkeys(("dischtime", "gender"), 0.2),
     "discharge_location": 0.5,
 }
-#: The same where tables differ: a culture may have its date alone, a lab no stay, and most of the chart is text.
+#: The same where tables differ: a culture may have only a date, a lab no stay, and most of the chart is text.
 _EMPTY_IN = {
     "hosp/microbiologyevents": {"charttime": 0.5},
     **{
@@ -35,14 +35,14 @@ _EMPTY_IN = {
     },
     "hosp/labevents": {"valuenum": 0.6, "valueuom": 0.6},
 }
-#: No table has one value alone in these columns.
+#: Columns that never hold a single value throughout a table.
 _VARIED = ("hadm_id", "anchor_age", "admittime", "dischtime", "charttime", "starttime", "icd_code", "drug", "valuenum")
-#: A hospital may be for women, or for planned stays alone: worth a quiet line.
+#: Columns that may hold a single value (a hospital for women, or for planned stays only): worth a quiet line.
 _USUALLY_VARIED = ("gender", "admission_type", "discharge_location")
 _FEWEST_ROWS = 100
-#: Share of rows whose item the concepts do not list above which the ids are not MIMIC-IV's (its demo: 21 %, 78 %).
+#: The share of rows with unlisted items above which the ids are not MIMIC-IV's (its demo: 21 %, 78 %).
 _UNLISTED = {"hosp/labevents": 0.4, "icu/chartevents": 0.95}
-#: Tables of which every row is one event of a stay, and the share of rows above which too many are none.
+#: Tables in which every row is one event of a stay, and the share of rows above which too many are no event.
 _ONE_EVENT = ("hosp/diagnoses_icd", "hosp/procedures_icd", "hosp/drgcodes", "hosp/hcpcsevents")
 _LOST = 0.05
 _LONG = ("text", "comments", "value")
@@ -51,11 +51,11 @@ _CODE, _NO_CODE_LIMIT = "icd_code", 0.01
 
 
 class Seen:
-    """Counts over one table; a block of rows at a time.
+    """Counts over one table, one block of rows at a time.
 
     Args:
         table: the table.
-        items: the item ids that the concepts list; empty = every item is read.
+        items: the listed concepts' item ids; empty = every item is read.
     """
 
     def __init__(self, table: RawTable, items: tuple[int, ...] = ()) -> None:
@@ -101,7 +101,7 @@ class Seen:
                 self.add(batch.rename_columns([named[stored] for stored in batch.schema.names]))
 
     def findings(self) -> list[Finding]:
-        """What is found: columns that are emptier than they can be, or hold one value, and items without a concept."""
+        """The findings: columns that are too empty or hold a single value, and items without a concept."""
         name, found = self.table.name, []
         for column, n in self._empty.items():
             limit = (_EMPTY | _EMPTY_IN.get(name, {})).get(column, 1.0)
@@ -121,12 +121,12 @@ class Seen:
 
 
 def findings_of_counts(name: str, counts: Mapping[str, int], n_rows: int) -> list[Finding]:
-    """What was read in another way than usual, or not at all.
+    """The findings on rows that were read in an unusual way, or not at all.
 
     Args:
-        name: of the table.
-        counts: of its events, as `staging.stage` makes them.
-        n_rows: rows of the table.
+        name: the table's name.
+        counts: the counts of its events, as `staging.stage` makes them.
+        n_rows: the number of rows in the table.
     """
     whats = {
         "from_comments": ("comments", "results stand in the comment alone, and are read from it"),

@@ -1,8 +1,8 @@
-"""MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2, read with DuckDB, streaming, into EVENTS.
+"""Reads MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2 into EVENTS with DuckDB, streaming.
 
-`available_time` follows one rule a table, stated beside its query (`mimic4_stays`, `mimic4_bedside`, `mimic4_orders`).
-A bare storetime shows facts before they happen (it can precede charttime), so a fact is never available before its own
-time; where storetime is null a default delay stands in, and such rows are counted. A stay's codes come with a coding
+`available_time` follows one rule per table, stated beside its query (`stays`, `bedside`, `orders`). A storetime can
+precede charttime, so used alone it would show facts before they happen. A fact is therefore never available before its
+own time. Where storetime is null a default delay is used, and such rows are counted. A stay's codes come with a coding
 lag, whatever a chart date says. What is known only at the end (discharge location, final admission type, insurance,
 length of stay, the amount of an infusion) is never attached to the beginning.
 """
@@ -34,22 +34,22 @@ from ehrdl.sources.packed import READ, elsewhere, find, find_all, unread
 from ehrdl.sources.raw import RawTable
 
 _DRUGS = "hosp/prescriptions"
-#: Disk that a byte of csv.gz takes at the most: its staged rows; EVENTS, series and notes with what they are made from.
+#: The most disk space needed per byte of csv.gz: for staged rows; for EVENTS, series and notes with their inputs.
 #: Measured by benchmarks/build.py.
 _DISK_STAGED, _DISK_AFTER = 0.6, 1.4
 
 
 class Mimic4(Source):
-    """MIMIC-IV in its own layout: `hosp/`, `icu/` and, where the notes are held, `note/`.
+    """MIMIC-IV in its own layout: `hosp/`, `icu/` and, if the notes are available, `note/`.
 
     Args:
-        root: folder that holds `hosp/` and `icu/`.
-        note_root: folder that holds `note/`; by default `root`.
-        tables: tables to read, which must be there (but for the notes); by default all that are there. Patients and
-            admissions are always read, and with prescriptions the times of orders in poe and pharmacy.
-        coding_lag_days: when a stay's diagnosis and procedure codes can be seen, after discharge [days].
-        concepts: CSV of concepts in the form of the shipped one, for another hospital's item ids.
-        null_words: cells that read so, such as `NULL`, stand for an absent value in every column, besides empty cells.
+        root: the folder that holds `hosp/` and `icu/`.
+        note_root: the folder that holds `note/`; by default `root`.
+        tables: the tables to read, which must exist (except the notes); by default all that exist. Patients and
+            admissions are always read, and with prescriptions also the times of orders in poe and pharmacy.
+        coding_lag_days: the time from discharge until a stay's diagnosis and procedure codes can be seen [days].
+        concepts: a CSV of concepts in the form of the shipped one, for another hospital's item ids.
+        null_words: words, such as `NULL`, that stand for an absent value in every column, as empty cells do.
     """
 
     VERSION = 13
@@ -92,7 +92,7 @@ class Mimic4(Source):
         }
 
     def versions(self) -> list[Any]:
-        """What of the code decides the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
+        """The versions that decide the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
         return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
 
     def n_bytes(self) -> int:
@@ -106,7 +106,7 @@ class Mimic4(Source):
         lines = [*self._two_files(files), *([self._without(missing)] if missing else [])]
         for line in lines:
             say(line)
-        for table in files.values():  # a missing column is said before hours of reading, not after
+        for table in files.values():  # a missing column is reported before hours of reading, not after
             table.check()
         titles = read_titles(find_titles(self.root))
         known = self._concepts()
@@ -131,7 +131,7 @@ class Mimic4(Source):
     def _stage(
         self, files: dict[str, RawTable], prepare: Prepare, known: concepts.Concepts, out: Path
     ) -> dict[str, tuple[Path, dict[str, int]]]:
-        """Read every table, the longest first, stays before all others; each at most once, whatever stopped a run."""
+        """Read every table, stays first and then the longest; each at most once, even if a run was stopped."""
         rows = out / ".rows"
         rows.mkdir(exist_ok=True)
         sizes = {name: table.packed_bytes() for name, table in files.items() if name not in ORDERS}
@@ -160,7 +160,7 @@ class Mimic4(Source):
         return concepts.load(expanded(self.concepts) if self.concepts else None)
 
     def _files(self) -> tuple[dict[str, RawTable], list[str]]:
-        """The table files that are there, in the order of reading, and the names of those that are missed."""
+        """The table files that exist, in the order of reading, and the names of the missing ones."""
         if not self.root.is_dir():
             raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
         if not self.note_root.is_dir():
@@ -181,19 +181,19 @@ class Mimic4(Source):
                 f"{self.root}/{SERIES[0]}.csv.gz: the table is missing, and {SERIES[1]} too, so there is no series; "
                 f"add one of them, or name the tables to read in data.source.tables"
             )
-        if _DRUGS not in files:  # the times of orders serve nothing else
+        if _DRUGS not in files:  # the times of orders have no other use
             return {name: table for name, table in files.items() if name not in ORDERS}, missing
         return files, missing
 
     def _wanted(self) -> list[str]:
-        """Names of the tables to look for, in the order of reading."""
+        """The names of the tables to look for, in the order of reading."""
         named = set(TABLES if self.tables is None else self.tables)
         if _DRUGS in named:
             named |= set(ORDERS)
         return [*REQUIRED, *(name for name in TABLES if name in named and name not in REQUIRED)]
 
     def _without(self, missing: list[str]) -> str:
-        """One line on all that is not there."""
+        """One line on all that is missing."""
         where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
         times = _DRUGS not in missing and set(ORDERS) <= set(missing)
         hint = "; a prescription counts from the end of its day" if times else ""
@@ -202,7 +202,7 @@ class Mimic4(Source):
         return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}{lying}"
 
     def _two_files(self, files: dict[str, RawTable]) -> list[str]:
-        """A line on each table that lies there in more than one file."""
+        """One line per table that exists in more than one file."""
         lines = []
         for name, table in files.items():
             if more := find_all(self.note_root if name in NOTES else self.root, name)[1:]:

@@ -1,4 +1,4 @@
-"""One table of MIMIC-IV, read once and staged: a job for any process, cached under all that decides its rows."""
+"""Reads one MIMIC-IV table once and stages it: a job for any process, cached under all that decides the rows."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class StageTable:
     """Reads a table and stages its events, unless the cache has them.
 
     Attributes:
-        prepare: cache, memory, shards.
-        queries: SQL of each table's events.
-        prints: fingerprint of each table's file.
-        version: of the reader.
+        prepare: the cache, the memory and the shards.
+        queries: the SQL of each table's events.
+        prints: the fingerprint of each table's file.
+        version: the reader's version.
         orders: the tables that hold the times of orders, read with prescriptions.
-        stays: the folder that staging the admissions left, for the tables that need stays.
-        share: processes that do this at the same time.
-        tally: counts rows read.
-        items: the item ids that the concepts list, of the tables that have them.
+        stays: the folder left by staging the admissions, for the tables that need stays.
+        share: the number of processes that do this at the same time.
+        tally: the counter of rows read.
+        items: the listed concepts' item ids, for each table that has items.
     """
 
     prepare: Prepare
@@ -66,7 +66,7 @@ class StageTable:
 
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
-                # The same rows in the same order every time; processes run side by side.
+                # One thread gives the same rows in the same order every time; processes run side by side.
                 con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 counts, seen = self._read(con, table, sql, folder / "rows")
                 write_json(folder / "counts.json", counts)
@@ -84,7 +84,7 @@ class StageTable:
         return cache_folder(self.prepare, *self._key(table)).is_dir()
 
     def _key(self, table: RawTable) -> tuple[str, dict[str, Any]]:
-        """The step, and all that decides its result."""
+        """The name of the step, and all that decides its result."""
         sql = self.queries[table.name]
         return f"table-{table.name.replace('/', '.')}", {
             "file": self.prints[table.name],
@@ -114,7 +114,7 @@ class StageTable:
         return stage(con, sql, rows, self.prepare.shards(0)), seen
 
     def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> _Read:
-        """Spread the table, and the orders that it joins, as they are; then stage a shard at a time."""
+        """Spread the table, and the orders that it joins, unchanged over shards; then stage one shard at a time."""
         n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
         with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
             spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
@@ -131,7 +131,8 @@ class StageTable:
     def _run(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None) -> _Read:
         """One pass over the table's file: `sql`, or its rows staged into a folder.
 
-        The quick pass refuses what a slower one reads, or names better; so what it cannot read is read again.
+        The quick pass refuses some cells that a slower pass can read, or can report better. So a table that the quick
+        pass cannot read is read again.
         """
         for typed in (True, False):
             keys, seen = _Keys(KEYS.get(table.name)), Seen(table, self.items.get(table.name, ()))
@@ -160,20 +161,20 @@ class StageTable:
         raise AssertionError("unreachable")
 
 
-#: Counts of staged rows, and what the cells showed.
+#: The counts of staged rows, and what the cells showed.
 _Read = tuple[dict[str, int], Seen]
 _Watchers = tuple["_Keys", Seen]
 
 
 class _Keys:
-    """Hashes of a table's key, to know after one pass whether two rows may share it: 8 bytes a row."""
+    """Hashes of a table's key, to tell after one pass whether two rows may share it: 8 bytes per row."""
 
     def __init__(self, column: str | None) -> None:
         self.column = column
         self._hashes: list[np.ndarray] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the keys of some rows; null is no key."""
+        """Add the keys of some rows; null is no key."""
         if self.column:
             keys = batch.column(self.column).drop_null().to_numpy(zero_copy_only=False)
             self._hashes.append(pd.util.hash_array(keys, categorize=False))
@@ -194,7 +195,7 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
 
 
 def _rows_of(part: Path, shard: int, or_of_nobody: bool) -> str:
-    """SQL of the rows of a shard, and of those that `_OF_ANYONE` left without a subject; empty where there is none."""
+    """SQL of a shard's rows, and of those that `_OF_ANYONE` left without a subject; empty if there are none."""
     numbers = sorted({shard, 0}) if or_of_nobody else [shard]
     files = [file for number in numbers if (file := staged(part, number)).is_file()]
     return scan(files) if files else ""
@@ -218,7 +219,7 @@ def _drop(rows: Path | None) -> None:
 
 
 _WITH_SUBJECT = "FROM raw WHERE subject_id IS NOT NULL"
-#: An order is joined by its own id: one that names no subject goes with subject 0, whose shard is 0.
+#: An order is joined by its own id, so one without a subject goes to subject 0, whose shard is 0.
 _OF_ANYONE = "SELECT * REPLACE (coalesce(subject_id, 0) AS subject_id) FROM raw"
 _HOLD = "CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM raw"
 _TWICE = """

@@ -1,11 +1,11 @@
-"""The rules of MIMIC-IV's patients, stays and the codes that are given to a stay after its end."""
+"""The rules of MIMIC-IV's patients, of stays, and of the codes assigned to a stay after its end."""
 
 from pathlib import Path
 
 from ehrdl.engine.paths import scan, target
 from ehrdl.sources.mimic4.rows import end_of_day, icd, pair, row, static, tidy, union, word
 
-#: What the tables after admissions need of the stays.
+#: The tables of stays that later tables need.
 STAYS = """
     CREATE TEMP TABLE stays AS SELECT subject_id, hadm_id, dischtime, deathtime FROM raw WHERE subject_id IS NOT NULL;
     CREATE TEMP TABLE deaths AS SELECT DISTINCT ON (subject_id) subject_id, hadm_id, deathtime
@@ -27,8 +27,8 @@ def read_stays(folder: Path) -> str:
 
 _SEX = f"CASE {word('gender')} WHEN 'FEMALE' THEN 'F' WHEN 'MALE' THEN 'M' ELSE {word('gender')} END"
 _GROUP = tidy("anchor_year_group")
-# Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group serves splits and
-# censoring alone. Death is a stay's deathtime; outside the hospital it is known to the day: its end.
+# Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group is only for splits
+# and censoring. Death is a stay's deathtime; outside the hospital only the day is known, and its end counts.
 PATIENTS = union(
     [
         static(f"'GENDER//' || {_SEX}", where=f"{_SEX} IS NOT NULL"),
@@ -45,8 +45,8 @@ PATIENTS = union(
 )
 #: `Medicare`, `No charge`: MIMIC-IV's own form.
 _INSURANCE = f"{word('insurance')}[1] || lower({word('insurance')}[2:])"
-# Known at arrival: where from, race, language, marital status of this stay. Known at discharge: where to, the final
-# admission type and insurance. hospital_expire_flag only says that the stay ended in death.
+# Known at arrival: admission location, race, language and marital status of this stay. Known at discharge: discharge
+# location, final admission type and insurance. hospital_expire_flag only says that the stay ended in death.
 ADMISSIONS = union(
     [
         row("'ED_IN'", "edregtime"),
@@ -71,7 +71,7 @@ TRANSFERS = pair(
     {"code": f"'TRANSFER_OUT//' || {_UNIT}", "time": "outtime", "where": _MOVED},
 )
 SERVICES = row(f"'SERVICE_IN//' || {word('curr_service')}", "transfertime")
-# The last unit and the time out ride on the end of the ICU stay only.
+# The last unit and the time out are attached only to the end of the ICU stay.
 ICUSTAYS = pair(
     {"code": f"'ICU_IN//' || coalesce({tidy('first_careunit')}, 'UNKNOWN')", "time": "intime"},
     {"code": f"'ICU_OUT//' || coalesce({tidy('last_careunit')}, 'UNKNOWN')", "time": "outtime"},
@@ -79,7 +79,7 @@ ICUSTAYS = pair(
 
 
 def coded(lag_days: float) -> dict[str, str]:
-    """Codes are given after discharge, whatever a chart date says: dischtime -> dischtime + the coding lag."""
+    """The rules of codes, assigned after discharge whatever a chart date says: dischtime -> dischtime + coding lag."""
     lag = f"to_microseconds({round(lag_days * 86_400_000_000)})"
     coded = f"icd_version || '//' || {icd('icd_code')}"
 

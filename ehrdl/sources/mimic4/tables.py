@@ -1,4 +1,4 @@
-"""The tables of MIMIC-IV that are read: their columns with types, their keys, and how each is treated."""
+"""The MIMIC-IV tables to read: their columns with types, their keys, and how each is treated."""
 
 _IDS = {"subject_id": "BIGINT", "hadm_id": "BIGINT"}
 _NOTE_COLUMNS = {
@@ -27,8 +27,8 @@ _SPAN_COLUMNS = {
     "itemid": "BIGINT",
     "statusdescription": "VARCHAR",
 }
-#: Every table that is read, with the types of its columns, in the order of reading. A table that is not here is
-#: refused: each needs a rule that says when its facts can be seen.
+#: Every table that is read, with the types of its columns, in the order of reading. Any other table is refused: each
+#: needs a rule that says when its facts can be seen.
 TABLES: dict[str, dict[str, str]] = {
     "hosp/patients": {
         "subject_id": "BIGINT",
@@ -135,16 +135,16 @@ TABLES: dict[str, dict[str, str]] = {
     "note/discharge": _NOTE_COLUMNS,
     "note/radiology": _NOTE_COLUMNS,
 }
-#: Columns that a table may lack; they are null then.
+#: Columns that may be missing from a table, and are then null.
 OPTIONAL = {"hosp/labevents": ("comments",)}
-#: What no two rows of a table share: a table that was appended to itself would double the evidence.
+#: The key that no two rows of a table share: a table appended to itself would double the evidence.
 KEYS = {
     "hosp/patients": "subject_id",
     "hosp/admissions": "hadm_id",
     "note/discharge": "note_id",
     "note/radiology": "note_id",
 }
-#: Read in one pass, straight into EVENTS: whatever its size, little of it is held.
+#: Tables read in one pass, straight into EVENTS; whatever their size, little is held in memory.
 STREAMED = (
     "hosp/diagnoses_icd",
     "hosp/drgcodes",
@@ -163,13 +163,13 @@ STREAMED = (
     "note/discharge",
     "note/radiology",
 )
-#: Rows that are looked at more than once, or joined: spread over shards first, then a shard at a time.
+#: Tables whose rows are read more than once, or joined: spread over shards first, then read one shard at a time.
 SHARDED = ("hosp/microbiologyevents", "hosp/prescriptions")
 #: Stays are needed by every other table, so these are always read, stays first.
 REQUIRED = ("hosp/admissions", "hosp/patients")
-#: MIMIC-IV-Note is a data set of its own, which many who have MIMIC-IV do not hold: its absence is said, not refused.
+#: MIMIC-IV-Note is a separate data set that many users of MIMIC-IV lack: its absence is reported, not refused.
 NOTES = ("note/discharge", "note/radiology")
-#: Where the series come from. A hospital with neither has none, which no one means who did not say so.
+#: The tables that series come from. If both are missing there are no series, which is an error unless asked for.
 SERIES = ("hosp/labevents", "icu/chartevents")
-#: Read for the times of orders alone, and only with prescriptions.
+#: Tables read only for the times of orders, and only with prescriptions.
 ORDERS = ("hosp/poe", "hosp/pharmacy")

@@ -1,4 +1,4 @@
-"""What ICD codes mean, as MIMIC-IV's own tables of codes say: descriptions of EVENTS codes, never an event."""
+"""The titles of ICD codes in MIMIC-IV's own tables: descriptions of EVENTS codes, never events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.sources.mimic4.rows import icd
 from ehrdl.sources.packed import find
 from ehrdl.sources.raw import RawTable
 
-#: The tables of titles, and what the EVENTS codes of each begin with.
+#: The tables of titles, and the prefix of the EVENTS codes of each.
 _HEADS = {"hosp/d_icd_diagnoses": "DIAGNOSIS", "hosp/d_icd_procedures": "PROCEDURE"}
 _COLUMNS = {"icd_code": "VARCHAR", "icd_version": "INTEGER", "long_title": "VARCHAR"}
 _TITLES = """
@@ -21,7 +21,7 @@ _TITLES = """
 
 
 def find_titles(root: Path) -> dict[str, Path]:
-    """The tables of titles that are there; a code without its table keeps an empty description."""
+    """The tables of titles that exist; a code without its table keeps an empty description."""
     found = {name: find(root, name) for name in _HEADS}
     return {name: path for name, path in found.items() if path}
 

@@ -33,8 +33,8 @@ class RecordSet:
     Attributes:
         name: `set-a`.
         path: its archive, or its folder.
-        outcomes: `Outcomes-a.txt`; None where it is not there.
-        beside: other forms of the same set, which are not read.
+        outcomes: `Outcomes-a.txt`; None if missing.
+        beside: other copies of the same set, which are not read.
     """
 
     name: str
@@ -43,7 +43,7 @@ class RecordSet:
     beside: tuple[Path, ...] = ()
 
     def fingerprint(self, verify: str) -> dict[str, Any]:
-        """What the set's files are."""
+        """The fingerprint of the set's files."""
         found: dict[str, Any] = {"outcomes": self.outcomes and fingerprint(self.outcomes, verify)}
         if self.path.is_file():
             return found | {"records": fingerprint(self.path, verify)}
@@ -54,7 +54,7 @@ class RecordSet:
         return found | {"records": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])}
 
     def n_bytes(self) -> int:
-        """Size of the records as they lie there."""
+        """Size of the records as stored [bytes]."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*.txt")
         return sum(file.stat().st_size for file in files)
 
@@ -65,12 +65,12 @@ class Lines:
 
     Attributes:
         record: (n,) int64, the number in the file's name.
-        minute: (n,) int32, since admission.
-        parameter: (n,) int64, place in `names`.
+        minute: (n,) int32, minutes since admission.
+        parameter: (n,) int64, positions in `names`.
         value: (n,) float64, NaN where the file has none.
-        names: parameters.
-        every: numbers of all the records, also of those without a line.
-        unnamed: lines without a parameter, which are left out.
+        names: the parameters.
+        every: the numbers of all records, also of those without a line.
+        unnamed: the number of lines without a parameter, which are left out.
     """
 
     record: np.ndarray
@@ -127,8 +127,8 @@ def read_lines(path: Path) -> Lines:
     """All lines of a record set.
 
     Raises:
-        SchemaError: a damaged archive, no record in it, a record twice, or a line that is no time, parameter and
-            number; the message names the file and the line.
+        SchemaError: an archive is damaged or holds no record, a record is there twice, or a line is not a time, a
+            parameter and a number. The message names the file and the line.
     """
     records = _records(path)
     blocks = []
@@ -178,7 +178,7 @@ def _parse(records: Sequence[_Record]) -> Lines:
     time, parameter, value = _columns(records, b"".join(bodies))
     named = pc.not_equal(parameter, "").to_numpy(zero_copy_only=False)
     time, parameter, value = (column.filter(pa.array(named)) for column in (time, parameter, value))
-    place = np.flatnonzero(named)  # of the lines that are left
+    place = np.flatnonzero(named)  # positions of the lines that are left
     minute = _minutes(time, place, refuse)
     encoded = parameter.dictionary_encode()
     numbers = np.array([record.number for record in records], np.int64)
@@ -223,7 +223,7 @@ def _columns(records: Sequence[_Record], lines: bytes) -> list[pa.Array]:
 
 
 def _bad_line(records: Sequence[_Record], error: Exception) -> SchemaError:
-    """The error of the first line that has not three parts, or is no text."""
+    """The error for the first line that does not have three parts, or is no text."""
     for record in records:
         for row, line in enumerate(_body(record).split(b"\n")[:-1]):
             text = line.decode(errors="replace")
@@ -256,7 +256,7 @@ def _values(value: pa.Array, place: np.ndarray, refuse: Callable[[int, str], Sch
 
 
 def _number(text: str) -> float:
-    """The number that a text is: NaN where it is empty, infinite where it is none."""
+    """The number in a text: NaN if the text is empty, infinite if it is no number."""
     try:
         return float(text) if text else np.nan
     except ValueError:
@@ -264,13 +264,13 @@ def _number(text: str) -> float:
 
 
 def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
-    """Whether each record's patient died in hospital, and the days from admission to its end and to the death.
+    """Whether each record's patient died in hospital, and the days from admission to the stay's end and to death.
 
-    Days are NaN where they are unknown; those to the death also where none is known, or the file has no such column.
+    Days are NaN where unknown. The days to death are NaN also where no death is known, or the file has no such column.
     Nothing else of the file is read: SAPS-I and SOFA are outcomes too.
 
     Raises:
-        SchemaError: a column is missing, a record twice, or a value that cannot be; the message names the line.
+        SchemaError: a column is missing, a record is there twice, or a value is impossible. The message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,7 +1,7 @@
-"""Lines of PhysioNet/CinC 2012 as rows of EVENTS, and what was found odd about them, counted.
+"""Turns lines of PhysioNet/CinC 2012 into rows of EVENTS, and counts the oddities among them.
 
-Record and stay are one: the record's number is the subject and the encounter. No date is known, so every stay begins on
-the same invented day. A value is shown at its own time, as the challenge shows it.
+A record is one stay: its number is both the subject and the encounter. No date is known, so every stay begins on the
+same invented day. A value is available at its own time, as in the challenge.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ UNITS = {
     4: "Surgical ICU",
 }
 _SEX = {0: "F", 1: "M"}
-#: Descriptors of a record, each with the least and the most that it can be.
+#: The descriptors of a record, each with its smallest and largest possible value.
 _ALLOWED = {"Age": (0, 120), "Gender": (0, 1), "ICUType": (1, 4)}
 _YEAR = 2012
 #: Year, month and day of every admission [µs since 1970].
 _ADMITTED = int(np.datetime64(f"{_YEAR}-01-01", "us").astype(np.int64))
 _SECOND, _MINUTE = 1_000_000, 60_000_000
 _DAY = 24 * 60 * _MINUTE
-#: The challenge's window; who has left by then is in no set [µs].
+#: The challenge's window [µs]; patients who left before its end are in no set.
 _WINDOW = 2 * _DAY
 _NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass
 class Facts:
-    """Rows of EVENTS as they are put together: columns in pieces, and a number for each code.
+    """Rows of EVENTS under construction: columns in pieces, and a number for each code.
 
     Attributes:
         codes: the number of each code.
-        counts: what was found, for the manifest.
+        counts: the counts of what was found, for the manifest.
     """
 
     codes: dict[str, int] = field(default_factory=dict)
@@ -81,17 +81,17 @@ def collect(lines: Lines, outcomes: dict[int, tuple[int, float, float]], known: 
     """The rows of one record set.
 
     Args:
-        lines: of the set.
-        outcomes: of its records, from `read_outcomes`; a record without one has no end of stay.
-        known: the shipped concepts: units and plausible ranges.
-        where: the set, for errors.
+        lines: the set's lines.
+        outcomes: the outcomes of its records, from `read_outcomes`; a record without one has no end of stay.
+        known: the shipped concepts, with units and plausible ranges.
+        where: the set's name, for errors.
     """
     facts = Facts(counts={"records": len(lines.every), "lines_without_parameter": lines.unnamed})
     absent = np.isnan(lines.value) | (lines.value == MISSING)
     facts.counts["missing"] = _count(lines, absent)
     name = np.array([*lines.names, ""], dtype=object)
     _check_ids(lines, name, where)
-    at_admission = ~absent & (lines.minute == 0)  # a descriptor of later is of no use, and would be seen too early
+    at_admission = ~absent & (lines.minute == 0)  # a later descriptor is of no use, and would be seen too early
     own = {word: np.flatnonzero((name[lines.parameter] == word) & at_admission) for word in _ALLOWED}
     _born(facts, *_allowed(facts, lines, own["Age"], "Age"))
     sex_of, sex = _allowed(facts, lines, own["Gender"], "Gender")
@@ -115,7 +115,7 @@ def _check_ids(lines: Lines, name: np.ndarray, where: str) -> None:
 
 
 def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Records that have a descriptor, and its value; the first line counts, and what cannot be is left out."""
+    """The records that have a descriptor, and its value; the first line counts, and impossible values are left out."""
     record, first = np.unique(lines.record[rows], return_index=True)
     value = lines.value[rows][first]
     least, most = _ALLOWED[name]
@@ -126,14 +126,14 @@ def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[n
 
 
 def _born(facts: Facts, record: np.ndarray, age: np.ndarray) -> None:
-    """Births on 1 January, as MIMIC's are: the age that a cohort works out from the years is the one in the file."""
+    """Add births on 1 January, as in MIMIC, so that the age computed from the years is the one in the file."""
     births = (_YEAR - age - 1970).astype("datetime64[Y]").astype("datetime64[us]").astype(np.int64)
     facts.add(record, births, BIRTH)
     facts.counts["ages_at_the_cap"] = int((age >= AGE_CAP).sum())
 
 
 def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarray) -> None:
-    """The admission of every record, and its unit: ICU_IN for cohorts and groups, a fact of the series for models."""
+    """Add each record's admission and unit: as ICU_IN for cohorts and groups, as a series fact for models."""
     facts.add(every, _ADMITTED, "ADMISSION//ICU")
     facts.add(np.setdiff1d(every, record), _ADMITTED, "ICU_IN//Unknown")
     for number, name in UNITS.items():
@@ -142,7 +142,7 @@ def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarra
 
 
 def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> None:
-    """The measurements among the lines: in their unit, with what is repeated, implausible or converted counted."""
+    """Add the measurements in their units, and count those repeated, implausible or converted."""
     record, minute, parameter = (column[rows] for column in (lines.record, lines.minute, lines.parameter))
     key = np.sort((record << 24) + minute.astype(np.int64) * len(lines.names) + parameter, kind="stable")
     facts.counts["repeated_rows"] = int((key[1:] == key[:-1]).sum())
@@ -156,7 +156,7 @@ def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> N
         own = rows[parameter == place]
         code = f"{PREFIX}//{name}"
         if name == "MechVent":
-            own = own[lines.value[own] == 1]  # 0 would say that there is none, which is no fact of its own
+            own = own[lines.value[own] == 1]  # 0 would mean that there is none, which is no fact of its own
         elif code in units.groups:
             _number(facts, code, lines, own, units.get_group(code))
             continue
@@ -168,7 +168,7 @@ def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> N
 
 
 def _number(facts: Facts, code: str, lines: Lines, rows: np.ndarray, units: Any) -> None:
-    """A variable's values: one that is impossible in the usual unit, but possible in exactly one other, is in that."""
+    """Add a variable's values; one impossible in the usual unit, but possible in exactly one other, is in that one."""
     value = lines.value[rows]
     fits = np.stack([_plausible(value, unit) for unit in units.itertuples()])
     chosen = np.zeros(len(rows), np.int64)
@@ -186,14 +186,14 @@ def _number(facts: Facts, code: str, lines: Lines, rows: np.ndarray, units: Any)
 
 
 def _plausible(value: np.ndarray, unit: Any) -> np.ndarray:
-    """As the store decides it: in float32, with the limits inside."""
+    """Whether values are plausible, as the store decides it: in float32, limits included."""
     canonical = (value.astype(np.float32).astype(np.float64) * unit.factor + unit.offset).astype(np.float32)
     inside: np.ndarray = (canonical >= np.float32(unit.low)) & (canonical <= np.float32(unit.high))
     return inside
 
 
 def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float, float]]) -> None:
-    """The end of the hospital stay, and the death: after as many days as the outcomes say, and never within the window.
+    """Add the end of the stay and the death: after the outcomes' number of days, and never within the window.
 
     Days are whole, so that a stay of two may end on paper before the 48 h that all of these patients stayed.
     """
@@ -214,12 +214,12 @@ def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float
 
 
 def _moment(minute: np.ndarray) -> np.ndarray:
-    """The time of a minute [µs]; of the first one a second later, since a window of 48 h is open where it begins."""
+    """The time of a minute [µs]; the first is a second later, since a window of 48 h is open at its start."""
     time: np.ndarray = _ADMITTED + minute.astype(np.int64) * _MINUTE
     return time + np.where(minute == 0, _SECOND, 0)
 
 
 def _count(lines: Lines, mask: np.ndarray) -> dict[str, int]:
-    """How many lines of each parameter are under the mask; those with any."""
+    """The number of lines under the mask, for each parameter that has any."""
     count = Counter(dict(enumerate(np.bincount(lines.parameter[mask], minlength=len(lines.names)).tolist())))
     return {lines.names[place]: n for place, n in count.most_common() if n}

@@ -25,7 +25,7 @@ from ehrdl.options.bounds import Location
 from ehrdl.sources.physionet2012.files import SETS, RecordSet, find_sets, read_lines, read_outcomes
 from ehrdl.sources.physionet2012.rows import AGE_CAP, collect
 
-#: What is said of counts by name, and of counts.
+#: The messages on counts by name, and on plain counts.
 _NAMED = {
     "missing": "{n:,} values are missing (-1, or empty): {which}",
     "implausible": "{n:,} values are outside their plausible range (concepts.csv) and no input: {which}",
@@ -41,7 +41,7 @@ _COUNTED = {
     "records_without_outcome": "{n:,} records have no outcome; their labels are unknown",
     "outcomes_without_record": "{n:,} outcomes are of records that are not in their set, and are left out",
 }
-#: Births, deaths and sex are of the patient, everything else of the stay.
+#: Births, deaths and sex belong to the patient, everything else to the stay.
 _ROWS = """
     SELECT subject_id, make_timestamp(us) AS time, code, value AS numeric_value, NULL::VARCHAR AS text_value,
         make_timestamp(us) AS available_time, CASE WHEN code NOT LIKE 'GENDER//%'
@@ -51,11 +51,11 @@ _ROWS = """
 
 
 class Physionet2012(Source):
-    """The challenge's record sets, as they are downloaded.
+    """The challenge's record sets, as downloaded.
 
     Args:
-        root: folder that holds any of set-a, set-b and set-c, each as an archive (`set-a.tar.gz`, .tgz, .tar, .zip) or
-            unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
+        root: the folder that holds any of set-a, set-b and set-c, each as an archive (`set-a.tar.gz`, .tgz, .tar, .zip)
+            or unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
     """
 
     VERSION = 5
@@ -69,7 +69,7 @@ class Physionet2012(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files of the sets, and what decides how they are read."""
+        """The files of the sets, and the settings that decide how they are read."""
         sets = find_sets(self.root)
         return {
             "source": "physionet2012",
@@ -78,7 +78,7 @@ class Physionet2012(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the records as they lie there."""
+        """Size of the records as stored [bytes]."""
         return sum(one.n_bytes() for one in find_sets(self.root))
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Physionet2012(Source):
 
 
 def _check_new(owner: dict[int, str], records: list[int], name: str) -> None:
-    """Refuse a record that an earlier set has too."""
+    """Refuse a record that is also in an earlier set."""
     for record in records:
         if record in owner:
             raise SchemaError(
@@ -120,7 +120,7 @@ def _check_new(owner: dict[int, str], records: list[int], name: str) -> None:
 
 
 def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
-    """What is not there or not read, a line each."""
+    """The things that are missing or not read, one line each."""
     names = [one.name for one in sets]
     if absent := [f"set-{letter}" for letter in SETS if f"set-{letter}" not in names]:
         yield f"{', '.join(absent)}: not under {root}; the run goes on without"
@@ -132,7 +132,7 @@ def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
 
 
 def _found(tables: dict[str, dict[str, Any]]) -> Iterable[str]:
-    """What was odd and what became of it, a line each; the numbers of each set go into the manifest with its table."""
+    """The oddities and how they were treated, one line each; each set's numbers go into the manifest with its table."""
     counts: Counter[str] = Counter()
     by_name: dict[str, Counter[str]] = {}
     for table in tables.values():

@@ -1,4 +1,4 @@
-"""The files of PhysioNet/CinC 2019: one `.psv` a patient, a row an hour, in folders or in archives read as a stream."""
+"""The files of PhysioNet/CinC 2019: one `.psv` per patient, one row per hour, in folders or streamed archives."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def record_number(name: str) -> int:
     """The subject_id of a record by its file's name: 100001 of `p100001`, with or without `.psv`.
 
     Raises:
-        ValueError: there can be no record of that name.
+        ValueError: no record can have that name.
     """
     match = _NAME.fullmatch(name.removesuffix(".psv"))
     if not match:
@@ -83,11 +83,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Rows:
-    """The hours of some records, one record's after the other's.
+    """The hours of some records, one record after the other.
 
     Attributes:
         subject: (n,) int64.
-        value: (n, len(COLUMNS)) float64, NaN where the file has none, or has not the column.
+        value: (n, len(COLUMNS)) float64, NaN where the file has no value, or lacks the column.
     """
 
     subject: np.ndarray
@@ -120,10 +120,10 @@ def find_places(root: Path) -> list[Place]:
 
 
 def read_rows(place: Place) -> Iterator[Rows]:
-    """The hours of all records, some hundred records at a time.
+    """The hours of all records, a few hundred records at a time.
 
     Raises:
-        SchemaError: a damaged archive, no record in it, or a file that is no table of the challenge; the message names
+        SchemaError: an archive is damaged or holds no record, or a file is no table of the challenge. The message names
             the file, the row and the column.
     """
     records = _records(place)
@@ -143,7 +143,7 @@ def _records(place: Place) -> Iterator[tuple[str, bytes]]:
 
 
 def _parse(place: Place, records: list[tuple[str, bytes]]) -> Rows:
-    """Records of one header together, in one call of Arrow's reader; each alone where that fails, to name the row."""
+    """Parse the records of one header in one call of Arrow's reader; if that fails, one by one, to name the row."""
     subject, value = [], []
     for header, part in _by_header(place, records):
         tables = [b"\n".join(line for line in body.split(b"\n")[1:] if line.strip()) for _, body in part]
@@ -167,7 +167,7 @@ def _number_of(place: Place, name: str) -> int:
 
 
 def _by_header(place: Place, records: list[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[tuple[str, bytes]]]]:
-    """Runs of records with the same header, which must have all columns but the label."""
+    """Runs of records with the same header, which must have all columns except the label."""
     part: list[tuple[str, bytes]] = []
     last: list[str] | None = None
     for name, body in records:
@@ -211,7 +211,7 @@ def _numbers(header: list[str], table: bytes) -> np.ndarray:
 
 
 def _explain(place: Place, name: str, header: list[str], table: bytes) -> None:
-    """Raise the one line on the first cell of a record that is no number, or on a row of another length."""
+    """Raise a one-line error for a record's first cell that is no number, or for a row of another length."""
     for row, line in enumerate(table.decode("utf-8", "replace").split("\n"), 1):
         cells = line.strip("\r").split("|")
         where = f"{place.path}: {name}: row {row}"

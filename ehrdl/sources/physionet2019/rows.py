@@ -1,4 +1,4 @@
-"""Hours of PhysioNet/CinC 2019 as EVENTS rows: units put right, what cannot be left out, both counted."""
+"""Turns hours of PhysioNet/CinC 2019 into EVENTS rows; corrects units, drops impossible values, and counts both."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ehrdl.schema import BIRTH
 from ehrdl.sources.physionet2019.files import FIXED, HOUR, LABEL, LABS, VITALS, Place, Rows
 
 _HOUR, _YEAR = 3_600_000_000, 365.25 * 24 * 3_600_000_000  # [µs]
-#: Every ICU stay begins here; the files have hours alone.
+#: Every ICU stay begins here; the files have only hours.
 _ADMITTED = 946_684_800_000_000  # 2000-01-01 [µs]
 _NO_TIME = np.iinfo(np.int64).min
 _OLDEST = 120
-#: Above 1 it is a percentage; between 1 and 15 it is neither, and the range of the concept leaves it out.
+#: Above 1 a value is a percentage; between 1 and 15 it is neither, and the concept's range drops it.
 _LEAST_PERCENT = 15.0
 #: Total calcium of a living patient is above 3 mg/dL, ionised calcium below 3 mmol/L; the column holds both.
 _IONISED = 3.0
@@ -26,13 +26,13 @@ LABEL_CODE, HOUR_CODE = "SEPSIS_LABEL", "P19//ICULOS//h"
 
 @dataclass
 class Facts:
-    """Makes rows of events of the hours of records, and counts what was found.
+    """Makes rows of events from the hours of records, and counts what was found.
 
     Attributes:
-        place: where the records lie, for errors.
-        counts: of hours, records, and of what was not as it should be.
-        codes: number of each code.
-        owner: the record that was seen, by subject.
+        place: the place of the records, for errors.
+        counts: the counts of hours, of records, and of faults.
+        codes: the number of each code.
+        owner: the record seen, by subject.
     """
 
     place: Place
@@ -41,7 +41,7 @@ class Facts:
     codes: dict[str, int] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> pa.Table:
-        """subject_id, us (time [µs], null = static), code_id, value of every fact of some records."""
+        """The facts of some records: subject_id, us (time [µs], null = static), code_id, value."""
         self._check(rows)
         first = np.flatnonzero(np.diff(rows.subject, prepend=-1))
         parts = [self._births(rows, first), self._sexes(rows, first), self._admissions(rows, first)]
@@ -70,7 +70,7 @@ class Facts:
         return subject[known], time[known], np.full(len(known), number, np.int32), value[known]
 
     def _check(self, rows: Rows) -> None:
-        """Refuse hours that are missing or out of order, labels that are none, and a record that came before."""
+        """Refuse hours that are missing or out of order, invalid labels, and a record seen before."""
         for subject in rows.subject[np.diff(rows.subject, prepend=-1) != 0].tolist():
             if subject in self.owner:
                 other = self.owner[subject]
@@ -98,7 +98,7 @@ class Facts:
             self.counts[f"{name} changes within a record"] += len(np.unique(rows.subject[moved]))
 
     def _births(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Birth, so that the age at ICU admission is the one in the file; ages are capped at 100 there."""
+        """Births such that the age at ICU admission is the one in the file, where ages are capped at 100."""
         age = rows["Age"][first]
         fits = (age >= 0) & (age <= _OLDEST)
         self.counts["implausible ages"] += int((~np.isnan(age) & ~fits).sum())
@@ -116,7 +116,7 @@ class Facts:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def _admissions(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Admission to the hospital, HospAdmTime hours from the ICU's."""
+        """Admissions to the hospital, HospAdmTime hours from the ICU admission."""
         hours = rows["HospAdmTime"][first]
         known = np.isfinite(hours) & (np.abs(hours) < 1e6)
         self.counts["unknown HospAdmTime"] += int((~known).sum())
@@ -124,7 +124,7 @@ class Facts:
         return self._facts(rows.subject[first][known], at, "ADMISSION//ICU", np.zeros(int(known.sum())))
 
     def _measured(self, rows: Rows) -> list[tuple[str, np.ndarray]]:
-        """Codes with their column (n,), NaN where an hour has none."""
+        """The codes, each with its column (n,); NaN where an hour has no value."""
         found = []
         for name in (*VITALS, *LABS):
             value = np.where(np.isfinite(rows[name]), rows[name], np.nan)

@@ -1,10 +1,10 @@
-"""PhysioNet/CinC Challenge 2019: 40,336 ICU stays, a row an hour, and sepsis six hours ahead.
+"""PhysioNet/CinC Challenge 2019: 40,336 ICU stays, one row per hour, and sepsis six hours ahead.
 
 Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology Challenge
 2019", Critical Care Medicine 48(2), 210-217 (data CC BY 4.0, physionet.org/content/challenge-2019/1.0.0/).
 
-An hour's values are known at its end, which is where the files put them: hour ICULOS is at 2000-01-01 + ICULOS h, and a
-prediction of that hour sees it. ICULOS and the unit are facts of every hour, so that a window of any length sees them;
+An hour's values are known at its end, where the files put them: hour ICULOS is at 2000-01-01 + ICULOS h, and a
+prediction at that hour sees it. ICULOS and the unit are facts of every hour, so that a window of any length sees them;
 age, sex and the time since admission to the hospital are static features.
 """
 
@@ -43,10 +43,10 @@ _ROWS = """
 
 
 class Physionet2019(Source):
-    """The challenge's training sets A and B, as they are downloaded.
+    """The challenge's training sets A and B, as downloaded.
 
     Args:
-        root: folder that holds the `.psv` files, in folders of any depth, or archives of them (.tar.gz, .tgz, .tar,
+        root: the folder that holds the `.psv` files, in folders of any depth, or archives of them (.tar.gz, .tgz, .tar,
             .zip), or one such archive. Files without SepsisLabel can be scored, not learned from.
     """
 
@@ -58,7 +58,7 @@ class Physionet2019(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files, and what decides how they are read."""
+        """The files, and the settings that decide how they are read."""
         return {
             "source": "physionet2019",
             "version": [self.VERSION, events.VERSION, staging.VERSION, digest(self._known().frame.to_csv())],
@@ -66,7 +66,7 @@ class Physionet2019(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the records as they lie there."""
+        """Size of the records as stored [bytes]."""
         return sum(file.stat().st_size for place in find_places(self.root) for file in place.files())
 
     def subject_of(self, record: str) -> int:
@@ -92,9 +92,9 @@ class Physionet2019(Source):
         return {"tables": tables, "missing": []}
 
     def _stage(self, writer: events.EventsWriter, name: str, facts: Facts, prepare: Prepare, out: Path) -> None:
-        """Stage the records of a place while they are read: a few hundred records are in memory at a time."""
+        """Stage the records of a place as they are read, with a few hundred records in memory at a time."""
         blocks = (facts.batch(rows).cast(_SCHEMA) for rows in read_rows(facts.place))
-        first = next(blocks)  # the codes are known by then: they are those of the columns
+        first = next(blocks)  # the codes are known by then: those of the columns
 
         def batches() -> Iterator[pa.RecordBatch]:
             yield from first.to_batches()
@@ -120,7 +120,7 @@ def _print(place: Place, verify: str) -> Any:
 
 
 def _describe(tables: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What was found, a line a place, and what became of it."""
+    """What was found and how it was treated, one line per place."""
     total: Counter[str] = Counter()
     for name, counts in tables.items():
         yield f"{name}: {counts['records']:,} records, {counts['hours']:,} hours"

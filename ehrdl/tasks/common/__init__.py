@@ -1,1 +1,1 @@
-"""What tasks share: hospital stays out of EVENTS, rules of a cohort, its flow chart."""
+"""Parts shared by tasks: hospital stays from EVENTS, cohort rules and the flow chart."""

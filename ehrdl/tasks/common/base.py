@@ -1,4 +1,4 @@
-"""What a task is: EVENTS in, SAMPLES with their flow chart out."""
+"""The interface of a task: EVENTS in, SAMPLES with their flow chart out."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Task(Recorded, Checked, ABC, key="task"):
-    """A clinical prediction task. One file each; no torch here."""
+    """A clinical prediction task. Each task has its own file, without torch."""
 
     name: str
-    #: An AUROC above this on real data is more than any honest model has reached, and is said to be a probable leak.
+    #: An AUROC above this on real data exceeds that of any honest model, and is reported as a probable leak.
     too_good: float | None = None
-    #: Whether the definition is the one whose true risk a simulator leaves beside its events.
+    #: Whether this is the definition whose true risk a simulator writes beside its events.
     simulated: bool = False
 
     def ceiling(self, output: str) -> float | None:
-        """The AUROC of an output above which a leak is the likelier explanation; None = no such value is known."""
+        """The AUROC of an output above which a leak is the likely explanation; None = no such value is known."""
         return self.too_good
 
     @property
     def info(self) -> TaskInfo:
-        """What is predicted, in words for the report; a task of your own may leave it to its name."""
+        """A description of the prediction for the report; your own task may rely on its name instead."""
         title = self.name.replace("_", " ").capitalize()
         return TaskInfo(title, f"Each model gives the chance of {title.lower()}, from {{inputs}} known by then.")
 
@@ -38,8 +38,8 @@ class Task(Recorded, Checked, ABC, key="task"):
         """Find the cohort, its prediction times and its labels.
 
         Args:
-            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (what happened)
-                for cohorts, labels and exclusions; `available_time` is for inputs, and tells when a note could be read.
+            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (when it happened)
+                for cohorts, labels and exclusions. `available_time` is for inputs, and tells when a note could be read.
 
         Returns:
             Samples sorted by subject_id, prediction_time, encounter_id, with `sample_id` 0…n-1 and no `split` yet.

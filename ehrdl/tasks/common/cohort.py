@@ -1,4 +1,4 @@
-"""What the cohorts of stays share: age, and SAMPLES with the groups that results are told apart by."""
+"""Shared code for cohorts of stays: ages, and SAMPLES with the groups that results are broken down by."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ehrdl.tasks.common.stays import read_icu_stays, read_stays, read_subjects
 if TYPE_CHECKING:
     import duckdb
 
-#: Prediction time after the start of a stay [h]: at most thirty days.
+#: The prediction time after the start of a stay [h], at most thirty days.
 HoursIn = Annotated[float, Bound("(0, 720]")]
-#: The youngest age of a cohort [years]; null is as 0, everyone.
+#: The youngest age of a cohort [years]; null, like 0, means everyone.
 Age = Annotated[int, Bound("[0, 120]")] | None
 
 _ADULT = 18
@@ -29,7 +29,7 @@ _ORDER = ["subject_id", "prediction_time", "encounter_id"]
 
 
 def whom(min_age: int) -> str:
-    """Those of at least `min_age` years, in words."""
+    """The phrase for patients of at least `min_age` years."""
     named = {0: "patients", _ADULT: "adults"}
     return named.get(min_age, f"patients of at least {min_age} years")
 
@@ -48,7 +48,7 @@ def read_admissions(
 
 
 def with_patients(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Add what is known of the patients, and `deaths_recorded`: whether the data know of any death at all."""
+    """Add what is known of the patients, and `deaths_recorded`: whether the data record any death at all."""
     subjects = read_subjects(events)
     recorded = bool(subjects["death"].notna().any() or stays["died"].any())
     return stays.join(subjects, on="subject_id").assign(deaths_recorded=recorded)
@@ -64,12 +64,12 @@ def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: F
 
 
 def deaths(index: pd.DataFrame) -> Facts:
-    """What a rule about deaths needs, of stays with their patients."""
+    """The facts that a rule about deaths needs, for stays with their patients."""
     return Facts("deaths", index["deaths_recorded"])
 
 
 def age_at_admission(stays: pd.DataFrame) -> pd.Series:
-    """Age of each stay [years], NaN where the birth is not known.
+    """The age at each stay's admission [years], NaN where the birth is unknown.
 
     Birth is 1 January of anchor_year - anchor_age, so this is anchor_age + year(admittime) - anchor_year.
     """
@@ -78,12 +78,12 @@ def age_at_admission(stays: pd.DataFrame) -> pd.Series:
 
 
 def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
-    """Those of at least `min_age`. An age that is not known is no failed rule: it has a step of its own.
+    """The rows of at least `min_age`. An unknown age fails no rule, but has a step of its own.
 
     Args:
-        index: age [years], NaN = not known.
+        index: the rows, with age [years], NaN = unknown.
         flow: the flow chart.
-        min_age: youngest age [years]; 0 keeps everyone, also those whose age is not known.
+        min_age: the youngest age [years]; 0 keeps everyone, also patients of unknown age.
     """
     known = index["age"].notna()
     nobody = f"no {BIRTH} in the data" if len(index) and not known.any() else ""
@@ -100,15 +100,16 @@ def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
 def still_there(
     index: pd.DataFrame, flow: Flow, min_age: int, t0: str, place: str = "in hospital", ongoing: bool = False
 ) -> pd.DataFrame:
-    """Those old enough who are still there, and alive, at their prediction time.
+    """The rows of patients old enough who are still there, and alive, at their prediction time.
 
     Args:
-        index: of `with_patients`, with age, prediction_time, end (of the stay, NaT = not in the data), death.
+        index: the result of `with_patients`, with age, prediction_time, end (of the stay, NaT = not in the data),
+            death.
         flow: the flow chart.
-        min_age: youngest age at admission [years]; 0 = everyone, also those whose age is not known.
+        min_age: the youngest age at admission [years]; 0 = everyone, also patients of unknown age.
         t0: the prediction time in words.
-        place: where.
-        ongoing: keep stays whose end is not in the data.
+        place: the place in words.
+        ongoing: whether to keep stays whose end is not in the data.
     """
     index = old_enough(index, flow, min_age)
     ends = Facts("end in the data", index["end"].notna())
@@ -132,10 +133,10 @@ def to_samples(
     """SAMPLES of index stays, without their split.
 
     Args:
-        index: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language, care_unit
-            (null = no ICU), and any further group_ columns.
-        outputs: what is predicted. Several of them have the columns label_NAME and status_NAME in `index`.
-        auxiliary: labels of what is learned beside that, by name; rows as in `index`.
+        index: the stays: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language,
+            care_unit (null = no ICU), and any further group_ columns.
+        outputs: the outputs to predict. If there are several, each has columns label_NAME and status_NAME in `index`.
+        auxiliary: the labels of auxiliary outputs by name; rows as in `index`.
     """
     named = (
         {outputs: ("label", "status")}
@@ -162,6 +163,6 @@ def to_samples(
 
 
 def prevalence(index: pd.DataFrame) -> float | None:
-    """Share of known labels that are 1; None where no label is known."""
+    """The share of known labels that are 1; None if no label is known."""
     known = index["label"].dropna().astype(np.float64)
     return float(known.mean()) if len(known) else None

@@ -1,4 +1,4 @@
-"""What points at heart failure before any code does: notes that name it, NT-proBNP, intravenous loop diuretics."""
+"""Evidence of heart failure before any code: notes that name it, NT-proBNP, intravenous loop diuretics."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ehrdl.clinical import concepts
 if TYPE_CHECKING:
     import duckdb
 
-#: Kinds of evidence, and how a flow chart calls them.
+#: The kinds of evidence, and their names in a flow chart.
 KINDS = {
     "note": "no note that names heart failure was available",
     "nt_probnp": "NT-proBNP not ordered",
     "iv_loop_diuretic": "no intravenous loop diuretic given or ordered",
 }
-# A note that denies heart failure names it too: someone thought of it.
+# A note that denies heart failure counts too: someone thought of it.
 _NAMES = r"\b(heart|cardiac)\s+failure\b|\bCHF\b|\bHF[pr]EF\b|\bHFmrEF\b"
 _NT_PROBNP = "LAB//50963"
-#: Channels of the concepts. The administration record (EMAR) is not among them, since it knows no route.
+#: Channels of the concepts. The administration record (EMAR) is not among them, since it has no route.
 _DIURETICS = ("iv_loop_diuretic_given", "iv_loop_diuretic_ordered")
 
 
 def first_evidence(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """When each subject's first evidence of each kind came; NaT = none.
+    """The time of each subject's first evidence of each kind; NaT = none.
 
-    A laboratory test and a drug count from `time`, as every exclusion does. A note counts from `available_time`: its
-    `time` may be a bare date, and a discharge summary of today's date is not yet written in the morning.
+    A laboratory test and a drug count from `time`, as in every exclusion. A note counts from `available_time`: its
+    `time` may be a bare date, and a discharge summary dated today is not yet written in the morning.
 
     Args:
         events: EVENTS.

@@ -1,4 +1,4 @@
-"""The flow chart of a cohort, and what its rules need to know."""
+"""The flow chart of a cohort, and the facts that its rules need."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pandas as pd
 
 from ehrdl.schema import FlowStep
 
-#: A rule that lacks its facts in more than this share of the rows says so.
+#: A rule that lacks its facts in more than this share of the rows reports it.
 _LARGE = 0.1
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a rule must know of a row to judge it: without it the rule drops nobody, which is not the same as passing.
+    """The facts that a rule needs to judge a row; without them it drops nobody, which is not the same as passing.
 
     Attributes:
-        name: of the facts, in the plural, such as `diagnosis codes`.
-        known: whether each row has them; one value where the whole data have them or not.
-        exception: only an exception of the rule needs them.
+        name: the facts' name in the plural, such as `diagnosis codes`.
+        known: whether each row has them; a single value if it holds for the whole data.
+        exception: whether only an exception of the rule needs them.
     """
 
     name: str
@@ -29,21 +29,21 @@ class Facts:
 
 @dataclass
 class Flow:
-    """The flow chart, built by the filters themselves so that it cannot differ from them."""
+    """The flow chart, built by the filters themselves so that it cannot disagree with them."""
 
     steps: list[FlowStep] = field(default_factory=list)
 
     def keep(self, rows: pd.DataFrame, mask: pd.Series, step: str, rule: str, *needs: Facts) -> pd.DataFrame:
-        """The rows under `mask`, counted as one step; its caveat says where the rule lacks its facts."""
+        """Keep the rows under `mask`, counted as one step; its caveat says where the rule lacks its facts."""
         return self.count(rows[mask], step, rule, _caveat(rows, needs))
 
     def count(self, rows: pd.DataFrame, step: str, rule: str, caveat: str = "") -> pd.DataFrame:
-        """The rows as they are, counted as one step."""
+        """Count the unchanged rows as one step."""
         self.steps.append(FlowStep(step, rule, len(rows), rows["subject_id"].nunique(), caveat=caveat))
         return rows
 
     def check(self, rows: pd.DataFrame, step: str, rule: str, *needs: Facts) -> None:
-        """A step for a rule that drops nobody, such as one of the outcome, only where it lacks its facts."""
+        """Add a step for a rule that drops nobody, such as one of the outcome, only if it lacks its facts."""
         if caveat := _caveat(rows, needs):
             self.count(rows, step, rule, caveat)
 
@@ -53,7 +53,7 @@ class Flow:
 
 
 def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
-    """What the first lacking facts mean for a rule; empty where it has all it needs.
+    """The caveat of a rule for its first missing facts; empty if it has all it needs.
 
     >>> rows = pd.DataFrame({"code": [None, None]})
     >>> _caveat(rows, (Facts("diagnosis codes", rows["code"].notna()),))
@@ -75,7 +75,7 @@ def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
 
 
 def _lacking(rows: pd.DataFrame, facts: Facts) -> float:
-    """Share of the rows without the facts; 0 where there is no row to judge."""
+    """The share of rows without the facts; 0 if there is no row to judge."""
     if isinstance(facts.known, bool):
         return float(not facts.known)
     return 1 - float(facts.known[rows.index].mean()) if len(rows) else 0.0

@@ -1,4 +1,4 @@
-"""Hospital stays out of EVENTS, and the episodes of care that they merge into.
+"""Reads hospital stays from EVENTS, and merges them into episodes of care.
 
 A stay is one encounter_id with its `ADMISSION//` and `DISCHARGE//` events. Stays that overlap or touch on a calendar
 day are one episode: a transfer within the hospital or a same-day return is no readmission.
@@ -18,11 +18,11 @@ from ehrdl.schema import BIRTH, DEATH
 if TYPE_CHECKING:
     import duckdb
 
-#: What a source writes where the hospital did not know.
+#: A source's words for what the hospital did not know.
 _MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED", "PATIENT DECLINED TO ANSWER"})
 _DAY_US = 86_400_000_000
 
-#: Where from and where to may be left out, as other MEDS datasets do.
+#: The admission source and the disposition may be missing, as in other MEDS datasets.
 _ADMITS = "code = 'ADMISSION' OR starts_with(code, 'ADMISSION//')"
 _DISCHARGES = "code = 'DISCHARGE' OR starts_with(code, 'DISCHARGE//')"
 _PREFIXES = (
@@ -37,13 +37,13 @@ def read_stays(
     coded: Sequence[CodeSet] = (),
     unadmitted: bool = False,
 ) -> pd.DataFrame:
-    """One row a stay that has an `ADMISSION//` event, in order of subject and admission.
+    """One row per stay that has an `ADMISSION//` event, in order of subject and admission.
 
     Args:
         events: EVENTS.
-        principal: sets to look for in the principal position of the stay's diagnoses.
-        coded: sets to look for in any position.
-        unadmitted: also the stays that have a discharge alone; their admittime is NaT.
+        principal: the code sets to look for in the principal position of the stay's diagnoses.
+        coded: the code sets to look for in any position.
+        unadmitted: whether to include stays that have only a discharge; their admittime is NaT.
 
     Returns:
         subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), deathtime (NaT = did not die in the
@@ -63,15 +63,15 @@ def read_stays(
 
 
 def _died_by_date(stays: pd.DataFrame, death: pd.Series) -> pd.Series:
-    """Who died in a stay, where the data tell deaths of patients alone: on a day of the stay, and left for nowhere."""
-    own = death.reindex(stays["subject_id"]).set_axis(stays.index)  # also where nothing is known of any subject
+    """Whether a stay ended in death by the patient's date of death: it is on a day of a stay without a disposition."""
+    own = death.reindex(stays["subject_id"]).set_axis(stays.index)  # also if nothing is known of any subject
     day, first, last = (times.dt.normalize() for times in (own, stays["admittime"], stays["dischtime"]))
     died: pd.Series = stays["disposition"].isna() & (first <= day) & (day <= last)
     return died
 
 
 def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """One row a subject, by subject_id.
+    """One row per subject, by subject_id.
 
     Args:
         events: EVENTS.
@@ -96,7 +96,7 @@ def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """One row a stay in an intensive care unit that belongs to a hospital stay, in order of subject and time.
+    """One row per stay in an intensive care unit within a hospital stay, in order of subject and time.
 
     Args:
         events: EVENTS.
@@ -125,7 +125,7 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     """Visits to an emergency department that ended without an admission: subject_id and time, in order of time.
 
-    In MIMIC-IV such a visit stands in transfers alone, without a hadm_id.
+    In MIMIC-IV such a visit is only in transfers, without a hadm_id.
     """
     query = """
         SELECT DISTINCT subject_id, time FROM events
@@ -141,12 +141,12 @@ def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
     on that discharge's calendar day. A stay nested in an earlier one therefore does not end the episode.
 
     Args:
-        stays: rows of `read_stays` with admittime < dischtime, in any order.
+        stays: the rows of `read_stays` with admittime < dischtime, in any order.
 
     Returns:
-        The columns of `stays`, one row an episode: admittime is the first stay's, admission_type that of the first
-        stay not for observation (the first stay's where there is none), `died`, `surgical` and `coded_…` true where any
-        stay says so, summary_time the earliest; the rest are the last stay's, which is the one that ends with the
+        The columns of `stays`, one row per episode. admittime is the first stay's. admission_type is that of the first
+        stay not for observation (the first stay's if there is none). `died`, `surgical` and `coded_…` are true if they
+        are for any stay, and summary_time is the earliest. The rest are the last stay's, the one that ends with the
         episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for observation.
     """
     stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
@@ -178,14 +178,14 @@ def _episode_number(stays: pd.DataFrame) -> pd.Series:
 
 
 def _known(words: pd.Series, compared: bool) -> pd.Series:
-    """Words, null where the hospital did not know; those that rules compare in the form in which they do."""
+    """The words, null where the hospital did not know; words that rules compare are put in the compared form."""
     same = {word: folded(word) for word in words.dropna().unique()}
     known = words.where(~words.map(same).isin(_MISSING))
     return known.map(same).astype(words.dtype) if compared else known
 
 
 def _named(unit: pd.Series) -> pd.Series:
-    """Care units, `unknown` where a patient was in one that has no name."""
+    """The care units, `unknown` where a patient was in one without a name."""
     return unit.where(~unit.isin(_MISSING), "unknown")
 
 
