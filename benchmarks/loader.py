@@ -27,7 +27,7 @@ from measure import show
 
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import STATICS
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.loading.sampler import LengthBuckets, Loader
 from ehrdl.data.notes.store import Notes
@@ -35,7 +35,7 @@ from ehrdl.data.window import Window
 
 _BATCH = 64
 _WINDOW = Window(max_notes=64)
-_FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=256)
+_FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=256)
 _TOKENS_A_FACT = 0.2  # as ClinicalDataModule sorts samples by length
 _PASSES = 3
 

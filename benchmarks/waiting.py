@@ -19,7 +19,7 @@ from measure import show
 
 from ehrdl.cli.main import main
 from ehrdl.data.loading.sampler import Loader
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 
 
 class Clock:
@@ -48,8 +48,8 @@ class Clock:
                 yield batch
 
         Loader.__iter__ = timed  # type: ignore[method-assign]
-        LitClassifier.on_train_epoch_start = clock._start  # type: ignore[assignment]
-        LitClassifier.on_validation_start = clock._stop  # type: ignore[assignment]
+        LitNetwork.on_train_epoch_start = clock._start  # type: ignore[assignment]
+        LitNetwork.on_validation_start = clock._stop  # type: ignore[assignment]
 
     def _start(self, *_: pl.LightningModule) -> None:
         self._began = time.perf_counter()

@@ -277,7 +277,7 @@ def _objects(made: type, given: dict[str, Any]) -> dict[str, Any]:
     """Options of a dataclass as objects, where a dict stands for one."""
     kinds = get_type_hints(made)
     return {
-        name: kinds[name](**value) if isinstance(value, dict) and is_dataclass(kinds[name]) else value
+        name: _make(kinds[name], value, name) if isinstance(value, dict) and is_dataclass(kinds[name]) else value
         for name, value in given.items()
     }
 

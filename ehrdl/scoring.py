@@ -150,8 +150,8 @@ def _predictions(
     """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
     import numpy as np
 
-    from ehrdl.comparators.apply import baseline_probs, load_deep
     from ehrdl.comparators.combine import combined
+    from ehrdl.comparators.saved import baseline_probs, load_deep
     from ehrdl.data.module import ClinicalDataModule
     from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
 

@@ -29,8 +29,8 @@ from ehrdl.baselines.tabular import (
     shared_phrases,
     with_params,
 )
-from ehrdl.comparators.boosted import load_boosted, save_boosted
-from ehrdl.comparators.scores import fit_scores
+from ehrdl.comparators.boosted_files import load_boosted, save_boosted
+from ehrdl.comparators.clinical_scores import fit_scores
 from ehrdl.data.features.table import tabulate, without_rich
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import whole

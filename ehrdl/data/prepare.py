@@ -20,7 +20,7 @@ from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
 from ehrdl.data.groups import named_groups
-from ehrdl.data.loading.chunks import NoteFrame, n_chunks
+from ehrdl.data.loading.chunks import Chunking, n_chunks
 from ehrdl.data.notes import vocabulary as vocab
 from ehrdl.data.prepare_notes import collect_records, training_notes
 from ehrdl.data.series import store
@@ -60,7 +60,7 @@ class Prepared:
     samples: pd.DataFrame
     dataset: SampleDataset
     spec: DataSpec
-    frame: NoteFrame | None
+    frame: Chunking | None
     tokenizer: str | None
     events: Path
     facts: dict[str, Any]
@@ -222,7 +222,7 @@ def _spec(
     samples: pd.DataFrame,
     dataset: SampleDataset,
     result: TaskResult,
-    frame: NoteFrame | None,
+    frame: Chunking | None,
     tokenizer: str | None,
 ) -> DataSpec:
     train = samples[samples.split == TRAIN]
@@ -270,7 +270,7 @@ def _scale(label: pd.Series, kind: str) -> tuple[float, float, float]:
 def _facts(
     samples: pd.DataFrame,
     dataset: SampleDataset,
-    frame: NoteFrame | None,
+    frame: Chunking | None,
     series: store.Store,
     source: dict[str, Any],
     min_patients: int,

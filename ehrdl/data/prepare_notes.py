@@ -13,7 +13,7 @@ import numpy as np
 from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.notes import build as notes_build
 from ehrdl.data.notes import store as notes
 from ehrdl.data.notes import vocabulary as vocab
@@ -33,7 +33,7 @@ Texts = tuple[Path, dict[str, Any]]
 
 def training_notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
-) -> tuple[notes.Notes | None, NoteFrame | None, str | None]:
+) -> tuple[notes.Notes | None, Chunking | None, str | None]:
     """Notes with tokens, the rules for chunks, and the tokenizer's folder; each None if there is nothing to read.
 
     Args:
@@ -134,7 +134,7 @@ def collect_records(
 
 def tokenized(
     data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
-) -> tuple[notes.Notes | None, NoteFrame]:
+) -> tuple[notes.Notes | None, Chunking]:
     """The notes of an EVENTS folder (None if it has none) as token ids, and the rules by which they become chunks.
 
     Args:
@@ -145,7 +145,7 @@ def tokenized(
     """
     words, options = vocab.load_tokenizer(tokenizer), data.notes
     ids = words.pad_token_id, words.cls_token_id, words.sep_token_id
-    frame = NoteFrame(*ids, options.chunk_tokens, options.max_chunks, options.choose)
+    frame = Chunking(*ids, options.chunk_tokens, options.max_chunks, options.choose)
     return _open(data, events, own, words), frame
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ehrdl.cohort import Cohort
-from ehrdl.comparators.apply import write_encoders
 from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.comparators.combine import fit_combined
 from ehrdl.comparators.known import model_infos
+from ehrdl.comparators.saved import write_encoders
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.engine.files import write_json, write_text
 from ehrdl.errors import ConfigError
@@ -23,7 +23,7 @@ from ehrdl.runs.folder import RunFolder
 from ehrdl.runs.logger import Tracker
 from ehrdl.schema import HELD_OUT, TUNING
 from ehrdl.training.fit import fit
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.predict import predict, prediction_rows, true_risk, write_calibrators, write_predictions
 from ehrdl.training.setup import Fit, Training
 from ehrdl.training.variants import variants
@@ -92,7 +92,7 @@ def _fit_deep(
     two_stages = training.optim.stages == 2
     parts = []
     for seed in settings.seeds:
-        start: dict[str, LitClassifier] = {}  # what `fused` starts from; stays empty where there is one stage
+        start: dict[str, LitNetwork] = {}  # what `fused` starts from; stays empty where there is one stage
         for name in sorted(specs, key=lambda name: name == "fused") if two_stages else specs:
             with folder.timed(name):
                 one = Fit(folder.folder, name, seed)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ehrdl.errors import SchemaError
 from ehrdl.info import RunInfo
 from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.by_modality import by_present
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.present import by_present
 from ehrdl.schema import BINARY, REGRESSION
 
 #: Values of a model: (seeds, metrics, draws).

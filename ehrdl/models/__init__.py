@@ -13,7 +13,7 @@ _WHERE = {
     "GRUD": "series.gru_d",
     "GatedFusion": "fusion.simple",
     "Head": "base",
-    "Joined": "joined",
+    "ConcatEncoder": "series.concat",
     "LateFusion": "fusion.simple",
     "LinearHead": "head",
     "MlpHead": "head",

@@ -94,7 +94,7 @@ class Network(ABC, Checked):
     """A whole model: forward(batch) -> logits (B, K).
 
     Attributes:
-        spec: the data description, which tells the loss which outputs are regression, and their scale. `LitClassifier`
+        spec: the data description, which tells the loss which outputs are regression, and their scale. `LitNetwork`
             sets it on a network that has not set it.
     """
 

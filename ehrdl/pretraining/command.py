@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from ehrdl.data.loading.chunks import NoteFrame
+    from ehrdl.data.loading.chunks import Chunking
     from ehrdl.data.prepare import Prepared
     from ehrdl.pretraining.domain import LitMasked, MaskedNotes
     from ehrdl.processes.team import Follower
@@ -244,7 +244,7 @@ def _chunks(prepared: Prepared, split: str) -> Chunks:
     return chunks
 
 
-def _words_of(prepared: Prepared) -> tuple[NoteFrame, str]:
+def _words_of(prepared: Prepared) -> tuple[Chunking, str]:
     """How notes are cut into chunks, and the name or folder of the tokenizer.
 
     Raises:

@@ -12,20 +12,19 @@ from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.regression import binned, equal_bins, mae
+from ehrdl.report.by_modality import present
 from ehrdl.report.outcome import (
     N_DRAWN,
     best_baseline,
     by_interest,
     differences,
-    grouped,
     hidden_output,
-    one_group,
     rank,
     reference_of,
     strata_shown,
     verdict,
 )
-from ehrdl.report.present import present
+from ehrdl.report.subgroups import grouped, one_group
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 

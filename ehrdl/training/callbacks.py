@@ -23,7 +23,7 @@ from torch import Tensor
 from ehrdl.engine.messages import say
 from ehrdl.options.training import Optim
 from ehrdl.training.checkpoint import Resume
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.progress import EpochLines
 
 
@@ -88,7 +88,7 @@ class Patience(EarlyStopping):
             super()._run_early_stopping_check(trainer)
 
 
-def keep_best(model: LitClassifier, callbacks: list[Callback]) -> None:
+def keep_best(model: LitNetwork, callbacks: list[Callback]) -> None:
     """Load the best tuning epoch's weights into the model; averaged weights are already in it."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:

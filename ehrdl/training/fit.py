@@ -28,7 +28,7 @@ from ehrdl.processes.trainer import n_processes, quiet
 from ehrdl.runs.digests import data_digest, weights_digest
 from ehrdl.training.callbacks import keep_best, kept_score, make_callbacks
 from ehrdl.training.checkpoint import AtomicCheckpoints, read, remove_strays, resumable
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.precision import with_plugins
 from ehrdl.training.pretrain import pretrain
 from ehrdl.training.progress import EpochLines
@@ -41,9 +41,9 @@ def fit(
     spec: DataSpec,
     one: Fit,
     loggers: Sequence[Logger] = (),
-    start: Mapping[str, LitClassifier] | None = None,
+    start: Mapping[str, LitNetwork] | None = None,
     watch: Sequence[Callback] = (),
-) -> LitClassifier:
+) -> LitNetwork:
     """Fit one network, or load it if this run has fitted it already.
 
     Args:
@@ -58,7 +58,7 @@ def fit(
     one.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         pl.seed_everything(one.seed, workers=True, verbose=False)
-        model = LitClassifier(training.network(spec), spec, training.optim)
+        model = LitNetwork(training.network(spec), spec, training.optim)
         if _finished(one.checkpoint, model):
             return model
         _begin(model, training, data, one, start)
@@ -69,11 +69,11 @@ def fit(
 
 
 def _begin(
-    model: LitClassifier,
+    model: LitNetwork,
     training: Training,
     data: ClinicalDataModule,
     one: Fit,
-    start: Mapping[str, LitClassifier] | None,
+    start: Mapping[str, LitNetwork] | None,
 ) -> None:
     """Set the weights that a fit begins with: other models', a pretrained note encoder's, or the random ones."""
     encoder = model.network.note_encoder()
@@ -86,7 +86,7 @@ def _begin(
 
 
 def _fit(
-    model: LitClassifier,
+    model: LitNetwork,
     training: Training,
     data: ClinicalDataModule,
     one: Fit,
@@ -127,7 +127,7 @@ def _name_of_score(spec: DataSpec) -> str:
     return "R2" if len(spec.regression) == len(spec.outputs) else "score (mean of AUPRC and R2)"
 
 
-def _finished(final: Path, model: LitClassifier) -> bool:
+def _finished(final: Path, model: LitNetwork) -> bool:
     """Whether an earlier process finished this fit; if so, load its weights into the model."""
     if not final.is_file():
         return False
@@ -167,7 +167,7 @@ def join_fit(
     with quiet():
         pl.seed_everything(joined.seed, workers=True, verbose=False)
         spec = specs[joined.name]
-        model = LitClassifier(training.network(spec), spec, training.optim)
+        model = LitNetwork(training.network(spec), spec, training.optim)
         if joined.start:  # same shapes; the first process sends their weights with all others
             model.network.start_from([training.network(specs[name]) for name in joined.start])
         steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
@@ -182,7 +182,7 @@ def join_fit(
 
 
 def _train(
-    model: LitClassifier,
+    model: LitNetwork,
     data: ClinicalDataModule,
     joined: Joined,
     trainer: dict[str, Any],
@@ -227,7 +227,7 @@ def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[s
     return max(1, n_batches // n // (trainer.get("accumulate_grad_batches") or 1))
 
 
-def _start_from(model: LitClassifier, start: Mapping[str, LitClassifier], stem: str) -> None:
+def _start_from(model: LitNetwork, start: Mapping[str, LitNetwork], stem: str) -> None:
     """Take the weights of fitted models, and print a line that names them."""
     taken = model.network.start_from([other.network for other in start.values()])
     parts = [f"{name} ({', '.join(names)})" for name, names in zip(start, taken, strict=True) if names]

@@ -60,7 +60,7 @@ def _classes(target: Any) -> set[int]:
     return {int(label) for part in parts for label in part.unique()}
 
 
-class LitClassifier(pl.LightningModule):
+class LitNetwork(pl.LightningModule):
     """Trains a network on binary and regression outputs.
 
     `monitor` names the tuning metric that selects epochs: `tuning/auprc`, the mean AUPRC, where every output is binary;

@@ -21,14 +21,14 @@ from ehrdl.processes.trainer import quiet
 from ehrdl.runs.files import reading
 from ehrdl.schema import BINARY, PREDICTIONS, REGRESSION, TUNING, OutputSpec, check
 from ehrdl.training.checkpoint import NOWHERE
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.precision import with_plugins
 
 #: The risk that a simulator drew each outcome from: a ceiling, not a competitor.
 TRUTH = ModelInfo("bayes", "truth", "the simulator's true risk: nothing can rank better on average", deployable=False)
 
 
-def predict(model: LitClassifier, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: LitNetwork, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """SAMPLES rows (n,) and predictions (n, K), on one device over exactly the samples of the loader."""
     with quiet():
         shell = pl.Trainer(

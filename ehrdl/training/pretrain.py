@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ehrdl.data.loading.chunks import Cutter, NoteFrame
+from ehrdl.data.loading.chunks import Chunker, Chunking
 from ehrdl.data.notes.store import Notes
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import whole
@@ -137,11 +137,11 @@ class MaskedTokens(pl.LightningModule):
 class Chunks(Dataset[np.ndarray]):
     """The chunks of some subjects' notes, cut as for batches and sliced on demand."""
 
-    def __init__(self, notes: Notes, frame: NoteFrame, subjects: np.ndarray) -> None:
+    def __init__(self, notes: Notes, frame: Chunking, subjects: np.ndarray) -> None:
         assert notes.tokens is not None
         self.tokens, self.frame = notes.tokens, frame
         own = np.flatnonzero(np.isin(notes.owners(), subjects))
-        pieces = Cutter(notes, frame).cut(own)
+        pieces = Chunker(notes, frame).cut(own)
         self.note, self.start = np.repeat(own, pieces.n), pieces.start
         self.lengths = pieces.length + 2
 

@@ -63,7 +63,7 @@ def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec
 
 
 def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str) -> float:
-    """The same from the values that `LitClassifier` logs after an epoch."""
+    """The same from the values that `LitNetwork` logs after an epoch."""
     if metric == "log_loss":
         return float(values["tuning/loss"])
     kinds = [("r2" if output.kind == REGRESSION else metric, output.name) for output in outputs]

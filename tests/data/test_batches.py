@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader
 
 from ehrdl.batch import Batch
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.window import Window
 from ehrdl.schema import HOUR
 
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=24)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=24)
 SEEDS = range(60)
 
 

@@ -4,7 +4,7 @@ import pytest
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.loading.budget import TokenBudget
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.window import Window
@@ -12,7 +12,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.schema import TRAIN, TUNING
 
 SODIUM = 2
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=32)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=32)
 
 
 @pytest.fixture

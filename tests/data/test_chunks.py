@@ -8,7 +8,7 @@ import pytest
 from ehrdl.data.config import BatchOptions, NoteOptions
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.loading.budget import TokenBudget
-from ehrdl.data.loading.chunks import Cutter, NoteFrame, chosen, n_chunks, n_tokens
+from ehrdl.data.loading.chunks import Chunker, Chunking, chosen, n_chunks, n_tokens
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.notes.store import Sections
@@ -19,7 +19,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.schema import TRAIN
 from ehrdl.training.pretrain import Chunks
 
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)  # room for 6
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)  # room for 6
 DS, AD, RR = "NOTE//discharge//DS", "NOTE//discharge//AD", "NOTE//radiology//RR"
 CODES = ("NOTE//discharge//AD", "NOTE//discharge//DS", "NOTE//radiology//RR")
 
@@ -166,7 +166,7 @@ def test_chunks_do_not_cross_sections_and_know_theirs(dataset):
     texts, kind = read_by(collated(samples, frame), 0)
     assert texts == ["aa", "aaaabb", "bb", "bbcc", "dddddd", "ee", "ffffff", "gggggg", "hhhhhh", "i"]
     assert kind == [1, 2, 2, 0, 3, 3, 0, 0, 0, 0]
-    pieces = Cutter(samples.notes, frame).cut(np.array([2, 0]))
+    pieces = Chunker(samples.notes, frame).cut(np.array([2, 0]))
     assert pieces.n.tolist() == [4, 4]
     assert pieces.start.tolist() == [0, 6, 12, 18, 0, 2, 8, 10]
     assert pieces.length.tolist() == [6, 6, 6, 1, 2, 6, 2, 4]

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.window import Window
 
 SODIUM = 2
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)
 
 
 @pytest.fixture

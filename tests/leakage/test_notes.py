@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ehrdl.batch import Batch
 from ehrdl.data.config import NoteOptions
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.notes.build import collect, tokenize
 from ehrdl.data.notes.store import Sections, open_notes
@@ -25,7 +25,7 @@ from ehrdl.schema import HELD_OUT, TRAIN
 
 CODES = ("NOTE//discharge//AD", "NOTE//discharge//DS", "NOTE//radiology//RR")
 KINDS = ("other", "discharge//DS", "discharge//DS//a", "radiology//RR", "discharge//DS//chief complaint")
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=6, max_chunks=3, kinds=KINDS)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=6, max_chunks=3, kinds=KINDS)
 CHOICES = ("latest", "first_and_last", "even")
 WINDOW = Window(series_hours=24, note_hours=30, max_notes=4)
 PEOPLE, HOURS, DELAYS = st.integers(1, 3), st.integers(0, 40), st.integers(0, 20)

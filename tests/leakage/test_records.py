@@ -21,7 +21,7 @@ from ehrdl.data.config import NoteOptions, RecordOptions
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import static_features
 from ehrdl.data.features.table import tabulate
-from ehrdl.data.loading.collate import Collate, NoteFrame
+from ehrdl.data.loading.collate import Chunking, Collate
 from ehrdl.data.notes.store import with_records
 from ehrdl.data.notes.vocabulary import load_tokenizer
 from ehrdl.data.prepare import prepare
@@ -32,7 +32,7 @@ from ehrdl.schema import HELD_OUT, HOUR, TRAIN
 
 SODIUM, DRUG, MICROSECOND = 2, 4, 1 / HOUR
 WINDOW = Window(series_hours=24, note_hours=30, max_observations=6, max_notes=2)
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=64)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=64)
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 CODES = ["DIAGNOSIS//ICD10//I500", "DIAGNOSIS//ICD10//N179", "DRUG_START//Furosemide//IV", "TRANSFER_IN//Medicine"]
 HIDDEN = ("DIAGNOSIS//ICD10//I50",)

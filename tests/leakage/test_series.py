@@ -28,7 +28,7 @@ from ehrdl.clinical import concepts
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import static_features, subject_facts
 from ehrdl.data.features.table import tabulate
-from ehrdl.data.loading.chunks import NoteFrame
+from ehrdl.data.loading.chunks import Chunking
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.notes.build import collect, tokenize
 from ehrdl.data.notes.store import open_notes
@@ -45,7 +45,7 @@ from ehrdl.schema import HELD_OUT, HOUR, TRAIN, TUNING
 
 SODIUM, DRUG, MICROSECOND = 2, 4, 1 / HOUR
 WINDOW = Window(series_hours=24, note_hours=30, max_observations=6, max_notes=3)
-FRAME = NoteFrame(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)
+FRAME = Chunking(pad_id=0, cls_id=1, sep_id=2, chunk_tokens=8)
 EXAMPLES = settings(max_examples=200, deadline=None, derandomize=True)
 
 PEOPLE, HOURS, DELAYS = st.integers(1, 3), st.integers(0, 40), st.integers(0, 20)
@@ -164,7 +164,7 @@ def read(build, tmp_path_factory):
         build.notes([(1, 0, 0, "abc cab bca aa bb cc")]), np.array([1]), 100, root / "tokenizer", min_patients=1
     )
     tokenizer = load_tokenizer(str(root / "tokenizer"))
-    frame = NoteFrame(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, 8)
+    frame = Chunking(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, 8)
     shown = [channel for channel in known.channels if channel.category != "encounter"]
 
     def read(rows, at, row):

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
 from ehrdl.baselines.boosted import BOOSTED, LIBRARIES, MAX_TREES, boosted_trials, check_boosted, fit_boosted, require
-from ehrdl.comparators.boosted import load_boosted, save_boosted
+from ehrdl.comparators.boosted_files import load_boosted, save_boosted
 from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.schema import REGRESSION
 
@@ -128,7 +128,7 @@ def test_a_stored_model_predicts_the_same_here_and_in_another_process(name, fitt
     np.testing.assert_array_equal(load_boosted(tmp_path, name, "death.in.hospital").predict(table), prob)
     table.to_parquet(tmp_path / "table.parquet")
     code = (
-        "import pandas as pd; from pathlib import Path; from ehrdl.comparators.boosted import load_boosted;"
+        "import pandas as pd; from pathlib import Path; from ehrdl.comparators.boosted_files import load_boosted;"
         f"here = Path({str(tmp_path)!r}); table = pd.read_parquet(here / 'table.parquet');"
         f"load_boosted(here, {name!r}, 'death.in.hospital').predict(table).tofile(here / 'prob')"
     )

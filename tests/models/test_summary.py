@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ehrdl.errors import ConfigError
-from ehrdl.models.joined import Joined
+from ehrdl.models.series.concat import ConcatEncoder
 from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.models.series.window_summary import RunningScale, WindowSummary, summaries
 
@@ -68,12 +68,12 @@ def test_parts_that_cannot_be_are_refused(spec):
 
 def test_encoders_side_by_side_give_the_features_of_each(spec, make_batch):
     torch.manual_seed(0)
-    joined = Joined(spec, [lambda s: SeriesGRU(s, hidden=8), lambda s: WindowSummary(s, per_channel=2)]).eval()
+    joined = ConcatEncoder(spec, [lambda s: SeriesGRU(s, hidden=8), lambda s: WindowSummary(s, per_channel=2)]).eval()
     batch = make_batch([[(-3.0, SODIUM, 141.0)], []])
     features, present = joined(batch)
     gru, summary = joined.encoders
     assert joined.width == 8 + 2 * 3
     assert torch.equal(features, torch.cat([gru(batch)[0], summary(batch)[0]], dim=1))
     assert present.tolist() == [True, False]
-    with pytest.raises(ConfigError, match=r"Joined\.encoders: \[\] is empty"):
-        Joined(spec, [])
+    with pytest.raises(ConfigError, match=r"ConcatEncoder\.encoders: \[\] is empty"):
+        ConcatEncoder(spec, [])

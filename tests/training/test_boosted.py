@@ -9,8 +9,8 @@ import pytest
 
 from ehrdl.baselines.boosted import BOOSTED
 from ehrdl.comparators import baseline
-from ehrdl.comparators.apply import baseline_probs
 from ehrdl.comparators.baseline import check_baselines, fit_baselines
+from ehrdl.comparators.saved import baseline_probs
 from ehrdl.data.features.table import RICH, tabulate
 from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.options.training import Boosting

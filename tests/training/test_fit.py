@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import average_precision_score
 
 from ehrdl.batch import AuxiliarySpec
-from ehrdl.comparators.apply import load_deep
+from ehrdl.comparators.saved import load_deep
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.module import ClinicalDataModule
@@ -28,7 +28,7 @@ from ehrdl.training import checkpoint
 from ehrdl.training import fit as fitting
 from ehrdl.training.callbacks import _horizon
 from ehrdl.training.fit import fit
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.predict import predict
 from ehrdl.training.setup import Fit, Training
 
@@ -122,7 +122,7 @@ def test_the_average_looks_back_a_tenth_of_the_run_at_most(trainer, steps):
 def test_tuning_scores_do_not_depend_on_how_samples_fall_into_batches(prepared):
     # All logits of the first batch lie within [0, 1], as probabilities do.
     outputs = len(prepared.spec.outputs)
-    model = LitClassifier(SMALL(prepared.spec.only("series")), prepared.spec.only("series"), Optim())
+    model = LitNetwork(SMALL(prepared.spec.only("series")), prepared.spec.only("series"), Optim())
     label = torch.tensor([0.0, 1.0, 0.0, 1.0])
     logits = torch.tensor([0.2, 0.9, -3.0, 3.0])
     for rows in (slice(0, 2), slice(2, 4)):
@@ -139,7 +139,7 @@ def test_an_output_of_one_class_in_the_tuning_split_has_no_score_and_enters_no_m
         label_mean=(0.0, 0.0),
         label_std=(1.0, 1.0),
     )
-    model = LitClassifier(SMALL(spec), spec, Optim())
+    model = LitNetwork(SMALL(spec), spec, Optim())
     logged = {}
     model._trainer = types.SimpleNamespace(sanity_checking=False, is_global_zero=True)
     monkeypatch.setattr(model, "log", lambda name, value, **_: logged.update({name: float(value)}))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ehrdl.comparators.apply import load_deep
+from ehrdl.comparators.saved import load_deep
 from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.errors import ConfigError

@@ -13,7 +13,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.models.base import Network
 from ehrdl.options.training import Optim
 from ehrdl.schema import HELD_OUT, PREDICTIONS, TRAIN, TUNING, check
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.predict import predict, prediction_rows, write_predictions
 
 
@@ -26,7 +26,7 @@ class Age(nn.Module, Network):
 
 def test_predictions_are_joined_by_row_whatever_the_order_of_batches(prepared):
     data = ClinicalDataModule(prepared, BatchOptions(size=16))
-    model = LitClassifier(Age(), prepared.spec, Optim())
+    model = LitNetwork(Age(), prepared.spec, Optim())
     rows, prob = predict(model, data.train_dataloader(), {"accelerator": "cpu"})  # training batches are shuffled
     assert (np.diff(rows) < 0).any()
     assert sorted(rows.tolist()) == prepared.rows(TRAIN).tolist()
@@ -35,7 +35,7 @@ def test_predictions_are_joined_by_row_whatever_the_order_of_batches(prepared):
 
 
 def test_predictions_do_not_depend_on_the_batch_size(prepared):
-    model = LitClassifier(Age(), prepared.spec, Optim())
+    model = LitNetwork(Age(), prepared.spec, Optim())
     loaders = [ClinicalDataModule(prepared, BatchOptions(size=size)).predict_dataloader() for size in (7, 64)]
     (rows, prob), (other_rows, other_prob) = (predict(model, loader, {"accelerator": "cpu"}) for loader in loaders)
     np.testing.assert_array_equal(rows, other_rows)

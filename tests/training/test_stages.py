@@ -26,7 +26,7 @@ from ehrdl.processes.trainer import check_trainer
 from ehrdl.tasks.readmission import Readmission
 from ehrdl.training import fit as fitting
 from ehrdl.training.fit import fit
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 from ehrdl.training.setup import Fit, Training
 
 SMALL = partial(MultimodalModel, note=partial(NoteTransformer, width=8, heads=2), series=partial(SeriesGRU, hidden=4))
@@ -90,9 +90,9 @@ def test_the_fused_model_starts_from_the_weights_that_the_single_ones_ended_with
     notes, series = (weights(folder / "checkpoints" / f"{name}-seed0.ckpt") for name in ("notes_only", "series_only"))
     taken = {key: value for key, value in notes.items() if key.startswith(("note.", "static."))}
     taken |= {key: value for key, value in series.items() if key.startswith("series.")}
-    for new, single, old in ((0, notes, 0), (1, series, 0), (2, notes, 1)):
-        for kind in ("weight", "bias"):
-            taken[f"alone.{new}.logits.{kind}"] = single[f"alone.{old}.logits.{kind}"]
+    for name, single in (("note", notes), ("series", series), ("static", notes)):
+        for key in (f"unimodal_heads.{name}.logits.{kind}" for kind in ("weight", "bias")):
+            taken[key] = single[key]
     assert [key for key, value in taken.items() if not torch.equal(seen.before[key], value)] == []
     assert {key for key in seen.before if not key.startswith(("fusion.", "head."))} == taken.keys()
     lines = capsys.readouterr().err.splitlines()
@@ -163,7 +163,7 @@ def test_words_that_read_the_notes_are_taken_over_and_learn_at_the_lower_rate(pr
     assert torch.equal(fused.words.weight.weight, notes.words.weight.weight)
     rates = {
         id(parameter): group["lr"]
-        for group in LitClassifier(fused, spec, Optim(lr=1.0, stage_lr_factor=0.1))._groups()
+        for group in LitNetwork(fused, spec, Optim(lr=1.0, stage_lr_factor=0.1))._groups()
         for parameter in group["params"]
     }
     assert rates[id(fused.words.weight.weight)] == pytest.approx(0.1)
@@ -185,11 +185,11 @@ def spec_pair(prepared):
 def test_what_was_taken_learns_at_a_fraction_of_the_rate_and_the_rest_at_the_whole(spec_pair, prepared):
     fused, notes, series = spec_pair(LateFusion)
     optim = Optim(lr=0.01, stages=2, stage_lr_factor=0.25)
-    assert {group["lr"] for group in LitClassifier(fused, prepared.spec, optim)._groups()} == {0.01}
+    assert {group["lr"] for group in LitNetwork(fused, prepared.spec, optim)._groups()} == {0.01}
     fused.start_from([series])
     rates = {
         id(parameter): group["lr"]
-        for group in LitClassifier(fused, prepared.spec, optim)._groups()
+        for group in LitNetwork(fused, prepared.spec, optim)._groups()
         for parameter in group["params"]
     }
     slow = [*fused.series.parameters(), *fused.static.parameters(), *fused.unimodal_heads["series"].parameters()]
@@ -202,7 +202,7 @@ def test_encoders_of_another_size_are_left_as_they_are(prepared, spec_pair, tmp_
     _, notes, _ = spec_pair(LateFusion)
     wide = partial(SMALL, note=partial(NoteTransformer, width=16, heads=2))
     data = ClinicalDataModule(prepared, BatchOptions(size=64))
-    start = {"notes_only": LitClassifier(notes, prepared.spec.only("note"), TWO)}
+    start = {"notes_only": LitNetwork(notes, prepared.spec.only("note"), TWO)}
     training = Training(wide, TWO, check_trainer(TRAINER))
     fit(training, data, prepared.spec, Fit(tmp_path, "fused", 0), start=start)
     assert "fused-seed0: starts from notes_only (static)" in capsys.readouterr().err

@@ -422,14 +422,15 @@ def test_other_held_out_outcomes_change_nothing(tune, trials, config, monkeypatc
     original = trial_module.prepare
 
     def changed(data, task):
-        prepared, result = original(data, task)
+        cohort = original(data, task)
+        prepared = cohort.prepared
         rows = prepared.rows("held_out")
         samples = prepared.samples.copy()
         samples.loc[samples.index[rows], "label_readmission"] = 1 - samples.label_readmission.iloc[rows]
         dataset = prepared.dataset
         dataset.label = dataset.label.copy()
         dataset.label[rows] = 1 - dataset.label[rows]
-        return dataclasses.replace(prepared, samples=samples), result
+        return dataclasses.replace(cohort, prepared=dataclasses.replace(prepared, samples=samples))
 
     monkeypatch.setattr(trial_module, "prepare", changed)
     tune(config, *argv, "--tune.name=changed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ehrdl.data.dataset import SampleDataset
-from ehrdl.data.loading.chunks import Cutter, NoteFrame
+from ehrdl.data.loading.chunks import Chunker, Chunking
 from ehrdl.data.loading.collate import padded_chunks, padded_observations, padded_tokens
 
 
@@ -22,10 +22,10 @@ class TokenBudget:
         tokens: most padded observations (B x N) and note tokens (C x L), together, in a batch.
     """
 
-    def __init__(self, dataset: SampleDataset, frame: NoteFrame | None, tokens: int) -> None:
+    def __init__(self, dataset: SampleDataset, frame: Chunking | None, tokens: int) -> None:
         self.dataset, self.frame, self.tokens = dataset, frame, tokens
         notes = dataset.notes
-        self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
+        self.cutter = Chunker(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, rows: np.ndarray) -> int:
         """The number of the given SAMPLES rows, from the first on, that fit into one batch; at least 1."""

@@ -1,6 +1,6 @@
 """Chunks of notes: the rule that cuts them, and the rule that chooses which of them a sample reads.
 
-A chunk is a run of at most `NoteFrame.room` tokens of one note, and of one section where notes were split. Batches, the
+A chunk is a run of at most `Chunking.room` tokens of one note, and of one section where notes were split. Batches, the
 token budget, length buckets and pretraining all use these two rules. What a sample may see is decided before, by
 `window.bounds`.
 
@@ -19,7 +19,7 @@ from ehrdl.data.notes.store import Notes, kind_name
 
 
 @dataclass(frozen=True)
-class NoteFrame:
+class Chunking:
     """The rules by which notes become chunks.
 
     Attributes:
@@ -52,7 +52,7 @@ class Pieces:
         n: (n_notes,) number of chunks of each note; an empty note has none.
         start: (C,) position among its note's tokens where each chunk begins.
         length: (C,) tokens of each chunk, without those that frame it.
-        kind: (C,) the chunk's kind, an index into `NoteFrame.kinds`.
+        kind: (C,) the chunk's kind, an index into `Chunking.kinds`.
     """
 
     n: np.ndarray
@@ -83,7 +83,7 @@ _NONE = np.zeros(0, np.int64)
 NOTHING_READ = Read(_NONE, Pieces(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE)
 
 
-class Cutter:
+class Chunker:
     """Cuts notes into chunks.
 
     Args:
@@ -91,7 +91,7 @@ class Cutter:
         frame: the length of a chunk, how many chunks a sample reads, and the kinds of notes.
     """
 
-    def __init__(self, notes: Notes, frame: NoteFrame) -> None:
+    def __init__(self, notes: Notes, frame: Chunking) -> None:
         assert notes.tokens is not None
         self.frame, self.sections, self.lengths = frame, notes.sections, notes.tokens.lengths
         self.kinds = _kind_table(notes, frame.kinds)
@@ -179,21 +179,21 @@ def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.
     return nth * of // last, kept
 
 
-def n_chunks(dataset: SampleDataset, frame: NoteFrame) -> np.ndarray:
+def n_chunks(dataset: SampleDataset, frame: Chunking) -> np.ndarray:
     """Number of chunks of the notes that each sample sees (n_samples,), before any are left out."""
     assert dataset.notes is not None
-    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)
     for block, note, n_notes in dataset.note_blocks():
         distinct, of = np.unique(note, return_inverse=True)
         total[block] = _sums(cutter.cut(distinct).n[of], n_notes)
     return total
 
 
-def n_tokens(dataset: SampleDataset, frame: NoteFrame | None) -> np.ndarray:
+def n_tokens(dataset: SampleDataset, frame: Chunking | None) -> np.ndarray:
     """Number of tokens of the chunks that each sample reads (n_samples,), for length buckets."""
     if dataset.notes is None or frame is None or frame.max_chunks is None:
         return dataset.n_tokens()
-    cutter, total = Cutter(dataset.notes, frame), np.zeros(len(dataset), np.int64)
+    cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)
     for block, note, n_notes in dataset.note_blocks(_SAMPLES_A_BLOCK):
         read = cutter.read(note, n_notes)
         sample = np.repeat(np.arange(len(n_notes)), n_notes)[read.pair]

@@ -12,7 +12,7 @@ import torch
 
 from ehrdl.batch import Batch
 from ehrdl.data.dataset import Items
-from ehrdl.data.loading.chunks import NOTHING_READ, Cutter, NoteFrame, Read
+from ehrdl.data.loading.chunks import NOTHING_READ, Chunker, Chunking, Read
 from ehrdl.data.notes.store import Notes
 
 #: Lengths are rounded up, so that batches have few distinct shapes (a compiled model would recompile for each).
@@ -29,9 +29,9 @@ class Collate:
         frame: the rules by which notes become chunks; needed with notes.
     """
 
-    def __init__(self, notes: Notes | None, frame: NoteFrame | None) -> None:
+    def __init__(self, notes: Notes | None, frame: Chunking | None) -> None:
         self.notes, self.frame = notes, frame
-        self.cutter = Cutter(notes, frame) if notes is not None and frame is not None else None
+        self.cutter = Chunker(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, items: Items) -> Batch:
         """The batch of some items, in their order."""

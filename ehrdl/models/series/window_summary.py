@@ -27,8 +27,8 @@ class WindowSummary(nn.Module, Encoder):
     """Rich summaries of every channel, over the window and its parts: what gradient boosting reads, for a network.
 
     The numbers of a channel are standardised by running statistics and pass through weights of the channel's own, so
-    that sodium and heart rate need not share what a slope means. It goes beside other encoders (`Joined`, or a branch
-    of `Committee`), or stands alone.
+    that sodium and heart rate need not share what a slope means. It goes beside other encoders (`ConcatEncoder`, or
+    a branch of `Committee`), or stands alone.
 
     Args:
         spec: the data description.

@@ -15,8 +15,8 @@ from ehrdl.baselines.scores import SCORES
 from ehrdl.baselines.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.batch import DataSpec
 from ehrdl.comparators.baseline import load
-from ehrdl.comparators.boosted import load_boosted
-from ehrdl.comparators.scores import load_score, score_points
+from ehrdl.comparators.boosted_files import load_boosted
+from ehrdl.comparators.clinical_scores import load_score, score_points
 from ehrdl.data.features.history import read_history
 from ehrdl.data.features.table import tabulate, without_rich
 from ehrdl.data.prepare import Prepared
@@ -27,7 +27,7 @@ from ehrdl.models.base import Network
 from ehrdl.models.notes.backbone import configurations, without_weights
 from ehrdl.options.training import Optim
 from ehrdl.runs.files import reading
-from ehrdl.training.lit import LitClassifier
+from ehrdl.training.lit import LitNetwork
 
 #: File in a run folder with the configurations of its pretrained encoders; their weights are in the checkpoints.
 _ENCODERS = "encoders.json"
@@ -46,7 +46,7 @@ def write_encoders(folder: Path, network: object) -> None:
         write_json(folder / _ENCODERS, encoders)
 
 
-def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None = None) -> LitClassifier:
+def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None = None) -> LitNetwork:
     """Load a fitted deep model, in evaluation mode.
 
     Args:
@@ -64,7 +64,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None
         _check_finite(content["state_dict"])
     encoders = path.parent.parent / _ENCODERS
     with without_weights(read_json(encoders, dict) if encoders.is_file() else {}):
-        model = LitClassifier(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+        model = LitNetwork(make(spec.trained(optim.auxiliary_weight)), spec, optim)
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

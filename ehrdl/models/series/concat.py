@@ -13,7 +13,7 @@ from ehrdl.models.base import Encoder
 from ehrdl.options.bounds import Filled
 
 
-class Joined(nn.Module, Encoder):
+class ConcatEncoder(nn.Module, Encoder):
     """Several encoders of one modality as one, for example a recurrent state beside summaries of the whole window.
 
     Args:

@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 
 from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.present import MIN_EVENTS, STRATA, by_present
+from ehrdl.metrics.by_modality import MIN_EVENTS, STRATA, by_present
 
 SHARES = {"notes and series": 0.6, "notes only": 0.25, "series only": 0.12, "neither": 0.03}
 
