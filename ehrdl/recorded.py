@@ -168,10 +168,20 @@ def _parts_of_object(value: Any, depth: int) -> Any:
     if isinstance(value, FunctionType):
         return _parts_of_function(value, depth)
     if isinstance(value, type):
-        body = [] if _importable(value) else [_parts(part, depth) for part in _body(value)]
-        return [value.__module__, value.__qualname__, *body]
+        return _parts_of_class(value, depth)
     if hasattr(value, "__qualname__"):  # built in
         return [str(value.__module__), value.__qualname__]
+    return _parts_of_instance(value, depth)
+
+
+def _parts_of_class(made: type, depth: int) -> list[Any]:
+    """Its name, and what its lines define where no other process would find it."""
+    body = [] if _importable(made) else [_parts(part, depth) for part in _body(made)]
+    return [made.__module__, made.__qualname__, *body]
+
+
+def _parts_of_instance(value: Any, depth: int) -> list[Any]:
+    """Its class, and the bytes of an array or a tensor, else its attributes."""
     name = _parts(type(value), depth)
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()

@@ -261,7 +261,7 @@ NETWORKS = ", ".join(f"ehrdl.models.{name}" for name in ("Committee", "Ensemble"
         (
             SERIES,
             "ehrdl.models.fusion.simple.GatedFusion",
-            "is no Encoder; there are ehrdl.models.ChannelTransformer, ehrdl.models.G",
+            "is no Encoder; there are ehrdl.models.ChannelTransformer, ehrdl.models.ConcatEncoder",
         ),
     ],
 )
@@ -437,7 +437,7 @@ def test_help_is_a_screen_and_all_keys_are_explained_on_request(capsys):
     assert len(short.splitlines()) <= 60
     for words in ("ehrdl train --config quickstart", "  data.window          series_hours, note_hours", "--help all"):
         assert words in short
-    assert "labs, vitals and events of the last hours before the prediction time" in " ".join(whole.split())
+    assert "length of the window of labs, vitals and events before the prediction time" in " ".join(whole.split())
 
 
 @pytest.mark.parametrize(

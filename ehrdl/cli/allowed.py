@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -98,18 +98,16 @@ def allowed_modules(
     before, ours, hidden = list(sys.path), list(names), dict[str, str]()
     wanted = {*_tops(list(contents.values())), *_tops([_value(token) for token in argv])} - set(_OURS)
     try:
-        for folder in sorted({Path(file).resolve().parent for file in contents}) if beside else ():
-            found = _beside(folder, wanted)
-            ours += [name for name, hides in found.items() if not hides]
-            hidden |= {name: hides for name, hides in found.items() if hides}
+        for name, hides in _beside_all(contents, wanted) if beside else ():
+            if hides:
+                hidden[name] = hides
+            else:
+                ours.append(name)
         if names:
             sys.path.append(os.getcwd())
         allowed = (*_OURS, *_plugins(), *ours)
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(allowed))
-        for file, content in contents.items():
-            _require(content, allowed, hidden, f"{file}: ")
-        for option, content in _structures(argv):
-            _require(content, allowed, hidden, option)
+        _require_all(contents, argv, allowed, hidden)
         for name in ours:
             if name.split(".")[0] in wanted:
                 _import(name)
@@ -131,6 +129,12 @@ def refusal(name: str) -> str:
 def _plugins() -> list[str]:
     """The top-level modules that installed packages offer."""
     return sorted({point.module.split(".")[0] for point in entry_points(group=PLUGINS)})
+
+
+def _beside_all(files: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
+    """The wanted modules that lie beside the files, found from now on, each with the module that hides it, or ''."""
+    for folder in sorted({Path(file).resolve().parent for file in files}):
+        yield from _beside(folder, wanted).items()
 
 
 def _beside(folder: Path, wanted: set[str]) -> dict[str, str]:
@@ -188,6 +192,16 @@ def _tops(content: Any) -> Iterator[str]:
             yield from _tops(item)
     elif isinstance(content, str):
         yield from _DOTTED.findall(content)
+
+
+def _require_all(
+    contents: Mapping[str, Any], argv: Sequence[str], allowed: Sequence[str], hidden: Mapping[str, str]
+) -> None:
+    """Refuse every `class_path` of another module in the config files and on the command line."""
+    for file, content in contents.items():
+        _require(content, allowed, hidden, f"{file}: ")
+    for option, content in _structures(argv):
+        _require(content, allowed, hidden, option)
 
 
 def _require(content: Any, allowed: Sequence[str], hidden: Mapping[str, str], key: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from jsonargparse import ArgumentParser
 
@@ -55,32 +55,48 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     'optim.lrr: there is no such key; did you mean lr? Allowed: lr, warmup'
     """
     text = " ".join(message.split())
-    if match := re.search(r"Parser key \"([\w.]+)\": Unable to load config ['\"]([^'\"]*)", text):
-        group = ", ".join(below(match[1], list(keys)))
-        return f"{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
     *_, reason = re.split(r'Parser key "[\w.]+":', text)
-    where = re.findall(r'Parser key "([\w.]+)":', text)
-    path = ".init_args.".join(where)
-    if match := re.search(r"Importing '([\w.]+)' is not allowed", text):
-        if group := ", ".join(below(path, list(keys))) if path else "":
-            return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
-        return f"{path or 'command line'}: {refusal(match[1])}"
-    if match := re.search(r"Option '([\w.]+)' is not accepted \[takes (.*?)\]", reason):
-        return unknown_key(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
-    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
-        return outermost(f"{match[1]}.{match[2]}", list(keys))
-    if match := re.search(r"(?:Option '|unrecognized arguments: --)([\w.]+)", text):
-        return outermost(match[1], list(keys))
-    if match := re.search(r"the following arguments are required: ([\w., ]+)", reason):
-        inside = f"{path}.init_args." if path else ""
-        return f"{inside}{match[1]}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
     own = reason.split(". Got value: Namespace(")[0]  # without the values of the classes around it
-    expected = re.search(r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", own)
-    if match := expected or re.search(r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", own):
-        return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
-    if re.search(r"class_path|subclass|mport path|has no attribute|is abstract", reason):
-        return _no_class(path, reason, keys)
+    path = ".init_args.".join(re.findall(r'Parser key "([\w.]+)":', text))
+    parts = {"all": text, "reason": reason, "own": own}
+    for part, pattern, line in _LINES:
+        if match := re.search(pattern, parts[part]):
+            return line(match, path, keys)
     return f"{path}: {reason.strip()}" if path else text
+
+
+def _no_file(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on a group of keys that got neither keys nor a config file."""
+    group = ", ".join(below(match[1], list(keys)))
+    return f"{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
+
+
+def _not_allowed(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on a class of a module that is not allowed; a group of keys can have none."""
+    if group := ", ".join(below(path, list(keys))) if path else "":
+        return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
+    return f"{path or 'command line'}: {refusal(match[1])}"
+
+
+def _no_argument(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on an argument that a class does not take."""
+    return unknown_key(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
+
+
+def _no_key(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on a key that does not exist; a group and what it lacks are matched apart."""
+    return outermost(".".join(match.groups()), list(keys))
+
+
+def _missing(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on keys without a value."""
+    inside = f"{path}.init_args." if path else ""
+    return f"{inside}{match[1]}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
+
+
+def _of_another_type(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """The line on a value of another type than its key takes."""
+    return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
 
 
 def _plain(wanted: str) -> str:
@@ -124,8 +140,9 @@ _CLASS_NAME = re.compile(
 )
 
 
-def _no_class(path: str, reason: str, keys: Mapping[str, str]) -> str:
-    """The line on a class path that does not exist or is of another kind, with ehrdl's classes of the kind."""
+def _no_class(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
+    """A class path that does not exist or is of another kind, with the classes of the kind that ehrdl has."""
+    reason = match.string
     kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
     names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
     absent = re.search(r"No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+'|is abstract", reason)
@@ -136,3 +153,18 @@ def of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
     """The line on a class of another kind than its key takes, with the classes of that kind."""
     there = f"; there are {', '.join(classes_of(kind))}" if kind else ""
     return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"
+
+
+#: What the parser says (of all its message, of the innermost key's, or without values around it), and our line on it;
+#: the first that is found counts.
+_LINES: tuple[tuple[str, str, Callable[[re.Match[str], str, Mapping[str, str]], str]], ...] = (
+    ("all", r"Parser key \"([\w.]+)\": Unable to load config ['\"]([^'\"]*)", _no_file),
+    ("all", r"Importing '([\w.]+)' is not allowed", _not_allowed),
+    ("reason", r"Option '([\w.]+)' is not accepted \[takes (.*?)\]", _no_argument),
+    ("all", r"Group '([\w.]+)' does not accept option '([\w.]+)'", _no_key),
+    ("all", r"(?:Option '|unrecognized arguments: --)([\w.]+)", _no_key),
+    ("reason", r"the following arguments are required: ([\w., ]+)", _missing),
+    ("own", r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", _of_another_type),
+    ("own", r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", _of_another_type),
+    ("reason", r"class_path|subclass|mport path|has no attribute|is abstract", _no_class),
+)

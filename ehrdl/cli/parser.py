@@ -155,6 +155,17 @@ def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
         argv: the command line that gave `parsed`.
         parsed: the configuration of the command line.
     """
+    lines = []
+    for key, names in _replaced(argv).items():
+        named: Any = parsed.get(key)
+        if named and (kept := _kept(named, names)):
+            taker = named.class_path.rpartition(".")[2]
+            lines.append(f"note: {key}: {taker} takes over from the class before it: {', '.join(kept)}")
+    return lines
+
+
+def _replaced(argv: list[str]) -> dict[str, set[str]]:
+    """The keys whose class stands in the place of an earlier one, each with the arguments that are given with it."""
     classes: dict[str, str] = {}
     own: dict[str, set[str]] = {}
     for given in _layers(argv):
@@ -166,21 +177,19 @@ def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
                 classes[key] = value
         for key, names in own.items():
             names |= {name.removeprefix(f"{key}.init_args.") for name in given}
-    lines = []
-    for key, names in own.items():
-        named: Any = parsed.get(key)
-        if not named or not named.get("init_args"):
-            continue
-        takes = inspect.signature(resolve_name(named.class_path)).parameters
-        kept = [
-            f"{name} {value!r} (its own default: {takes[name].default!r})"
-            for name, value in vars(named.init_args).items()
-            if name not in names and name in takes and _differs(value, takes[name].default)
-        ]
-        if kept:
-            taker = named.class_path.rpartition(".")[2]
-            lines.append(f"note: {key}: {taker} takes over from the class before it: {', '.join(kept)}")
-    return lines
+    return own
+
+
+def _kept(named: Namespace, given: set[str]) -> list[str]:
+    """The arguments of a class that were not given with it and are not its own defaults, with their values."""
+    if not named.get("init_args"):
+        return []
+    takes = inspect.signature(resolve_name(named.class_path)).parameters
+    return [
+        f"{name} {value!r} (its own default: {takes[name].default!r})"
+        for name, value in vars(named.init_args).items()
+        if name not in given and name in takes and _differs(value, takes[name].default)
+    ]
 
 
 def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,35 +161,71 @@ def _fit_classical(
     tables = {split: tabulate(prepared.dataset, prepared.rows(split), rich) for split in (TRAIN, TUNING)}
     plain = {split: without_rich(table) for split, table in tables.items()} if rich else tables
     phrases = training_phrases(names, prepared, plain[TRAIN])
-    for name in [name for name in names if name in READS_TEXT and not phrases]:
-        say(f"{name}: left out, since no word is in the notes of {prepared.min_patients} training patients")
-        names = [other for other in names if other != name]
+    names = _with_phrases(names, phrases, prepared.min_patients)
     (folder / "models").mkdir(exist_ok=True)
+    fitting = _Fitting(prepared, tables, plain, phrases, folder / "models", boosting.trials, params)
     models: dict[str, list[Predictor]] = {}
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
             with staged(name):
-                for output in prepared.spec.outputs:
-                    if name in BOOSTED:
-                        trials = boosted_trials(name, boosting.trials, seed, params.get(name))
-                        model = _boosted(name, output, prepared, tables, folder / "models", seed, trials)
-                    else:
-                        made = make_candidates(name, seed, output.kind, params)
-                        path = folder / "models" / f"{name}-{output.name}.skops"
-                        model = _one(made, output, prepared, plain, phrases, path)
-                    models.setdefault(name, []).append(model)
-    found = [_predict_all(models, tables[TUNING])]
-    held_out = prepared.rows(HELD_OUT)
-    for start in range(0, len(held_out), _ROWS_A_BLOCK):
-        table = tabulate(prepared.dataset, held_out[start : start + _ROWS_A_BLOCK], rich)
-        found.append(_predict_all(models, table))
-    rows = np.concatenate([prepared.rows(TUNING), held_out])
+                models[name] = [fitting.fit(name, output, seed) for output in prepared.spec.outputs]
+    found = [_predict_all(models, tables[TUNING]), *_predict_held_out(models, prepared, rich)]
+    rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
     return [
         prediction_rows(
             prepared.samples, prepared.spec.outputs, name, seed, rows, np.concatenate([block[name] for block in found])
         )
         for name in names
     ]
+
+
+def _with_phrases(names: list[str], phrases: list[str], min_patients: int) -> list[str]:
+    """The baselines that have something to learn; a line on each baseline of text that has not."""
+    without = [] if phrases else [name for name in names if name in READS_TEXT]
+    for name in without:
+        say(f"{name}: left out, since no word is in the notes of {min_patients} training patients")
+    return [name for name in names if name not in without]
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What the baselines of a run are fitted with.
+
+    Attributes:
+        prepared: the data.
+        tables: of the training and the tuning rows.
+        plain: the same, without what boosted trees alone read.
+        phrases: that baselines of text may learn.
+        models: folder that the models are written to.
+        trials: of boosted trees.
+        params: of baselines, by name.
+    """
+
+    prepared: Prepared
+    tables: dict[str, pd.DataFrame]
+    plain: dict[str, pd.DataFrame]
+    phrases: list[str]
+    models: Path
+    trials: int
+    params: Params
+
+    def fit(self, name: str, output: OutputSpec, seed: int) -> Predictor:
+        """One baseline for one output."""
+        if name in BOOSTED:
+            trials = boosted_trials(name, self.trials, seed, self.params.get(name))
+            return _boosted(name, output, self.prepared, self.tables, self.models, seed, trials)
+        made = make_candidates(name, seed, output.kind, self.params)
+        path = self.models / f"{name}-{output.name}.skops"
+        return _one(made, output, self.prepared, self.plain, self.phrases, path)
+
+
+def _predict_held_out(
+    models: Mapping[str, list[Predictor]], prepared: Prepared, rich: bool
+) -> list[dict[str, np.ndarray]]:
+    """Predictions of every model for the held-out rows, a block of rows after the other."""
+    rows = prepared.rows(HELD_OUT)
+    blocks = (rows[start : start + _ROWS_A_BLOCK] for start in range(0, len(rows), _ROWS_A_BLOCK))
+    return [_predict_all(models, tabulate(prepared.dataset, block, rich)) for block in blocks]
 
 
 def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ehrdl.models.base import Network
 from ehrdl.models.notes.backbone import configurations, without_weights
 from ehrdl.options.training import Optim
 from ehrdl.runs.files import reading
+from ehrdl.schema import OutputSpec
 from ehrdl.training.lit import LitNetwork
 
 #: File in a run folder with the configurations of its pretrained encoders; their weights are in the checkpoints.
@@ -102,16 +103,21 @@ def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> 
             say(f"{name}: left out, since these data have no notes")
         elif history is not None and name in SCORES:
             points = score_points(name, history, prepared.samples, prepared.dataset.store)
-            models = [load_score(folder / f"{name}-{output}.json") for output in outputs]
-            yield name, np.stack([model.predict(points) for model in models], axis=1)
-        elif rich is not None and name in BOOSTED:
-            boosted = [load_boosted(folder, name, output) for output in outputs]
-            yield name, np.stack([model.predict(rich) for model in boosted], axis=1)
+            scores = [load_score(folder / f"{name}-{output}.json") for output in outputs]
+            yield name, np.stack([score.predict(points) for score in scores], axis=1)
         elif table is not None:
-            fitted = [load(folder / f"{name}-{output}.skops") for output in outputs]
-            kinds = [output.kind for output in prepared.spec.outputs]
-            found = [predict(model, table, kind) for model, kind in zip(fitted, kinds, strict=True)]
-            yield name, np.stack(found, axis=1)
+            yield name, np.stack(_predict_table(folder, name, prepared.spec.outputs, rich, table), axis=1)
+
+
+def _predict_table(
+    folder: Path, name: str, outputs: Sequence[OutputSpec], rich: pd.DataFrame | None, table: pd.DataFrame
+) -> list[np.ndarray]:
+    """Predictions (rows,) of one baseline for each output; boosted trees read the rich table."""
+    if rich is not None and name in BOOSTED:
+        boosted = [load_boosted(folder, name, output.name) for output in outputs]
+        return [model.predict(rich) for model in boosted]
+    fitted = [load(folder / f"{name}-{output.name}.skops") for output in outputs]
+    return [predict(model, table, output.kind) for model, output in zip(fitted, outputs, strict=True)]
 
 
 def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:

@@ -158,20 +158,8 @@ def wrong(value: Any, hint: Any) -> str | None:
     value = str(value) if isinstance(value, PurePath) else value  # from Python, a path counts as its text
     if kind is Annotated:
         return wrong(value, inner[0]) or _against(value, hint.__metadata__)
-    if kind in (Union, UnionType):
-        reasons = [wrong(value, one) for one in inner if one is not NoneType]
-        return None if (value is None and NoneType in inner) or None in reasons else reasons[-1]
-    if kind is Literal:
-        known = any(value == one and type(value) is type(one) for one in inner)
-        return None if known else f"{shown(value)} is not one of {', '.join(map(str, inner))}"
-    if kind is list:
-        return _wrong_list(value, inner[0])
-    if kind is tuple:
-        pairs = zip(value, inner, strict=False) if isinstance(value, list | tuple) else ()
-        return next((reason for one, type_ in pairs if (reason := wrong(one, type_))), None)
-    if kind is dict:
-        return _wrong_dict(value, inner[1])
-    return _wrong_leaf(value, hint)
+    wrong_of = _OF_ORIGIN.get(kind)
+    return wrong_of(value, inner) if wrong_of else _wrong_leaf(value, hint)
 
 
 def _against(value: Any, rules: tuple[Any, ...]) -> str | None:
@@ -180,40 +168,81 @@ def _against(value: Any, rules: tuple[Any, ...]) -> str | None:
     return reason and f"{shown(value)} {reason}"
 
 
-def _wrong_list(value: Any, inner: Any) -> str | None:
+def _wrong_union(value: Any, inner: tuple[Any, ...]) -> str | None:
+    """What the last of the types says, where the value is of none of them."""
+    reasons = [wrong(value, one) for one in inner if one is not NoneType]
+    return None if (value is None and NoneType in inner) or None in reasons else reasons[-1]
+
+
+def _wrong_literal(value: Any, inner: tuple[Any, ...]) -> str | None:
+    """That the value is none of those allowed; 1 is not True."""
+    known = any(value == one and type(value) is type(one) for one in inner)
+    return None if known else f"{shown(value)} is not one of {', '.join(map(str, inner))}"
+
+
+def _wrong_tuple(value: Any, inner: tuple[Any, ...]) -> str | None:
+    """What is wrong with the first wrong part."""
+    pairs = zip(value, inner, strict=False) if isinstance(value, list | tuple) else ()
+    return next((reason for one, type_ in pairs if (reason := wrong(one, type_))), None)
+
+
+def _wrong_list(value: Any, inner: tuple[Any, ...]) -> str | None:
     if not isinstance(value, list | tuple):
         return f"expected a list, got {shown(value)}"
     for one in value:
-        if reason := wrong(one, inner):
+        if reason := wrong(one, inner[0]):
             return reason
         if isinstance(one, str) and value.count(one) > 1:
             return f"{shown(one)} stands {value.count(one)} times; once is enough"
     return None
 
 
-def _wrong_dict(value: Any, inner: Any) -> str | None:
+def _wrong_dict(value: Any, inner: tuple[Any, ...]) -> str | None:
     if not isinstance(value, Mapping):
         return f"expected keys and values, got {shown(value)}"
-    return next((f"{name!r}: {reason}" for name, one in value.items() if (reason := wrong(one, inner))), None)
+    pairs = value.items()
+    return next((f"{name!r}: {reason}" for name, one in pairs if (reason := wrong(one, inner[1]))), None)
+
+
+#: What is wrong with a value, by the origin of its type and given the types in its brackets.
+_OF_ORIGIN: dict[Any, Callable[[Any, tuple[Any, ...]], str | None]] = {
+    Union: _wrong_union,
+    UnionType: _wrong_union,
+    Literal: _wrong_literal,
+    list: _wrong_list,
+    tuple: _wrong_tuple,
+    dict: _wrong_dict,
+}
 
 
 def _wrong_leaf(value: Any, kind: Any) -> str | None:
     if kind in (int, float):
-        number = Integral if kind is int else Real
-        if isinstance(value, bool) or not isinstance(value, number):
-            return f"expected {kind.__name__}, got {shown(value)}"
-        if isinstance(value, Integral):  # no table or tensor holds more than 64 bits
-            return None if abs(int(value)) < 2**63 else f"{shown(value)} is too large"
-        return None if math.isfinite(float(value)) else f"{shown(value)} is not finite"
+        return _wrong_number(value, kind)
     if kind is str:
-        if not isinstance(value, str):
-            return f"expected text, got {shown(value)}"
-        if not value:
-            return "'' is empty"
-        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
-            return f"{shown(value)} has a line break or another character that cannot be written"
+        return _wrong_text(value)
     if kind is bool and not isinstance(value, bool):
         return f"expected true or false, got {shown(value)}"
+    return None
+
+
+def _wrong_number(value: Any, kind: type[int | float]) -> str | None:
+    """That it is no number of the kind, too large, or not finite."""
+    number = Integral if kind is int else Real
+    if isinstance(value, bool) or not isinstance(value, number):
+        return f"expected {kind.__name__}, got {shown(value)}"
+    if isinstance(value, Integral):  # what does not fit into 64 bits is in no table and no tensor
+        return None if abs(int(value)) < 2**63 else f"{shown(value)} is too large"
+    return None if math.isfinite(float(value)) else f"{shown(value)} is not finite"
+
+
+def _wrong_text(value: Any) -> str | None:
+    """That it is no text, empty, or cannot be written on a line."""
+    if not isinstance(value, str):
+        return f"expected text, got {shown(value)}"
+    if not value:
+        return "'' is empty"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
+        return f"{shown(value)} has a line break or another character that cannot be written"
     return None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from ehrdl.errors import ConfigError
@@ -108,16 +109,10 @@ class TuneOptions(Options, key="tune"):
             ConfigError: nothing is left, a key may not be searched, or a distribution is invalid.
         """
         space = {key: _distribution(key, value) for key, value in self.space.items()}
-        for key in space:
-            for fixed in FIXED:
-                if key == fixed or key.startswith(f"{fixed}."):
-                    raise ConfigError(f"tune.space: {key}: {fixed} decides the question that is asked, so it is fixed")
-        own = [f"{above}.{baseline}." for above in BASELINE_KEYS]
-        of_baselines = tuple(f"{above}." for above in BASELINE_KEYS)
-        if baseline is not None:
-            space = {key: value for key, value in space.items() if key.startswith(tuple(own))}
-        else:
-            space = {key: value for key, value in space.items() if not key.startswith(of_baselines)}
+        _check_free(space)
+        of_baseline = baseline is not None
+        own = tuple(f"{above}.{baseline}." if of_baseline else f"{above}." for above in BASELINE_KEYS)
+        space = {key: value for key, value in space.items() if key.startswith(own) == of_baseline}
         if not space:
             wanted = f"keys as {own[0]}…" if baseline else "keys such as optim.lr: {low: 1e-4, high: 1e-2, log: true}"
             raise ConfigError(f"tune.space: has nothing to search for {baseline or 'the deep model'}; give it {wanted}")
@@ -127,6 +122,13 @@ class TuneOptions(Options, key="tune"):
                 "makes their schedules unequal; set tune.pruner to none, or leave that key out"
             )
         return space
+
+
+def _check_free(keys: Iterable[str]) -> None:
+    """Refuse a key that decides the question, or that is below such a one."""
+    for key, fixed in product(keys, FIXED):
+        if f"{key}.".startswith(f"{fixed}."):
+            raise ConfigError(f"tune.space: {key}: {fixed} decides the question that is asked, so it is fixed")
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -175,13 +177,21 @@ def _distribution(key: str, given: Any) -> Choice | Range:
     for name in given:
         if name not in _KEYS:
             raise ConfigError(f"{where}.{name}: there is no such key. Allowed: {', '.join(_KEYS)}")
-    if "choices" in given:
-        values = given["choices"]
-        if len(given) > 1:
-            raise ConfigError(f"{where}: choices do not go with {', '.join(sorted(given.keys() - {'choices'}))}")
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"{where}.choices: expected a list of values, got {values!r}")
-        return Choice(tuple(values))
+    return _choice(where, given) if "choices" in given else _range(where, given)
+
+
+def _choice(where: str, given: Mapping[str, Any]) -> Choice:
+    """The values to choose from; beside them no other key may stand."""
+    values = given["choices"]
+    if len(given) > 1:
+        raise ConfigError(f"{where}: choices do not go with {', '.join(sorted(given.keys() - {'choices'}))}")
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{where}.choices: expected a list of values, got {values!r}")
+    return Choice(tuple(values))
+
+
+def _range(where: str, given: Mapping[str, Any]) -> Range:
+    """The numbers from low to high."""
     for name in ("low", "high"):
         if name not in given:
             raise ConfigError(f"{where}.{name}: missing; give low and high, or choices")
@@ -190,13 +200,20 @@ def _distribution(key: str, given: Any) -> Choice | Range:
     log = given.get("log", False)
     if not isinstance(log, bool):
         raise ConfigError(f"{where}.log: expected true or false, got {log!r}")
+    found = Range(low, high, log, step)
+    _check_range(where, found)
+    return found
+
+
+def _check_range(where: str, found: Range) -> None:
+    """Refuse a range without a number in it, or that cannot be searched in the way that is asked for."""
+    low, high, step = found.low, found.high, found.step
     if not low < high:
         raise ConfigError(f"{where}: low {low} is not below high {high}")
-    if log and (low <= 0 or step is not None):
+    if found.log and (low <= 0 or step is not None):
         raise ConfigError(f"{where}.log: needs a low above 0 and no step")
     if step is not None and not 0 < step <= high - low:
         raise ConfigError(f"{where}.step: {step} is not above 0 and at most high - low")
-    return Range(low, high, log, step)
 
 
 def _number(where: str, value: Any) -> Number:

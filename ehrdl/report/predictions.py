@@ -120,15 +120,18 @@ def _check_columns(path: Path, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SchemaError(f"{path}: column {', '.join(twice)} is there twice; keep one")
-    missing = [name for name in ("label", "prob") if name not in names and not (name == "prob" and "value" in names)]
-    if not missing:
-        return
+    wanted = ("label",) if "value" in names else ("label", "prob")
+    if missing := [name for name in wanted if name not in names]:
+        raise _missing(path, missing, names)
+
+
+def _missing(path: Path, missing: list[str], names: list[str]) -> SchemaError:
+    """The error of a file that lacks columns, with what may be they, and the columns that it has."""
     hints = [f"{found} may be {name}" for name in missing if (found := _near(name, names))]
     hint = f" ({', '.join(hints)}: rename)" if hints else ""
     has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    columns = "columns" if len(missing) > 1 else "column"
-    are = "are" if len(missing) > 1 else "is"
-    raise SchemaError(f"{path}: {columns} {' and '.join(missing)} {are} missing{hint}; the file has {has}")
+    columns, are = ("columns", "are") if len(missing) > 1 else ("column", "is")
+    return SchemaError(f"{path}: {columns} {' and '.join(missing)} {are} missing{hint}; the file has {has}")
 
 
 def _near(name: str, names: Iterable[str]) -> str | None:

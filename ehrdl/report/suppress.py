@@ -8,7 +8,7 @@ together not below the limit either. Bins of a curve are joined with their neigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +70,19 @@ def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count:
     return _hidden([positive, negative], min_count, start)
 
 
-def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: set[int] | None = None) -> set[int]:
-    parts = range(len(sizes[0]))
-    smallest = [min(column[i] for column in sizes) for i in parts]
-    hidden = {i for i in parts if smallest[i] < min_count} | (start or set())
-    rest = sorted((i for i in parts if i not in hidden), key=lambda i: smallest[i])
-    while hidden and rest and (len(hidden) == 1 or any(sum(c[i] for i in hidden) < min_count for c in sizes)):
+def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: Collection[int] = ()) -> set[int]:
+    """Which parts to hide, given their sizes in each column, `start` among them."""
+    smallest = [min(part) for part in zip(*sizes, strict=True)]
+    hidden = {i for i, size in enumerate(smallest) if size < min_count}.union(start)
+    rest = [i for i in np.argsort(smallest, kind="stable").tolist() if i not in hidden]
+    while hidden and rest and (len(hidden) == 1 or _least(sizes, hidden) < min_count):
         hidden.add(rest.pop(0))
     return hidden
+
+
+def _least(sizes: Sequence[Sequence[int]], parts: Collection[int]) -> int:
+    """The smallest sum over some parts that a column has."""
+    return min(sum(column[i] for i in parts) for column in sizes)
 
 
 def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np.intp]:
@@ -148,17 +153,19 @@ def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
     if rows and len(rows[0]["patients"]) == 3:
         had, had_not = ([row["patients"][k] for row in rows] for k in (1, 2))
         outcomes = hidden_outcomes(had, had_not, shown.min_count, hidden)
-    result = []
-    for i, row in enumerate(rows):
-        kept = {key: value for key, value in row.items() if key != "patients"}
-        if i in hidden:
-            kept = dict.fromkeys(kept) | {"name": row["name"], "rows": []}
-            kept["n"] = shown.few if sizes[i] < shown.min_count else WITHHELD
-        if i in outcomes and len(row["patients"]) == 3:
-            few = i not in hidden and row["patients"][1] < shown.min_count
-            kept |= {"events": shown.few if few else WITHHELD, "observed": None, "auroc": None, "rows": []}
-        result.append(kept)
-    return result
+    return [_group(row, i in hidden, i in outcomes, shown) for i, row in enumerate(rows)]
+
+
+def _group(row: dict[str, Any], is_hidden: bool, hides_outcome: bool, shown: Shown) -> dict[str, Any]:
+    """The row of a group, without its number where it is hidden, and without its outcome where that is."""
+    n, *by_outcome = row["patients"]
+    kept = {key: value for key, value in row.items() if key != "patients"}
+    if is_hidden:
+        kept = dict.fromkeys(kept) | {"name": row["name"], "rows": [], "n": _instead(n, shown)}
+    if hides_outcome and by_outcome:
+        events = WITHHELD if is_hidden else _instead(by_outcome[0], shown)
+        kept |= {"events": events, "observed": None, "auroc": None, "rows": []}
+    return kept
 
 
 def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
@@ -170,17 +177,19 @@ def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
     result = [dict(step) for step in steps]
     for key in ("admissions", "subjects"):
         numbers = [step[key] for step in steps]
-        if any(number is None for number in numbers):
-            continue
-        kept = _kept(numbers, shown.min_count)
-        for i, step in enumerate(result):
-            before = max((k for k in kept if k < i), default=None)
-            dropped = numbers[i - 1] - numbers[i] if i else None
-            if i not in kept:
-                step[key] = shown.few if numbers[i] < shown.min_count else WITHHELD
-            exact = i in kept and (before == i - 1 or dropped == 0)
-            step[f"dropped_{key}"] = dropped if exact or not dropped else _dropped(dropped, shown)
+        if None not in numbers:
+            for step, (number, dropped) in zip(result, _steps(numbers, shown), strict=True):
+                step[key], step[f"dropped_{key}"] = number, dropped
     return result
+
+
+def _steps(numbers: list[int], shown: Shown) -> Iterator[tuple[int | str, int | str | None]]:
+    """Each number and what its step left out, as they are shown; what is left out is exact between shown numbers."""
+    kept = _kept(numbers, shown.min_count)
+    for i, number in enumerate(numbers):
+        dropped = numbers[i - 1] - number if i else None
+        left_out = _instead(dropped, shown) if dropped and not {i - 1, i} <= set(kept) else dropped
+        yield number if i in kept else _instead(number, shown), left_out
 
 
 def _kept(numbers: list[int], min_count: int) -> list[int]:
@@ -196,7 +205,8 @@ def _kept(numbers: list[int], min_count: int) -> list[int]:
     return sorted(kept)
 
 
-def _dropped(n: int, shown: Shown) -> str:
+def _instead(n: int, shown: Shown) -> str:
+    """What stands for a number that is not shown: that it is small, or that it would give a small one away."""
     return shown.few if n < shown.min_count else WITHHELD
 
 
@@ -252,9 +262,7 @@ def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str,
             names = list(value)
             hidden = hidden_parts([value[name] for name in names], shown.min_count)
             found[key] = {
-                name: (shown.few if value[name] < shown.min_count else WITHHELD)
-                if all_sizes or i in hidden
-                else value[name]
+                name: _instead(value[name], shown) if all_sizes or i in hidden else value[name]
                 for i, name in enumerate(names)
             }
         elif key.startswith("samples_") and isinstance(value, int):

@@ -62,43 +62,55 @@ def explain(error: Exception, table: Table) -> SchemaError:
     """A failure to read a table as one line that names the file, the row and the value."""
     text = str(error)
     if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):
-        column, value = match[1], match[2].replace("\\0", "\0")  # DuckDB's notation for a NUL
-        row = table.row_of(column, value)
-        where, kind = f"row {row}, column {column}" if row else f"column {column}", table.columns[column]
-        what = _HAS_NUL if kind == "VARCHAR" else f"{short(value, 60)!r} is not {MEANING[kind]}"
-        is_null = kind != "VARCHAR" and value.strip().upper() in _NULL_WORDS
-        hint = f"; if it stands for an absent value, set data.source.null_words: ['{value}']" if is_null else ""
-        return SchemaError(f"{table.path}: {where}: {what}{hint}")
+        value = match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
+        return SchemaError(f"{table.path}: {_cell_fault(table, match[1], value)}")
     if is_full(error):
         where = "free some space, or set data.prepare.cache to another disk"
         reason = short(" ".join(text.split()))
         return SchemaError(f"the disk is full while {table.name} is written ({reason}); {where}")
+    return SchemaError(f"{table.path}: {_file_fault(table.path, text)}")
+
+
+def _cell_fault(table: Table, column: str, value: str) -> str:
+    """Where the cell stands, why its column cannot hold the value, and what to do where it may mean no value."""
+    row, kind = table.row_of(column, value), table.columns[column]
+    where = f"row {row}, column {column}" if row else f"column {column}"
+    if kind == "VARCHAR":
+        return f"{where}: {_HAS_NUL}"
+    is_null = value.strip().upper() in _NULL_WORDS
+    hint = f"; if it stands for an absent value, set data.source.null_words: ['{value}']" if is_null else ""
+    return f"{where}: {short(value, 60)!r} is not {MEANING[kind]}{hint}"
+
+
+def _file_fault(path: Path, text: str) -> str:
+    """What is wrong with a file, by the reader's message, and what to do."""
     if match := re.search(rf"{NUL_MARK} (\d+) (\w+)", text):
-        return SchemaError(f"{table.path}: row {match[1]}, column {match[2]}: {_HAS_NUL}")
+        return f"row {match[1]}, column {match[2]}: {_HAS_NUL}"
     done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
     after = f"after row {done}" if done else START
-    if fault := stream_fault(table.path, text, after):
-        return SchemaError(f"{table.path}: {fault}")
+    found = stream_fault(path, text, after) or _row_fault(text, done) or _text_fault(text, after)
+    return found or f"cannot be read ({short(' '.join(text.split()))}); copy the file again"
+
+
+def _row_fault(text: str, done: int) -> str | None:
+    """What is wrong with a row that the reader's message numbers; `done` rows were read before its block."""
     if match := re.search(rf"{OPEN} (\d+)", text):
-        return SchemaError(
-            f"{table.path}: row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
-        )
+        return f"row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
         row = int(match[1]) - 1
-        return SchemaError(
-            f"{table.path}: row {row} has {match[3]} columns, the header has {match[2]}; is a comma or a quote missing?"
-        )
+        return f"row {row} has {match[3]} columns, the header has {match[2]}; is a comma or a quote missing?"
+    return None
+
+
+def _text_fault(text: str, after: str) -> str | None:
+    """What is wrong with a file whose reader may not say in which row; `after` says where about."""
     if "straddl" in text:
-        return SchemaError(
-            f"{table.path}: somewhere {after} a row is longer than {BLOCK_BYTES >> 20} MiB; is a quote not closed?"
-        )
+        return f"somewhere {after} a row is longer than {BLOCK_BYTES >> 20} MiB; is a quote not closed?"
     if "UTF8" in text or "UTF-8" in text:
         match = re.search(r"Row #(\d+)", text)
         where = f"row {int(match[1]) - 1}" if match else f"somewhere {after}"
-        return SchemaError(f"{table.path}: {where} is not UTF-8 text; {CONVERT}")
-    if "Empty CSV" in text:
-        return SchemaError(f"{table.path}: has no rows; copy the file again")
-    return SchemaError(f"{table.path}: cannot be read ({short(' '.join(text.split()))}); copy the file again")
+        return f"{where} is not UTF-8 text; {CONVERT}"
+    return "has no rows; copy the file again" if "Empty CSV" in text else None
 
 
 def short(text: str, most: int = 160) -> str:

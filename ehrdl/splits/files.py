@@ -61,24 +61,29 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
     for split in SPLITS:
         file = root / f"{split}.txt"
         lines = _lines(file)
-        ids = []
-        for number, name in lines:
-            try:
-                subject = subject_of(name)
-            except ValueError:
-                raise ConfigError(f"{file}: line {number}: {name[:40]!r} is not the name of a record") from None
-            if subject in where:
-                other, line = where[subject]
-                if other == file:
-                    raise ConfigError(f"{file}: line {number}: record {name} stands in line {line} already")
-                raise LeakageError(f"{file}: line {number}: record {name} stands in {other.name}, line {line}, too")
-            where[subject] = file, number
-            ids.append(subject)
+        ids = [_subject(file, number, name, subject_of, where) for number, name in lines]
         if not ids:
             raise ConfigError(f"{file}: lists no record; a split needs somebody in each of its files")
         subjects[split], names[split] = np.array(ids, np.int64), [name for _, name in lines]
         sha256[split] = hashlib.sha256(file.read_bytes()).hexdigest()
     return SplitFiles(root, subjects, names, sha256)
+
+
+def _subject(
+    file: Path, number: int, name: str, subject_of: Callable[[str], int], where: dict[int, tuple[Path, int]]
+) -> int:
+    """The subject of a line of a file, who stands in no line before it; where the line is, is kept in `where`."""
+    try:
+        subject = subject_of(name)
+    except ValueError:
+        raise ConfigError(f"{file}: line {number}: {name[:40]!r} is not the name of a record") from None
+    if subject in where:
+        other, line = where[subject]
+        if other == file:
+            raise ConfigError(f"{file}: line {number}: record {name} stands in line {line} already")
+        raise LeakageError(f"{file}: line {number}: record {name} stands in {other.name}, line {line}, too")
+    where[subject] = file, number
+    return subject
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:

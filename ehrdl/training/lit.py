@@ -144,17 +144,18 @@ class LitNetwork(pl.LightningModule):
             known = {name: value for name, value in values.items() if not value.isnan()}
             self._say_unknown([name for name in values if name not in known])
             self.log_dict(known, sync_dist=True)
-            means = {
-                f"tuning/{kind}": [value for name, value in known.items() if name.startswith(f"tuning/{kind}_")]
-                for kind in ("auprc", "r2")
-            }
-            if self.spec.regression:
-                means["tuning/score"] = [value for part in means.values() for value in part]
-            for name, parts in means.items():
-                if parts or name == self.monitor:
-                    mean = torch.stack(parts).mean() if parts else torch.tensor(math.nan)
-                    self.log(name, mean, prog_bar=name == self.monitor, sync_dist=True)
+            for name, parts in self._parts_of_means(known).items():
+                mean = torch.stack(parts).mean() if parts else torch.tensor(math.nan)
+                self.log(name, mean, prog_bar=name == self.monitor, sync_dist=True)
         self.scores.reset()
+
+    def _parts_of_means(self, known: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+        """The known scores that each mean over outputs is of; none only of the mean that selects epochs."""
+        auprc, r2 = ([known[name] for name in known if name.startswith(f"tuning/{kind}_")] for kind in ("auprc", "r2"))
+        parts = {"tuning/auprc": auprc, "tuning/r2": r2}
+        if self.spec.regression:
+            parts["tuning/score"] = auprc + r2
+        return {name: scores for name, scores in parts.items() if scores or name == self.monitor}
 
     def _say_unknown(self, names: list[str]) -> None:
         """Report once which tuning scores are unknown; they enter no mean."""

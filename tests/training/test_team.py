@@ -89,7 +89,7 @@ def test_the_end_of_another_process_ends_all_with_one_line(what, line):
     assert (status, "done" in lines) == (2, False)
     assert errors.startswith(f"line: {line}")
     assert errors.count("\n") == 0
-    assert seconds < 20
+    assert seconds < 60  # two processes import torch, too
 
 
 def test_a_bug_of_another_process_keeps_its_traceback_above_the_line():

@@ -8,7 +8,7 @@ same line (`INDICATION:  ___ year old woman`). Any heading of the first form is 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -153,9 +153,8 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
     headings = list(_OF_REPORT.finditer(text)) if is_report else _summary_headings(_OF_SUMMARY.finditer(text))
     wanted = normalized(section)
     bodies = {heading.end() for heading in headings if _name(heading) == wanted}
-    names = {section, wanted, *(alias for alias, name in _ALIASES.items() if name == wanted)}
-    bodies |= {line.end() for line in re.finditer(rf"^[ \t]*(?i:{_any_of(names)})[ \t]*:", text, re.MULTILINE)}
-    # A line such as `Service: X` ends a section of a summary's front; others end only at a heading on its own line.
+    bodies |= {line.end() for line in _lines_of(text, section)}
+    # A line such as `Service: X` ends a body in front of a summary, not one that begins on a line with text.
     any_ends = is_report or wanted in _FRONT_NAMES
     starts = [heading.start() for heading in headings if any_ends or _stands_alone(heading)]
     parts, at = [], 0
@@ -164,6 +163,13 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
             parts.append(text[at:begin] + "\n")
             at = next((start for start in starts if start >= begin), len(text))
     return "".join([*parts, text[at:]]), bool(parts)
+
+
+def _lines_of(text: str, section: str) -> Iterator[re.Match[str]]:
+    """The lines that begin with a section's heading, as it is written or by any of its names."""
+    wanted = normalized(section)
+    names = {section, wanted, *(alias for alias, name in _ALIASES.items() if name == wanted)}
+    return re.finditer(rf"^[ \t]*(?i:{_any_of(names)})[ \t]*:", text, re.MULTILINE)
 
 
 def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:

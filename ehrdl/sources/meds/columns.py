@@ -191,17 +191,26 @@ def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> l
         SchemaError: a file holds its numbers in a column with another name.
     """
     lines = []
-    for name in dict.fromkeys((*(name for name, rule in COLUMNS.items() if not rule.required), *named)):
-        lacking = [file for file in columns if name not in columns[file].kinds]
-        near = {file: columns[file].near(name) for file in columns} if name in COLUMNS else {}
-        hint = next((f"; is {near[file][0]} meant? Rename it" for file in lacking if near.get(file)), "")
-        if name == "numeric_value" and hint:
-            file = next(file for file in lacking if near[file])
+    optional = [name for name, rule in COLUMNS.items() if not rule.required]
+    for name in dict.fromkeys((*optional, *named)):
+        lacking = {file: found for file, found in columns.items() if name not in found.kinds}
+        file, near = _renamed(lacking, name)
+        if near and name == "numeric_value":
             raise SchemaError(
-                f"{file}: column numeric_value is missing, so no number would be read; MEDS 0.4 names {near[file][0]} "
+                f"{file}: column numeric_value is missing, so no number would be read; MEDS 0.4 names {near} "
                 "so: rename it, or add an empty numeric_value"
             )
-        if lacking and (len(lacking) < len(columns) or hint):
-            where = f"{len(lacking)} of {len(columns)} files, such as {lacking[0].name}"
+        if near or 0 < len(lacking) < len(columns):
+            where = f"{len(lacking)} of {len(columns)} files, such as {next(iter(lacking)).name}"
+            hint = f"; is {near} meant? Rename it" if near else ""
             lines.append(f"column {name} is missing in {where}: it is null in their rows{hint}")
     return lines
+
+
+def _renamed(lacking: Mapping[Path, Columns], name: str) -> tuple[Path | None, str]:
+    """The first file with a column that may be the one that it lacks, and that column ('' = none)."""
+    if name in COLUMNS:
+        for file, columns in lacking.items():
+            if near := columns.near(name):
+                return file, near[0]
+    return None, ""

@@ -118,9 +118,7 @@ class Meds(Source):
         total = {name: sum(part.counts[name] for part in staged) for name in staged[0].counts}
         if not total["rows"]:
             raise SchemaError(f"{self.root}: no row is left to read; data.source.rename leaves all of them out")
-        new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
-        pairs = zip(new.source, new.code, strict=True)
-        texts = {code: descriptions[source] for source, code in pairs if source in descriptions}
+        texts = self._texts(staged, descriptions)
         writer.finish(lambda code: texts.get(code, ""), name)
         if splits is not None:
             pq.write_table(splits, out / meds.subject_splits_filepath)
@@ -128,10 +126,9 @@ class Meds(Source):
             for part in staged:
                 shutil.rmtree(part.folder)
         lines += self._describe_rows(total, staged)
-        for line in lines:
+        equal = f"{self.root}: {total['duplicates']:,} rows are equal to another row; they are kept"
+        for line in [*lines, equal] if total["duplicates"] else lines:
             say(line)
-        if total["duplicates"]:
-            say(f"{self.root}: {total['duplicates']:,} rows are equal to another row; they are kept")
         return {"tables": {"data": {"files": len(files), **total}}, "missing": lines}
 
     def _stage(self, files: list[Path], encounter: str | None, prepare: Prepare, out: Path) -> list[Staged]:
@@ -177,6 +174,12 @@ class Meds(Source):
             if name not in names:
                 raise ConfigError(f"data.source.rename: no file under {self.root} has the column {{{name}}}")
         return columns
+
+    def _texts(self, staged: Sequence[Staged], descriptions: Mapping[str, str]) -> dict[str, str]:
+        """What the dataset says of each code of EVENTS, as far as it describes the code that it was made from."""
+        new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
+        pairs = zip(new.source, new.code, strict=True)
+        return {code: descriptions[source] for source, code in pairs if source in descriptions}
 
     def _describe_files(self, columns: Mapping[Path, Columns]) -> list[str]:
         """One line on the files that are left unread, and one on those without a row."""

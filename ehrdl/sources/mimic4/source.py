@@ -113,11 +113,7 @@ class Mimic4(Source):
         writer = events.EventsWriter(out, prepare)
         staged = self._stage(files, prepare, known, out)
         found = [one for folder, _ in staged.values() for one in read_json(folder / "findings.json")]
-        for name, (folder, counts) in staged.items():
-            if name in REQUIRED and not counts["rows"]:
-                raise SchemaError(f"{files[name].path}: has no rows")
-            writer.add(name.replace("/", "."), folder / "rows", counts)
-        if empty := [name for name, (_, counts) in staged.items() if not counts["rows"]]:
+        if empty := _add(writer, staged, files):
             lines.append(f"{', '.join(empty)}: gave no event; no rows, or none with an item that the concepts list")
             say(lines[-1])
         labels = dict(zip(known.frame.base_code, known.frame.label, strict=True))
@@ -160,23 +156,12 @@ class Mimic4(Source):
         return concepts.load(expanded(self.concepts) if self.concepts else None)
 
     def _files(self) -> tuple[dict[str, RawTable], list[str]]:
-        """The table files that exist, in the order of reading, and the names of the missing ones."""
-        if not self.root.is_dir():
-            raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
-        if not self.note_root.is_dir():
-            raise SchemaError(f"data.source.note_root: the folder {self.note_root} does not exist")
-        files, missing = {}, []
-        for name in self._wanted():
-            path = find(self.note_root if name in NOTES else self.root, name)
-            if path:
-                files[name] = RawTable(name, path, TABLES[name], OPTIONAL.get(name, ()), self.null_words)
-            elif name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
-                found = unread(self.root, name) or elsewhere(self.root, name)
-                hint = found or "add it, or leave it out of data.source.tables"
-                raise SchemaError(f"{self.root}/{name}.csv.gz: the table is missing (looked for {READ}); {hint}")
-            else:
-                missing.append(name)
-        if self.tables is None and not any(name in files for name in SERIES):
+        """The table files that are there, in the order of reading, and the names of those that are missed."""
+        self._check_folders()
+        found = {name: self._table(name) for name in self._wanted()}
+        files = {name: table for name, table in found.items() if table is not None}
+        missing = [name for name in found if name not in files]
+        if self.tables is None and files.keys().isdisjoint(SERIES):
             raise SchemaError(
                 f"{self.root}/{SERIES[0]}.csv.gz: the table is missing, and {SERIES[1]} too, so there is no series; "
                 f"add one of them, or name the tables to read in data.source.tables"
@@ -184,6 +169,27 @@ class Mimic4(Source):
         if _DRUGS not in files:  # the times of orders have no other use
             return {name: table for name, table in files.items() if name not in ORDERS}, missing
         return files, missing
+
+    def _check_folders(self) -> None:
+        """Refuse a folder that does not exist."""
+        if not self.root.is_dir():
+            raise SchemaError(f"data.source.root: the folder {self.root} does not exist; give the one that holds hosp/")
+        if not self.note_root.is_dir():
+            raise SchemaError(f"data.source.note_root: the folder {self.note_root} does not exist")
+
+    def _folder(self, name: str) -> Path:
+        """The folder that a table lies under."""
+        return self.note_root if name in NOTES else self.root
+
+    def _table(self, name: str) -> RawTable | None:
+        """A table as it lies there; None where it is not there and need not be."""
+        if path := find(self._folder(name), name):
+            return RawTable(name, path, TABLES[name], OPTIONAL.get(name, ()), self.null_words)
+        if name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
+            found = unread(self.root, name) or elsewhere(self.root, name)
+            hint = found or "add it, or leave it out of data.source.tables"
+            raise SchemaError(f"{self.root}/{name}.csv.gz: the table is missing (looked for {READ}); {hint}")
+        return None
 
     def _wanted(self) -> list[str]:
         """The names of the tables to look for, in the order of reading."""
@@ -197,7 +203,7 @@ class Mimic4(Source):
         where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
         times = _DRUGS not in missing and set(ORDERS) <= set(missing)
         hint = "; a prescription counts from the end of its day" if times else ""
-        there = [unread(self.note_root if name in NOTES else self.root, name) for name in missing]
+        there = [unread(self._folder(name), name) for name in missing]
         lying = "".join(f". {line}" for line in there if line)
         return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}{lying}"
 
@@ -205,7 +211,7 @@ class Mimic4(Source):
         """One line per table that exists in more than one file."""
         lines = []
         for name, table in files.items():
-            if more := find_all(self.note_root if name in NOTES else self.root, name)[1:]:
+            if more := find_all(self._folder(name), name)[1:]:
                 names = ", ".join(path.name for path in more)
                 lines.append(f"{table.path} is read, and {names} beside it is not; remove the one that is old")
         return lines
@@ -226,3 +232,14 @@ class Mimic4(Source):
             "note/discharge": orders.notes("discharge"),
             "note/radiology": orders.notes("radiology"),
         }
+
+
+def _add(
+    writer: events.EventsWriter, staged: dict[str, tuple[Path, dict[str, int]]], files: dict[str, RawTable]
+) -> list[str]:
+    """The names of the tables that gave no event, after the rows of all were added to what is written."""
+    for name, (folder, counts) in staged.items():
+        if name in REQUIRED and not counts["rows"]:
+            raise SchemaError(f"{files[name].path}: has no rows")
+        writer.add(name.replace("/", "."), folder / "rows", counts)
+    return [name for name, (_, counts) in staged.items() if not counts["rows"]]

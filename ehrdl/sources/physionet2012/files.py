@@ -276,25 +276,36 @@ def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise SchemaError(f"{path}: is not text; expected lines of RecordID,…,{_DEATH}") from None
+    header = _outcome_columns(path, lines)
+    known: dict[int, tuple[int, float, float]] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        try:
+            record, outcome = _outcome(dict(zip(header, line.split(","), strict=False)))
+        except (KeyError, ValueError):
+            raise SchemaError(f"{path}: line {number}: {line[:60]!r} is no row of {', '.join(header)}") from None
+        if outcome[0] not in (0, 1):
+            raise SchemaError(f"{path}: line {number}: {_DEATH} is {outcome[0]}; expected 0 or 1")
+        if record in known:
+            raise SchemaError(f"{path}: line {number}: record {record} stands in it twice")
+        known[record] = outcome
+    return known
+
+
+def _outcome_columns(path: Path, lines: list[str]) -> list[str]:
+    """The names of the columns of a file of outcomes, those that are read among them."""
     header = [name.strip() for name in lines[0].split(",")] if lines else []
     for name in ("RecordID", _LENGTH, _DEATH):
         if name not in header:
             raise SchemaError(
                 f"{path}: line 1: column {name} is missing; the file has {', '.join(header) or 'no line'}"
             )
-    known: dict[int, tuple[int, float, float]] = {}
-    for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
-        cells = dict(zip(header, line.split(","), strict=False))
-        try:
-            record, died = int(cells["RecordID"]), int(cells[_DEATH])
-            days, survived = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
-        except (KeyError, ValueError):
-            raise SchemaError(f"{path}: line {number}: {line[:60]!r} is no row of {', '.join(header)}") from None
-        if died not in (0, 1):
-            raise SchemaError(f"{path}: line {number}: {_DEATH} is {died}; expected 0 or 1")
-        if record in known:
-            raise SchemaError(f"{path}: line {number}: record {record} stands in it twice")
-        known[record] = died, days if days >= 0 else np.nan, survived if survived >= 0 else np.nan
-    return known
+    return header
+
+
+def _outcome(cells: dict[str, str]) -> tuple[int, tuple[int, float, float]]:
+    """The record of a row of outcomes, and its death, length and survival as `read_outcomes` gives them."""
+    days = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
+    length, survival = (number if number >= 0 else np.nan for number in days)
+    return int(cells["RecordID"]), (int(cells[_DEATH]), length, survival)
