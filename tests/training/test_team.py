@@ -54,7 +54,7 @@ except EhrdlError as error:
 """
 
 
-def run(what, timeout=40):
+def run(what, timeout=100):
     """Status, lines of all processes, errors and seconds."""
     began = time.monotonic()
     done = subprocess.run(
