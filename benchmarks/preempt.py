@@ -79,6 +79,18 @@ def start(arguments: list[str], log: Path, environment: dict[str, str]) -> int:
         os._exit(status)
 
 
+def has_begun(number: int, kind: int) -> bool:
+    """Whether a process has got as far as to catch a signal that can be caught.
+
+    Before that it is no run yet: SLURM gives its warning minutes before the end of a job, not in its first instant.
+    """
+    if kind == signal.SIGKILL:
+        return True
+    status = Path(f"/proc/{number}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return bool(caught >> (kind - 1) & 1)
+
+
 def ended(number: int, after: float, kind: int) -> int:
     """Send a process a signal after so many seconds, and return its status; negative for a signal that killed it."""
     until, sent = time.monotonic() + after, False
@@ -86,7 +98,7 @@ def ended(number: int, after: float, kind: int) -> int:
         done, status = os.waitpid(number, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if not sent and time.monotonic() > until:
+        if not sent and time.monotonic() > until and has_begun(number, kind):
             os.kill(number, kind)
             sent = True
         time.sleep(_SECONDS_A_LOOK)
