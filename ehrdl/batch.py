@@ -10,9 +10,14 @@ torch is imported where it is used, so that the command line can name these type
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ehrdl.schema import REGRESSION, OutputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -163,20 +168,20 @@ class Batch:
         label: (B, K) float32, NaN = unknown; (B, K + A) with A auxiliary outputs, which come last.
     """
 
-    row: Any
-    value: Any
-    hours: Any
-    channel: Any
-    valid: Any
-    static: Any
-    tokens: Any
-    token_valid: Any
-    kind: Any
-    link_chunk: Any
-    link_sample: Any
-    link_hours: Any
-    link_own_stay: Any
-    label: Any
+    row: Tensor
+    value: Tensor
+    hours: Tensor
+    channel: Tensor
+    valid: Tensor
+    static: Tensor
+    tokens: Tensor
+    token_valid: Tensor
+    kind: Tensor
+    link_chunk: Tensor
+    link_sample: Tensor
+    link_hours: Tensor
+    link_own_stay: Tensor
+    label: Tensor
 
     def __post_init__(self) -> None:
         """Check the shapes against each other."""
@@ -211,7 +216,7 @@ class Batch:
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Every tensor moved, as by `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
 
-        def move(tensor: Any) -> Any:
+        def move(tensor: Tensor) -> Tensor:
             moved = tensor.to(*args, **kwargs)
             return moved if moved.is_floating_point() == tensor.is_floating_point() else tensor.to(moved.device)
 
@@ -236,5 +241,5 @@ class Batch:
         copies["link_chunk"] = torch.cat([self.link_chunk + i * n_chunks for i in range(n)])
         return Batch(**copies)
 
-    def _map(self, function: Any) -> Batch:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(**{item.name: function(getattr(self, item.name)) for item in fields(self)})
