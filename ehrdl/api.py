@@ -276,10 +276,15 @@ def _make(made: Any, options: dict[str, Any], key: str) -> Any:
 def _objects(made: type, given: dict[str, Any]) -> dict[str, Any]:
     """Options of a dataclass as objects, where a dict stands for one."""
     kinds = get_type_hints(made)
-    return {
-        name: _make(kinds[name], value, name) if isinstance(value, dict) and is_dataclass(kinds[name]) else value
-        for name, value in given.items()
-    }
+    return {name: _object(name, value, kinds[name]) for name, value in given.items()}
+
+
+def _object(name: str, value: Any, kind: Any) -> Any:
+    if not isinstance(kind, type) or not is_dataclass(kind) or isinstance(value, kind):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: expected {kind.__name__} or a dict of its options, got {value!r}")
+    return _make(kind, value, name)
 
 
 def _names(made: Any) -> list[str]:

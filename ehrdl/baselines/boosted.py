@@ -131,7 +131,7 @@ class LightGBM(Library):
         return lightgbm.Booster(model_str=kept), fitted.best_iteration
 
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Sums of leaves, in double precision."""
+        """Leaf values summed over the trees, in double precision."""
         return np.asarray(booster.predict(x, raw_score=True), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:

@@ -11,7 +11,7 @@ from ehrdl.runs.files import reading
 
 
 def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
-    """Write `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), whole or not at all, and its `.json`."""
+    """Write `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), and its `.json`, each file whole or not at all."""
     library = LIBRARIES[model.library]
     path = folder / f"{model.library}-{output}.{library.suffix}"
     content = library.to_bytes(model.booster)

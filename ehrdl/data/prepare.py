@@ -153,19 +153,19 @@ def load_concepts(data: DataConfig) -> Concepts:
 
 
 def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
-    """The folder of the series store of an EVENTS folder, built at most once."""
+    """Build the series store for an EVENTS folder if there is none yet, and return the store's folder."""
     key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
     build = functools.partial(store.build, events, known, prepare=data.prepare)
     return cached(data.prepare, "series", key, build, resume=True)
 
 
 def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
-    """The series store of an EVENTS folder."""
+    """Open the series store that belongs to an EVENTS folder."""
     return store.open_store(build_store(data, events, known), known)
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
-    """Whether each channel belongs to stays or to the codes that define the outcome, (n_channels,) bool."""
+    """(n_channels,) bool: true for a channel that records stays, or a code that defines the outcome."""
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
         if prefix.startswith("NOTE"):

@@ -83,7 +83,7 @@ def bounds(
 
 
 def inside(time: np.ndarray, prediction_time: int | np.ndarray, window: int) -> np.ndarray:
-    """Whether each visible fact happened within the window (t - window, …]; the others of the slice are masked.
+    """Whether each visible fact happened within the window, later than t - window; others in the slice are masked.
 
     >>> inside(np.array([19, 20, 21]), 30, 10).tolist()
     [False, False, True]

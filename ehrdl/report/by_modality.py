@@ -8,13 +8,13 @@ from ehrdl.info import RunInfo
 
 
 def present(scores: dict[str, Any], reference: str, baseline: str | None, info: RunInfo) -> list[dict[str, Any]]:
-    """Each stratum with its size and one row per model; empty if all samples are in one stratum, or it is unknown.
+    """Each stratum with its size and one row per model; empty if all samples are in one stratum, or none is known.
 
     A stratum with too few events (for a regression output: samples) has no rows.
 
     Args:
         scores: an output's part of metrics.json.
-        reference: the model that the others are compared with; it has a row if no model is known to be deep.
+        reference: the model that the others are compared with; it gets a row of its own only if no model is deep.
         baseline: the best model that is not deep.
         info: the known facts about the models.
     """

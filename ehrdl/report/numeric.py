@@ -40,12 +40,12 @@ def describe_numeric(
     scores: dict[str, Any],
     shown: Shown = Shown(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Everything that the page shows of a regression output; no number if there are few patients.
+    """Everything that the report shows about a regression output; no number if there are too few patients.
 
     Args:
-        outcome: the output's aligned predictions.
+        outcome: the output's predictions, all models' on the same samples in the same order.
         scores: the output's part of metrics.json.
-        shown: the limit on small groups, and the known facts about the models.
+        shown: the smallest group that may be shown, and what is known of the models.
     """
     info = shown.info
     if scores["subjects"] < shown.min_count:

@@ -26,9 +26,9 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
     """Everything that the page shows of one binary output; no number if few patients had it, or did not have it.
 
     Args:
-        outcome: the output's aligned predictions.
+        outcome: the output's predictions, all models' on the same samples in the same order.
         scores: the output's part of metrics.json.
-        shown: the limit on small groups, and the known facts about the models.
+        shown: the smallest group that may be shown, and what is known of the models.
     """
     info = shown.info
     if min(count_patients(outcome, True)[1:]) < shown.min_count:

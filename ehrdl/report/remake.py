@@ -31,9 +31,9 @@ def remake(
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
-        predictions: the file, or the folder that holds `predictions.parquet`. Beside a `manifest.json` it counts as a
-            run's, and `flow.json` and `config.yaml` enter the report; otherwise the report shows only what the file
-            holds.
+        predictions: the file, or the folder that holds `predictions.parquet`. If a `manifest.json` lies beside it,
+            it is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise the report shows
+            only what the file holds.
         out: the folder for the results; by default the file's own.
         on_draws: a function that is called with the number of bootstrap draws that were made.
         min_count: the smallest number of patients in a group that is shown; by default that of the config beside the
@@ -43,7 +43,7 @@ def remake(
         The report.
 
     Raises:
-        SchemaError: there is no such file, it is not PREDICTIONS, or it has no label to compare with.
+        SchemaError: the file does not exist, has not the columns of PREDICTIONS, or has no labels to compare with.
         ConfigError: the folder is not writable, or a run's file beside the predictions is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions

@@ -12,7 +12,7 @@ from ehrdl.runs.ledger import asked_digest
 
 
 def data_digest(prepared: Prepared) -> str:
-    """A hash of the split, of what is asked of its subjects, and of what the spec learned from training samples."""
+    """A hash of the split, of each sample's subject and prediction time, and of what the spec learned from training."""
     samples = prepared.samples
     names = [output.name for output in prepared.spec.outputs]
     splits = samples.groupby("split").sample_id.agg(["count", "sum"]).sort_index().to_dict()

@@ -4,9 +4,9 @@ import pyarrow as pa
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values without a writer's wrapping: a dictionary, or an extension such as JSON.
+    """The type of the values without the wrapping that a writer may add: dictionary encoding, or an extension type.
 
-    A UUID keeps its type, because its bytes are not its text.
+    A UUID keeps its type, because it is stored as raw bytes, not as text.
     """
     if isinstance(kind, pa.UuidType):
         return kind

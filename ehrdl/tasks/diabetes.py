@@ -79,7 +79,7 @@ class DiabetesReadmission(Task):
             One sample per stay, at its discharge. If the table does not say, the label is unknown (`censored`).
 
         Raises:
-            SchemaError: no stay is left (the message is the flow chart).
+            SchemaError: no stay remains (the message lists the steps of the flow chart).
         """
         stays = _frame(events, _STAYS)
         sex = _frame(events, _SEX).set_index("subject_id")

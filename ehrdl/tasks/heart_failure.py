@@ -112,7 +112,7 @@ class HeartFailure(Task):
             One sample per stay. A stay that was never coded has label 0, and the number of such stays is noted.
 
         Raises:
-            SchemaError: no stay is left (the message is the flow chart), or there is no diagnosis code at all.
+            SchemaError: no stay remains (the message is the flow), or there is no diagnosis code at all.
         """
         flow = Flow()
         stays = read_admissions(events, flow, principal=[HEART_FAILURE], coded=[HEART_FAILURE])

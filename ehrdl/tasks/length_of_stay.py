@@ -111,7 +111,7 @@ class LengthOfStay(Task):
             One sample per stay. A stay whose end is not in the data has an unknown label (status `censored`).
 
         Raises:
-            SchemaError: no stay is left (the message is the flow chart).
+            SchemaError: no stay remains (the message lists the steps of the flow chart).
         """
         flow = Flow()
         stays = read_admissions(events, flow)

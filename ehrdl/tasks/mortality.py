@@ -105,7 +105,7 @@ class Mortality(Task):
             One sample per ICU stay. A stay whose end is not in the data has an unknown label (status `censored`).
 
         Raises:
-            SchemaError: no stay is left (the message is the flow chart).
+            SchemaError: no stay remains (the message lists the steps of the flow chart).
         """
         flow = Flow()
         index = with_icu_stays(read_admissions(events, flow), events, flow)

@@ -123,7 +123,7 @@ class Readmission(Task):
             One sample per index episode; status `death` means died in the horizon without an unplanned readmission.
 
         Raises:
-            SchemaError: no index stay is left (the message is the flow chart), or a year group is missing.
+            SchemaError: no index stay remains (the message is the flow), or a year group is missing.
         """
         flow = Flow()
         stays = read_admissions(events, flow, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))

@@ -212,7 +212,7 @@ class LitNetwork(pl.LightningModule):
         """Remember this process's states until the first batch.
 
         Raises:
-            ConfigError: another number of processes began the fit, so its position in the data does not apply.
+            ConfigError: a different number of processes began the fit, so its position in the data does not apply.
         """
         states = checkpoint.get("rng_of_each") or [checkpoint.get("rng")]
         if len(states) != self.trainer.world_size:

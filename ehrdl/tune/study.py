@@ -45,7 +45,7 @@ class Trials:
         self.distributions = {key: _distribution(value) for key, value in space.items()}
 
     def done(self) -> list[FrozenTrial]:
-        """The trials that count, in order: complete, pruned or failed because of their values."""
+        """The trials that count, in the order of their numbers: complete, pruned, or failed because of their values."""
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state.is_finished() and _counts(trial)]
 

@@ -63,13 +63,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Read:
-    """The chunks that samples read, of the notes that they see.
+    """Which chunks of its visible notes the model reads for each sample; E pairs of a chunk and a sample.
 
     Attributes:
         note: (n_notes,) rows of the distinct notes, in the order in which they first appear.
-        pieces: these notes, cut.
-        chunk: (E,) the piece that is read …
-        pair: (E,) … and the pair of a sample and a note that it belongs to.
+        pieces: these notes, each cut into pieces.
+        chunk: (E,) the piece that is read.
+        pair: (E,) the pair of a sample and a note for which it is read.
     """
 
     note: np.ndarray

@@ -44,12 +44,12 @@ def fit_tokenizer(
 ) -> None:
     """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
 
-    It is learned from the words that enough of these subjects have; every other word is read in pieces. The number of
-    words goes into the folder's `vocabulary.json`.
+    It is learned from the words in the notes of enough of these subjects; every other word is split into pieces.
+    The number of words goes into the folder's `vocabulary.json`.
 
     The trainer numbers the inner letters (`##a`) in the order of a hash map that differs from run to run, and breaks
-    ties between merges by those numbers. Passed as special tokens they have fixed numbers, so equal notes give equal
-    files.
+    ties between merges by those numbers. Passing these letters as special tokens fixes their numbers, so that
+    equal notes give equal files.
 
     Raises:
         ConfigError: no word is shared by enough subjects.

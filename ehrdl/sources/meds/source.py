@@ -48,15 +48,17 @@ class Meds(Source):
 
     Args:
         root: the folder that holds `data/`.
-        rename: for each pattern of the dataset's codes, the code of EVENTS, a list of codes, or an empty list to leave
-            the rows out. `\1` is what the first group matched, `{column}` the row's value in that column. Codes that no
-            pattern matches stay unchanged.
+        rename: maps each pattern of the dataset's codes to an EVENTS code, a list of them, or an empty list, which
+            drops the rows. `\1` is what the first group matched, `{column}` the row's value in that column. Codes
+            that no pattern matches stay unchanged.
         notes: the patterns of codes whose text_value is a note; they become `NOTE//…`.
-        encounter: the column that names the hospital stay, such as hadm_id or visit_id. Null reads `encounter_id` if
-            the dataset has it, and otherwise numbers each subject's stays from the admissions and discharges.
-        delays: for each pattern of the dataset's codes, or of their new names, how long after its time a fact can be
-            seen [h], where the dataset has no available_time. Tried before the shipped delays (`meds_codes.DELAYS`).
-        default_delay_hours: the same for codes that no pattern matches [h]; their rows are counted.
+        encounter: the column that names the hospital stay, such as hadm_id or visit_id. If null,
+            `encounter_id` is used if the dataset has it; otherwise each subject's stays are numbered from the
+            admissions and discharges.
+        delays: for each pattern of the dataset's codes, or of their new names, the delay between a fact's time and when
+            it becomes visible [h], where the dataset has no available_time. Tried before the shipped delays
+            (`ehrdl.sources.meds.codes.DELAYS`).
+        default_delay_hours: the delay for codes that no pattern matches [h]; the number of such rows is reported.
     """
 
     VERSION = 4

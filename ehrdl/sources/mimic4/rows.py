@@ -130,7 +130,7 @@ def tidy(column: str) -> str:
 
 
 def word(column: str) -> str:
-    """SQL of a word as rules compare it: tidy and in upper case, as in MIMIC-IV."""
+    """SQL that prepares a word for comparison by rules: trimmed and in upper case, as in MIMIC-IV."""
     return f"upper({tidy(column)})"
 
 
