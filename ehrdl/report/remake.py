@@ -32,8 +32,8 @@ def remake(
 
     Args:
         predictions: the file, or the folder that holds `predictions.parquet`. If a `manifest.json` lies beside it,
-            it is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise the report shows
-            only what the file holds.
+            it is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise the
+            report shows only what the file holds.
         out: the folder for the results; by default the file's own.
         on_draws: a function that is called with the number of bootstrap draws that were made.
         min_count: the smallest number of patients in a group that is shown; by default that of the config beside the
