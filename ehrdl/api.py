@@ -88,7 +88,7 @@ def fit(
         model: `multimodal`, `committee`, or what makes a network for a `DataSpec`: a class of `ehrdl.models`, or a
             `functools.partial` of one.
         epochs: passes over the training samples; by default as many as the command line does.
-        name: of the run's folder; by default the name of the task.
+        name: the name of the run's folder; by default the name of the task.
         root: folder that holds the runs.
         overwrite: replace a finished run of the same name.
         **options: other fields of `ehrdl.experiment.Settings`: `seeds`, `baselines`, `optim`, `trainer`, `combine`, …,

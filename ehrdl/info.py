@@ -58,7 +58,7 @@ class TaskInfo:
     """What a task predicts, in words for the report.
 
     Attributes:
-        title: of the report.
+        title: the title of the report.
         sentence: what was predicted, for whom, when and from what. `{inputs}` stands for what the models read.
     """
 
@@ -77,9 +77,9 @@ class RunInfo:
 
     Attributes:
         models: by name. Among models of one kind the main one comes first.
-        units: of the regression outputs, by name.
+        units: the units of the regression outputs, by name.
         utilities: of outputs that have one, by name: what an alarm is worth.
-        thresholds: of the utility by model, from the run whose models these are; None = chosen on the tuning rows.
+        thresholds: the thresholds of the utility by model, from the run whose models these are; None = chosen on the tuning rows.
     """
 
     models: Mapping[str, ModelInfo] = field(default_factory=dict)

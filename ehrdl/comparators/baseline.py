@@ -193,7 +193,7 @@ class _Fitting:
 
     Attributes:
         prepared: the data.
-        tables: of the training and the tuning rows.
+        tables: the tables of the training and the tuning rows.
         plain: the same, without what boosted trees alone read.
         phrases: that baselines of text may learn.
         models: folder that the models are written to.

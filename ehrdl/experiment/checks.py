@@ -30,7 +30,7 @@ class Plan:
     Attributes:
         training: how networks are made and fitted, with the trainer's defaults filled in.
         baselines: those that are of the task.
-        members: of the combined models; empty where there are none.
+        members: the members of the combined models; empty where there are none.
     """
 
     training: Training
@@ -64,7 +64,7 @@ def make_plan(settings: Settings, training: Training, baselines: list[str], coho
     """Refuse what does not go with the prepared data.
 
     Args:
-        settings: of the experiment.
+        settings: the configuration of the experiment.
         training: from `check_settings`.
         baselines: from `check_settings`.
         cohort: the patients.
@@ -128,7 +128,7 @@ def warn_of_leaks(metrics: dict[str, Any], settings: Settings) -> list[str]:
 
     Args:
         metrics: from `evaluate`.
-        settings: of the experiment; its task knows the highest honest score.
+        settings: the configuration; its task knows the highest honest score.
     """
     lines = []
     for output, scores in metrics["outputs"].items():

@@ -57,7 +57,7 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
     """Fit every model, and write `predictions.parquet`, `calibration.json` and what the manifest will say.
 
     Args:
-        settings: of the experiment.
+        settings: the configuration of the experiment.
         plan: what is to be fitted.
         folder: the run's, opened.
         cohort: the patients.
