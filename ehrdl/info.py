@@ -79,7 +79,7 @@ class RunInfo:
         models: by name. Among models of one kind the main one comes first.
         units: the units of the regression outputs, by name.
         utilities: of outputs that have one, by name: what an alarm is worth.
-        thresholds: those of the utility by model, from the run whose models these are; None = chosen on the tuning rows.
+        thresholds: those of the utility, by model, of the run whose models these are; None = the tuning rows choose.
     """
 
     models: Mapping[str, ModelInfo] = field(default_factory=dict)
