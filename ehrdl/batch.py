@@ -9,7 +9,7 @@ torch is imported where it is used, so that the command line can name these type
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ehrdl.schema import REGRESSION, OutputSpec
@@ -90,7 +90,7 @@ class DataSpec:
     note_kinds: tuple[str, ...] = ()
     auxiliary: tuple[AuxiliarySpec, ...] = ()
     weights: tuple[float, ...] = ()
-    cache: str | None = None
+    cache: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a regression output without its scale."""
