@@ -125,6 +125,9 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
         plain: dict[str, Any] = _plain(asdict(self))
+        plain["outputs"] = [output.to_dict() for output in self.outputs]
+        for values, one in zip(plain["auxiliary"], self.auxiliary, strict=True):
+            values["output"] = one.output.to_dict()
         return {key: value for key, value in plain.items() if key != "cache"}
 
     @classmethod
