@@ -34,10 +34,17 @@ def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
     stored = nbformat.read(path, as_version=4)
     again = NotebookClient(nbformat.read(path, as_version=4), timeout=600, kernel_name="python3").execute(cwd=str(DOCS))
     kinds = [
-        [[(o["output_type"], sorted(o.get("data", {}))) for o in cell.get("outputs", [])] for cell in notebook.cells]
+        [
+            [
+                (o["output_type"], sorted(o.get("data", {})))
+                for o in cell.get("outputs", [])
+                if o.get("name") != "stderr"
+            ]
+            for cell in notebook.cells
+        ]
         for notebook in (stored, again)
     ]
-    assert kinds[0] == kinds[1]  # what is stored is what running it shows
+    assert kinds[0] == kinds[1]  # what is stored is what running it shows, but for progress
     assert sorted(DOCS.iterdir()) == before
 
 
