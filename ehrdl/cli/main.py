@@ -5,35 +5,23 @@ from __future__ import annotations
 import sys
 
 from ehrdl import __version__
-from ehrdl.cli.commands import completion, export, init, predict, prepare, pretrain, report, train, tune
+from ehrdl.cli.commands import NAMES, command
 from ehrdl.cli.parser import fail
 from ehrdl.processes.ranks import first_alone
-
-COMMANDS = {
-    "init": init,
-    "train": train,
-    "prepare": prepare,
-    "pretrain": pretrain,
-    "tune": tune,
-    "predict": predict,
-    "report": report,
-    "export": export,
-    "completion": completion,
-}
 
 
 def main(argv: list[str] | None = None) -> None:
     """The console command `ehrdl`."""
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
-    if name in COMMANDS:
+    if name in NAMES:
         if name not in ("train", "pretrain"):
             first_alone(f"ehrdl {name}")
-        COMMANDS[name].run(argv[1:], f"ehrdl {name}")
+        command(name).run(argv[1:], f"ehrdl {name}")
     elif name == "--version":
         print(f"ehrdl {__version__}")
     elif name in ("-h", "--help"):
-        lines = [f"  {name:<11} {command.DESCRIPTION}" for name, command in COMMANDS.items()]
+        lines = [f"  {each:<11} {command(each).DESCRIPTION}" for each in NAMES]
         print("\n".join(["usage: ehrdl COMMAND [--help]", "", *lines]))
     else:
-        fail(f"{name!r} is not a command; the commands are {', '.join(COMMANDS)}")
+        fail(f"{name!r} is not a command; the commands are {', '.join(NAMES)}")

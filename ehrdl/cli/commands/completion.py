@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from ehrdl.cli.commands import export, init, predict, prepare, pretrain, report, train, tune
+from ehrdl.cli.commands import NAMES, command
 from ehrdl.cli.configs import shipped
 from ehrdl.cli.parser import Parser
 from ehrdl.cli.start import OptionParser
 
 DESCRIPTION = "Print a script with which a shell completes commands, keys and files."
-_COMPLETED = {
-    "init": init,
-    "train": train,
-    "prepare": prepare,
-    "pretrain": pretrain,
-    "tune": tune,
-    "predict": predict,
-    "report": report,
-    "export": export,
-}
 #: Options that name a file or a folder.
 _FILES = ("--config", "--out", "--predictions", "--run", "predictions")
 
@@ -49,9 +39,9 @@ def _everything() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="ehrdl")
     whole.add_argument("--version", action="store_true")
     commands = whole.add_subparsers()
-    for name, command in _COMPLETED.items():
-        one = commands.add_parser(name, help=command.DESCRIPTION)
-        for option, choices in _options(command.parser(f"ehrdl {name}")).items():
+    for name in NAMES:
+        one = commands.add_parser(name, help=command(name).DESCRIPTION)
+        for option, choices in _options(command(name).parser(f"ehrdl {name}")).items():
             added: argparse.Action = one.add_argument(option, choices=choices, help=" ")
             if option in _FILES:
                 added.complete = shtab.FILE  # type: ignore[attr-defined]
