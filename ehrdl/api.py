@@ -27,6 +27,7 @@ from ehrdl.cli.commands.predict import recorded_settings
 from ehrdl.cohort import Cohort, prepare
 from ehrdl.data.config import DataConfig
 from ehrdl.engine.files import read_json, write_text
+from ehrdl.engine.messages import say
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 from ehrdl.events.source import Source
@@ -300,9 +301,13 @@ def _given(**options: Any) -> dict[str, Any]:
 def _elsewhere(own: Source, where: Place, options: dict[str, Any]) -> Source:
     """The reader of a run's own data, for other ones: its root is elsewhere, and its notes are not the run's."""
     made: Any = Mimic4 if isinstance(own, Synthetic) else type(own)
+    if isinstance(own, Synthetic):
+        say("data.source: Mimic4 reads the folder, since the run's own hospital was synthetic")
     kept = {} if isinstance(own, Synthetic) else dict(describe(own).get("init_args", {}))
     if "root" not in inspect.signature(made).parameters:
         raise ConfigError(f"data.source: {made.__name__} has no root, so give predict a source and not a folder")
+    if kept.get("note_root") and "note_root" not in options:
+        say("data.source.note_root: the run's own notes are not read; name the new hospital's, or they are its root's")
     found: Source = _make(
         made, kept | {"root": str(where)} | ({"note_root": None} if "note_root" in kept else {}) | options, "source"
     )
