@@ -11,6 +11,7 @@ import yaml
 
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.folders import check_writable
+from ehrdl.engine.messages import say
 from ehrdl.errors import SchemaError
 from ehrdl.info import RunInfo
 from ehrdl.metrics.evaluate import evaluate
@@ -55,6 +56,8 @@ def remake(
     beside = _beside(path.parent)
     limit = ReportOptions(_min_count(beside.config) if min_count is None else min_count).min_count
     info = beside.info
+    if beside.manifest and not info.models:
+        say(f"note: {path.parent / 'manifest.json'}: describes no models, so none is compared with the others")
     if info.utilities and not read.timed:
         raise SchemaError(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"

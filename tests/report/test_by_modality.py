@@ -115,3 +115,10 @@ def test_a_regression_output_has_the_table_with_its_own_metrics():
             own = metrics["outputs"]["days"]["present"][part["name"]]["models"][row["name"]]
             assert {key: row[key] for key in ("mae", "rmse", "r2")} == own
             assert f"{row['name']} {estimate(row['mae'])} {estimate(row['rmse'])} {estimate(row['r2'])}" in text
+
+
+def test_a_run_that_describes_no_models_is_said_to_have_no_comparison(tmp_path, capsys):
+    predictions().to_parquet(tmp_path / "predictions.parquet")
+    (tmp_path / "manifest.json").write_text('{"seeds": [0]}')
+    assert "Differences to" not in remake(tmp_path).read_text()
+    assert "manifest.json: describes no models" in capsys.readouterr().err
