@@ -22,7 +22,7 @@ STEPPING = {
 }
 WHOLE = {
     "summary": partial(WindowSummary, per_channel=4),
-    "channels": partial(ChannelTransformer, width=8, heads=2, per_channel=4),
+    "channels": partial(ChannelTransformer, width=8, heads=2),
 }
 ENCODERS = STEPPING | WHOLE
 each = pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS)

@@ -17,6 +17,10 @@ from ehrdl.models.series.window_summary import ChannelUnits
 from ehrdl.options.bounds import Hours, Layers, Share, Width
 
 NAME = "ChannelTransformer"
+#: Equal parts of the window that are summarised beside the whole.
+_PARTS = 4
+#: Units of each channel's final token that are read beside the gathered ones.
+_PER_CHANNEL = 8
 
 
 class ChannelTransformer(nn.Module, Encoder):
@@ -38,8 +42,6 @@ class ChannelTransformer(nn.Module, Encoder):
         layers: number of transformer layers.
         heads: number of attention heads.
         bin_hours: length of a bin of the grid [h]; it divides the window.
-        parts: number of equal parts of the window that are summarised beside the whole.
-        per_channel: number of units of each channel's final token that are read beside the gathered ones.
         dropout: share of units dropped in the transformer in training.
         channel_dropout: share of a sample's channels whose tokens are made uninformative in training.
     """
@@ -51,8 +53,6 @@ class ChannelTransformer(nn.Module, Encoder):
         layers: Layers = 2,
         heads: Width = 4,
         bin_hours: Hours = 4.0,
-        parts: Width = 4,
-        per_channel: Width = 8,
         dropout: Share = 0.2,
         channel_dropout: Share = 0.2,
     ) -> None:
@@ -62,8 +62,8 @@ class ChannelTransformer(nn.Module, Encoder):
         self.bin_hours, self.n_bins = bin_hours, count_bins(NAME, spec, bin_hours)
         self.observations = Observations(NAME, spec)
         n_channels = self.observations.n_channels
-        self.width = 2 * width + n_channels * per_channel
-        self.summary = ChannelUnits(NAME, spec, width, parts, channel_dropout)
+        self.width = 2 * width + n_channels * _PER_CHANNEL
+        self.summary = ChannelUnits(NAME, spec, width, _PARTS, channel_dropout)
         self.course = nn.Linear(3 * self.n_bins, width, bias=False)
         self.static = nn.Linear(len(spec.statics) + 1, width, bias=False)
         self.register_buffer("static_mean", torch.tensor(spec.static_mean, dtype=torch.float32))
@@ -75,7 +75,7 @@ class ChannelTransformer(nn.Module, Encoder):
         )
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.pool = nn.Linear(width, 1)
-        self.own = nn.Sequential(nn.Linear(width, per_channel), nn.GELU())
+        self.own = nn.Sequential(nn.Linear(width, _PER_CHANNEL), nn.GELU())
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
