@@ -40,7 +40,7 @@ CONFIG = {
     "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"min_age": 18, "horizon_days": 30}},
     "model": {
         "class_path": "ehrdl.models.networks.multimodal.MultimodalModel",
-        "init_args": {"series": _ENCODER, "note": _NOTE, "fusion": _FUSION, "auxiliary_weight": 0.3},
+        "init_args": {"series": _ENCODER, "note": _NOTE, "fusion": _FUSION},
     },
     "optim": {"lr": 0.001, "weight_decay": 0.01, "warmup": 0.1, "selection": "averaged", "shift_hours": 0.0},
     "trainer": {"max_epochs": 1, "accelerator": "cpu", "gradient_clip_val": 1.0, "max_time": "00:01:00:00"},
@@ -243,7 +243,7 @@ def test_an_option_that_cannot_be_is_one_line(tmp_path, capsys, argv, says):
         ("model.init_args.series.init_args.dropout", 1.0),
         ("model.init_args.note.init_args.layers", 0),
         ("model.init_args.fusion.init_args.modality_dropout", math.nan),
-        ("model.init_args.auxiliary_weight", math.inf),
+        ("optim.auxiliary_weight", math.inf),
         ("run.root", ""),
         ("run.name", "x" * 300),
         ("run.name", ".."),

@@ -60,12 +60,12 @@ def test_unknown_labels_have_no_influence_on_the_loss(model, random_batch):
 
 def test_training_loss_adds_the_modalities_own_losses(spec, random_batch):
     torch.manual_seed(0)
-    model = SMALL(spec, auxiliary_weight=0.0).eval()
+    model = SMALL(spec).eval()
     batch = random_batch(10)
     plain = masked_bce(model(batch), batch.label)
-    assert torch.equal(model.loss(batch), plain)
-    model.auxiliary_weight = 0.3
     assert model.loss(batch) > plain
+    model.unimodal_weight = 0.0
+    assert torch.equal(model.loss(batch), plain)
 
 
 def test_logits_are_the_evidence_of_each_modality_and_of_all_together(spec, random_batch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from ehrdl.models.notes.transformer import NoteTransformer
 from ehrdl.models.notes.words import WordEvidence
 from ehrdl.models.series.gru import SeriesGRU
 from ehrdl.models.static import StaticMlp
-from ehrdl.options.bounds import NonNegative
 
 
 class Encoded(NamedTuple):
@@ -54,13 +53,15 @@ class MultimodalModel(nn.Module, Network):
         static: function that makes the encoder of the static features, which is always built.
         fusion: function that makes the fusion, given the widths of the encoders.
         head: function that makes the head, given the width of the fusion; not called if the fusion reads logits.
-        auxiliary_weight: weight in the training loss of each modality's own linear head.
         words: function that makes a linear model over the notes' words, such as `WordEvidence`, whose logits are added
             and whose penalty is part of the training loss; null = none. Not built if the notes are not read.
 
     Raises:
         ConfigError: nothing reads the notes, or a fusion and an encoder do not go together.
     """
+
+    #: The weight of each modality's own linear head in the training loss.
+    unimodal_weight: ClassVar[float] = 0.3
 
     def __init__(
         self,
@@ -70,7 +71,6 @@ class MultimodalModel(nn.Module, Network):
         static: Callable[[DataSpec], Encoder] = StaticMlp,
         fusion: Callable[[DataSpec, list[int]], Fusion] = GatedFusion,
         head: Callable[[DataSpec, int], Head] = MlpHead,
-        auxiliary_weight: NonNegative = 0.3,
         words: Callable[[DataSpec], WordEvidence] | None = None,
     ) -> None:
         super().__init__()
@@ -85,7 +85,6 @@ class MultimodalModel(nn.Module, Network):
         self.fusion: Any = fusion(spec if self.note is not None else spec.only("series"), widths)
         _require_steps(self.fusion, list(self.encoders.values())[:-1])
         self.head: Any = nn.Identity() if self.fusion.reads == "logits" else head(spec, self.fusion.width)
-        self.auxiliary_weight = auxiliary_weight
         self.words: Any = words(spec) if words is not None and has_notes else None
         self.unimodal_heads: Any = nn.ModuleDict(
             {name: LinearHead(spec, encoder.width) for name, encoder in self.encoders.items()}
@@ -197,7 +196,7 @@ class MultimodalModel(nn.Module, Network):
         for name, x in encoded.features.items():
             label = batch.label.masked_fill(~encoded.present[name].unsqueeze(1), float("nan"))
             alone = masked_loss(self.unimodal_heads[name](x), label, self.spec)
-            loss = loss + self.auxiliary_weight * alone / len(encoded.features)
+            loss = loss + self.unimodal_weight * alone / len(encoded.features)
         return loss
 
 
