@@ -565,3 +565,48 @@ def test_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
         130,
         "ehrdl: stopped; the same command resumes\n",
     )
+
+
+PRETRAINED = "model.init_args.note.init_args.pretrained"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["=x", ".tune=lora"], f"{PRETRAINED}.name: missing"),
+        (["={name: x, tune: lor}"], f"{PRETRAINED}.tune: expected one of 'full', 'lora', 'frozen', got 'lor'"),
+        (["={name: x, tunes: lora}"], f"{PRETRAINED}.tunes: there is no such key; did you mean tune? Allowed: name, "),
+        (["={name: x, lora_rank: 0}"], "NoteTransformer: pretrained.lora_rank: 0 is not between 1 and"),
+        (["={name: x, tune: frozen, gradient_checkpointing: true}"], "pretrained.gradient_checkpointing: tune frozen"),
+        (["=[a]"], f"{PRETRAINED}: expected str, Pretrained or null, got"),
+    ],
+)
+def test_options_within_a_class_are_named_with_their_keys(capsys, options, line):
+    given = [f"--model.note.pretrained{option}" for option in options]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--config", "quickstart", "--model.note=NoteTransformer", *given])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and line in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("until=death", "task.init_args.icu.until: expected one of 'unit', 'discharge', got 'death'"),
+        ("untill=death", "task.init_args.icu.untill: there is no such key; did you mean until? Allowed: drop_stepdown"),
+    ],
+)
+def test_an_option_of_a_group_within_a_class_is_named_with_its_key(capsys, option, line):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--config", "quickstart", "--task=LengthOfStay", f"--task.icu.{option}"])
+    assert caught.value.code == 2 and line in capsys.readouterr().err
+
+
+def test_a_class_named_by_one_word_is_explained(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--task.help", "Mortality"])
+    assert caught.value.code == 0 and "--task.hours" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--task.help", "Mortal"])
+    assert caught.value.code == 2
+    assert "--task.help: Mortal is no class of ehrdl; --task.help lists them" in capsys.readouterr().err

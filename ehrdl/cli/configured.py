@@ -9,7 +9,7 @@ from typing import Any
 from ehrdl.cli.allowed import HELP, allowed_modules, config_files, take_option
 from ehrdl.cli.classes import list_classes
 from ehrdl.cli.configs import with_shipped
-from ehrdl.cli.parser import Parser, carried_over, check_files
+from ehrdl.cli.parser import Parser, carried_over, check_files, check_help
 from ehrdl.cli.yaml_files import read_yaml
 from ehrdl.engine.messages import say
 
@@ -36,6 +36,7 @@ def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
     if argv and argv[-1].startswith("--") and argv[-1].endswith(".help"):
         print(list_classes(argv[-1][2:].removesuffix(".help"), parser.annotations()))
         raise SystemExit(0)
+    check_help(argv)
     check_files(argv, parser.annotations())
     parsed = parser.parse_args(argv)
     objects = parser.instantiate(parsed)

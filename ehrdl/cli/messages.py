@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from jsonargparse import ArgumentParser
 
 from ehrdl.cli.allowed import refusal
-from ehrdl.cli.classes import classes_of
+from ehrdl.cli.classes import classes_of, is_of
 from ehrdl.options.bounds import nearest, shown
 
 _HELP_WIDTH = 110
+#: What the parser says of a key that does not exist, or of a group of keys that got a single value.
+UNKNOWN = ("is not accepted", "does not accept option", "unrecognized arguments", "Unable to load config")
 
 
 def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str:
@@ -57,7 +59,7 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     text = " ".join(message.split())
     *_, reason = re.split(r'Parser key "[\w.]+":', text)
     own = reason.split(". Got value: Namespace(")[0]  # without the values of the classes around it
-    path = ".init_args.".join(re.findall(r'Parser key "([\w.]+)":', text))
+    path = _path(text)
     parts = {"all": text, "reason": reason, "own": own}
     for part, pattern, line in _LINES:
         if match := re.search(pattern, parts[part]):
@@ -65,10 +67,24 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
     return f"{path}: {reason.strip()}" if path else text
 
 
+def _path(message: str) -> str:
+    '''The key that a message is about: each class on its way adds `init_args`, a group of options does not.
+
+    >>> _path("""Parser key "task": Problem with given class_path 'ehrdl.tasks.Readmission': Parser key "min_age":""")
+    'task.init_args.min_age'
+    '''
+    path, *inner = re.split(r'Parser key "([\w.]+)":', message)[1:] or [""]
+    for between, key in zip(inner[::2], inner[1::2], strict=False):
+        options = re.search(r"class_path '(?:[\w.]+\.)?(\w+)'", between)
+        path += f".{key}" if options and is_of(options[1], "Options") else f".init_args.{key}"
+    return path
+
+
 def _no_file(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
     """The line on a group of keys that got neither keys nor a config file."""
-    group = ", ".join(below(match[1], list(keys)))
-    return f"{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
+    parent, inside = _inside(match.string, keys)
+    group = ", ".join(below(match[1], inside))
+    return f"{parent}{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
 
 
 def _not_allowed(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
@@ -80,18 +96,34 @@ def _not_allowed(match: re.Match[str], path: str, keys: Mapping[str, str]) -> st
 
 def _no_argument(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
     """The line on an argument that a class does not take."""
-    return unknown_key(f"{path}.init_args", match[1].split(".")[0], match[2].split(", "))
+    return unknown_key(f"{path}{_inner(match.string)}", match[1].split(".")[0], match[2].split(", "))
+
+
+def _inner(reason: str) -> str:
+    """What stands between a key and an argument of its class: nothing if the class is a group of options."""
+    made = re.search(r"Problem with given class_path '(?:[\w.]+\.)?(\w+)'", reason)
+    return "" if made and is_of(made[1], "Options") else ".init_args"
 
 
 def _no_key(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
     """The line on a key that does not exist; a group and what it lacks are matched apart."""
-    return outermost(".".join(match.groups()), list(keys))
+    parent, inside = _inside(match.string, keys)
+    return parent + outermost(".".join(match.groups()), inside)
+
+
+def _inside(message: str, keys: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The prefix of a key inside a class, and the keys there; of a key outside any class: none, and all keys."""
+    taken = re.search(r"\[takes (.*?)\]", message)
+    if not taken or ": Problem with given class_path" not in message:
+        return "", list(keys)
+    outer = re.findall(r'Parser key "([\w.]+)"', message.rpartition(": Problem with given class_path")[0])
+    return ".init_args.".join(outer) + ".init_args.", taken[1].split(", ")
 
 
 def _missing(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
     """The line on keys without a value."""
-    inside = f"{path}.init_args." if path else ""
-    return f"{inside}{match[1]}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
+    inside = f"{path}{_inner(match.string)}." if path else ""
+    return f"{inside}{match[1].strip()}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
 
 
 def _of_another_type(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
@@ -164,7 +196,7 @@ _LINES: tuple[tuple[str, str, Callable[[re.Match[str], str, Mapping[str, str]], 
     ("all", r"Group '([\w.]+)' does not accept option '([\w.]+)'", _no_key),
     ("all", r"(?:Option '|unrecognized arguments: --)([\w.]+)", _no_key),
     ("reason", r"the following arguments are required: ([\w., ]+)", _missing),
-    ("own", r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*)", _of_another_type),
+    ("own", r"Expected a (<.+>|[\w.]+\[.+)\. Got value: (.*?)(?: - Expected a <.*|$)", _of_another_type),
     ("own", r"Subtypes: \[(.+?)\] Errors.*Given value: (.*)", _of_another_type),
     ("reason", r"class_path|subclass|mport path|has no attribute|is abstract", _no_class),
 )

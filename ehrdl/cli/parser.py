@@ -15,13 +15,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ehrdl.cli.classes import classes_of, is_of, offered
-from ehrdl.cli.messages import below, explain, of_another_kind, short_help, unknown_key
+from ehrdl.cli.messages import UNKNOWN, below, explain, of_another_kind, short_help, unknown_key
 from ehrdl.cli.yaml_files import Loader, flat, read_yaml
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 from ehrdl.moved import current
 from ehrdl.options import trainer
-from ehrdl.options.bounds import check_call
+from ehrdl.options.bounds import check_call, options_of
 from ehrdl.options.signatures import Argument, arguments
 from ehrdl.processes.ranks import hold_back
 
@@ -50,7 +50,8 @@ class Parser(ArgumentParser):
         if self.exit_on_error:
             fail(explain(message, self.keys()))
         # The inner parser of one class: only it knows what the class takes. The outer one adds the place of the class.
-        takes = f" [takes {', '.join(self.keys())}]" if "is not accepted" in message else ""
+        unknown = any(said in message for said in UNKNOWN)
+        takes = f" [takes {', '.join(self.keys())}]" if unknown and "[takes" not in message else ""
         super().error(message + takes, ex)
         raise AssertionError("unreachable")
 
@@ -146,6 +147,19 @@ def _check_option(path: str, keys: list[str]) -> None:
         parent = f"{parent}.{name}" if parent else name
 
 
+def check_help(argv: list[str]) -> None:
+    """Refuse `--KEY.help NAME` of a name that is no class.
+
+    Raises:
+        ConfigError: ehrdl offers no class of this name, and the name is no path of another one.
+    """
+    for token, after in zip(argv, [*argv, ""][1:], strict=True):
+        option, equals, value = token.partition("=")
+        name = value if equals else after
+        if option.startswith("--") and option.endswith(".help") and "." not in name and name not in offered():
+            raise ConfigError(f"{option}: {name} is no class of ehrdl; {option} lists them")
+
+
 def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
     """The values that a class takes over from the class of an earlier config or option, one line per class.
 
@@ -222,7 +236,7 @@ def _import_short_names(argv: list[str] | None) -> None:
     """Import the classes that a command line or its config files name by one word, so that the parser knows it."""
     for given in _layers(argv or []):
         for name, value in given.items():
-            if name.endswith("class_path") or name.rpartition(".")[2] in _CLASSES:
+            if name.endswith("class_path") or name.removesuffix(".help").rpartition(".")[2] in _CLASSES:
                 path = offered().get(value) if isinstance(value, str) else None
                 if path:
                     package, _, word = path.rpartition(".")
@@ -324,6 +338,10 @@ def _check_classes(config: Any, prefix: str = "") -> None:
         return
     if isinstance(config.get("class_path"), str):
         given = vars(config["init_args"]) if config.get("init_args") else {}
-        check_call(resolve_name(config["class_path"]).__init__, given, f"{prefix}init_args.")
+        made = resolve_name(config["class_path"]).__init__
+        check_call(made, given, f"{prefix}init_args.")
+        for name, options in options_of(made):
+            if isinstance(given.get(name), Namespace):
+                options(**vars(given[name]))
     for name, part in config.items():
         _check_classes(part, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -285,6 +285,14 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
     for name, parameter in inspect.signature(function).parameters.items():
         if name in given and name in hints:
             _check(f"{where}{name}", given[name], hints[name], parameter.default)
+
+
+def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, type[Options]]]:
+    """The arguments of a function that are groups of options, each with its class."""
+    for name, hint in _hints(function).items():
+        for kind in (hint, *get_args(hint)):
+            if isinstance(kind, type) and issubclass(kind, Options):
+                yield name, kind
 
 
 def _check(key: str, value: Any, hint: Any, default: Any) -> None:

@@ -6,6 +6,7 @@ _WHERE = {
     "DiabetesReadmission": "diabetes",
     "HeartFailure": "heart_failure",
     "HourlySepsis": "sepsis2019",
+    "IcuStays": "length_of_stay",
     "Joint": "joint",
     "Labels": "labels",
     "LengthOfStay": "length_of_stay",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.info import TaskInfo
-from ehrdl.options.bounds import Bound, Distinct
+from ehrdl.options.bounds import Bound, Distinct, Options
 from ehrdl.schema import REGRESSION, OutputSpec, TaskResult
 from ehrdl.tasks.common.base import Task
 from ehrdl.tasks.common.cohort import (
@@ -47,6 +48,24 @@ CAVEATS = (
 )
 
 
+@dataclass(frozen=True)
+class IcuStays(Options, key="task.icu"):
+    """The ICU stays that are predicted, and their end.
+
+    Args:
+        until: the end of the stay: when the patient leaves the `unit`, or the hospital (`discharge`).
+        first_only: whether to use only the first ICU stay of a hospital stay.
+        drop_stepdown: whether to leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU stays.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+
+    until: Until = "unit"
+    first_only: bool = True
+    drop_stepdown: bool = False
+
+
 class LengthOfStay(Task):
     """The remaining days of a stay, `hours` after its start, and whether they are more than a few."""
 
@@ -56,44 +75,39 @@ class LengthOfStay(Task):
         self,
         unit: Unit = "icu",
         hours: HoursIn = 24,
-        until: Until = "unit",
         over_days: Annotated[list[Days], Distinct()] = [3, 7],  # noqa: B006 - never changed, and a list is what YAML gives
         days: bool = True,
         min_age: Age = 18,
         death: Death = "keep",
-        first_only: bool = True,
-        drop_stepdown: bool = False,
+        icu: IcuStays = IcuStays(),
     ) -> None:
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
             unit: the kind of stay: `icu`, predicted `hours` after the ICU's intime, or `hospital`, after the admission.
             hours: the prediction time after that [h], above 0, at most 720.
-            until: the end of the stay: when the patient leaves the `unit`, or the hospital (`discharge`).
             over_days: the limits of the binary outputs: more than this many days remain [d].
             days: whether the remaining days are a regression output.
             min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
             death: the treatment of a stay that ends in death: it keeps its length (`keep`), or has an `unknown` label.
-            first_only: icu: whether to use only the first ICU stay of a hospital stay.
-            drop_stepdown: icu: whether to leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU
-                stays.
+            icu: the ICU stays that are predicted, and their end; only for `unit` icu.
 
         Raises:
             ConfigError: a value is invalid.
         """
         if not days and not over_days:
             raise ConfigError("task.days: false leaves no output where task.over_days is empty")
-        if unit == "hospital" and (drop_stepdown or not first_only):
-            raise ConfigError(f"task.{'drop_stepdown' if drop_stepdown else 'first_only'}: belongs to task.unit icu")
+        if unit == "hospital" and icu != IcuStays():
+            raise ConfigError("task.icu: belongs to task.unit icu; leave it out where task.unit is hospital")
         self.min_age = min_age or 0
-        self.unit, self.hours, self.until, self.over_days, self.days = unit, hours, until, tuple(over_days), days
-        self.death, self.first_only, self.drop_stepdown = death, first_only, drop_stepdown
+        self.unit, self.hours, self.over_days, self.days = unit, hours, tuple(over_days), days
+        self.death, self.icu = death, icu
 
     @property
     def info(self) -> TaskInfo:
         """A description of the prediction for the report."""
         start, place = _PLACES[self.unit]
-        what = "hospital" if self.unit == "hospital" or self.until == "discharge" else "ICU"
+        what = "hospital" if self.unit == "hospital" or self.icu.until == "discharge" else "ICU"
         return TaskInfo(
             "Length of stay",
             f"For {whom(self.min_age)} {place} {self.hours:g} hours after {start}, each model gives how long they will "
@@ -129,10 +143,10 @@ class LengthOfStay(Task):
 
     def _icu(self, joined: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         """The requested ICU stays."""
-        if self.drop_stepdown:
+        if self.icu.drop_stepdown:
             rule, units = f"not in {' or '.join(_STEPDOWN)}", Facts("names of units", joined["care_unit"] != "unknown")
             joined = flow.keep(joined, ~joined["care_unit"].isin(_STEPDOWN), "no step-down unit", rule, units)
-        if self.first_only:
+        if self.icu.first_only:
             joined = joined.sort_values(["subject_id", "encounter_id", "intime"], ignore_index=True)
             first = ~joined.duplicated(["subject_id", "encounter_id"])
             joined = flow.keep(joined, first, "first ICU stay", "the first ICU stay of a hospital stay")
@@ -148,7 +162,7 @@ class LengthOfStay(Task):
         return stays.assign(
             prediction_time=start + pd.Timedelta(hours=self.hours),
             end=left,
-            until=hospital_end if self.until == "discharge" else left,
+            until=hospital_end if self.icu.until == "discharge" else left,
             age=age_at_admission(stays),
         )
 

@@ -7,7 +7,7 @@ import pytest
 
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.schema import SAMPLES, OutputSpec, check
-from ehrdl.tasks.length_of_stay import LengthOfStay
+from ehrdl.tasks.length_of_stay import IcuStays, LengthOfStay
 
 ADMIT, T0 = "2150-06-01 10:00", "2150-06-02 10:00"
 
@@ -51,7 +51,7 @@ def test_exactly_so_many_days_are_not_more(hospital):
 def test_the_icu_stay_ends_with_the_unit_or_on_request_with_the_discharge(hospital):
     icu(hospital.stay("2150-05-30 10:00", "2150-06-10 10:00"), ADMIT, "2150-06-04 10:00", 100)
     assert values(stays(hospital)) == {100: 2.0}
-    assert values(stays(hospital, until="discharge")) == {100: 8.0}
+    assert values(stays(hospital, icu=IcuStays(until="discharge"))) == {100: 8.0}
     assert stays(hospital).counts["ICU stays"] == (1, 1)
 
 
@@ -60,7 +60,7 @@ def test_only_the_first_icu_stay_counts_unless_all_are_asked_for(hospital):
     icu(hospital, ADMIT, "2150-06-04 10:00", 100)
     icu(hospital, "2150-06-08 10:00", "2150-06-12 10:00", 100, "SICU")
     assert stays(hospital).samples.label_length_of_stay.tolist() == [2.0]
-    every = stays(hospital, first_only=False)
+    every = stays(hospital, icu=IcuStays(first_only=False))
     assert every.samples.label_length_of_stay.tolist() == [2.0, 3.0]
     assert every.samples.group_care_unit.tolist() == ["MICU", "SICU"]
     assert "first ICU stay" not in every.counts
@@ -70,7 +70,7 @@ def test_an_icu_stay_without_an_end_does_not_take_the_next_ones(hospital):
     hospital.stay("2150-05-30 10:00", "2150-06-20 10:00")
     icu(hospital, ADMIT, None, 100)
     icu(hospital, "2150-06-08 10:00", "2150-06-12 10:00", 100)
-    result = stays(hospital, first_only=False)
+    result = stays(hospital, icu=IcuStays(first_only=False))
     assert result.samples.status_length_of_stay.tolist() == ["censored", "observed"]
     assert result.samples.label_length_of_stay.isna().tolist() == [True, False]
 
@@ -79,7 +79,7 @@ def test_step_down_units_are_left_out_on_request(hospital):
     icu(hospital.stay("2150-05-30 10:00", "2150-06-20 10:00"), ADMIT, "2150-06-04 10:00", 100, "Neuro Stepdown")
     icu(hospital.stay("2150-08-01 10:00", "2150-08-20 10:00"), "2150-08-01 10:00", "2150-08-04 10:00", 101)
     assert list(values(stays(hospital))) == [100, 101]
-    assert list(values(stays(hospital, drop_stepdown=True))) == [101]
+    assert list(values(stays(hospital, icu=IcuStays(drop_stepdown=True)))) == [101]
 
 
 @pytest.mark.parametrize(("discharged", "kept"), [(T0, False), ("2150-06-02 10:01", True)])
@@ -120,7 +120,7 @@ def test_a_death_after_the_icu_is_no_death_in_the_icu(hospital):
     hospital.stay("2150-05-30 10:00", "2150-06-10 10:00", to="DIED", deathtime="2150-06-10 10:00")
     icu(hospital, ADMIT, "2150-06-04 10:00", 100)
     assert stays(hospital).statuses == {100: "observed"}
-    assert stays(hospital, until="discharge").statuses == {100: "death"}
+    assert stays(hospital, icu=IcuStays(until="discharge")).statuses == {100: "death"}
 
 
 def test_who_has_died_by_t0_is_not_predicted(hospital):
@@ -147,16 +147,20 @@ def test_an_empty_cohort_shows_in_one_line_which_rule_emptied_it(hospital):
     ("options", "message"),
     [
         ({"unit": "ward"}, "task.unit: 'ward' is not one of hospital, icu"),
-        ({"until": "death"}, "task.until: 'death' is not one of unit, discharge"),
         ({"death": "drop"}, "task.death: 'drop' is not one of keep, unknown"),
         ({"hours": 0}, "task.hours: 0 is not above 0"),
         ({"over_days": [3, 3]}, r"task.over_days: \[3, 3\] holds 3 2 times"),
         ({"over_days": [], "days": False}, "task.days: false leaves no output"),
-        ({"unit": "hospital", "drop_stepdown": True}, "task.drop_stepdown: belongs to task.unit icu"),
-        ({"unit": "hospital", "first_only": False}, "task.first_only: belongs to task.unit icu"),
+        ({"unit": "hospital", "icu": IcuStays(drop_stepdown=True)}, "task.icu: belongs to task.unit icu"),
+        ({"unit": "hospital", "icu": IcuStays(until="discharge")}, "task.icu: belongs to task.unit icu"),
         ({"min_age": 200}, "task.min_age: 200 is not between"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         LengthOfStay(**options)
+
+
+def test_impossible_icu_stays_are_refused():
+    with pytest.raises(ConfigError, match=r"task\.icu\.until: 'death' is not one of unit, discharge"):
+        IcuStays(until="death")

@@ -8,7 +8,7 @@ import pytest
 
 from ehrdl.engine.options import Prepare
 from ehrdl.sources.mimic4.source import Mimic4
-from ehrdl.tasks.length_of_stay import LengthOfStay
+from ehrdl.tasks.length_of_stay import IcuStays, LengthOfStay
 from ehrdl.tasks.mortality import Mortality
 
 DEMO = Path(os.environ.get("EHRDL_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mimic-iv-demo-2.2"
@@ -40,7 +40,7 @@ def events(tmp_path_factory):
 @pytest.mark.parametrize("every", [False, True])
 def test_it_is_the_time_from_a_day_after_intime_to_outtime(events, every):
     expected = duckdb.execute(COUNTED.format(root=DEMO, every=every)).df()
-    samples = LengthOfStay(first_only=not every).label(events).samples
+    samples = LengthOfStay(icu=IcuStays(first_only=not every)).label(events).samples
     assert len(expected) > 80
     assert samples.encounter_id.tolist() == expected.hadm_id.tolist()
     assert samples.label_length_of_stay.tolist() == pytest.approx(expected.days.tolist(), abs=1e-4)

@@ -5,7 +5,7 @@ import pytest
 from ehrdl.errors import SchemaError
 from ehrdl.tasks.heart_failure import HeartFailure
 from ehrdl.tasks.joint import Joint
-from ehrdl.tasks.length_of_stay import LengthOfStay
+from ehrdl.tasks.length_of_stay import IcuStays, LengthOfStay
 from ehrdl.tasks.mortality import Mortality
 from ehrdl.tasks.readmission import Readmission
 
@@ -14,7 +14,7 @@ TASKS = {
     "readmission": Readmission,
     "heart_failure": lambda **options: HeartFailure(cohort="all", **options),
     "mortality": lambda **options: Mortality(hours=24, **options),
-    "length_of_stay_icu": lambda **options: LengthOfStay(until="discharge", **options),
+    "length_of_stay_icu": lambda **options: LengthOfStay(icu=IcuStays("discharge"), **options),
     "length_of_stay_hospital": lambda **options: LengthOfStay(unit="hospital", **options),
     "joint": lambda **options: Joint([HeartFailure(cohort="all", **options), LengthOfStay("hospital", **options)]),
 }
@@ -194,10 +194,10 @@ def test_an_icu_stay_in_a_unit_without_a_name_is_one(wards):
     wards.rows = [
         (*row[:2], "ICU_IN//UNKNOWN" if row[2].startswith("ICU_IN//") else row[2], *row[3:]) for row in wards.rows
     ]
-    for task in (LengthOfStay(until="discharge", drop_stepdown=True), LengthOfStay("hospital")):
+    for task in (LengthOfStay(icu=IcuStays("discharge", drop_stepdown=True)), LengthOfStay("hospital")):
         result = wards.labelled(task)
         assert set(result.samples.group_care_unit) == {"unknown"}
-    said = caveats(wards.labelled(LengthOfStay(until="discharge", drop_stepdown=True)))
+    said = caveats(wards.labelled(LengthOfStay(icu=IcuStays("discharge", drop_stepdown=True))))
     assert said["no step-down unit"] == "cannot be applied: no names of units"
 
 

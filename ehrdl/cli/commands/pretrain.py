@@ -58,4 +58,5 @@ def _pretrained(config: dict[str, Any], out: str) -> str | None:
     value: Any = config
     for key in PRETRAINED.split("."):
         value = value.get(key) if isinstance(value, dict) else None
+    value = value.get("name") if isinstance(value, dict) else value
     return value if value and expanded(value).resolve() != expanded(out).resolve() else None
