@@ -36,6 +36,7 @@ from ehrdl.models.loss import masked_bce
 from ehrdl.models.networks.multimodal import MultimodalModel
 from ehrdl.models.notes.packing import length_groups, pack, round_up
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 from ehrdl.schema import OutputSpec
 from ehrdl.sources.synthetic import Synthetic
 from ehrdl.tasks.readmission import Readmission
@@ -63,7 +64,7 @@ def speed(name: str, folder: str, chunk_tokens: int, options: argparse.Namespace
     spec = _spec(config, chunk_tokens)
     torch.manual_seed(0)
     forms = {
-        padding: NoteTransformer(spec, pretrained=folder, heads=4, padding=padding).eval()
+        padding: NoteTransformer(spec, heads=4, pretrained=Pretrained(folder, padding=padding)).eval()
         for padding in ("groups", "packed")
     }
     notes = [documents(options.batch, options.mean_tokens, seed) for seed in range(options.batches)]
@@ -149,7 +150,8 @@ def frozen(encoder: str, folder: Path, n_patients: int, mean_tokens: int) -> dic
     data = _hospital(encoder, folder, n_patients, mean_tokens)
     torch.manual_seed(0)
     spec = data.prepared.spec.only("note")
-    model = MultimodalModel(spec, note=lambda spec: NoteTransformer(spec, encoder, tune="frozen", cache=str(folder)))
+    frozen = Pretrained(encoder, "frozen", cache=str(folder))
+    model = MultimodalModel(spec, note=lambda spec: NoteTransformer(spec, pretrained=frozen))
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
     seconds = [_epoch(model, data, optimizer) for _ in range(4)]
     later = statistics.median(seconds[1:])

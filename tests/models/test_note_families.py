@@ -20,6 +20,7 @@ from transformers import (
 from ehrdl.errors import ConfigError
 from ehrdl.models.notes.backbone import encode, position_limit, position_offset
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 
@@ -160,21 +161,6 @@ def test_the_true_pretrained_encoder_gives_the_similarities_that_its_makers_publ
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"tune": "lora"}, "tune: only with `pretrained`"),
-        ({"tune": "frozen"}, "tune: only with `pretrained`"),
-        ({"padding": "packed"}, "padding: only with `pretrained`"),
-        ({"attention": "eager"}, "attention: only with `pretrained`"),
-    ],
-    ids=str,
-)
-def test_what_needs_a_pretrained_encoder_says_so(spec, options, reason):
-    with pytest.raises(ConfigError, match=reason):
-        NoteTransformer(spec, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
         ({"tune": "some"}, "tune: 'some' is not one of full, lora, frozen"),
         ({"padding": "none"}, "padding: 'none' is not one of groups, packed"),
         ({"tune": "lora", "lora_rank": 0}, "lora_rank: 0 is not between 1"),
@@ -186,5 +172,5 @@ def test_what_needs_a_pretrained_encoder_says_so(spec, options, reason):
 def test_options_that_do_not_go_together_are_named(families, options, reason):
     family = families["bert"]
     with pytest.raises(ConfigError, match=reason) as error:
-        NoteTransformer(family.spec, pretrained=family.folder, heads=2, **options)
+        NoteTransformer(family.spec, heads=2, pretrained=Pretrained(family.folder, **options))
     assert "\n" not in str(error.value)

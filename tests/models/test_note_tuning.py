@@ -12,6 +12,7 @@ from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.models.notes.backbone import configurations, without_weights
 from ehrdl.models.notes.embedding_cache import encoder_hash
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 
 LENGTHS = [64, 9, 33, 1, 40, 64, 17, 5]
 
@@ -21,7 +22,7 @@ def make(family):
     def encoder(**options):
         torch.manual_seed(0)
         sizes = {"width": 16, "heads": 2, "dropout": 0.0, "token_dropout": 0.0}
-        return NoteTransformer(family.spec, pretrained=family.folder, **sizes | options)
+        return NoteTransformer(family.spec, pretrained=Pretrained(family.folder, **options), **sizes)
 
     return encoder
 
@@ -61,7 +62,7 @@ def test_an_encoder_is_built_again_without_its_folder_for_weights_of_a_checkpoin
     if tune == "lora":
         pytest.importorskip("peft")
     folder = shutil.copytree(family.folder, tmp_path / "encoder")
-    options = {"pretrained": str(folder), "tune": tune, "width": 16, "heads": 2, "cache": None}
+    options = {"pretrained": Pretrained(str(folder), tune, cache=None), "width": 16, "heads": 2}
     encoder, batch = NoteTransformer(family.spec, **options).eval(), family.batch(LENGTHS)
     known = json.loads(json.dumps(configurations(torch.nn.ModuleList([encoder]))))
     assert list(known) == [str(folder)]
@@ -160,7 +161,7 @@ def test_a_step_in_bfloat16_is_finite_and_near_that_in_single(make, family, opti
 def test_compiling_longformer_is_refused(families):
     family = families["longformer"]
     with pytest.raises(ConfigError, match="compile: longformer"):
-        NoteTransformer(family.spec, pretrained=family.folder, heads=2, compile=True)
+        NoteTransformer(family.spec, heads=2, pretrained=Pretrained(family.folder, compile=True))
 
 
 def test_compiling_without_a_compiler_is_refused_before_anything_is_trained(families, monkeypatch):
@@ -169,7 +170,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_trained(fami
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"compile: no C\+\+ compiler"):
-        NoteTransformer(families["bert"].spec, pretrained=families["bert"].folder, heads=2, compile=True)
+        NoteTransformer(families["bert"].spec, heads=2, pretrained=Pretrained(families["bert"].folder, compile=True))
 
 
 @pytest.mark.slow
@@ -182,7 +183,8 @@ def test_a_compiled_encoder_gives_the_same_numbers_and_names(families, name):
     for compiled in (True, False):
         torch.manual_seed(0)
         try:
-            encoder = NoteTransformer(family.spec, pretrained=family.folder, heads=2, compile=compiled).eval()
+            used = Pretrained(family.folder, compile=compiled)
+            encoder = NoteTransformer(family.spec, heads=2, pretrained=used).eval()
         except ConfigError as error:
             pytest.skip(str(error))
         outputs = [encoder(batch)[0] for batch in batches]

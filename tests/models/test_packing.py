@@ -11,6 +11,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.notes.backbone import encode
 from ehrdl.models.notes.packing import DEVICE_RUN_COST, RUN_COST, length_groups, pack, round_up
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 
 LENGTHS = [64, 9, 33, 1, 40, 63, 17, 5]
 
@@ -22,7 +23,7 @@ def family(request, families):
 
 def _encoder(family, **options):
     torch.manual_seed(0)
-    return NoteTransformer(family.spec, pretrained=family.folder, width=16, heads=2, **options).eval()
+    return NoteTransformer(family.spec, width=16, heads=2, pretrained=Pretrained(family.folder, **options)).eval()
 
 
 def _states(encoder, batch):

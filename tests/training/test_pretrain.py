@@ -8,6 +8,7 @@ from transformers import BertConfig, BertModel
 
 from ehrdl.errors import ConfigError
 from ehrdl.models.notes.transformer import NoteTransformer
+from ehrdl.options.pretrained import Pretrained
 from ehrdl.options.training import Optim
 from ehrdl.processes.trainer import quiet
 from ehrdl.schema import TRAIN
@@ -80,7 +81,7 @@ def test_an_encoder_that_comes_pretrained_is_refused(prepared, tmp_path, tune):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     spec, folder = replace(prepared.spec, chunk_tokens=64), tmp_path / "encoder"
     BertModel(BertConfig(vocab_size=spec.vocab_size, **sizes)).save_pretrained(folder)
-    encoder = NoteTransformer(spec, pretrained=str(folder), tune=tune)
+    encoder = NoteTransformer(spec, pretrained=Pretrained(str(folder), tune))
     with pytest.raises(ConfigError, match=r"^optim\.pretrain_epochs: .* is pretrained; set it to 0.*pretrain --from"):
         pretrain(encoder, prepared, Optim(pretrain_epochs=1), TRAINER, tmp_path / "x.pt", 0)
 

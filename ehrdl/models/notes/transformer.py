@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ehrdl.batch import Batch, DataSpec
 from ehrdl.errors import ConfigError
@@ -20,7 +20,8 @@ from ehrdl.models.notes.embedding_cache import EmbeddingCache, chunk_keys, encod
 from ehrdl.models.notes.packing import DEVICE_RUN_COST, RUN_COST, equal_groups, length_groups, pack_tokens, round_up
 from ehrdl.models.notes.pool import SUMMARIES, LinkPool, Phrases, SummaryPool, TokenPool, summarize
 from ehrdl.models.notes.steps import lay_out
-from ehrdl.options.bounds import Layers, Positive, Share, Width
+from ehrdl.options.bounds import Layers, Share, Width
+from ehrdl.options.pretrained import Pretrained
 
 
 class NoteTransformer(nn.Module, Encoder):
@@ -36,26 +37,13 @@ class NoteTransformer(nn.Module, Encoder):
 
     Args:
         spec: the data description.
-        pretrained: name or local folder of a Hugging Face encoder; None = from scratch.
         width: D, the width of the features and of the transformer from scratch.
         layers: number of transformer layers (from scratch only).
         heads: number of heads of the attention and of the pooling over tokens.
         dropout: share of units dropped in training, in our layers and in LoRA's.
         token_dropout: share of tokens blanked in training; none if the encoder is frozen.
-        tune: the part of a pretrained encoder that is trained. `full`: all of it, at `optim.pretrained_lr_factor` of
-            the rate. `lora`: low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`).
-            `frozen`: nothing; each chunk is encoded once for all epochs and runs, and kept on disk.
-        lora_rank: rank of the adapters.
-        lora_alpha: alpha of the adapters, whose updates are scaled by alpha / rank.
-        gradient_checkpointing: whether to compute states twice in training rather than keep them, which is slower and
-            needs much less memory.
-        attention: implementation of attention in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the
-            fastest one that the family has everywhere, which is sdpa if there is one.
-        compile: whether to compile the encoder with torch.compile, for all lengths at once.
-        padding: the layout of chunks. `groups` encodes chunks of similar length together; `packed` puts several chunks
-            into one row, where they do not see each other.
-        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` = in `data.prepare.cache`,
-            None = encode in every epoch.
+        pretrained: name or local folder of a Hugging Face encoder, or `Pretrained`, its name with more options; None =
+            from scratch.
 
     Raises:
         ConfigError: options contradict each other, or the encoder does not fit the data.
@@ -64,40 +52,28 @@ class NoteTransformer(nn.Module, Encoder):
     def __init__(
         self,
         spec: DataSpec,
-        pretrained: str | None = None,
         width: Width = 64,
         layers: Layers = 1,
         heads: Width = 4,
         dropout: Share = 0.1,
         token_dropout: Share = 0.1,
-        tune: Literal["full", "lora", "frozen"] = "full",
-        lora_rank: Width = 8,
-        lora_alpha: Positive = 16.0,
-        gradient_checkpointing: bool = False,
-        attention: str | None = None,
-        compile: bool = False,
-        padding: Literal["groups", "packed"] = "groups",
-        cache: str | None = "auto",
+        pretrained: str | Pretrained | None = None,
     ) -> None:
         super().__init__()
         if spec.vocab_size < 1:
             raise ConfigError("NoteTransformer: the data have no notes; leave `note` out of the modalities")
-        self.width, self.token_dropout, self.tune, self.padding = width, token_dropout, tune, padding
-        self.pretrained = pretrained = os.path.expanduser(pretrained) if pretrained else None
+        used = Pretrained(pretrained) if isinstance(pretrained, str) else pretrained
+        self.width, self.token_dropout = width, token_dropout
+        self.pretrained = os.path.expanduser(used.name) if used else None
+        self.tune, self.padding, cache = (used.tune, used.padding, used.cache) if used else ("full", "groups", None)
         self.cache = spec.cache if cache == "auto" else cache
         self.pad_id, self._caches = spec.pad_id, dict[str, EmbeddingCache]()
-        if pretrained:
-            _require_tuning(tune, padding, lora_rank, gradient_checkpointing)
-            self.encoder = backbone.load(pretrained, spec, attention)
-        else:
-            _refuse_for_scratch({"tune": tune != "full", "attention": attention, "padding": padding != "groups"})
-            self.encoder = backbone.small_bert(spec, width, layers, heads, dropout)
-        if padding == "packed":
-            backbone.require_packing(self.encoder)
-        self._tune(lora_rank, lora_alpha, dropout, gradient_checkpointing, compile)
+        self.encoder = (
+            _loaded(used, spec, dropout) if used else backbone.small_bert(spec, width, layers, heads, dropout)
+        )
         states = self.encoder.config.hidden_size
-        self.phrases = None if pretrained else Phrases(width)
-        if tune == "frozen":
+        self.phrases = None if used else Phrases(width)
+        if self.tune == "frozen":
             self.summary_pool = SummaryPool(states, width, dropout)
         else:
             backbone.require_division(states, heads)
@@ -107,16 +83,6 @@ class NoteTransformer(nn.Module, Encoder):
         n_kinds = len(spec.note_kinds)
         self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
         self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
-
-    def _tune(self, rank: int, alpha: float, dropout: float, gradient_checkpointing: bool, compile: bool) -> None:
-        if self.tune == "lora":
-            tuning.add_lora(self.encoder, rank, alpha, dropout)
-        elif self.tune == "frozen":
-            tuning.freeze(self.encoder)
-        if gradient_checkpointing:
-            tuning.checkpoint_gradients(self.encoder)
-        if compile:
-            tuning.compile_encoder(self.encoder)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
@@ -255,12 +221,17 @@ class NoteTransformer(nn.Module, Encoder):
         return self
 
 
-def _require_tuning(tune: str, padding: str, lora_rank: int, gradient_checkpointing: bool) -> None:
-    if tune == "frozen" and gradient_checkpointing:
-        raise ConfigError("NoteTransformer: gradient_checkpointing: tune frozen has no gradients; leave it out")
-
-
-def _refuse_for_scratch(chosen: dict[str, object]) -> None:
-    for option, value in chosen.items():
-        if value:
-            raise ConfigError(f"NoteTransformer: {option}: only with `pretrained`; leave it out, or name an encoder")
+def _loaded(used: Pretrained, spec: DataSpec, dropout: float) -> PreTrainedModel:
+    """A pretrained encoder, prepared for how it is trained and computed."""
+    encoder = backbone.load(os.path.expanduser(used.name), spec, used.attention)
+    if used.padding == "packed":
+        backbone.require_packing(encoder)
+    if used.tune == "lora":
+        tuning.add_lora(encoder, used.lora_rank, used.lora_alpha, dropout)
+    elif used.tune == "frozen":
+        tuning.freeze(encoder)
+    if used.gradient_checkpointing:
+        tuning.checkpoint_gradients(encoder)
+    if used.compile:
+        tuning.compile_encoder(encoder)
+    return encoder
