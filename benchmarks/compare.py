@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ehrdl.baselines.boosted import LIBRARIES
 from ehrdl.engine.files import digest, read_json
 from ehrdl.errors import ConfigError, LeakageError
 from ehrdl.metrics.challenges.physionet2019 import by_utility
 from ehrdl.metrics.discrimination import auprc, auroc
 from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.models.baselines.boosted import LIBRARIES
 from ehrdl.runs.ledger import read_ledger, same_data, settings
 from ehrdl.schema import HELD_OUT
 

@@ -25,20 +25,20 @@ from measure import show
 _ROOT = Path(__file__).resolve().parents[1]
 _FITS = {
     "gradient_boosting": """
-from ehrdl.baselines.tabular import candidates
+from ehrdl.models.baselines.tabular import candidates
 made = candidates("gradient_boosting", 0)[1]
 def fit():
     made.fit(table, label)
 """,
     "lightgbm": """
-from ehrdl.baselines.boosted import LIBRARIES
+from ehrdl.models.baselines.boosted import LIBRARIES
 made = LIBRARIES["lightgbm"]
 parts = made.bin((table, label), (table[:2000], label[:2000]))
 def fit():
     made.fit(dict(made.first), *parts, "binary", 0)
 """,
     "xgboost": """
-from ehrdl.baselines.boosted import LIBRARIES
+from ehrdl.models.baselines.boosted import LIBRARIES
 made = LIBRARIES["xgboost"]
 parts = made.bin((table, label), (table[:2000], label[:2000]))
 def fit():

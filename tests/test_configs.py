@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ehrdl.baselines.boosted import BOOSTED
 from ehrdl.cli.commands.train import run as train
 from ehrdl.cli.commands.tune import _with_values
 from ehrdl.cli.configured import train_parser
 from ehrdl.comparators.baseline import check_params
 from ehrdl.experiment import BASELINES
+from ehrdl.models.baselines.boosted import BOOSTED
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(os.environ.get("EHRDL_DATA", ROOT.parent / "shared" / "data")) / "mimic-iv-demo-2.2"

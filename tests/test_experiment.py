@@ -10,11 +10,11 @@ import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ehrdl.baselines.scores import NOT_DEPLOYABLE, SCORES
-from ehrdl.baselines.tabular import BASELINES
 from ehrdl.cli.commands.train import run as train
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import Settings
+from ehrdl.models.baselines.scores import NOT_DEPLOYABLE, SCORES
+from ehrdl.models.baselines.tabular import BASELINES
 from ehrdl.report.screen import print_metrics
 from ehrdl.runs.info import run_info
 from ehrdl.schema import PREDICTIONS, check

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "ehrdl"
 FLOORS = [
     ("errors", "lazy", "moved", "simulator"),
     ("clinical", "info", "options", "schema"),
-    ("baselines", "batch", "engine", "metrics"),
+    ("batch", "engine", "metrics"),
     ("models", "processes", "quality", "recorded", "splits"),
     ("events", "tasks"),
     ("data", "sources"),
@@ -25,7 +25,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Rooms that do not import each other though one stands above the other.
-APART = {("report", room) for room in ("models", "data", "tasks", "training", "baselines", "processes")}
+APART = {("report", room) for room in ("models", "data", "tasks", "training", "processes")}
 MOST_MODULES, MOST_OF_THE_LINES = 14, 0.2
 
 

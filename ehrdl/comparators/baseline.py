@@ -16,9 +16,16 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from ehrdl.baselines.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
-from ehrdl.baselines.scores import SCORED_TASK, SCORES
-from ehrdl.baselines.tabular import (
+from ehrdl.comparators.boosted_files import load_boosted, save_boosted
+from ehrdl.comparators.clinical_scores import fit_scores
+from ehrdl.data.features.table import tabulate, without_rich
+from ehrdl.data.prepare import Prepared
+from ehrdl.engine.files import whole
+from ehrdl.engine.messages import progress, say, staged
+from ehrdl.errors import ConfigError
+from ehrdl.models.baselines.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
+from ehrdl.models.baselines.scores import SCORED_TASK, SCORES
+from ehrdl.models.baselines.tabular import (
     BASELINES,
     READS_TEXT,
     TRUSTED,
@@ -29,13 +36,6 @@ from ehrdl.baselines.tabular import (
     shared_phrases,
     with_params,
 )
-from ehrdl.comparators.boosted_files import load_boosted, save_boosted
-from ehrdl.comparators.clinical_scores import fit_scores
-from ehrdl.data.features.table import tabulate, without_rich
-from ehrdl.data.prepare import Prepared
-from ehrdl.engine.files import whole
-from ehrdl.engine.messages import progress, say, staged
-from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import nearest
 from ehrdl.options.training import Boosting
 from ehrdl.runs.files import reading

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ehrdl.baselines.boosted import LIBRARIES, BoostedModel, require
 from ehrdl.engine.files import read_json, whole, write_json
+from ehrdl.models.baselines.boosted import LIBRARIES, BoostedModel, require
 from ehrdl.runs.files import reading
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrdl.baselines.scores import NOT_DEPLOYABLE, ScoreModel
 from ehrdl.clinical import charlson
 from ehrdl.clinical.codes import PLANNED_ADMISSIONS
 from ehrdl.clinical.hospital import hospital
@@ -23,6 +22,7 @@ from ehrdl.data.features.history import last_since, read_history, seen
 from ehrdl.data.prepare import Prepared
 from ehrdl.data.series.store import Store
 from ehrdl.engine.files import read_json, write_json
+from ehrdl.models.baselines.scores import NOT_DEPLOYABLE, ScoreModel
 from ehrdl.runs.files import reading
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.tasks.common.stays import build_episodes
@@ -74,7 +74,7 @@ def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store:
     """Points of each sample, (n_samples,) int64.
 
     Args:
-        name: one of `ehrdl.baselines.scores.SCORES`.
+        name: one of `ehrdl.models.baselines.scores.SCORES`.
         history: the facts from `read_history`.
         samples: SAMPLES, sorted by subject_id and prediction_time; encounter_id is the stay that ends.
         store: the series store.

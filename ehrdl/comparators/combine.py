@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrdl.baselines.boosted import BOOSTED
-from ehrdl.baselines.scores import NOT_DEPLOYABLE
-from ehrdl.baselines.tabular import READS_TEXT
 from ehrdl.comparators.blend import COMBINED, N_FOLDS, Blend, Combination, equal, fit_blend, fold_of
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, write_json
@@ -20,6 +17,9 @@ from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.metrics.calibration import Platt, logit
 from ehrdl.metrics.discrimination import Floats
+from ehrdl.models.baselines.boosted import BOOSTED
+from ehrdl.models.baselines.scores import NOT_DEPLOYABLE
+from ehrdl.models.baselines.tabular import READS_TEXT
 from ehrdl.options.training import Combine
 from ehrdl.runs.files import reading
 from ehrdl.schema import REGRESSION, TUNING, OutputSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ehrdl.baselines import boosted, scores, tabular
 from ehrdl.comparators import blend
 from ehrdl.info import ModelInfo
+from ehrdl.models.baselines import boosted, scores, tabular
 from ehrdl.training import predict, variants
 
 _ALL = (*variants.INFOS, *blend.INFOS, *tabular.INFOS, *boosted.INFOS, *scores.INFOS, predict.TRUTH)

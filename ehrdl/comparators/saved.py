@@ -10,9 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ehrdl.baselines.boosted import BOOSTED, LIBRARIES
-from ehrdl.baselines.scores import SCORES
-from ehrdl.baselines.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.batch import DataSpec
 from ehrdl.comparators.baseline import load
 from ehrdl.comparators.boosted_files import load_boosted
@@ -24,6 +21,9 @@ from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
+from ehrdl.models.baselines.boosted import BOOSTED, LIBRARIES
+from ehrdl.models.baselines.scores import SCORES
+from ehrdl.models.baselines.tabular import BASELINES, READS_TEXT, predict
 from ehrdl.models.notes.backbone import configurations, without_weights
 from ehrdl.options.training import Optim
 from ehrdl.runs.files import reading

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrdl.baselines.boosted import BOOSTED, boosted_trials, fit_boosted
-from ehrdl.baselines.tabular import predict as predict_table
 from ehrdl.cohort import prepare
 from ehrdl.comparators.baseline import (
     Params,
@@ -26,6 +24,8 @@ from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.experiment.checks import check_networks
 from ehrdl.experiment.settings import Settings
+from ehrdl.models.baselines.boosted import BOOSTED, boosted_trials, fit_boosted
+from ehrdl.models.baselines.tabular import predict as predict_table
 from ehrdl.options.search import TuneOptions
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import check_trainer, n_processes

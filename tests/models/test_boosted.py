@@ -8,9 +8,17 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
-from ehrdl.baselines.boosted import BOOSTED, LIBRARIES, MAX_TREES, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.comparators.boosted_files import load_boosted, save_boosted
 from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.models.baselines.boosted import (
+    BOOSTED,
+    LIBRARIES,
+    MAX_TREES,
+    boosted_trials,
+    check_boosted,
+    fit_boosted,
+    require,
+)
 from ehrdl.schema import REGRESSION
 
 N_TRAIN, N_TUNING, N = 400, 600, 1000

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ehrdl.baselines.scores import NOT_DEPLOYABLE, SCORES, ScoreModel
+from ehrdl.models.baselines.scores import NOT_DEPLOYABLE, SCORES, ScoreModel
 
 
 def test_the_risk_at_each_point_is_what_was_observed_where_two_points_say_all():

@@ -8,8 +8,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 from skops import io
 
-from ehrdl.baselines.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, fit, shared_phrases
 from ehrdl.errors import ConfigError
+from ehrdl.models.baselines.tabular import BASELINES, READS_TEXT, TRUSTED, candidates, fit, shared_phrases
 
 N_TRAIN, N = 600, 1000
 
@@ -125,7 +125,7 @@ def test_where_one_patient_is_enough_the_phrases_are_those_that_tfidf_would_lear
 
 
 def test_of_too_many_phrases_the_most_frequent_are_kept(monkeypatch):
-    monkeypatch.setattr("ehrdl.baselines.tabular._MAX_PHRASES", 2)
+    monkeypatch.setattr("ehrdl.models.baselines.tabular._MAX_PHRASES", 2)
     assert shared_phrases(TEXT, PATIENTS, 1) == ["alone", "lives"]
 
 

@@ -10,13 +10,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from ehrdl.baselines.scores import SCORES
-from ehrdl.baselines.tabular import BASELINES, predict
 from ehrdl.comparators import baseline
 from ehrdl.comparators.baseline import check_baselines, fit_baselines, load, save, thinned
 from ehrdl.data.features.table import tabulate
 from ehrdl.errors import ConfigError
 from ehrdl.experiment import BASELINES as DEFAULT
+from ehrdl.models.baselines.scores import SCORES
+from ehrdl.models.baselines.tabular import BASELINES, predict
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 
 pytestmark = pytest.mark.slow  # every baseline is fitted

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from ehrdl.baselines.boosted import BOOSTED
 from ehrdl.comparators import baseline
 from ehrdl.comparators.baseline import check_baselines, fit_baselines
 from ehrdl.comparators.saved import baseline_probs
 from ehrdl.data.features.table import RICH, tabulate
 from ehrdl.errors import ConfigError, MissingExtraError
+from ehrdl.models.baselines.boosted import BOOSTED
 from ehrdl.options.training import Boosting
 from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 

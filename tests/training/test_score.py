@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrdl.baselines.scores import SCORES, ScoreModel
 from ehrdl.clinical import charlson
 from ehrdl.clinical.concepts import Channel
 from ehrdl.comparators.clinical_scores import fit_scores, load_score, score_items, score_points
 from ehrdl.data.features.history import read_history
+from ehrdl.models.baselines.scores import SCORES, ScoreModel
 from ehrdl.schema import TRAIN
 
 DAY = 24.0

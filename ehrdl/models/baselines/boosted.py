@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrdl.baselines.tabular import loss_of, number_columns
 from ehrdl.errors import ConfigError, MissingExtraError
 from ehrdl.info import ModelInfo
+from ehrdl.models.baselines.tabular import loss_of, number_columns
 from ehrdl.options.bounds import Bound, nearest, wrong
 from ehrdl.schema import BINARY, REGRESSION
 

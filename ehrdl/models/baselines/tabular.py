@@ -47,7 +47,7 @@ _PHRASES = (1, 2)
 _VOCABULARY = "columns__words__vocabulary"
 #: Types that a stored baseline may hold beside those that skops trusts by itself. None of them runs code when loaded.
 TRUSTED = (
-    "ehrdl.baselines.tabular.number_columns",
+    "ehrdl.models.baselines.tabular.number_columns",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
