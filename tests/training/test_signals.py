@@ -48,6 +48,16 @@ class Send(Callback):
         self.seen.append(trainer.global_step)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """No signal is ignored, as SIGHUP is under nohup and SIGINT in a shell's background."""
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def fit_series(prepared, tmp_path):
     """Fits a small network of the series, two epochs of eight steps."""
