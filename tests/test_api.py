@@ -48,10 +48,12 @@ def names(hospitals):
         yield found
 
 
+@pytest.mark.slow
 def test_the_six_lines_run_as_they_stand(names):
     assert [name for name in ("cohort", "run", "new", "again") if name not in names] == []
 
 
+@pytest.mark.slow
 def test_metrics_are_a_table_of_models_with_intervals(names):
     table = names["run"].metrics
     assert list(table) == ["output", "model", "metric", "value", "low", "high"]
@@ -63,10 +65,12 @@ def test_metrics_are_a_table_of_models_with_intervals(names):
     assert set(told.model) == {f"fused - {name}" for name in ("notes_only", "series_only", "prevalence", "lace")}
 
 
+@pytest.mark.slow
 def test_the_report_is_copied_where_it_is_wanted(names, hospitals):
     assert (hospitals / "report.html").read_text() == (names["run"].folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_predictions_of_another_hospital_are_a_table_that_says_what_that_hospital_lacks(names):
     new = names["new"]
     assert isinstance(new, pd.DataFrame) and isinstance(new.gaps, list)
@@ -75,6 +79,7 @@ def test_predictions_of_another_hospital_are_a_table_that_says_what_that_hospita
     assert type(new.head()) is pd.DataFrame  # a part of it has no gaps of its own
 
 
+@pytest.mark.slow
 def test_a_run_that_is_opened_again_gives_the_same_and_can_predict(names, hospitals, monkeypatch):
     monkeypatch.chdir(hospitals)
     again = names["again"]
@@ -84,6 +89,7 @@ def test_a_run_that_is_opened_again_gives_the_same_and_can_predict(names, hospit
     pd.testing.assert_series_equal(new.prob, names["new"].prob)
 
 
+@pytest.mark.slow
 def test_a_cohort_tells_who_is_in_it(names):
     cohort = names["cohort"]
     assert repr(cohort).startswith("<Cohort Mimic4, readmission: ")
@@ -91,6 +97,7 @@ def test_a_cohort_tells_who_is_in_it(names):
     assert {"table", "column", "what", "n"} <= set(cohort.quality)
 
 
+@pytest.mark.slow
 def test_the_same_name_with_another_hospital_is_refused(names, hospitals, monkeypatch):
     monkeypatch.chdir(hospitals)
     other = ehrdl.load("mimic4", hospitals / "data" / "other_hospital")

@@ -85,10 +85,12 @@ def test_the_others_do_what_the_first_orders_and_end_with_it():
     ("what", "line"),
     [
         ("killed", "process 1 of 2 was killed by signal 9"),
-        ("status", "process 1 of 2 ended with status 7"),
-        ("error", "process 1 of 2 failed: data: are bad"),
-        ("key", "process 1 of 2 failed: --config: is not that of the first process"),
-        ("run", "process 1 of 2 ended with status 0"),
+        pytest.param("status", "process 1 of 2 ended with status 7", marks=pytest.mark.slow),
+        pytest.param("error", "process 1 of 2 failed: data: are bad", marks=pytest.mark.slow),
+        pytest.param(
+            "key", "process 1 of 2 failed: --config: is not that of the first process", marks=pytest.mark.slow
+        ),
+        pytest.param("run", "process 1 of 2 ended with status 0", marks=pytest.mark.slow),
     ],
 )
 def test_the_end_of_another_process_ends_all_with_one_line(what, line):
@@ -99,6 +101,7 @@ def test_the_end_of_another_process_ends_all_with_one_line(what, line):
     assert seconds < 20
 
 
+@pytest.mark.slow
 def test_a_bug_of_another_process_keeps_its_traceback_above_the_line():
     status, _, errors, _ = run("bug")
     assert status == 2
@@ -106,6 +109,7 @@ def test_a_bug_of_another_process_keeps_its_traceback_above_the_line():
     assert errors.split("\n")[-1].startswith("line: process 1 of 2 failed: RuntimeError: no memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_no_process_outlives_another_while_the_first_is_busy(victim):
     command = [sys.executable, "-c", SCRIPT, "busy"]
