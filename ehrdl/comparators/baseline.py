@@ -1,7 +1,7 @@
-"""Classical models on the same samples: selected on the tuning split, saved without pickle.
+"""Classical models on the samples of the deep models, selected on the tuning split and saved without pickle.
 
-Those of `BOOSTED` read the rich table, all others the plain one. Only the plain table is made if no boosted model is
-asked for.
+The models in `BOOSTED` read the rich table. All others read the plain table. The rich table is made only if a boosted
+model is requested.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ from ehrdl.training.predict import prediction_rows
 
 
 def check_baselines(names: list[str], task: str, default: list[str] | None = None) -> list[str]:
-    """The baselines to fit.
+    """Check the configured baselines, and return the ones to fit.
 
     Args:
         names: the configured baselines.
         task: the name of the task.
-        default: the value of `names` if the user set none; scores of another task are then left out, with a printed
-            line.
+        default: the baselines if the user set none. Scores of another task are then left out, with a printed line.
 
     Raises:
         ConfigError: a baseline does not exist, is listed twice, or is a score of another task.
@@ -77,17 +76,17 @@ def check_baselines(names: list[str], task: str, default: list[str] | None = Non
 FITTED = (*BASELINES, *BOOSTED)
 #: Predictions (rows,) for the rows of a table.
 Predictor = Callable[[pd.DataFrame], np.ndarray]
-#: Held-out samples whose table is in memory at a time; only the training table must be there whole.
+#: Number of held-out samples tabulated at one time. The training and tuning tables are in memory as a whole.
 _ROWS_A_BLOCK = 50_000
 #: Parameters of baselines by name, as in `baseline_params` of a configuration.
 Params = Mapping[str, Mapping[str, Any]]
 
 
 def check_params(params: Params) -> None:
-    """Refuse parameters of a baseline that does not exist, and parameters that it does not take.
+    """Refuse parameters of an unknown baseline, and parameters that a baseline does not take.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is refused; the message names the key.
     """
     for name, given in params.items():
         if name not in FITTED:
@@ -101,23 +100,25 @@ def check_params(params: Params) -> None:
 
 
 def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
-    """The unfitted candidates of a baseline; only one if the configuration gives it parameters."""
+    """Return the unfitted candidates of a baseline, or one candidate if the configuration sets its parameters."""
     return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
 
 
 def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
-    """Fit a candidate; only a forest's trees grow in parallel, on all cores."""
+    """Fit a candidate. Only the trees of a forest grow in parallel, on all cores."""
     with joblib.parallel_config(backend="threading", n_jobs=-1):
         fit(candidate, table, label, phrases)
 
 
 def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
-    """The phrases that text baselines may learn, those of enough patients; none if no baseline reads text.
+    """Return the phrases that text baselines may learn, which enough patients share.
+
+    The list is empty if no baseline reads text.
 
     Args:
         names: the baselines.
         prepared: the data.
-        table: the table of its training rows.
+        table: the table of the training rows.
     """
     if not set(names) & set(READS_TEXT):
         return []
@@ -135,7 +136,8 @@ def fit_baselines(
 ) -> list[pd.DataFrame]:
     """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
 
-    A clinical score is `.json`; LightGBM's and XGBoost's own formats are `.txt` and `.ubj`, each with a `.json`.
+    A clinical score is a `.json` file. LightGBM and XGBoost write their own formats, `.txt` and `.ubj`, each with a
+    `.json` file beside it.
 
     Returns:
         PREDICTIONS of the tuning and held-out splits, one frame per baseline. Text baselines are left out, with a
@@ -180,7 +182,7 @@ def _fit_classical(
 
 
 def _with_phrases(names: list[str], phrases: list[str], min_patients: int) -> list[str]:
-    """The baselines that have something to learn; a line on each baseline of text that has not."""
+    """Leave out the text baselines if there is no phrase to learn, with a printed line for each."""
     without = [] if phrases else [name for name in names if name in READS_TEXT]
     for name in without:
         say(f"{name}: left out, since no word is in the notes of {min_patients} training patients")
@@ -189,16 +191,16 @@ def _with_phrases(names: list[str], phrases: list[str], min_patients: int) -> li
 
 @dataclass(frozen=True)
 class _Fitting:
-    """What the baselines of a run are fitted with.
+    """The data and settings for fitting the baselines of a run.
 
     Attributes:
         prepared: the data.
         tables: the tables of the training and the tuning rows.
-        plain: the same, without what boosted trees alone read.
-        phrases: that baselines of text may learn.
-        models: folder that the models are written to.
-        trials: of boosted trees.
-        params: of baselines, by name.
+        plain: the same tables without the columns that only boosted trees read.
+        phrases: the phrases that text baselines may learn.
+        models: the folder that the models are written to.
+        trials: number of trials of boosted trees.
+        params: parameters of baselines, by name.
     """
 
     prepared: Prepared
@@ -210,7 +212,7 @@ class _Fitting:
     params: Params
 
     def fit(self, name: str, output: OutputSpec, seed: int) -> Predictor:
-        """One baseline for one output."""
+        """Fit one baseline for one output."""
         if name in BOOSTED:
             trials = boosted_trials(name, self.trials, seed, self.params.get(name))
             return _boosted(name, output, self.prepared, self.tables, self.models, seed, trials)
@@ -222,14 +224,14 @@ class _Fitting:
 def _predict_held_out(
     models: Mapping[str, list[Predictor]], prepared: Prepared, rich: bool
 ) -> list[dict[str, np.ndarray]]:
-    """Predictions of every model for the held-out rows, a block of rows after the other."""
+    """Predict the held-out rows with every model, one block of rows at a time."""
     rows = prepared.rows(HELD_OUT)
     blocks = (rows[start : start + _ROWS_A_BLOCK] for start in range(0, len(rows), _ROWS_A_BLOCK))
     return [_predict_all(models, tabulate(prepared.dataset, block, rich)) for block in blocks]
 
 
 def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Predictions (rows, K) of each model for the rows of a table."""
+    """Return each model's predictions (rows, K) for the rows of a table."""
     plain = without_rich(table)
     return {
         name: np.stack([model(table if name in BOOSTED else plain) for model in of_outputs], axis=1)
@@ -238,7 +240,7 @@ def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> 
 
 
 def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
-    """The data with at most `per_subject` random training samples per subject; other training samples have no split."""
+    """Keep at most `per_subject` random training samples per subject; the others leave the training split."""
     if per_subject is None:
         return prepared
     train = prepared.rows(TRAIN)
@@ -296,7 +298,7 @@ def _boosted(
 
 
 def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a split with a known label, and the labels."""
+    """Return which rows of a split have a known label (n,), and the labels of all its rows (n,)."""
     label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
     return ~np.isnan(label), label
 

@@ -1,14 +1,14 @@
 """Combined models: `ensemble` is the equal average of its members, `stack` an average with fitted weights.
 
 Both are sigmoid(b + sum over members of w x logit). A member's logit is the mean over its seeds, so each member counts
-once however many seeds it has. Logits are averaged rather than probabilities: the mean of calibrated probabilities is
-too close to the prevalence (Ranjan & Gneiting, J R Stat Soc B 72 (2010) 71), and an average of logits has the form that
-`stack` fits (Satopää et al., Int J Forecasting 30 (2014) 344). A regression output averages values.
+once however many seeds it has. Logits are averaged because the mean of calibrated probabilities is too close to the
+prevalence (Ranjan & Gneiting, J R Stat Soc B 72 (2010) 71). An average of logits also has the form that `stack` fits
+(Satopää et al., Int J Forecasting 30 (2014) 344). For a regression output, values are averaged instead.
 
 `ensemble` has w = 1 / members and b = 0. `stack` fits w >= 0 (Breiman, Machine Learning 24 (1996) 49) and b to the
-tuning split, with a normal prior around the equal weights, which fitted ones seldom beat on few events (Stock & Watson,
-J Forecasting 23 (2004) 405). Its prediction for a tuning sample comes from a fit without the sample's fold of subjects,
-so that its calibrator learns from predictions like those for new patients.
+tuning split. Its prior is normal around equal weights, because fitted weights seldom beat equal ones when events are
+few (Stock & Watson, J Forecasting 23 (2004) 405). To predict a tuning sample, `stack` uses a fit without the sample's
+fold of subjects. Its calibrator then learns from predictions like those for new patients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INFOS = (
 )
 COMBINED = tuple(info.name for info in INFOS)
 N_FOLDS = 5
-#: Seed of the hash that makes the folds; different from any seed of a split, which uses the same hash.
+#: Seed of the hash that makes the folds. Splits use the same hash, but never this seed.
 _FOLD_SEED = 1_955_000_017
 #: Standard deviation of the prior of a weight.
 PRIOR_SD = 0.25
@@ -49,7 +49,7 @@ class Blend:
     weights: list[float]
 
     def __call__(self, x: Floats) -> Floats:
-        """The average (n,) of members' logits or values (n, M)."""
+        """Return the weighted average (n,) of the members' logits or values (n, M)."""
         return np.asarray(self.intercept + x @ np.asarray(self.weights))
 
 
@@ -61,7 +61,8 @@ class Combination:
         kind: the kind of the output.
         members: the names of the M members.
         blend: the average for new samples.
-        folds: the averages for tuning samples, by the fold of their subject; empty if nothing was fitted to them.
+        folds: the averages for tuning samples, by the fold of the subject; empty if nothing was fitted to the tuning
+            samples.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class Combination:
     folds: list[Blend] = field(default_factory=list)
 
     def predict(self, x: Floats, subject: np.ndarray, split: np.ndarray) -> Floats:
-        """A probability, or the value of a regression output (n,).
+        """Return probabilities (n,), or values of a regression output (n,).
 
         Args:
             x: the members' logits or values (n, M).
@@ -86,18 +87,18 @@ class Combination:
 
 
 def fold_of(subject: np.ndarray) -> np.ndarray:
-    """The fold of each subject (n,), 0 to `N_FOLDS` - 1."""
+    """Return the fold of each subject (n,), 0 to `N_FOLDS` - 1."""
     fold: np.ndarray = (uniform(subject, _FOLD_SEED) * N_FOLDS).astype(np.int64)
     return fold
 
 
 def equal(n_members: int) -> Blend:
-    """The plain average."""
+    """Return the blend with equal weights."""
     return Blend(0.0, [1 / n_members] * n_members)
 
 
 def fit_blend(x: Floats, label: Floats, kind: str) -> Blend:
-    """Fit non-negative weights and an intercept: the most likely ones under the prior around equal weights.
+    """Fit the most likely non-negative weights and intercept under the prior around equal weights.
 
     Args:
         x: the members' logits or values (n, M).
@@ -105,7 +106,7 @@ def fit_blend(x: Floats, label: Floats, kind: str) -> Blend:
         kind: the kind of the output.
 
     Returns:
-        The blend; with equal weights if there are no labels, or only one class.
+        The blend. Its weights are equal if there are fewer than two labels, or only one class.
     """
     m = x.shape[1]
     if len(label) < 2 or (kind != REGRESSION and len(np.unique(label)) < 2):

@@ -1,4 +1,4 @@
-"""Files of boosted models: the library's own format, and JSON with the columns that it reads and its trials."""
+"""Files of boosted models: one in the library's own format, and JSON with the model's columns and trials."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
 
 
 def load_boosted(folder: Path, library: str, output: str) -> BoostedModel:
-    """Read a fitted boosted model; nothing in its files is run.
+    """Read a fitted boosted model, without running anything that its files contain.
 
     Raises:
-        ConfigError: a file is missing, or is no model of this library.
+        ConfigError: a file is missing, or is not a model of this library.
         MissingExtraError: the library is not installed.
     """
     require(library)

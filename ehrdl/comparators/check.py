@@ -1,4 +1,4 @@
-"""Checks of a run's configuration before any data are read, with the libraries that the run needs."""
+"""Checks of a run's configuration and of the libraries that it needs, before any data are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_config(
     combine: Combine,
     params: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Refuse a configuration that is wrong whatever the data.
+    """Refuse a configuration that would be wrong for any data.
 
     Args:
         task: the task's name.
@@ -34,7 +34,7 @@ def check_config(
         The arguments of the Trainer with our defaults, and the baselines that fit this task.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is refused; the message names the key.
     """
     baselines = check_baselines(baselines, task, default)
     check_params(params)

@@ -1,8 +1,9 @@
 """The LACE and HOSPITAL scores on the samples of a run: items from the record, then points, then a risk.
 
-An item that the record does not show gives no points, as a nurse with the same chart would count. A length of stay is
-in midnights. `lace` and `hospital` read what is visible at the prediction time, so diagnoses and procedures are those
-of earlier stays. `…_retrospective` also reads the codes of the stay itself, and could not have been computed then.
+An item that the record does not show gives no points, as when a nurse counts from the same chart. A length of stay is
+its number of midnights. `lace` and `hospital` read what is visible at the prediction time, so their diagnoses and
+procedures come from earlier stays. The `…_retrospective` scores also read the codes of the stay itself. They could not
+have been computed at the prediction time.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from ehrdl.training.predict import prediction_rows
 
 _DAY = 86_400_000_000  # [µs]
 _YEAR, _HALF_YEAR = 365 * _DAY, 183 * _DAY
-#: OMED is the oncology service of MIMIC-IV, whatever its documentation calls it: chemotherapy and leukaemia lead its
-#: principal diagnoses in the demo.
+#: OMED is the oncology service of MIMIC-IV, although the documentation names it differently. In the demo, its most
+#: frequent principal diagnoses are chemotherapy and leukaemia.
 ONCOLOGY_SERVICES = ("OMED",)
 
 
@@ -63,7 +64,7 @@ def load_score(path: Path) -> ScoreModel:
     """Read a fitted score.
 
     Raises:
-        ConfigError: the file is no score.
+        ConfigError: the file is not a score.
     """
     with reading(path, "clinical score"):
         found = read_json(path, dict)
@@ -71,7 +72,7 @@ def load_score(path: Path) -> ScoreModel:
 
 
 def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store: Store) -> np.ndarray:
-    """Points of each sample, (n_samples,) int64.
+    """Return the points of each sample, (n_samples,) int64.
 
     Args:
         name: one of `ehrdl.models.baselines.scores.SCORES`.
@@ -97,19 +98,19 @@ def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store:
 def score_items(
     history: pd.DataFrame, samples: pd.DataFrame, store: Store, retrospective: bool = False
 ) -> pd.DataFrame:
-    """The items that the scores need about each sample's stay, one row per sample.
+    """Return the items that the scores need about each sample's stay, one row per sample.
 
     Args:
         history: the facts from `read_history`.
         samples: SAMPLES.
         store: the series store.
-        retrospective: whether to read codes of diagnoses and procedures from when they happened, not from when they
-            became known.
+        retrospective: whether codes of diagnoses and procedures are visible from when they happened, rather than from
+            when they became known.
 
     Returns:
-        start and arrived (the episode's admission, and arrival in the emergency department) [µs], length_of_stay_days,
-        acute, oncology, comorbidity (bits), procedure, emergency_visits (in 183 days), admissions (in 365 days,
-        observation left out), hemoglobin [g/dL], sodium [mEq/L].
+        Columns start (the episode's admission) [µs], arrived (arrival in the emergency department) [µs],
+        length_of_stay_days, acute, oncology, comorbidity (bits), procedure, emergency_visits (in 183 days), admissions
+        (in 365 days, observation left out), hemoglobin [g/dL], sodium [mEq/L].
     """
     is_code = history.kind.isin(["DIAGNOSIS", "PROCEDURE"])
     other = seen(history[~is_code], samples)
@@ -123,11 +124,11 @@ def score_items(
 
 
 def _items(samples: pd.DataFrame, facts: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
-    """All items of a block except the labs; `row` in facts and codes is a row of the whole SAMPLES."""
+    """Return all items of a block except the labs; `row` in facts and codes is a row of the whole SAMPLES."""
     samples = samples.set_axis(samples.sample_id)
     t = pd.Series(_micros(samples.prediction_time), samples.index)
     stays = _stays(facts, samples.encounter_id, t)
-    episodes = build_episodes(stays).set_index("subject_id")  # a sample acts as a subject: each sees its own stays
+    episodes = build_episodes(stays).set_index("subject_id")  # each sample acts as a subject with its own stays
     episodes = episodes.assign(start=_micros(episodes.admittime), end=_micros(episodes.dischtime))
     index = episodes[episodes.encounter_id == samples.encounter_id.reindex(episodes.index)]
     start = index.start.reindex(samples.index).fillna(t).astype(np.int64)
@@ -158,7 +159,7 @@ def _items(samples: pd.DataFrame, facts: pd.DataFrame, codes: pd.DataFrame) -> p
 
 
 def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFrame:
-    """The stays that each sample sees, in the format of `read_stays`, with the sample as subject."""
+    """Return the stays that each sample sees, in the format of `read_stays`, with the sample as subject."""
 
     def of(kind: str, column: str) -> Any:
         return facts[facts.kind == kind].groupby(["row", "encounter_id"])[column]
@@ -167,7 +168,7 @@ def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFr
     stays["dischtime"] = of("DISCHARGE", "time").max()
     stays["admission_type"] = of("ADMISSION_TYPE", "text").max()
     stays = stays.reset_index().rename(columns={"row": "subject_id"})
-    # The stay that the prediction is about ends at the prediction, if its end is not in the record yet.
+    # If the record lacks the end of the stay in question, the stay ends at the prediction time.
     own = stays.encounter_id == encounter.reindex(stays.subject_id).to_numpy()
     stays["dischtime"] = stays.dischtime.where(~own, stays.dischtime.fillna(stays.subject_id.map(t)))
     stays = stays[stays.dischtime > stays.admittime]
@@ -178,25 +179,25 @@ def _stays(facts: pd.DataFrame, encounter: pd.Series, t: pd.Series) -> pd.DataFr
 
 
 def _of(facts: pd.DataFrame, kind: str, start: pd.Series) -> pd.DataFrame:
-    """The facts of a kind, each with the start of the sample's stay."""
+    """Return the facts of a kind, each with the start of the sample's stay."""
     rows = facts[facts.kind == kind]
     return rows.assign(start=start.reindex(rows.row).to_numpy(dtype=np.int64))
 
 
 def _count(rows: pd.DataFrame, span: int, index: pd.Index) -> pd.Series:
-    """The number of rows of each sample in [start - span, start)."""
+    """Return the number of rows of each sample in [start - span, start)."""
     inside = rows[(rows.time >= rows.start - span) & (rows.time < rows.start)]
     return inside.groupby("row").size().reindex(index, fill_value=0)
 
 
 def _union(codes: pd.DataFrame, index: pd.Index) -> pd.Series:
-    """The comorbidities of each sample, as bits."""
+    """Return the comorbidities of each sample, as bits."""
     bits = charlson.flags(codes.comorbidity.to_numpy())
     present = pd.DataFrame(bits).groupby(codes.row.to_numpy()).any().reindex(index, fill_value=False)
     return pd.Series(present.to_numpy(dtype=np.int64) @ (1 << np.arange(bits.shape[1])), index)
 
 
 def _micros(times: pd.Series) -> np.ndarray:
-    """Microseconds since 1970; a missing time becomes the smallest integer."""
+    """Return microseconds since 1970; a missing time becomes the smallest integer."""
     micros: np.ndarray = times.to_numpy().astype("datetime64[us]").astype(np.int64)
     return micros

@@ -1,4 +1,4 @@
-"""Models made from the run's models, as files and as rows of PREDICTIONS; `blend.py` says what they compute."""
+"""Combined models of a run, as files and as rows of PREDICTIONS. `blend.py` defines what they compute."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ehrdl.training.variants import DEEP
 
 
 def check_members(members: list[str], models: list[str]) -> None:
-    """Refuse members that the run does not have, or whose combination could not be deployed.
+    """Refuse members that the run does not have, and members that cannot be used at the bedside.
 
     Raises:
-        ConfigError: naming the first such member.
+        ConfigError: a member is refused; the message names the first such member.
     """
     for name in members:
         if name in NOT_DEPLOYABLE:
@@ -41,11 +41,11 @@ def check_members(members: list[str], models: list[str]) -> None:
 
 
 def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds: list[int]) -> list[str]:
-    """The members of the combined models; none if the config asks for no such model.
+    """Return the members of the combined models; empty if the config requests no combined model.
 
     Args:
-        combine: the names of the models, and of their members if the config gives them.
-        deep: the deep models of this run, the first of them the main one.
+        combine: the names of the combined models, and of their members if the config sets them.
+        deep: the deep models of this run, the main one first.
         baselines: the baselines of this run.
         seeds: the seeds of the deep models.
 
@@ -76,7 +76,7 @@ def fit_combined(
         names: the combined models, out of `COMBINED`.
         members: the names of the members.
         prepared: the data.
-        parts: PREDICTIONS of the members, and of others, on the tuning and held-out samples.
+        parts: PREDICTIONS of the members on the tuning and held-out samples; other models may be included.
         folder: the run's folder.
         seed: the seed of the combined models in PREDICTIONS.
 
@@ -102,10 +102,10 @@ def combined(
     calibrators: Mapping[Any, dict[str, Platt]],
     known: Collection[str],
 ) -> list[pd.DataFrame]:
-    """PREDICTIONS of the combined models in the folder `models` of a run, from those of their members in `parts`.
+    """Return PREDICTIONS of a run's combined models, computed from the PREDICTIONS of their members in `parts`.
 
-    A model is left out, with a printed line, if a member is missing because these data lack what it reads. `known` are
-    the names of the files in `folder` that belong to the run.
+    `folder` is the folder `models` of the run. `known` has the names of the files in it that belong to the run. A
+    combined model is left out, with a printed line, if these data lack what one of its members reads.
     """
     there = {part["model"].iloc[0] for part in parts if len(part)}
     found = []
@@ -125,7 +125,7 @@ def load_combination(path: Path) -> Combination:
     """Read a combined model.
 
     Raises:
-        ConfigError: the file is no combined model.
+        ConfigError: the file is not a combined model.
     """
     with reading(path, "combined model"):
         content = read_json(path, dict)
@@ -155,7 +155,7 @@ def _predictions(
 
 
 def member_values(parts: list[pd.DataFrame], members: list[str], output: OutputSpec) -> tuple[np.ndarray, Floats]:
-    """SAMPLES rows (n,), ascending, and each member's mean over its seeds (n, M): of logits, or of values."""
+    """Return the SAMPLES rows (n,), ascending, and each member's logits or values (n, M), averaged over its seeds."""
     rows = np.zeros(0, np.int64)
     columns: list[Floats] = []
     for member in members:
@@ -171,7 +171,7 @@ def member_values(parts: list[pd.DataFrame], members: list[str], output: OutputS
 
 
 def _fit(name: str, members: list[str], output: OutputSpec, samples: pd.DataFrame, x: Floats) -> Combination:
-    """The equal average, or the stack fitted to the tuning samples whose label is known."""
+    """Return the equal average, or the stack fitted to the tuning samples with a known label."""
     if name == "ensemble":
         return Combination(output.kind, members, equal(len(members)))
     label = samples[f"label_{output.name}"].to_numpy(dtype=np.float64)

@@ -13,10 +13,10 @@ _ALL = (*variants.INFOS, *blend.INFOS, *tabular.INFOS, *boosted.INFOS, *scores.I
 
 
 def model_infos(names: Iterable[str]) -> list[ModelInfo]:
-    """The descriptions of some models, the main one of each kind first.
+    """Return the descriptions of some models, the main one of each kind first.
 
     Args:
-        names: the names of models; one without a description is left out.
+        names: the names of models; a model without a description is left out.
     """
     wanted = set(names)
     return [info for info in _ALL if info.name in wanted]

@@ -41,7 +41,7 @@ def write_encoders(folder: Path, network: object) -> None:
 
     Args:
         folder: the run's folder.
-        network: a network that reads notes; without a pretrained encoder, no file is written.
+        network: the network; no file is written if it has no pretrained encoder.
     """
     if encoders := configurations(network):
         write_json(folder / _ENCODERS, encoders)
@@ -56,7 +56,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None
         cache: folder where the network may keep what it computes from the data.
 
     Raises:
-        ConfigError: the file is no checkpoint of ehrdl, or one of another architecture.
+        ConfigError: the file is not a checkpoint of ehrdl, or belongs to another architecture.
     """
     with reading(path, "checkpoint"):
         content = torch.load(path, weights_only=True, map_location="cpu")
@@ -81,7 +81,7 @@ def _check_finite(weights: dict[str, torch.Tensor]) -> None:
 
 
 def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Predictions of a run's baselines on all samples.
+    """Predict all samples with each baseline of a run.
 
     Args:
         folder: the folder `models` of the run.
@@ -112,7 +112,7 @@ def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> 
 def _predict_table(
     folder: Path, name: str, outputs: Sequence[OutputSpec], rich: pd.DataFrame | None, table: pd.DataFrame
 ) -> list[np.ndarray]:
-    """Predictions (rows,) of one baseline for each output; boosted trees read the rich table."""
+    """Return predictions (rows,) of one baseline for each output; boosted trees read the rich table."""
     if rich is not None and name in BOOSTED:
         boosted = [load_boosted(folder, name, output.name) for output in outputs]
         return [model.predict(rich) for model in boosted]
@@ -121,7 +121,7 @@ def _predict_table(
 
 
 def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """The rich and the plain table of all samples; each None unless a baseline reads it."""
+    """Return the rich and the plain table of all samples; a table that no baseline reads is None."""
     if not set(names) - set(SCORES):
         return None, None
     rich = bool(set(names) & set(BOOSTED))
@@ -130,7 +130,7 @@ def _tables(names: list[str], prepared: Prepared) -> tuple[pd.DataFrame | None, 
 
 
 def _names(folder: Path, outputs: list[str], files: Collection[str]) -> list[str]:
-    """The names of a run's baselines, each of which has a file for every output."""
+    """Return the names of a run's baselines, and refuse one that lacks the file of an output."""
     found = []
     for name in (*BASELINES, *BOOSTED, *SCORES):
         absent = [o for o in outputs if not any(f"{name}-{o}.{suffix}" in files for suffix in _SUFFIXES)]

@@ -11,9 +11,9 @@ import numpy as np
 
 from ehrdl.metrics.discrimination import Floats
 
-#: Samples x draws held at once: small enough for the processor's cache, which makes it twice as fast.
+#: Samples x draws in memory at once: small enough for the processor's cache, which halves the time.
 _BLOCK = 2**16
-#: No interval is given if more than this share of the draws has no value: it would lack a whole tail.
+#: No interval is given if more than this share of the draws has no value, since a whole tail could be missing.
 MAX_UNDEFINED = 0.025
 
 
@@ -23,9 +23,8 @@ def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> I
     Args:
         n_subjects: S, the number of subjects; every draw has as many.
         n_draws: number of draws in total.
-        seed: random seed; the same seed gives the same draws, whatever is scored on them, so that models are compared
-            in pairs.
-        n_samples: number of rows that will be scored at once, which decides the length of a block.
+        seed: random seed. All models scored with one seed share the same draws, so that comparisons are paired.
+        n_samples: number of rows scored at once, which decides the length of a block.
 
     Yields:
         Counts (draws of this block, S). A sample's weight in a draw is the count of its subject.
@@ -40,10 +39,10 @@ def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> I
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the draws' values (R,), NaN = no value in that draw.
+    """Return the percentile interval of the draws' values (R,); NaN = no value in that draw.
 
     Returns:
-        Lower and upper end; NaN, NaN where more than `MAX_UNDEFINED` of the draws has no value.
+        Lower and upper end; both are NaN if more than `MAX_UNDEFINED` of the draws has no value.
 
     >>> interval(np.arange(101.0), level=0.5)
     (25.0, 75.0)

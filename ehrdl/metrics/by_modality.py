@@ -1,4 +1,4 @@
-"""Metrics of each model by which modalities a sample has: notes and series, only one of them, or neither."""
+"""Metrics of each model in strata of samples: with notes and series, with one of them, or with neither."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ehrdl.metrics.discrimination import Floats, auprc, auroc
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
 
-#: The column of SAMPLES and PREDICTIONS that tells which modalities a sample has, and its values.
+#: The column of SAMPLES and PREDICTIONS with the modalities that a sample has, and the values of the column.
 PRESENT = "group_present"
 STRATA = ("notes and series", "notes only", "series only", "neither")
-#: A stratum with fewer events or non-events (for a regression output, samples) is counted but not scored.
+#: A stratum with fewer events or non-events is counted but not scored. For a regression output, samples count.
 MIN_EVENTS = 10
 _METRICS: dict[str, dict[str, Callable[..., Floats]]] = {
     BINARY: {"auroc": auroc, "auprc": auprc},
@@ -27,7 +27,9 @@ _METRICS: dict[str, dict[str, Callable[..., Floats]]] = {
 def by_present(
     rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, seed: int, kind: str = BINARY
 ) -> dict[str, Any]:
-    """AUROC and AUPRC (MAE, RMSE and R2) of every model in each stratum of `group_present`, with 95 % intervals.
+    """Score every model in each stratum of `group_present`, with 95 % intervals.
+
+    The metrics are AUROC and AUPRC, or MAE, RMSE and R2 for a regression output.
 
     Args:
         rows: the n samples: subject_id, label, and `group_present` if the data have notes and series.
@@ -38,8 +40,8 @@ def by_present(
 
     Returns:
         Stratum -> n, events (None for a regression output), subjects, and `models`: model -> metric -> value (mean over
-        seeds), low, high. `models` is empty if there are fewer than `MIN_EVENTS` events or non-events (samples).
-        Without the column there is no stratum at all.
+        seeds), low, high. `models` is empty for a stratum with fewer than `MIN_EVENTS` events or non-events; for a
+        regression output, samples count. Without the column `group_present` there are no strata.
     """
     if PRESENT not in rows:
         return {}
@@ -82,7 +84,7 @@ def _draws(
     seed: int,
     kind: str,
 ) -> dict[tuple[str, str, str], Floats]:
-    """Values (R,) in every draw, by stratum, model and metric; NaN if a stratum's draw is empty or has one class."""
+    """Return the values (R,) in all draws, by stratum, model and metric; NaN where a draw is empty or has one class."""
     subjects, place = np.unique(subject, return_inverse=True)
     blocks: dict[tuple[str, str, str], list[Floats]] = {}
     for counts in subject_draws(len(subjects), n_bootstrap, seed, len(label)):
@@ -96,7 +98,7 @@ def _draws(
 
 
 def _mean(score: Any, label: Floats, seeds: Floats, member: np.ndarray, weight: Floats | None = None) -> Floats:
-    """Mean over seeds, one number per row of `weight`."""
+    """Return the mean over seeds, one number per row of `weight`."""
     return np.asarray(np.mean([score(label[member], row[member], weight) for row in seeds], axis=0))
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of metrics in metrics.json, by kind of output, with table headings. To add one, add a line here."""
+"""The catalogue of metrics in metrics.json, by kind of output. A new metric needs one line here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Metric:
     """A metric: a number that measures how good predictions are.
 
     Attributes:
-        score: function (label (n,), prob or value (n,), weight (R, n)) -> (R,); weights are whole numbers, NaN =
-            undefined.
-        heading: heading of its column in tables.
-        good: the values that are good.
+        score: function (label (n,), prob or value (n,), weight (R, n)) -> (R,). Weights are whole numbers; a result is
+            NaN if it is undefined.
+        heading: the heading of its column in tables.
+        good: a phrase on which values are good, such as "higher is better".
     """
 
     score: Callable[..., Floats]

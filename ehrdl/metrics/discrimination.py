@@ -13,12 +13,14 @@ Floats = NDArray[np.float64]
 
 
 def as_weight(weight: ArrayLike | None, n: int) -> Floats:
-    """`weight` as floats (..., n); ones where none is given."""
+    """Return `weight` as floats (..., n); all ones if it is None."""
     return np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
 
 
 def auroc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Area under the ROC curve: the chance that a case is ranked above a non-case; a tie counts one half.
+    """Return the area under the ROC curve: the chance that a case is ranked above a non-case.
+
+    A tie counts one half.
 
     Returns:
         One number per row of `weight`; NaN if only one class has weight.
@@ -33,7 +35,7 @@ def auroc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def auprc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Average precision: precision at each case's threshold, averaged over the cases (no interpolation).
+    """Return the average precision: precision at each case's threshold, averaged over the cases (no interpolation).
 
     Returns:
         One number per row of `weight`; NaN if no case has weight.
@@ -53,13 +55,13 @@ def auprc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def roc_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
-    """False positive rate and true positive rate (sensitivity) at each threshold, from (0, 0) to (1, 1)."""
+    """Return the false positive rate and true positive rate (sensitivity) at each threshold, from (0, 0) to (1, 1)."""
     false_rate, true_rate, _ = sklearn_metrics.roc_curve(label, prob, sample_weight=weight)
     return false_rate, true_rate
 
 
 def pr_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
-    """Recall, ascending from 0, and the precision at each threshold."""
+    """Return the recall, ascending from 0, and the precision at each threshold."""
     precision, recall, _ = sklearn_metrics.precision_recall_curve(label, prob, sample_weight=weight)
     return recall[::-1], precision[::-1]
 
@@ -67,7 +69,12 @@ def pr_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None)
 def _ranks(
     label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None
 ) -> tuple[Floats, Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """Case weights by rising prob; running weight of the others; number of others below, and at or below, each case."""
+    """Rank the cases among the non-cases by prob.
+
+    Returns:
+        The weights of the cases by rising prob; the running weight of the non-cases by rising prob; the number of
+        non-cases below each case; and the number at or below it.
+    """
     truth, score = np.asarray(label) == 1, np.asarray(prob, dtype=np.float64)
     weights = as_weight(weight, len(score))
     order = np.argsort(score, kind="stable")
@@ -78,6 +85,6 @@ def _ranks(
 
 
 def _cumulate(weight: Floats) -> Floats:
-    """Running sum along the last axis, with a leading zero."""
+    """Return the running sum along the last axis, with a leading zero."""
     zero = np.zeros((*weight.shape[:-1], 1))
     return np.concatenate([zero, np.cumsum(weight, axis=-1)], axis=-1)

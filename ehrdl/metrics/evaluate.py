@@ -32,7 +32,7 @@ class Outcome:
         rows: the n samples with a known label: sample_id, subject_id, label, group_*.
         label: the labels (n,), 0 or 1, or the numbers of a regression output.
         prob: model -> (seeds, n), seeds ascending; the predicted values of a regression output.
-        prob_calibrated: the same after calibration; NaN where a model has none.
+        prob_calibrated: the same after calibration; NaN for a model without a calibrator.
         unknown: number of samples that were left out because their label is unknown.
     """
 
@@ -61,16 +61,16 @@ def evaluate(
         predictions: the PREDICTIONS table.
         split: the rows to score.
         info: the descriptions of the models and outputs.
-        reference: the model whose differences from all others are given; by default the first deep one of `info`.
+        reference: the model that all others are compared with; by default the first deep model of `info`.
         n_bootstrap: number of draws of subjects.
         seed: random seed of the draws.
         on_draws: function that is called with the number of draws just scored, for a progress bar.
 
     Returns:
         The content of `metrics.json`: plain numbers, None where a value is undefined. A `value` is the mean over seeds,
-        and its interval the bootstrap of that mean. `draws` counts the draws that were used: a draw with only one class
-        is dropped. A regression output has its own metrics, a `kind` and a `unit`, and null for numbers that only a
-        binary one has. `macro` is the mean over the outputs that have a metric (errors in different units have none);
+        and its interval is the bootstrap of that mean. `draws` counts the draws that were used: a draw with only one
+        class is dropped. A regression output has its own metrics, a `kind` and a `unit`, and null for numbers that only
+        binary outputs have. `macro` is the mean of a metric over outputs; errors in different units have no mean.
         `micro` pools the binary outputs.
 
     Raises:
@@ -141,7 +141,7 @@ def _check_same_samples(first: pd.DataFrame, first_key: Any, rows: pd.DataFrame,
 
 
 def _stack(runs: dict[Any, pd.DataFrame], model: str, column: str, known: NDArray[np.bool_]) -> Floats:
-    """The values (seeds, n) of one model."""
+    """Return the values (seeds, n) of one model."""
     arrays = [rows[column].to_numpy(dtype=np.float64)[known] for (name, _), rows in runs.items() if name == model]
     return np.stack(arrays)
 
@@ -154,7 +154,7 @@ def _reference(outcomes: list[Outcome], wanted: str | None, info: RunInfo) -> st
 
 
 def _pooled(outcomes: list[Outcome]) -> Outcome:
-    """All binary outputs pooled as one: each pair of a sample and an output is a row."""
+    """Pool all binary outputs as one: each pair of a sample and an output is a row."""
 
     def join(parts: Iterable[Floats]) -> Floats:
         return np.concatenate(list(parts), axis=-1)
@@ -177,7 +177,7 @@ def _pooled(outcomes: list[Outcome]) -> Outcome:
 def _score_all(
     scopes: list[Outcome], n_bootstrap: int, seed: int, on_draws: Callable[[int], object]
 ) -> tuple[list[Scores], list[Scores]]:
-    """Point values, and values in every draw, of each scope; all scopes share the draws of subjects."""
+    """Return the point values and the values in every draw of each scope. All scopes share the draws of subjects."""
     subjects = np.unique(np.concatenate([scope.rows["subject_id"].to_numpy() for scope in scopes]))
     where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
     point = [_score(scope, np.ones((1, len(scope.label)))) for scope in scopes]
@@ -196,7 +196,7 @@ def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
 
 
 def _score(scope: Outcome, weight: Floats) -> Scores:
-    """Values of every model and metric for each row of `weight` (R, n); NaN in rows with one class, or no sample."""
+    """Score every model by every metric for each row of `weight` (R, n); NaN in rows with one class or no sample."""
     metrics = BY_KIND[scope.kind]
     mass = weight.sum(1)
     events = weight @ scope.label
@@ -213,14 +213,14 @@ def _score(scope: Outcome, weight: Floats) -> Scores:
 
 
 def _mean_scores(scopes: list[Scores]) -> Scores:
-    """Unweighted mean over outputs."""
+    """Return the unweighted mean over outputs."""
     return {name: np.mean([scores[name] for scores in scopes], axis=0) for name in scopes[0]}
 
 
 def _macro(
     outcomes: list[Outcome], point: list[Scores], draws: list[Scores], reference: str | None, units: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The mean over the outputs of each kind; each kind has its own metrics, so both fit into one mapping."""
+    """Average over the outputs of each kind. The kinds have different metrics, so both fit into one mapping."""
     macro = _nothing()
     for kind in BY_KIND:
         of = [i for i, outcome in enumerate(outcomes) if outcome.kind == kind]
@@ -273,7 +273,7 @@ def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | Non
 
 
 def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> dict[str, Any]:
-    """`models` and `differences` of one scope."""
+    """Return the entries `models` and `differences` of one scope."""
     some = next(iter(draws.values()))
     kept = np.isfinite(some[0]).any(0)
     mean_point = {name: values[..., 0].mean(0) for name, values in point.items()}
@@ -299,7 +299,7 @@ def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> 
 
 
 def _estimate(value: float, draws: Floats) -> dict[str, float | None]:
-    """A value with its interval; an undefined value has none."""
+    """Return a value with its interval; an undefined value has no interval."""
     low, high = interval(draws) if np.isfinite(value) else (np.nan, np.nan)
     return {"value": _number(value), "low": _number(low), "high": _number(high)}
 
@@ -309,5 +309,5 @@ def _numbers(values: Floats) -> list[float | None]:
 
 
 def _number(value: float) -> float | None:
-    """A plain float; None, which JSON can hold, for NaN and infinity."""
+    """Return a plain float, or None for NaN and infinity, which JSON cannot store."""
     return float(value) if np.isfinite(value) else None

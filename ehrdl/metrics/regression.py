@@ -12,7 +12,7 @@ from ehrdl.metrics.discrimination import Floats, as_weight
 
 
 def mae(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Mean absolute error, in the unit of the label; NaN where nothing has weight.
+    """Return the mean absolute error, in the unit of the label; NaN where nothing has weight.
 
     >>> float(mae([1, 2, 6], [2, 2, 4]))
     1.0
@@ -21,7 +21,7 @@ def mae(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> 
 
 
 def rmse(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Root mean squared error, in the unit of the label; NaN where nothing has weight.
+    """Return the root mean squared error, in the unit of the label; NaN where nothing has weight.
 
     >>> float(rmse([1, 2], [1, 4])) == 2**0.5
     True
@@ -30,10 +30,12 @@ def rmse(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def r2(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Share of the label's variance that is explained: 1 is perfect, 0 is the mean of these labels, below 0 is worse.
+    """Return the share of the label's variance that is explained.
+
+    1 is perfect, 0 is as good as predicting the mean of these labels, and below 0 is worse than that.
 
     Returns:
-        One number per row of `weight`; NaN if the labels with weight do not differ.
+        One number per row of `weight`; NaN if all labels with weight are equal.
 
     >>> float(r2([1, 2, 3], [1, 2, 4]))
     0.5
@@ -46,7 +48,10 @@ def r2(label: ArrayLike, value: ArrayLike, weight: ArrayLike | None = None) -> F
 
 
 def equal_bins(value: ArrayLike, n_bins: int = 10) -> NDArray[np.intp]:
-    """The bin of equal mass of each prediction (n,); equal predictions share a bin, so a constant has only one."""
+    """Return each prediction's bin (n,), out of bins of equal mass.
+
+    Equal predictions share a bin, so a constant prediction has only one.
+    """
     predicted = np.asarray(value, dtype=np.float64)
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)[1:-1]))
     return np.searchsorted(edges, predicted, side="left")
@@ -55,9 +60,9 @@ def equal_bins(value: ArrayLike, n_bins: int = 10) -> NDArray[np.intp]:
 def binned(
     label: ArrayLike, value: ArrayLike, bins: NDArray[np.intp] | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Mean predicted value, mean observed value, its standard error and the number of samples in each bin.
+    """Return the mean predicted value, mean observed value, its standard error and number of samples of each bin.
 
-    Bins are those of `equal_bins` by default. The standard error takes the samples as independent.
+    The bins come from `equal_bins` by default. The standard error assumes independent samples.
     """
     predicted, truth = np.asarray(value, dtype=np.float64), np.asarray(label, dtype=np.float64)
     bins = equal_bins(predicted) if bins is None else bins

@@ -1,6 +1,7 @@
-"""The base classes of encoders, fusions, heads and networks. Free of torch, so that the command line can name them.
+"""The base classes of encoders, fusions, heads and networks. The command line uses them, so torch is not imported here.
 
-To add one, subclass it together with `torch.nn.Module` in a file of its own and name it in the config by `class_path`.
+To add a part, write a subclass of one of them and of `torch.nn.Module` in a new file. Name it in the config by
+`class_path`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from ehrdl.options.bounds import Checked
 
 @dataclass(frozen=True)
 class Steps:
-    """One modality as a whole and step by step (bins of a series, chunks of notes), with T steps, padded.
+    """One modality as a whole and as T padded steps, which are bins of a series or chunks of notes.
 
     Attributes:
-        features: (B, D), as `Encoder.forward` gives them.
-        present: (B,) bool, likewise.
+        features: (B, D), as `Encoder.forward` returns them.
+        present: (B,) bool, as `Encoder.forward` returns it.
         states: (B, T, D), one vector per step, as wide as the features.
         hours: (B, T), time of the step relative to the prediction time [h]; negative = before.
-        valid: (B, T) bool, whether the step is real; never where the modality is absent.
+        valid: (B, T) bool, whether the step is real; false where the modality is absent.
     """
 
     features: Any
@@ -44,10 +45,13 @@ class Encoder(ABC, Checked):
 
     @abstractmethod
     def forward(self, batch: Any) -> tuple[Any, Any]:
-        """Features (B, D) and whether the sample has this modality at all (B,)."""
+        """Return features (B, D) and whether the sample has this modality at all (B,)."""
 
     def steps(self, batch: Any) -> Steps:
-        """The features step by step, for a fusion that reads steps; an encoder without steps need not define it."""
+        """Return the features step by step, for a fusion that reads steps.
+
+        An encoder without steps need not define it.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no steps")
 
     @property
@@ -56,7 +60,7 @@ class Encoder(ABC, Checked):
         return type(self).steps is not Encoder.steps
 
     def pretrained_parameters(self) -> list[Any]:
-        """The parameters that come pretrained, to be tuned at a lower rate."""
+        """Return the pretrained parameters, which are tuned at a lower rate."""
         return []
 
 
@@ -65,9 +69,9 @@ class Fusion(ABC, Checked):
 
     Attributes:
         width: D, the width of the result.
-        reads: what is joined. `features`: as above. `steps`: forward gets the `Steps` of notes and series as a third
-            argument. `logits`: forward gets each modality's own logits (B, K) in place of features and returns the
-            logits of the sample (B, K); no head follows.
+        reads: what is joined. `features`: the features, as above. `steps`: forward also gets the `Steps` of notes and
+            series, as a third argument. `logits`: forward gets each modality's own logits (B, K) in place of features
+            and returns the logits of the sample (B, K); no head follows.
     """
 
     width: int
@@ -75,10 +79,10 @@ class Fusion(ABC, Checked):
 
     @abstractmethod
     def forward(self, features: list[Any], present: list[Any]) -> Any:
-        """One vector per sample (B, D), whatever is missing."""
+        """Return one vector per sample (B, D), whichever modalities are missing."""
 
     def keep(self, present: list[Any]) -> list[Any]:
-        """Which of the present modalities (B,) are read (B,): all, or fewer in training."""
+        """Choose which of the present modalities (B,) are read (B,): all of them, or fewer in training."""
         return present
 
 
@@ -87,45 +91,45 @@ class Head(ABC, Checked):
 
     @abstractmethod
     def forward(self, features: Any) -> Any:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
 
 
 class Network(ABC, Checked):
     """A whole model: forward(batch) -> logits (B, K).
 
     Attributes:
-        spec: the data description, which tells the loss which outputs are regression, and their scale. `LitNetwork`
-            sets it on a network that has not set it.
+        spec: the data description, from which the loss takes the regression outputs and their scale. `LitNetwork` sets
+            it if the network has not set it.
     """
 
     spec: DataSpec | None = None
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
 
     def loss(self, batch: Any) -> Any:
-        """The scalar that training minimises; by default the loss of all outputs over known labels."""
+        """Return the scalar that training minimises; by default the loss of all outputs over known labels."""
         from ehrdl.models.loss import masked_loss  # here, so that naming a network needs no torch
 
         return masked_loss(self.forward(batch), batch.label, self.spec)
 
     def note_encoder(self) -> Encoder | None:
-        """The encoder that `optim.pretrain_epochs` pretrains on the training notes; None = there is none."""
+        """Return the encoder that `optim.pretrain_epochs` pretrains on the training notes; None = there is none."""
         return None
 
     def pretrained_parameters(self) -> list[Any]:
-        """The parameters that come pretrained, to be tuned at a lower rate."""
+        """Return the pretrained parameters, which are tuned at a lower rate."""
         return []
 
     def start_from(self, others: Sequence[Any]) -> list[list[str]]:
-        """Take the weights of fitted networks, for `optim.stages: 2`; optional for a network.
+        """Take the weights of fitted networks, for `optim.stages: 2`. A network need not define it.
 
         Args:
             others: fitted networks of one modality each.
 
         Returns:
-            The names of the parts taken from each.
+            The names of the parts taken from each network.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot start from other networks")
 
@@ -135,5 +139,5 @@ class Network(ABC, Checked):
         return type(self).start_from is not Network.start_from
 
     def started_parameters(self) -> list[Any]:
-        """The parameters that `start_from` took."""
+        """Return the parameters that `start_from` took."""
         return []

@@ -16,7 +16,7 @@ from ehrdl.options.bounds import Share, Width
 
 
 class LinearHead(nn.Module, Head):
-    """One linear layer that starts at the training prevalence, and at the training mean of a regression output."""
+    """A linear layer that starts at the training prevalence, or the training mean of a regression output."""
 
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class LinearHead(nn.Module, Head):
         start_at_prevalence(self.logits.bias, spec)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         logits: Tensor = self.logits(features)
         return logits
 
     def contribution(self, features: Tensor) -> Tensor:
-        """The features' contribution to the logits (B, K), beyond the prevalence."""
+        """Return the features' contribution to the logits (B, K), beyond the prevalence."""
         return features @ self.logits.weight.T
 
 
 class MlpHead(nn.Module, Head):
-    """One hidden layer, then a linear one that starts at the training prevalence, or mean.
+    """A hidden layer, then a linear layer that starts at the training prevalence or mean.
 
     Args:
         spec: the data description.
@@ -50,7 +50,7 @@ class MlpHead(nn.Module, Head):
         start_at_prevalence(self.logits.bias, spec)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         logits: Tensor = self.logits(self.hidden(features))
         return logits
 

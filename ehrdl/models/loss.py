@@ -1,4 +1,4 @@
-"""The loss over known labels, and the predictions that logits stand for."""
+"""The loss over known labels, and the conversion of logits to predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.schema import REGRESSION
 
 
 def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) where none is known.
+    """Return the binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) if none is known.
 
     Args:
         logits: (B, K) logits.
@@ -27,11 +27,10 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
-    """The loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) where none is known.
+    """Return the loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) if none is known.
 
-    The loss of a binary output is its cross-entropy; that of a regression output is half the squared error of the
-    standardised label. The gradient in the logit is then prediction minus label for both kinds, and neither drowns the
-    other.
+    The loss of a binary output is the cross-entropy. The loss of a regression output is half the squared error of the
+    standardised label. For both kinds the gradient in the logit is prediction minus label, so neither kind dominates.
 
     Args:
         logits: (B, K).
@@ -52,7 +51,7 @@ def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> 
 
 
 def predicted(logits: Tensor, spec: DataSpec) -> Tensor:
-    """Logits (B, K) as predictions on the labels' own scale: a probability, or the value of a regression output."""
+    """Convert logits (B, K) to predictions on the labels' own scale: probabilities, or values of regression outputs."""
     prob = torch.sigmoid(logits.float())
     if not spec.regression:
         return prob

@@ -11,7 +11,7 @@ from ehrdl.options.bounds import Share, Width
 
 
 class StaticMlp(nn.Module, Encoder):
-    """Standardises the static features and passes them through one hidden layer. Always present.
+    """Standardises the static features and passes them through one hidden layer. The modality is always present.
 
     Args:
         spec: the data description.
@@ -31,7 +31,7 @@ class StaticMlp(nn.Module, Encoder):
         self.features = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), and True for every sample."""
+        """Return features (B, D), and True for every sample."""
         scaled = ((batch.static - self.mean) / self.std).clamp(-5, 5)
         ones = scaled.new_ones(batch.batch_size, 1)
         features = self.features(self.hidden(torch.cat([scaled, ones], dim=1)))

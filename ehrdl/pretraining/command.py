@@ -1,7 +1,7 @@
 """`ehrdl pretrain`: pretrains an encoder on the training subjects' notes, and writes it as a Hugging Face folder.
 
-It takes a training configuration, so that the split, the masked sections and the chunks are those of the run that will
-use it. Heavy libraries are imported only where a step needs them.
+It takes a training configuration, so that the run that will use the encoder has the same split, masked sections and
+chunks. Heavy libraries are imported only where a step needs them.
 """
 
 from __future__ import annotations
@@ -45,23 +45,24 @@ def pretrain(
     options: Pretraining = Pretraining(),  # noqa: B008 - frozen
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
 ) -> Path:
-    """Train by masked language modelling on training subjects' notes; `pretrained` and `tokenizer` take the folder.
+    """Train an encoder by masked language modelling on training subjects' notes.
 
-    Notes of tuning subjects give the loss that is reported; no model reads those of held-out subjects.
+    The options `pretrained` and `tokenizer` of a run take the resulting folder. The reported loss is on notes of tuning
+    subjects. No model reads notes of held-out subjects.
 
     Args:
         data: the source of the notes, the split, and how notes become chunks.
-        task: the task, whose samples say which subjects are for training.
+        task: the task; its samples decide which subjects are for training.
         out: the folder of the encoder, which must be empty. It appears whole or not at all.
         start: the encoder to continue from, by name or folder; None = a BERT from scratch.
         options: the size, passes, learning rate and masks.
-        trainer: the arguments of pytorch_lightning.Trainer; `max_epochs` is that of the options.
+        trainer: the arguments of pytorch_lightning.Trainer; `max_epochs` comes from the options.
 
     Returns:
         The folder, absolute.
 
     Raises:
-        EhrdlError: one line that says what is wrong; nothing is left behind.
+        EhrdlError: pretraining is impossible; one line gives the reason, and nothing is left behind.
     """
     from ehrdl.cohort import prepare
     from ehrdl.processes.team import Follower
@@ -82,7 +83,7 @@ def pretrain(
             trainer = check_trainer(trainer)
             data = _with_tokenizer(data, start, out)
             data.source.fingerprint(data.prepare.verify)
-            model = _started_from(start, data, options) if start else None  # reported before reading, if wrong
+            model = _started_from(start, data, options) if start else None  # before data, so that errors come early
             prepared = prepare(data, task).prepared
             check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
             with building(out, resume=True) as part:
@@ -101,7 +102,7 @@ def _follow(
     options: Pretraining,
     trainer: dict[str, Any],
 ) -> None:
-    """Take part in the training as a process other than the first, which has prepared the data; write nothing."""
+    """Take part in the training as a process other than the first, and write nothing."""
     from ehrdl.cohort import prepare
     from ehrdl.pretraining.domain import join_masked
     from ehrdl.processes.together import Joined
@@ -121,16 +122,16 @@ def _follow(
 
 
 def _complete(options: Pretraining, start: str | None) -> Pretraining:
-    """The options with a learning rate; the size of an encoder from scratch is refused if there is a start."""
+    """Complete the options with a learning rate. With a start encoder, refuse options of an encoder from scratch."""
     if start:
         options.require_scratch()
     return replace(options, lr=options.lr or (5e-5 if start else 1e-3))
 
 
 def _with_tokenizer(data: DataConfig, start: str | None, out: Path) -> DataConfig:
-    """The data in the tokens of the start encoder; from scratch, in those of the config's tokenizer.
+    """Set the tokenizer of the data, from the start encoder or, if there is none, from the config.
 
-    A config that names the folder to be made is meant for the training that follows.
+    A config may already name the folder `out` as tokenizer, for the training that follows. It is ignored here.
     """
     named = data.notes.tokenizer
     if named and Path(named).resolve() == out:
@@ -147,7 +148,7 @@ def _with_tokenizer(data: DataConfig, start: str | None, out: Path) -> DataConfi
 
 
 def _tokens(tokenizer: PreTrainedTokenizerFast) -> str:
-    """What a fast tokenizer does with a text, whatever length it was saved to cut at."""
+    """Describe a fast tokenizer by its settings, without the saved options on truncation and padding."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -194,7 +195,7 @@ def _fit(
     options: Pretraining,
     trainer: dict[str, Any],
 ) -> None:
-    """Train and write the encoder into `part`, resuming from what a killed process left there."""
+    """Train and write the encoder into `part`. If a killed process left a checkpoint there, resume from it."""
     from ehrdl.data.notes.vocabulary import load_tokenizer
     from ehrdl.processes.trainer import n_processes
 
@@ -212,7 +213,7 @@ def _fit(
 def _module(
     prepared: Prepared, model: PreTrainedModel | None, data: DataConfig, start: str | None, options: Pretraining
 ) -> tuple[LitMasked, MaskedNotes, dict[str, Any]]:
-    """What is trained, its loaders, and what `pretraining.json` has of them."""
+    """Return the module to train, its loaders, and the facts about them for `pretraining.json`."""
     from ehrdl.data.notes.vocabulary import load_tokenizer
     from ehrdl.models.notes.masked import fit_vocabulary
     from ehrdl.pretraining.domain import LitMasked, MaskedNotes
@@ -234,7 +235,7 @@ def _subjects(prepared: Prepared, split: str) -> np.ndarray:
 
 
 def _chunks(prepared: Prepared, split: str) -> Chunks:
-    """The chunks of the notes of the subjects of a split; no other note is looked at."""
+    """Return the chunks of notes of the subjects of a split. No other note is read."""
     from ehrdl.training.pretrain import Chunks
 
     notes = prepared.dataset.notes
@@ -245,7 +246,7 @@ def _chunks(prepared: Prepared, split: str) -> Chunks:
 
 
 def _words_of(prepared: Prepared) -> tuple[Chunking, str]:
-    """How notes are cut into chunks, and the name or folder of the tokenizer.
+    """Return how notes are cut into chunks, and the name or folder of the tokenizer.
 
     Raises:
         SchemaError: there are no notes.
@@ -258,7 +259,7 @@ def _words_of(prepared: Prepared) -> tuple[Chunking, str]:
 def _facts(
     prepared: Prepared, data: DataConfig, start: str | None, options: Pretraining, train: Chunks, tuning: Chunks
 ) -> dict[str, Any]:
-    """The model and data, for `pretraining.json`; a killed run resumes only if all of it is the same."""
+    """Describe model and data for `pretraining.json`. A killed run resumes only if all of this is the same."""
     return {
         "start": start,
         "options": asdict(options),
@@ -286,7 +287,7 @@ def _counts(notes: Any, chunks: Any) -> dict[str, int]:
 
 @contextmanager
 def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
-    """The folder of the checkpoint, emptied if it belonged to another pretraining, and removed at the end."""
+    """Yield the folder of the checkpoint, emptied if it belonged to another pretraining; remove it at the end."""
     scratch = part / _SCRATCH
     file = scratch / "key.json"
     if not file.is_file() or read_json(file) != digest(key):
@@ -300,7 +301,7 @@ def _scratch(part: Path, key: dict[str, Any]) -> Iterator[Path]:
 def _train(
     module: LitMasked, loaders: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str
 ) -> tuple[float, float]:
-    """The loss on the tuning notes before and after [nats a token]."""
+    """Train, and return the loss on the tuning notes before and after [nats per token]."""
     from ehrdl.pretraining.domain import fit_masked, tuning_loss
 
     first = scratch / "before.json"
@@ -311,14 +312,14 @@ def _train(
 
 
 def _perplexity(nats: float) -> float | None:
-    """The perplexity: the number of equally likely tokens that a loss corresponds to."""
+    """Return the perplexity: the number of equally likely tokens that a loss corresponds to."""
     return math.exp(nats) if nats < 700 else None
 
 
 def _write(
     part: Path, model: PreTrainedModel, words: PreTrainedTokenizerFast, prepared: Prepared, facts: dict[str, Any]
 ) -> None:
-    """The encoder, its tokenizer, and all whose notes either has read: what it was started from has its own."""
+    """Write the encoder, its tokenizer, and the ids of all subjects whose notes either of them has read."""
     import numpy as np
 
     from ehrdl.models.notes.masked import quiet_transformers

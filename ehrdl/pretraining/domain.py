@@ -1,8 +1,8 @@
 """Domain pretraining: masked language modelling of notes by a Hugging Face encoder (Devlin 2019, arXiv:1810.04805).
 
-Masks and dropout are functions of the seed and of the place in the epoch, so a killed run resumes as if it had not been
-interrupted. Batches: input_ids, attention_mask and labels (C, L) int64; a label is -100 where no token is to be
-predicted.
+Masks and dropout are functions of the seed and of the place in the epoch, so a killed run resumes as if it had never
+stopped. A batch has input_ids, attention_mask and labels (C, L) int64. A label of -100 means that no token is to be
+predicted there.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class MaskedNotes(pl.LightningDataModule):
 
     Args:
         train: the chunks to train on.
-        tuning: the chunks whose loss is reported; their masks are the same in every pass.
+        tuning: the chunks for the reported loss; their masks are the same in every pass.
         words: the tokenizer.
-        options: the options, with batches, masks and seed.
+        options: the options for batches, masks and seed.
     """
 
     def __init__(self, train: Chunks, tuning: Chunks, words: PreTrainedTokenizerFast, options: Pretraining) -> None:
@@ -54,12 +54,12 @@ class MaskedNotes(pl.LightningDataModule):
         self.train, self.tuning, self.words, self.options = train, tuning, words, options
 
     def train_dataloader(self) -> Loader:
-        """The training chunks, in a new order every epoch; each process reads its share."""
+        """Return the training chunks, in a new order every epoch; each process reads its share."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(self.train, np.arange(len(self.train)), True, rank, world_size)
 
     def val_dataloader(self) -> Loader:
-        """The tuning chunks, each once, sorted by length."""
+        """Return the tuning chunks, each once, sorted by length."""
         return self._loader(self.tuning, np.argsort(self.tuning.lengths, kind="stable"), False)
 
     def _loader(self, chunks: Chunks, rows: np.ndarray, shuffle: bool, rank: int = 0, world_size: int = 1) -> Loader:
@@ -72,7 +72,7 @@ class MaskedNotes(pl.LightningDataModule):
 
 
 def _fitting(lengths: np.ndarray, n_tokens: int) -> Callable[[np.ndarray], int]:
-    """A function giving how many leading chunks fit into a batch of `n_tokens` padded tokens, at least one."""
+    """Return a function that counts how many leading chunks fit into `n_tokens` padded tokens, at least one."""
 
     def fits(rows: np.ndarray) -> int:
         longest = -(-np.maximum.accumulate(lengths[rows]) // _STEP) * _STEP
@@ -113,7 +113,7 @@ class _MaskedLoader(Loader):
 
 
 def _number(*key: int) -> int:
-    """A seed for each key."""
+    """Return a seed for each key."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -135,15 +135,15 @@ class LitMasked(pl.LightningModule):
         torch.manual_seed(_number(self.options.seed, _DROPOUT, *place))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy of the hidden tokens of a batch [nats per token]."""
+        """Return the cross-entropy of the hidden tokens of a batch [nats per token]."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The same for tuning notes."""
+        """Log the same loss on tuning notes."""
         loss, n_hidden = self._loss(batch)
-        # weighted so that the mean is over all hidden tokens, whatever their batch
+        # weighted so that the mean is over the hidden tokens of all batches
         self.log("tuning/loss", loss, prog_bar=True, batch_size=max(1, n_hidden), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -159,7 +159,7 @@ class LitMasked(pl.LightningModule):
         return nn.functional.cross_entropy(logits.float(), label, reduction="sum") / max(1, len(label)), len(label)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear warm-up and a cosine decay to zero, updated at each step."""
+        """Return the optimiser AdamW with a linear warm-up and a cosine decay to zero, updated at each step."""
         words = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         decays: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in self.parameters():
@@ -173,7 +173,7 @@ class LitMasked(pl.LightningModule):
 
 
 def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str) -> None:
-    """Train, from the checkpoint in `scratch` if there is one.
+    """Train a masked language model, from the checkpoint in `scratch` if there is one.
 
     Args:
         module: the module to train, changed in place.
@@ -193,7 +193,7 @@ def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], sc
 def join_masked(
     module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], joined: Joined, ready: Callable[[], None]
 ) -> str:
-    """Take part in a pretraining as a process other than the first; nothing is written.
+    """Take part in a pretraining as a process other than the first, and write nothing.
 
     Args:
         module: the module to train, changed in place.
@@ -227,7 +227,7 @@ def _train(
 
 
 def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -> float:
-    """Cross-entropy of the hidden tokens of all tuning notes, on one device [nats per token]."""
+    """Return the cross-entropy of the hidden tokens of all tuning notes, on one device [nats per token]."""
     with quiet(), interruptible():
         shell = pl.Trainer(
             logger=False,

@@ -1,7 +1,7 @@
-"""A connection between two processes of one run: plain messages, and notice that the other one has died.
+"""A connection between two processes of one run, for messages and for noticing that the other process died.
 
 The operating system closes a socket when its process ends, however it ends, and probes the other machine. So no
-heartbeat of our own is needed, which a process busy for an hour could starve.
+heartbeat messages are needed. A process that is busy for an hour could not send them anyway.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import socket
 from typing import Any
 
-#: Seconds until the first probe of the other machine, seconds between probes, and the number that may fail.
+#: Seconds until the first probe of the other machine, seconds between probes, and number of probes that may fail.
 _PROBES = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
 
 
@@ -27,12 +27,12 @@ class Link:
         self._lines = connected.makefile("r", encoding="utf-8")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; one to a process that has died is lost, and `receive` reports the death."""
+        """Send a message. If the other process has died, it is lost, and `receive` reports the death."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message; None if the other process has ended."""
+        """Wait for the next message; None if the other process has ended."""
         try:
             line = self._lines.readline()
             message = json.loads(line) if line.endswith("\n") else None
@@ -52,7 +52,7 @@ class Link:
 
 
 def listen(host: str) -> socket.socket:
-    """A listener on a free port of an address of this machine; on all addresses, if that one is not its own."""
+    """Listen on a free port of the address `host`, or of all addresses if it is not of this machine."""
     try:
         return socket.create_server((host, 0))
     except OSError:
@@ -60,7 +60,7 @@ def listen(host: str) -> socket.socket:
 
 
 def connect(host: str, port: int, timeout: float) -> Link:
-    """A connection to a listener.
+    """Connect to a listener.
 
     Raises:
         OSError: no process listens there.

@@ -1,8 +1,7 @@
 """The rank of this process in its run, and the number of processes that train.
 
-The first process leads: it alone handles data, files, baselines, metrics and the report. The others take part in its
-fits, and write nothing (`team.py`). The module does not import torch, because the command line uses it before it
-parses.
+Only the first process handles data, files, baselines, metrics and the report. The others take part in its fits, and
+write nothing (`team.py`). This module does not import torch, because the command line uses it before parsing.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Any
 
 from ehrdl.errors import ConfigError
 
-#: The environment variable for started processes: rank, size, host, port and token.
+#: The environment variable of the processes that ehrdl starts: rank, size, host, port and token.
 LEADER = "EHRDL_LEADER"
-#: Seconds for which a follower holds back its own error, which the first process mostly has as well.
+#: Seconds for which a follower holds back its own error, since the first process usually has the same error.
 _HOLD_BACK = 20.0
 
 
@@ -28,8 +27,8 @@ class Place:
     Attributes:
         rank: the process's number, from 0.
         size: the number of processes.
-        starter: the program that started them: `ehrdl` itself, `torchrun` or `srun`; empty = this one was started
-            alone.
+        starter: the program that started the processes: `ehrdl` itself, `torchrun` or `srun`; empty = this process
+            was started alone.
     """
 
     rank: int = 0
@@ -38,9 +37,9 @@ class Place:
 
 
 def place() -> Place:
-    """The place of this process, by the environment variables of the program that started it.
+    """Return the place of this process, from the environment variables of the program that started it.
 
-    The variables and their order are Lightning's: torchrun's, then SLURM's, whose tasks are the processes.
+    As in Lightning, the variables of torchrun are read first, then those of SLURM. A SLURM task is a process.
     """
     env = os.environ
     if LEADER in env:
@@ -57,7 +56,7 @@ _again: list[str] = []
 
 
 def begin_others_with(arguments: list[str]) -> None:
-    """Set the ehrdl command that starts a run's other processes, since this process need not be one itself.
+    """Set the ehrdl command that starts the other processes of a run, for when this process is not a command.
 
     Args:
         arguments: the command's arguments, its name first.
@@ -66,15 +65,15 @@ def begin_others_with(arguments: list[str]) -> None:
 
 
 def command_of_others() -> list[str]:
-    """The command line of another process: a command of ehrdl, or this process's own script again."""
+    """Return the command line for the other processes: a command of ehrdl, or the script of this process."""
     return [sys.executable, *(_again or sys.orig_argv[1:])]
 
 
 def hold_back() -> str:
-    """Wait before printing an error if the first process prints it as well, and so ends this one.
+    """Wait before printing an error, since the first process may print it too and then ends this process.
 
     Returns:
-        The name of the process, for the line; empty for the first process.
+        The name of this process, for the printed line; empty for the first process.
     """
     here = place()
     if here.rank == 0:
@@ -88,7 +87,7 @@ def first_alone(command: str) -> None:
     """End here, with status 0, if torchrun has started several processes for a single-process command.
 
     Args:
-        command: the command's name, for the line of the first process.
+        command: the command's name, for the line that the first process prints.
     """
     here = place()
     if here.starter != "torchrun" or here.size == 1:
@@ -101,10 +100,10 @@ def first_alone(command: str) -> None:
 
 
 def check_world(n: int) -> None:
-    """Refuse a number of processes that differs from those started, before any of them works.
+    """Refuse a number of processes that differs from the number started, before any of them works.
 
     Args:
-        n: the number that the trainer asks for.
+        n: the number that the trainer requests.
 
     Raises:
         ConfigError: the numbers differ; the message says how to start that many.
@@ -127,10 +126,10 @@ def check_alone(trainer: dict[str, Any], n: int) -> None:
 
     Args:
         trainer: the result of `check_trainer`.
-        n: the number of processes that it asks for.
+        n: the number of processes that the trainer requests.
 
     Raises:
-        ConfigError: it cannot start them; the message names the key, or the environment variable.
+        ConfigError: this process cannot start the others; the message names the key, or the environment variable.
     """
     if n == 1 or place().starter:
         return
@@ -144,7 +143,7 @@ def check_alone(trainer: dict[str, Any], n: int) -> None:
 
 
 def one_device(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a Trainer that works only on the first of its devices.
+    """Return the arguments of a Trainer that works only on the first of its devices.
 
     >>> one_device({"accelerator": "gpu", "devices": [2, 3], "strategy": "ddp", "max_epochs": 3})
     {'accelerator': 'gpu', 'devices': [2]}

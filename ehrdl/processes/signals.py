@@ -1,8 +1,8 @@
 """Handles the signals that stop a run: SIGTERM, SIGHUP, Ctrl+C, and SIGUSR1, which requeues a SLURM job.
 
 The run stops where the same command can resume, reports that in one line, and exits with 128 + the signal's number. A
-signal during a training step waits until the step ends, so that the saved state lies between two steps. Lightning's own
-handlers would save in the middle of a step, and end with status 0 on SIGTERM.
+signal during a training step waits until the step ends, so that the saved state is between two steps. Lightning's own
+handlers would save in the middle of a step. On SIGTERM, they would end with status 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REQUEUE_TIMEOUT = 30
 
 
 class Stopped(SystemExit):
-    """A signal ends the run; the exit status is 128 + its number."""
+    """A signal ends the run. The exit status is 128 + the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -35,11 +35,11 @@ class Stopped(SystemExit):
 
 
 class _State:
-    """The signals to this process: `pending` is the signal that came, 0 = none; while `held`, a signal waits."""
+    """The signals to this process. `pending` is the signal that came, 0 = none. While `held`, a signal waits."""
 
     pending = 0
     held = False
-    owner = 0  # the process that installed the handlers; forked workers inherit them, and end with it
+    owner = 0  # the process that installed the handlers; its forked workers ignore the signals, and end with it
     again = ""
 
 
@@ -58,20 +58,20 @@ def _raise(number: int) -> None:
 
 
 def pending() -> int:
-    """The signal that waits for the end of a step; 0 = none."""
+    """Return the signal that waits for the end of a step; 0 = none."""
     return _State.pending
 
 
 def hold() -> None:
-    """Make signals wait from here on, unless one comes twice."""
+    """Make signals wait from now on. The same signal takes effect at once if it comes twice."""
     _State.held = True
 
 
 def release(stop: bool) -> None:
-    """Let signals take effect at once from here on, after a step.
+    """Let signals take effect at once from now on, after a step.
 
     Args:
-        stop: whether a signal has come, to this process or another of the run.
+        stop: whether a signal has come to any process of the run.
 
     Raises:
         Stopped: `stop` is true.
@@ -84,10 +84,10 @@ def release(stop: bool) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """A block in which signals raise `Stopped`, whatever libraries make of it; the outermost block reports it once.
+    """Raise `Stopped` if a signal comes within the block, even if a library turns it into another error.
 
-    A signal that the caller ignores (`nohup`) stays ignored. Handlers are installed only in the main thread, because
-    Python allows it nowhere else.
+    Of nested blocks, only the outermost reports the signal. A signal that the caller ignores (`nohup`) stays ignored.
+    Handlers are installed only in the main thread, because Python allows it nowhere else.
     """
     if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
@@ -100,7 +100,7 @@ def stoppable() -> Iterator[None]:
         yield
     except (Exception, SystemExit) as error:
         number = error.number if isinstance(error, Stopped) else _State.pending
-        if number == signal.SIGINT:  # DuckDB and others answer it with an error of their own
+        if number == signal.SIGINT:  # DuckDB and others raise their own error on it
             raise KeyboardInterrupt from None
         if not number:
             raise
@@ -114,7 +114,7 @@ def stoppable() -> Iterator[None]:
 
 
 def take_back() -> None:
-    """Restore our handlers after Lightning has installed its own, which it does when a fit begins."""
+    """Restore our handlers after Lightning has installed its own at the beginning of a fit."""
     if _State.owner == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _STOPS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -123,9 +123,9 @@ def take_back() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A block for a fit by Lightning: it is stoppable, and Ctrl+C keeps Python's meaning.
+    """Make a fit by Lightning stoppable within the block, and let Ctrl+C raise KeyboardInterrupt.
 
-    Lightning itself would exit, and leave the signal ignored.
+    After Ctrl+C, Lightning itself would exit, and leave the signal ignored.
     """
     with stoppable():
         handler = signal.getsignal(signal.SIGINT)
@@ -141,7 +141,7 @@ def interruptible() -> Iterator[None]:
 
 
 def job() -> str:
-    """The SLURM job of this process, such as 41, or 40_1 in an array; empty if there is none."""
+    """Return the SLURM job of this process, such as 41, or 40_1 in an array; empty if there is none."""
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return ""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -150,7 +150,7 @@ def job() -> str:
 
 
 def requeue() -> str:
-    """Ask SLURM to run this job again, and describe the result; outside of SLURM nothing is asked.
+    """Ask SLURM to run this job again, and describe the result. Outside of SLURM, do nothing.
 
     Source: the request of Lightning's SignalConnector, `scontrol requeue JOB`, for one process of a job.
     """
@@ -171,12 +171,12 @@ def requeue() -> str:
 
 
 def tell(again: str) -> None:
-    """Set the words on resuming in the line on a signal, in place of "the same command resumes"."""
+    """Replace the words "the same command resumes" in the line that is printed after a signal."""
     _State.again = again
 
 
 def last_words(number: int = signal.SIGINT) -> None:
-    """Print the one line of a stopped run on standard error; on SIGUSR1, requeue a SLURM job."""
+    """Print the line of a stopped run on standard error. On SIGUSR1, also requeue a SLURM job."""
     requeued = requeue() if number == getattr(signal, "SIGUSR1", None) else ""
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     say(f"ehrdl: stopped{by}; {requeued}{_State.again}")

@@ -1,9 +1,9 @@
 """The processes of a run that trains in several processes: the first leads, the others follow its orders.
 
-Under `trainer.devices: 2` the first process starts the others by its own command line when the first network is fitted.
-torchrun and srun start all of them at once, and the others wait. Only the first decides what to do, by what it finds in
-the run's folder. It sends each fit as an order, so that no two processes can disagree about a file. When a process
-dies, its sockets close: the others notice at once, and end.
+With `trainer.devices: 2` the first process starts the others with its own command line when the first network is
+fitted. torchrun and srun start all processes at once, and the others wait. Only the first process decides what to do,
+from what it finds in the run's folder. It sends each fit as an order, so that processes cannot disagree about a file.
+When a process dies, its sockets close. The others notice this at once, and end.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from ehrdl.processes.ranks import LEADER, Place, command_of_others
 
 #: Seconds within which the processes of a run must find each other.
 MEET = 300.0
-#: Seconds that a process may take to end by itself once another is lost, and the first to receive the reason.
+#: Seconds for a process to end by itself after another is lost, and seconds for the first to receive the reason.
 _GRACE, _HEAR = 15.0, 10.0
-#: Seconds within which an error caused by another process's end is recognised as such.
+#: Seconds within which an error is attributed to the end of another process.
 _FOLLOWS_WITHIN = 2.0
 SECONDS_A_LOOK = 0.1
-#: The variables that Lightning reads in a process started alone, and that it or we set for the others.
+#: Environment variables that Lightning reads in a process started alone. Lightning or ehrdl sets them for the others.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -41,8 +41,8 @@ class Leader:
     """The first process.
 
     Args:
-        run: the run's folder, for the others to check that theirs is the same.
-        key: the hash of its configuration, for the same check.
+        run: the run's folder, which the others compare with theirs.
+        key: the hash of its configuration, which they compare too.
     """
 
     def __init__(self, run: str, key: str) -> None:
@@ -54,10 +54,10 @@ class Leader:
         self._lost: str | None = None
         self._told = self._closing = False
         self._lock = threading.Lock()
-        self.store: Any = None  # the others find this process by it; it lives as long as this object
+        self.store: Any = None  # by which the others find this process, as long as this object lives
 
     def start(self, n: int) -> None:
-        """Start the others of `n` processes by this one's command line, and wait until they have connected."""
+        """Start the other processes with the command line of this one, and wait until they have connected."""
         if self.size == n:
             return
         listener, token = listen("127.0.0.1"), secrets.token_hex(16)
@@ -73,10 +73,10 @@ class Leader:
         self.meet(n, listener, token)
 
     def meet(self, n: int, listener: socket.socket, token: str) -> None:
-        """Wait until the others of `n` processes are connected.
+        """Wait until all `n` processes are connected.
 
         Raises:
-            WorkerError: one has ended before, or has not connected in time.
+            WorkerError: a process has ended, or has not connected in time.
         """
         self.size, until = n, time.monotonic() + MEET
         listener.settimeout(SECONDS_A_LOOK)
@@ -123,23 +123,23 @@ class Leader:
             self._lost = f"process {rank} of {self.size} {how}; the others are stopped, and the same command resumes"
         for link in self._links.values():
             link.send({"do": "stop"})
-        time.sleep(_GRACE)  # in a separate thread: this process may wait for the lost one, and never return
+        time.sleep(_GRACE)  # the main thread may wait for the lost process for ever
         if not self._closing:
             if not self._told:
                 say(f"ehrdl: {self._lost}")
             os._exit(2)
 
     def order(self, **what: Any) -> None:
-        """Tell the others what comes next, and wait until all of them are ready for it, however long that takes."""
+        """Send the others an order, and wait without a time limit until all of them are ready."""
         for link in self._links.values():
             link.send(what)
         self.hear("ready")
 
     def hear(self, what: str) -> list[Any]:
-        """The reply of each of the others.
+        """Wait for the replies of all other processes.
 
         Raises:
-            WorkerError: one of them is lost.
+            WorkerError: a process is lost.
         """
         replies: dict[int, Any] = {}
         while len(replies) < self.size - 1:
@@ -159,14 +159,14 @@ class Leader:
             raise WorkerError(self._lost)
 
     def settle(self) -> None:
-        """After an error of a common fit, raise the loss of another process if that is the reason."""
+        """Raise a WorkerError if the loss of another process explains an error in a common fit."""
         until = time.monotonic() + _HEAR
         while self.size > 1 and time.monotonic() < until:
             self.check()
             time.sleep(SECONDS_A_LOOK)
 
     def end(self, well: bool) -> None:
-        """Let the others end, and make sure that those started by this process have ended."""
+        """Let the others end, and make sure that the processes started by this one have ended."""
         with self._lock:
             self._closing = self._closing or not self._told
         for link in self._links.values():
@@ -212,17 +212,20 @@ class Follower:
             print("ehrdl: the first process was killed; all are stopped, and the same command resumes", file=sys.stderr)
         self._gone.set()
         self._orders.put(None)
-        time.sleep(_GRACE)  # this process may wait for the first one, and never return
+        time.sleep(_GRACE)  # the main thread may wait for the first process for ever
         os._exit(1)
 
     def of(self, own: Leader) -> Follower:
-        """This follower, for a run of this process; idle if the script has begun another run than the first process."""
+        """Prepare this follower for a run of its script, and return it.
+
+        It is idle if the first process is in another run.
+        """
         assert self.hello is not None
         self.idle, self.same = self.hello["run"] != own.run, self.hello["key"] == own.key
         return self
 
     def orders(self) -> Iterator[dict[str, Any]]:
-        """The orders of the first process, until the run ends."""
+        """Yield the orders of the first process until the run ends."""
         while not self.idle:
             order = self._orders.get()
             if order is not None and not self.same:
@@ -238,13 +241,13 @@ class Follower:
         self._link.send(what)
 
     def leave(self) -> None:
-        """End after the run, if this process exists only for it and is no script of its own."""
+        """End this process after the run, if ehrdl started it only for the run."""
         if self.here.starter == "ehrdl" and not self.idle:
             raise SystemExit(0)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """A block whose errors the first process reports, unless they follow from its end or a third process's."""
+        """Send errors within the block to the first process, unless they result from the end of a process."""
         try:
             yield
         except EhrdlError as error:
@@ -257,7 +260,7 @@ class Follower:
 
     def _fail(self, reason: str, status: int) -> NoReturn:
         self.reply(failed=" ".join(reason.split())[:500])
-        self._gone.wait(_GRACE)  # torchrun would end the first process before it has reported
+        self._gone.wait(_GRACE)  # otherwise torchrun would end the first process before it has reported
         raise SystemExit(status) from None
 
 

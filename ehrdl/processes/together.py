@@ -21,13 +21,13 @@ from ehrdl.processes.trainer import n_processes
 
 _leader: Leader | None = None
 _follower: Follower | None = None
-#: The number of runs that this process has begun together with others: under torchrun, a script may begin several.
+#: The number of runs that this process has begun together with others. Under torchrun, a script may begin several.
 _n_runs = 0
 
 
 @contextmanager
 def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | Follower]:
-    """This process's part in a run.
+    """Join a run, and yield this process's part in it.
 
     Args:
         trainer: the `trainer` part of the configuration.
@@ -35,8 +35,8 @@ def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | F
         key: the hash of its configuration.
 
     Raises:
-        ConfigError: the processes started are not those that the trainer asks for.
-        WorkerError: one of them is lost.
+        ConfigError: the number of processes differs from the number that the trainer requests.
+        WorkerError: a process is lost.
     """
     global _leader
     here, leader = place(), Leader(run, key)
@@ -54,7 +54,7 @@ def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | F
 
 
 def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | None:
-    """Connect the processes that were started together; None = this one is the first, or alone."""
+    """Connect the processes that were started together; None = this process is the first, or alone."""
     global _follower, _n_runs
     if here.starter == "ehrdl":
         mute()
@@ -79,7 +79,10 @@ def _meet(leader: Leader, here: Place, trainer: dict[str, Any]) -> Follower | No
 
 
 def _store(here: Place) -> Any:
-    """The key-value store by which torch's processes find each other: torchrun's, else one that the first opens."""
+    """Return the key-value store by which torch's processes find each other.
+
+    It is the store of torchrun or a new store of the first process.
+    """
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -122,9 +125,9 @@ class Joined:
         name: the model's name.
         seed: the random seed of its weights.
         scratch: the folder of its checkpoints.
-        resume: the checkpoint that it resumes from; None = it starts at the beginning.
+        resume: the checkpoint that the fit resumes from; None = it starts at the beginning.
         data: the hash of the training data.
-        start: the names of the models whose encoders it starts from.
+        start: the names of the models whose encoders the fit starts from.
     """
 
     name: str
@@ -151,14 +154,14 @@ class Joined:
 
 @dataclass
 class Common:
-    """A fit that all processes take part in; `weights` is the hash of what this one has fitted, once it has."""
+    """A fit that all processes take part in. `weights` is the hash of the fitted weights, empty before the end."""
 
     weights: str = ""
 
 
 @contextmanager
 def common(n: int, trainer: dict[str, Any], order: Joined) -> Iterator[Common]:
-    """A fit that all processes take part in; the others know of it, and are ready, when its block begins.
+    """Run a fit in all processes. When the block begins, the other processes are ready.
 
     Args:
         n: the number of processes.

@@ -1,4 +1,4 @@
-"""Checks the arguments of each process's Lightning Trainer, and the number of processes they ask for."""
+"""Checks the arguments of the Lightning Trainer, and the number of processes that they request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STRATEGIES = "auto, ddp, ddp_find_unused_parameters_true, ddp_find_unused_param
 
 
 def n_processes(trainer: dict[str, Any]) -> int:
-    """The number of processes in which a Trainer of these arguments trains: the devices of all nodes.
+    """Return the number of processes in which a Trainer of these arguments trains: one per device of all nodes.
 
     Args:
         trainer: the result of `check_trainer`.
@@ -37,7 +37,7 @@ def check_strategy(strategy: Any) -> None:
         strategy: the strategy of a Lightning Trainer.
 
     Raises:
-        ConfigError: the strategy is not one that starts each process by its command.
+        ConfigError: the strategy does not start each process by a command.
     """
     from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -64,11 +64,11 @@ _HALF = ("16", "16-mixed")
 
 
 def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The `trainer` part of the configuration with our defaults, checked against Lightning's own signature.
+    """Add our defaults to the `trainer` part of the configuration, and check it against Lightning's signature.
 
     Raises:
-        ConfigError: Trainer does not have a key, a value has the wrong type, ehrdl sets a key itself, or this machine
-            or a training run cannot do what is asked.
+        ConfigError: a key does not exist or is set by ehrdl itself, a value has the wrong type, or a value cannot work
+            on this machine or in a training run.
     """
     check_arguments(trainer)
     merged = DEFAULTS | trainer
@@ -77,7 +77,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     for key, value in merged.items():
         try:
             parser.parse_object({"trainer": {key: value}})
-        except Exception as error:  # jsonargparse raises several kinds; all mean that the value does not fit
+        except Exception as error:  # jsonargparse raises several kinds for a wrong value
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"trainer.{key}: {value!r} does not fit pytorch_lightning.Trainer ({reason[:200]})"
@@ -85,7 +85,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     _refuse_endless(merged)
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those that matter are refused below
+            warnings.simplefilter("ignore")  # values that matter are refused below
             shell = pl.Trainer(**merged, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())[:300]}") from None
@@ -99,7 +99,7 @@ def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_endless(trainer: dict[str, Any]) -> None:
-    """Refuse values that Lightning accepts and that train for ever."""
+    """Refuse values that Lightning accepts, but that would train for ever."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if epochs in (None, -1) and steps == -1 and trainer.get("max_time") is None:
         raise ConfigError(f"trainer.max_epochs: {epochs} never ends; give a number, or trainer.max_steps or max_time")
@@ -107,7 +107,7 @@ def _refuse_endless(trainer: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A block without Lightning's advice on hardware and loaders, which our defaults have considered."""
+    """Hide Lightning's advice on hardware and loaders within the block, since our defaults consider it."""
     loggers = [
         logging.getLogger(name)
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")

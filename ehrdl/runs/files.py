@@ -1,8 +1,8 @@
-"""The files that a finished run's models are read from: recorded at its end, compared before any of them is used.
+"""The model files of a finished run, which are recorded at the end of the run and checked before use.
 
-A model file that is truncated, swapped with another or left out when a folder is copied would change predictions
-silently. So a run whose files are not those that it wrote is refused. Reports and predictions are not checked: they may
-be made again, or held back when a run's folder is passed on.
+A model file that is truncated, swapped or left out when a folder is copied would change predictions silently. So a run
+is refused if its files have changed since it wrote them. Reports and predictions are not checked. They may be made
+again, or left out when a run's folder is passed on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ehrdl.engine.files import digest, read_json, whole
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, EhrdlError
 
-#: The recorded files of a run folder; those whose names begin with a dot are not yet whole.
+#: The recorded files of a run folder. Files with a name that begins with a dot are not complete yet.
 _KEPT = ("config.yaml", "spec.json", "calibration.json", "encoders.json", "tokenizer/**/*", "models/*", "checkpoints/*")
 #: The number of files named in one line; the rest are counted.
 _NAMED = 4
@@ -26,17 +26,17 @@ _REMEDY = "copy the run's folder again from where it was made, or fit it anew wi
 
 
 def record(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size and hash of every file that a run's models are read from, by its path in the folder."""
+    """Return the size and hash of every model file of a run, by its path in the folder."""
     return {name: _facts(folder / name) for name in _there(folder)}
 
 
 def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with a hash of its own content, which `read_manifest` checks."""
+    """Return a manifest with a hash of its own content, which `read_manifest` checks."""
     return manifest | {"digest": digest(manifest)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished run.
+    """Return the manifest of a finished run.
 
     Raises:
         ConfigError: the manifest is damaged, or was changed.
@@ -52,7 +52,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a `config.yaml` that is not the one that the run wrote; a truncated one may still be YAML.
+    """Refuse a `config.yaml` that differs from the one that the run wrote. A truncated file may still be YAML.
 
     Raises:
         ConfigError: the file differs; the message names it.
@@ -65,15 +65,15 @@ def check_config(folder: Path, manifest: dict[str, Any]) -> None:
 def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
     """Compare a run's files with its record of them.
 
-    A model file that the run did not write is left out, with a line. A run of a version that recorded nothing is read
-    as it is, with a line.
+    A model file that the run did not write is left out, with a printed line. Older versions recorded nothing, so their
+    runs are read unchecked, with a printed line.
 
     Args:
         folder: the run's folder.
         manifest: the run's manifest.
 
     Returns:
-        The paths in the folder of the files that models may be read from.
+        The paths in the folder of the files from which models may be read.
 
     Raises:
         ConfigError: files are missing, or are not as the run wrote them; the message names them.
@@ -94,7 +94,10 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files, each whole or not at all, with the modes of new files: a cache's modes may be wider."""
+    """Copy a folder's files, each whole or not at all.
+
+    The copies have the modes of new files, since the modes in a cache may allow more access.
+    """
     for path in sorted(source.rglob("*")):
         if path.is_file():
             file = target / path.relative_to(source)
@@ -118,7 +121,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except EhrdlError:
         raise
-    except Exception as error:  # a damaged file raises whatever its bytes lead the library to
+    except Exception as error:  # a damaged file can raise any error
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
             f"{path}: is no {what} of this version of ehrdl ({type(error).__name__}: {reason}); {_REMEDY}"
@@ -136,7 +139,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _differs(path: Path, recorded: dict[str, Any]) -> str | None:
-    """A file's difference from its record; None if there is none."""
+    """Describe a file's difference from its record; None if there is none."""
     if not path.is_file():
         return "is missing"
     try:

@@ -1,4 +1,4 @@
-"""The run folder: opened, filled and finished. A finished one is left alone; one of another config is refused."""
+"""The folder of a run. A finished folder is left unchanged, and a folder of another config is refused."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from ehrdl.processes.signals import job, tell
 from ehrdl.recorded import not_recorded, unknowable
 from ehrdl.runs.files import check_files, read_manifest, record, sealed
 
-#: Keys that change no number, so a run may be resumed or repeated with other values.
+#: Keys that change no number, so a run may resume or be repeated with other values.
 FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",))
 #: Every folder of a run holds one of these files, even if the run was stopped.
 _OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
 _LOCKS, _JOB = ".locks", ".job"
-#: Seconds for which a process that is ending may hold a folder.
+#: Seconds for which an ending process may still lock a folder.
 _ENDING_S = 3.0
 _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit-learn", "duckdb", "numpy", "pandas")
 
@@ -43,7 +43,7 @@ class RunFolder:
     """One run's folder and clock.
 
     Args:
-        options: the options, with the place of the folder.
+        options: the options, which include the place of the folder.
         config: the resolved configuration.
         free: the paths of keys that may differ when a run resumes in its folder.
     """
@@ -55,12 +55,12 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds a finished run, which is left alone."""
+        """Whether the folder holds a finished run, which is left unchanged."""
         return (self.folder / "manifest.json").is_file() and not self.replaces
 
     @property
     def replaces(self) -> bool:
-        """Whether the folder's content is replaced: `run.overwrite`, unless a requeued SLURM job wrote it itself."""
+        """Whether `run.overwrite` replaces the folder's content. A requeued SLURM job keeps what it wrote itself."""
         file = self.folder / _JOB
         requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
         own = requeued and file.is_file() and file.read_text(encoding="utf-8") == job()
@@ -70,8 +70,8 @@ class RunFolder:
         """Refuse a folder that is not writable, or holds a damaged run, a run of another config, or no run at all.
 
         Raises:
-            ConfigError: the folder is refused; the message names the first key that differs, or a finished run's files
-                that do.
+            ConfigError: the folder is refused; the message names the first key that differs, or the files of a finished
+                run that differ.
         """
         if not self.finished:
             check_writable(self.folder, "run.root")
@@ -85,12 +85,12 @@ class RunFolder:
             if any(self.folder.iterdir()):
                 raise ConfigError(f"{self.folder}: exists and is no run of ehrdl; choose another run.name")
             return
-        if self.finished:  # first: a truncated config is not another config
+        if self.finished:  # checked first, since a truncated config is not another config
             check_files(self.folder, read_manifest(self.folder))
         self._check_config(path)
 
     def _check_removable(self) -> None:
-        """Refuse to begin if the old run's folder could not be removed at the end of the preparation."""
+        """Refuse to begin if the old run's folder could not be removed after the preparation."""
         if not self.folder.exists():
             return
         check_writable(self.folder.parent, "run.root")
@@ -124,7 +124,7 @@ class RunFolder:
             )
 
     def open(self) -> None:
-        """Make the folder, emptied if it is to be replaced, and write the resolved config."""
+        """Make the folder, empty it if it is to be replaced, and write the resolved config."""
         if self.replaces and self.folder.exists():
             self._remove()
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class RunFolder:
         write_text(self.folder / "config.yaml", text)
 
     def _remove(self) -> None:
-        """Remove the old run in one visible step, so that a failure leaves no half of it under its name."""
+        """Remove the old run in one visible step, so that a failure leaves no partial run under its name."""
         aside = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.replaced")
         os.replace(self.folder, aside)
         try:
@@ -154,7 +154,7 @@ class RunFolder:
         self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """The manifest: what was run, on what data, with what software."""
+        """Return the manifest, which describes the run, its data and its software."""
         return {
             "ehrdl": _version("ehrdl"),
             "git": git_hash(),
@@ -168,24 +168,24 @@ class RunFolder:
         }
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest with the list of the run's files, as the last file, which marks the run as finished."""
+        """Write the manifest with the list of the run's files. This comes last, and marks the run as finished."""
         write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
 
 
 @contextmanager
 def holding(folder: Path, key: str, why: str) -> Iterator[None]:
-    """Keep other processes away from a folder that this one writes, whether or not it exists yet.
+    """Lock a folder within the block, so that no other process writes it. It need not exist yet.
 
-    The lock is beside the folder, so that it holds while the folder is replaced. The system frees it when its holder
-    dies, however that happens; on a shared file system, only if that supports `flock`.
+    The lock is beside the folder, so that it still works while the folder is replaced. The system frees it when its
+    process dies for any reason. On a shared file system, this needs support for `flock`.
 
     Args:
         folder: the folder to write.
-        key: the key that names it, such as `run.root`.
-        why: the work of another process there, in words.
+        key: the key that names the folder, such as `run.root`.
+        why: a phrase for the message on what another process is doing there.
 
     Raises:
-        ConfigError: another process holds it, or nothing can be written there.
+        ConfigError: another process has locked it, or nothing can be written there.
     """
     check_writable(folder, key)
     locks = folder.parent / _LOCKS
@@ -201,15 +201,15 @@ def holding(folder: Path, key: str, why: str) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # a waiting process sees that, and makes a new one
+        Path(lock.lock_file).unlink(missing_ok=True)  # a waiting process notices this, and makes a new one
         lock.release()
-        with suppress(OSError):  # if others are at work, or the run has left something
+        with suppress(OSError):  # the folder is not empty
             for empty in (locks, *made):
                 empty.rmdir()
 
 
 def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:
-    """The part of a config that decides the numbers; a key without a value counts as missing."""
+    """Return the part of a config that decides the numbers. A key without a value counts as missing."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for path in free:
         inner = kept
@@ -237,7 +237,7 @@ def _version(package: str) -> str | None:
 
 
 def git_hash() -> str | None:
-    """The commit of the checkout that the package runs from, with a mark if files differ from it."""
+    """Return the git commit of the code that runs, with a mark if files differ from the commit."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None

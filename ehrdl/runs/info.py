@@ -1,4 +1,4 @@
-"""Reads what a run's manifest says about its models and outputs."""
+"""Reads the descriptions of models and outputs from a run's manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run_info(manifest: Mapping[str, Any]) -> RunInfo:
     """Read `models`, `outputs` and `thresholds` of a manifest; a missing part stays empty.
 
     Raises:
-        KeyError, TypeError, ValueError: a run would not write such content.
+        KeyError, TypeError, ValueError: no run writes such content.
     """
     models = [ModelInfo.from_dict(values) for values in manifest.get("models") or []]
     outputs = manifest.get("outputs") or []

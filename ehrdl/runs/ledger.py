@@ -1,9 +1,9 @@
-"""Records the choice of a run's settings, and all other settings scored on its held-out samples.
+"""Records how a run's settings were chosen, and which other settings were scored on its held-out samples.
 
-A results table needs this evidence. A run writes two things into its manifest. `choices` says on which samples each of
-its choices was made. `held_out` says which samples were held out and, from a ledger beside the runs, which other
-settings had been scored on them before. Fitting ten models, looking at ten held-out scores and showing one is a choice
-by those scores, whatever the config says.
+A results table needs this evidence. A run writes two entries into its manifest. `choices` records on which samples each
+choice was made. `held_out` records which samples were held out. It also lists which other settings had been scored on
+them before, from a ledger beside the runs. Whoever fits ten models, looks at ten held-out scores and
+shows one has chosen by those scores, even if the config does not record it.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
 #: The ledger: one line per finished run, in the folder that holds the runs.
 LEDGER = ".held_out.jsonl"
-#: Keys that say where a run is, on which subjects and how often; the rest of a configuration are its settings.
+#: Keys on the place of a run, its subjects and its repetitions. All other keys of a configuration are its settings.
 _NOT_SETTINGS = ("run", "seeds", "data", "baselines", "logger", "tune", "report")
 _NOT_DATA = ("source", "split", "prepare")
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that a score could choose: not the data, the split or the seeds."""
+    """Return the part of a configuration that a score could choose: without the data, the split and the seeds."""
     data = {key: value for key, value in (config.get("data") or {}).items() if key not in _NOT_DATA}
     rest = {key: value for key, value in config.items() if key not in _NOT_SETTINGS and value != {}}
     return rest | {"data": data}
 
 
 def subjects_digest(samples: pd.DataFrame, split: str) -> str:
-    """A hash of the subjects of a split; the same for the same patients, however their samples are stored."""
+    """Hash the subjects of a split. The same patients have the same hash, however their samples are stored."""
     return digest(np.unique(samples.subject_id[samples.split == split]).tolist())
 
 
 def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
-    """A hash of the questions asked: the outputs, and subject and prediction time of the samples of all splits.
+    """Hash the outputs, and the subject and prediction time of the samples of all splits.
 
-    It identifies data better than the EVENTS folder, whose name changes with shards, copied files and their times. It
-    excludes labels: a study, which carries it, must not depend on those of held-out samples.
+    The hash identifies data better than the name of the EVENTS folder, which changes with shards, copied files and
+    their times. It excludes labels. A study records it, and must not depend on the labels of held-out samples.
 
     Args:
         samples: SAMPLES, in any order.
@@ -57,18 +57,19 @@ def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
 
 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same data: one EVENTS folder or, if both record it, the same questions.
+    """Tell whether two records are of the same data, by EVENTS folder or by `asked_digest` if both record it.
 
-    The folder still counts: older versions recorded only that, and a cohort may be chosen by its score as well.
+    The folder counts because older versions recorded only the folder, and because a cohort may be chosen by its score
+    too.
     """
     asked = one.get("asked")
     return one["events"] == other["events"] or (asked is not None and asked == other.get("asked"))
 
 
 def choices(config: dict[str, Any]) -> dict[str, Any]:
-    """The samples on which a run's choices were made: `none` if the schedule is fixed, else the split.
+    """Return the samples on which a run's choices were made: `none` if the schedule is fixed, else the split.
 
-    `tuned` has the choices of `ehrdl tune`, one mapping per study.
+    The entry `tuned` has the choices of `ehrdl tune`, one mapping per study.
     """
     tuned = (config.get("tune") or {}).get("chosen") or []
     selection = (config.get("optim") or {}).get("selection")
@@ -79,7 +80,7 @@ def choices(config: dict[str, Any]) -> dict[str, Any]:
 def held_out(
     folder: Path, config: dict[str, Any], events: str, task: str, samples: pd.DataFrame, outputs: Iterable[str]
 ) -> dict[str, Any]:
-    """The held-out subjects, and what the ledger records about them.
+    """Return the held-out subjects, and what the ledger records about them.
 
     Args:
         folder: the run's folder; the ledger is beside it.
@@ -90,9 +91,9 @@ def held_out(
         outputs: the names of the outputs.
 
     Returns:
-        `events`, `asked` (`asked_digest`), `task`, `settings` (a hash) and `seeds` of this run, `subjects`: a hash of
-        those held out, and `others`: the ledger's records of other settings, seeds or splits with the same data and
-        task.
+        `events`, `asked` (`asked_digest`), `task`, `settings` (a hash) and `seeds` of this run; `subjects`, a hash of
+        the held-out subjects; and `others`, the ledger's records of other settings, seeds or splits with the same data
+        and task.
     """
     own = {
         "run": folder.name,
@@ -109,21 +110,21 @@ def held_out(
 
 
 def read_ledger(root: Path) -> list[dict[str, Any]]:
-    """All runs ever finished in a folder of runs, including those replaced or deleted since."""
+    """Read the records of all runs finished in a folder of runs, including runs replaced or deleted since."""
     path = root / LEDGER
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = []
     for line in lines:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:  # the process that wrote it was killed within the line
+        except json.JSONDecodeError:  # its process was killed while writing the line
             continue
         rows.append(row)
     return rows
 
 
 def enter(root: Path, own: dict[str, Any]) -> None:
-    """Add a run to the ledger, in one write; a run already there is not added again."""
+    """Add a run to the ledger, in one write. A run that is already there is not added again."""
     row = {key: value for key, value in own.items() if key != "others"}
     if row in read_ledger(root):
         return

@@ -1,14 +1,14 @@
-"""Logging to Weights & Biases beside the CSV curves: one W&B run for each run of ehrdl.
+"""Logging to Weights & Biases in addition to the CSV curves: one W&B run for each run of ehrdl.
 
-There is one per run, not one per fit, because whole runs are compared and reported, and so a run's configuration,
-metrics and report are in one place. It holds the curves of each fit under the fit's name (`fused-seed0/tuning/auprc`),
-each over its own steps. A run that resumes is the same W&B run: its id and the last point of each curve are in the
-run's folder, and what was sent before is not sent again.
+A fit has no W&B run of its own, because whole runs are compared and reported. A run's configuration, metrics and report
+are thus in one place. The curves of each fit are under the fit's name (`fused-seed0/tuning/auprc`), each over its own
+steps. A run that resumes continues the same W&B run. Its id and the last point of each curve are in the run's folder,
+and points that were sent before are not sent again.
 
-No failure of the service stops the run: the first one is reported in one line, and the run continues without W&B.
-Nothing else is sent: no source code or changes to it, no command line, console, host, machine or package data, no crash
-reports, and no local path from the configuration. The report and a checkpoint are made from patients' data, and stay
-here unless they are asked for.
+No failure of the service stops the run. The first failure is reported in one line, and the run continues without W&B.
+Only curves, metrics and the configuration without local paths are sent by default. Not sent are source code and changes
+to it, the command line, console output, data on host, machine and packages, and crash reports. The report and a
+checkpoint are made from patients' data. They are sent only if the options request it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.options.training import LoggerOptions
 
-#: Seconds that the service may take to answer, and to receive what is left when the run ends.
+#: Seconds that the service may take to answer, and to receive the remaining data when the run ends.
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30, 120
-#: The file of sent steps, in the folder of W&B's files.
+#: The file that records the sent steps, in the folder of W&B's files.
 _SENT = "sent.json"
 _AGREEMENT = (
     "logger.artifacts: the report and the best checkpoint go to Weights & Biases; both are made of patients' data, so "
@@ -57,7 +57,7 @@ class Tracker:
         self._steps = dict(self._before)
 
     def point(self, values: dict[str, float], stem: str, step: int) -> None:
-        """Send one point of each of some curves of a fit, unless an earlier process of this run has sent it.
+        """Send one point for each given curve of a fit, unless an earlier process of this run has sent it.
 
         Args:
             values: the values, by the name of the curve.
@@ -72,12 +72,12 @@ class Tracker:
         self.remember()
 
     def remember(self) -> None:
-        """Write the id and what was sent to the file."""
+        """Write the id and the last sent steps to the file."""
         if self.run is not None and self._file is not None:
             write_json(self._file, {"id": self.id, "steps": self._steps})
 
     def attempt(self, what: str, action: Callable[[Any], object]) -> None:
-        """Do something with the W&B run; if it fails, report that once and do not use W&B again."""
+        """Call `action` with the W&B run. If it fails, report this once and do not use W&B again."""
         if self.run is None:
             return
         try:
@@ -87,7 +87,7 @@ class Tracker:
             _warn(what, error)
 
     def curves(self, stem: str) -> list[Logger]:
-        """The Lightning loggers of one fit: none, or one that sends its curves."""
+        """Return the Lightning loggers of one fit: one that sends its curves, or none."""
         if self.run is None:
             return []
         self.attempt("curves", lambda run: run.define_metric(f"{stem}/*", step_metric=f"{stem}/step"))
@@ -98,7 +98,7 @@ class Tracker:
         self.attempt("metrics", lambda run: run.summary.update(_flat(metrics)))
 
     def file(self, name: str, kind: str, path: Path) -> None:
-        """Send a file as an artifact, named after the run and the file's kind, if artifacts are asked for."""
+        """Send a file as an artifact, named after the run and the file's kind, if artifacts are requested."""
         if not self._artifacts:
             return
 
@@ -131,7 +131,7 @@ class _Curves(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, because the whole configuration is there already."""
+        """Do nothing, because W&B already has the whole configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -142,7 +142,7 @@ class _Curves(Logger):
 
 @contextmanager
 def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any]) -> Iterator[Tracker]:
-    """A tracker for one run, closed at its end.
+    """Yield a tracker for one run, and close it at the end.
 
     Args:
         options: whether and where to send.
@@ -174,14 +174,14 @@ def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, 
 
 
 def _say_sync(folder: Path, own: str) -> None:
-    """Report how the files of a run, and of the processes that it resumed from, reach the service."""
+    """Report how to send the files of a run, including those of earlier processes, to the service."""
     files = sorted(str(path) for path in folder.glob("offline-run-*") if path.name.endswith(f"-{own}"))
     if files:
         say(f"wandb: to send this run: wandb sync --yes {shlex.join(files)}")
 
 
 def without_paths(content: Any) -> Any:
-    """A configuration with local paths replaced by `<path>`: a folder's name can be a hospital's, or a user's.
+    """Replace local paths in a configuration by `<path>`, since a folder may be named after a hospital or a user.
 
     >>> without_paths({"root": "/data/clinic", "names": ["a/b", "~/x"], "lr": 0.1})
     {'root': '<path>', 'names': ['a/b', '<path>'], 'lr': 0.1}
@@ -196,7 +196,7 @@ def without_paths(content: Any) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is an absolute path, a path from home, or an existing path of several parts."""
+    """Tell whether a text is an absolute path, a path from home, or an existing path of several parts."""
     return text.startswith(("/", "~", "./", "../")) or ("/" in text and len(text) < 1000 and Path(text).exists())
 
 
@@ -224,7 +224,7 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
         entity=options.entity,
         mode=options.mode,
         id=own,
-        resume="allow" if options.mode == "online" else None,  # offline, only the id joins what is synced
+        resume="allow" if options.mode == "online" else None,  # offline, the same id is enough to join the files
         name=name,
         group=options.group or name,
         tags=list(options.tags),
@@ -235,7 +235,7 @@ def _open(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any
 
 
 def _close(run: Any, code: int) -> None:
-    """End the W&B run, even one that failed before, and its service process, so that nothing waits for them."""
+    """End the W&B run, even after a failure, and its service process, so that nothing waits for them."""
     if "wandb" not in sys.modules:
         return
     import wandb
@@ -256,7 +256,7 @@ def _warn(what: str, error: Exception) -> None:
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """Keep W&B's caches under the run's folder, and send its makers no crash reports; the user's settings win."""
+    """Keep W&B's caches under the run's folder, without crash reports. The user's own settings take precedence."""
     ours = {
         "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_DATA_DIR": str(folder / "data"),
@@ -273,7 +273,10 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """`readmission/fused/auroc`, also with `_low` and `_high`, from metrics.json; undefined values are left out."""
+    """Flatten metrics.json to names such as `readmission/fused/auroc`, `…_low` and `…_high`.
+
+    Undefined values are left out.
+    """
     values = {}
     for output, scores in metrics["outputs"].items():
         for model, table in scores["models"].items():

@@ -1,7 +1,7 @@
-"""The subjects whose notes a pretrained encoder has read: written beside its weights, checked before training.
+"""The record of the subjects whose notes a pretrained encoder has read, which is checked before training.
 
-The ids are stored unhashed. A hash of an eight-digit number hides nothing, and the weights beside it are patient data
-already.
+The record is in the folder of the encoder's weights, which are patient data too. Its ids are not hashed, since a hash
+of an eight-digit number hides nothing.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Use it with the same `data.split`; a run whose tuning or held-out patients it ha
 
 
 def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) -> None:
-    """Write the subjects and facts of an encoder's training, and a model card, beside its weights.
+    """Write the subjects and facts of an encoder's training, and a model card, into the folder of its weights.
 
     Args:
         folder: the encoder's folder.
-        subjects: (n,) the ids of all subjects whose notes it has read, including before this pretraining.
+        subjects: (n,) the ids of all subjects whose notes it has read, also before this pretraining.
         facts: the numbers of the pretraining: `start`, `options`, `train`, `tuning`, and any others.
     """
     ids = np.unique(subjects.astype(np.int64))
@@ -70,10 +70,10 @@ def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) 
 
 
 def read_subjects(folder: Path) -> np.ndarray:
-    """The ids of the subjects whose notes an encoder has read; none if it was not pretrained by ehrdl.
+    """Return the ids of the subjects whose notes an encoder has read; empty if ehrdl did not pretrain it.
 
     Raises:
-        ConfigError: the ids are not those that were written.
+        ConfigError: the ids were changed after they were written.
     """
     if not (folder / FACTS).is_file():
         return np.zeros(0, np.int64)
@@ -91,10 +91,10 @@ def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, el
     """Refuse a network with an encoder that has read notes of tuning or held-out subjects.
 
     Args:
-        network: the network, whose encoders from local folders are checked.
-        tokenizer: the folder or name of the tokenizer, which may have been fitted on such notes too.
+        network: the network; its encoders from local folders are checked.
+        tokenizer: the folder or name of the tokenizer, which is checked too.
         samples: SAMPLES with their split.
-        elsewhere: whether equal ids mean other people, of another hospital.
+        elsewhere: whether the samples are of another hospital, where equal ids mean other people.
 
     Raises:
         LeakageError: an encoder has read such notes; the message names the folder and a subject.

@@ -1,4 +1,4 @@
-"""Augmentation of a training batch's series: Batch -> Batch; hides observations, adds noise, moves times back.
+"""Augmentation of a training batch's series, Batch -> Batch: hides observations, adds noise and moves times back.
 
 It is drawn anew for each batch, in the same way for every network, and is off at prediction.
 """
@@ -17,7 +17,7 @@ from ehrdl.options.training import Optim
 class Augment(nn.Module):
     """Varies the samples' series in training; in evaluation it leaves them unchanged.
 
-    An observation only moves into the past or is hidden, so no sample sees more than it may.
+    An observation is only hidden or moved into the past, so no sample sees more than it may.
 
     Args:
         spec: the data description.
@@ -33,9 +33,9 @@ class Augment(nn.Module):
         self.std: Tensor
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch with changed value, hours and valid (B, N)."""
+        """Return the batch with changed value, hours and valid (B, N)."""
         asked = self.hide or self.noise or self.shift_hours
-        if not (self.training and asked and len(self.std)):  # a network of notes alone has no channels
+        if not (self.training and asked and len(self.std)):  # a network that reads only notes has no channels
             return batch
         value, hours, valid = batch.value, batch.hours, batch.valid
         if self.hide:

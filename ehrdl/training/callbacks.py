@@ -28,7 +28,7 @@ from ehrdl.training.progress import EpochLines
 
 
 def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> float:
-    """The monitored tuning metric of the kept weights: those of the best epoch, or the average at the end."""
+    """Return the monitored tuning metric of the kept weights, from the best epoch or averaged at the end."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             score = float(callback.best_model_score)
@@ -37,18 +37,20 @@ def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> fl
 
 
 def _horizon(optim: Optim, steps_an_epoch: int, trainer: dict[str, Any]) -> float:
-    """The number of steps that the average of the weights looks back.
+    """Return the number of steps that the average of the weights looks back.
 
-    A decay of 0.99 looks back 100 steps. A short run's average would still include its random start, so it looks back
-    less.
+    A decay of 0.99 looks back 100 steps. Short runs look back less, or the average would include the random start.
     """
     epochs, steps = trainer["max_epochs"] or -1, trainer.get("max_steps", -1)
-    ends = [n for n in (epochs * steps_an_epoch, steps) if n > 0]  # neither where `max_time` alone ends the run
+    ends = [n for n in (epochs * steps_an_epoch, steps) if n > 0]  # empty if only `max_time` ends the run
     return max(2.0, min([1 / (1 - optim.ema_decay), *(n / 10 for n in ends)]))
 
 
 def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """An exponential average in place; torch's own makes three copies of an encoder of 100 M weights per step."""
+    """Return a function that averages exponentially in place.
+
+    That of torch would copy an encoder of 100 M weights three times per step.
+    """
 
     def average(kept: Tensor, current: Tensor, _: Tensor) -> Tensor:
         return kept.lerp_(current.to(kept.dtype), share)
@@ -59,7 +61,7 @@ def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def make_callbacks(
     optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
 ) -> list[Callback]:
-    """The callbacks of a fit.
+    """Return the callbacks of a fit.
 
     Args:
         optim: the options for averaging or selecting weights, and for stopping early.
@@ -74,14 +76,14 @@ def make_callbacks(
         chosen.append(TQDMProgressBar(refresh_rate=10))
     if optim.selection == "averaged":
         share = 1 / _horizon(optim, steps_an_epoch, trainer)
-        # Buffers are not averaged: an average would truncate integer ones, such as channel indices, to other numbers.
+        # Buffers are not averaged. An average would change integer buffers, such as channel indices.
         return [*chosen, WeightAveraging(use_buffers=False, avg_fn=_moving_average(share))]
     best = ModelCheckpoint(dirpath=scratch, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
     return [*chosen, best, Patience(monitor, mode="max", patience=optim.patience)]
 
 
 class Patience(EarlyStopping):
-    """Early stopping that ignores an epoch without a tuning score, or with an unknown one."""
+    """Early stopping that ignores an epoch without a known tuning score."""
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if not math.isnan(trainer.callback_metrics.get(self.monitor, math.nan)):
@@ -89,7 +91,7 @@ class Patience(EarlyStopping):
 
 
 def keep_best(model: LitNetwork, callbacks: list[Callback]) -> None:
-    """Load the best tuning epoch's weights into the model; averaged weights are already in it."""
+    """Load the weights of the best tuning epoch into the model. Averaged weights are already in it."""
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
             if callback.best_model_score is None or not math.isfinite(callback.best_model_score):

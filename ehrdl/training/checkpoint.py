@@ -1,6 +1,6 @@
-"""Checkpoints of a fit: written whole or not at all, read only if sound; the previous one is kept.
+"""Checkpoints of a fit. They are written whole or not at all, and read only if sound.
 
-Each fit has its own scratch folder, which no other fit reads; a fit that was stopped or killed resumes from there.
+Each fit has its own scratch folder, which no other fit reads. A fit that was stopped or killed resumes from there.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ehrdl.processes import signals
 #: Optimiser steps between two checkpoints, so that a kill loses a few minutes at most.
 _CHECKPOINT_STEPS = 200
 _LAST, _BEFORE = "last.ckpt", "before.ckpt"
-#: Value of `default_root_dir`: no folder, so that Lightning finds no checkpoint of a SLURM job in it.
+#: Value of `default_root_dir`. It is not a folder, so that Lightning finds no checkpoint of a SLURM job there.
 NOWHERE = os.devnull
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its final name, syncs and renames it; keeps the previous `last.ckpt` as `before.ckpt`.
+    """Writes a checkpoint under another name, syncs and renames it; keeps the previous `last.ckpt` as `before.ckpt`.
 
-    Lightning's own class writes to the temporary folder and moves the file. To another file system that is a copy,
-    which a kill or a full disk cuts short.
+    Lightning's own class writes to the temporary folder and moves the file. A move to another file system is a copy,
+    and a kill or a full disk can cut it short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -44,7 +44,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 os.replace(target, target.with_name(_BEFORE))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read the checkpoint; its callbacks' paths are changed to the folder where it is now."""
+        """Read the checkpoint, and change the paths in its callbacks to the folder where it is now."""
         checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         here = os.path.realpath(Path(path).parent)
         for key, state in checkpoint.get("callbacks", {}).items():
@@ -54,17 +54,17 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def _moved(value: Any, there: str, here: str) -> Any:
-    """A callback's state with its paths moved to another folder."""
+    """Return a callback's state with its paths changed to another folder."""
     if isinstance(value, dict):
         return {_moved(key, there, here): _moved(inner, there, here) for key, inner in value.items()}
     return here + value[len(there) :] if isinstance(value, str) and value.startswith(there) else value
 
 
 class Resume(ModelCheckpoint):
-    """Saves after an epoch's first step, at regular steps after it, and when a signal stops the fit.
+    """Saves after an epoch's first step, at regular steps after that, and when a signal stops the fit.
 
-    It never saves after an epoch's last batch. Validation and the choice of the best epoch follow it, and a fit that
-    resumed there would skip them.
+    It never saves after an epoch's last batch. Validation and the choice of the best epoch follow that batch, and a fit
+    that resumed there would skip them.
 
     Args:
         scratch: the scratch folder of the fit.
@@ -74,7 +74,7 @@ class Resume(ModelCheckpoint):
         super().__init__(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take signals back from Lightning, whose handlers would talk to other processes in the middle of a step."""
+        """Restore our signal handlers. Those of Lightning would contact other processes in the middle of a step."""
         signals.take_back()
 
     def on_train_batch_start(
@@ -96,18 +96,18 @@ class Resume(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if stop and (is_last or not accumulated):
             signals.release(stop=True)
-        elif trainer.world_size == 1 and not stop:  # of several processes, one alone must not leave the others waiting
+        elif trainer.world_size == 1 and not stop:  # otherwise the other processes would wait
             signals.release(stop=False)
 
 
 def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | None:
-    """The last sound checkpoint, from which a fit resumes; None = it starts from the beginning.
+    """Return the last sound checkpoint, from which a fit resumes; None = it starts from the beginning.
 
-    What is passed over is reported, and removed.
+    Unusable checkpoints are reported and removed.
 
     Args:
         scratch: the scratch folder of the fit.
-        weights: the weights of the new network, by name; a checkpoint with other ones is not of this fit.
+        weights: the weights of the new network, by name; a checkpoint with other weights is not of this fit.
         stem: the name of the fit.
     """
     found = [path for path in (scratch / _LAST, scratch / _BEFORE) if path.is_file()]
@@ -122,7 +122,7 @@ def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | No
 
 
 def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scratch: Path) -> str:
-    """The reason why a fit cannot resume from a checkpoint; empty if it can."""
+    """Return the reason why a fit cannot resume from a checkpoint; empty if it can."""
     if checkpoint is None or "state_dict" not in checkpoint:
         return "is damaged"
     there = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
@@ -136,7 +136,7 @@ def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scr
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The content of a file that `torch.save` wrote, tensors on the CPU; None if it is missing or damaged.
+    """Read a file that `torch.save` wrote, with tensors on the CPU; None if it is missing or damaged.
 
     Raises:
         OSError: the file cannot be read at all.
@@ -156,7 +156,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def remove_strays(folder: Path) -> None:
-    """Remove checkpoints that Lightning wrote for SLURM into the run's folder: any fit of the run would load them."""
+    """Remove the checkpoints that Lightning wrote for SLURM into the run's folder. Any fit would load them."""
     for path in sorted(folder.glob("hpc_ckpt_*.ckpt")):
         path.unlink(missing_ok=True)
         say(f"{path}: removed; an earlier version left it there, and each fit resumes from its own checkpoint")

@@ -1,4 +1,4 @@
-"""The fit of one network: trainer, callbacks, checkpoints. A run that was killed resumes where it stopped."""
+"""The fit of one network: trainer, callbacks, checkpoints. A killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def fit(
         data: the datamodule with the loaders.
         spec: the data description of what the network may read; `prepared.spec.only("note")` for a single modality.
         one: the fit's identity and the places of its files.
-        loggers: loggers of the learning curves, beside the CSV file that is always written.
-        start: fitted models, by name, from whose encoders this one starts; by default it starts from scratch.
-        watch: callbacks beside our own; one that raises ends the fit.
+        loggers: loggers of the learning curves, in addition to the CSV file that is always written.
+        start: fitted models, by name; the network starts from their encoders. By default it starts from scratch.
+        watch: further callbacks; an exception in one of them ends the fit.
     """
     one.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
@@ -75,7 +75,7 @@ def _begin(
     one: Fit,
     start: Mapping[str, LitNetwork] | None,
 ) -> None:
-    """Set the weights that a fit begins with: other models', a pretrained note encoder's, or the random ones."""
+    """Set the initial weights of a fit: from other models, from a pretrained note encoder, or random."""
     encoder = model.network.note_encoder()
     if start:
         _start_from(model, start, one.stem)
@@ -94,7 +94,7 @@ def _fit(
     start: list[str],
     watch: Sequence[Callback],
 ) -> tuple[pl.Trainer, float]:
-    """Fit, from the beginning or resuming where a killed process stopped, and write the checkpoint.
+    """Fit from the beginning, or from where a killed process stopped, and write the checkpoint.
 
     Returns:
         The trainer, and the tuning score of the weights that were kept.
@@ -114,21 +114,21 @@ def _fit(
         shell = _train(model, data, joined, trainer, [*callbacks, *watch], [curves, *loggers])
         fitted.weights = weights_digest(model) if n > 1 else ""
         keep_best(model, callbacks)
-        model.float()  # whatever the fit's precision: so a resuming run, and `ehrdl predict`, load it
+        model.float()  # for any precision of the fit, as a resuming run and `ehrdl predict` load it
         shell.save_checkpoint(one.checkpoint, weights_only=True)
     shutil.rmtree(one.scratch, ignore_errors=True)
     return shell, kept_score(shell, callbacks, model.monitor)
 
 
 def _name_of_score(spec: DataSpec) -> str:
-    """The name of the tuning score, given the kinds of the outputs."""
+    """Return the name of the tuning score, given the kinds of the outputs."""
     if not spec.regression:
         return "AUPRC"
     return "R2" if len(spec.regression) == len(spec.outputs) else "score (mean of AUPRC and R2)"
 
 
 def _finished(final: Path, model: LitNetwork) -> bool:
-    """Whether an earlier process finished this fit; if so, load its weights into the model."""
+    """Tell whether an earlier process finished this fit; if so, load its weights into the model."""
     if not final.is_file():
         return False
     content = read(final)
@@ -147,7 +147,7 @@ def join_fit(
     specs: Mapping[str, DataSpec],
     ready: Callable[[], None],
 ) -> str:
-    """Take part in a fit as a process other than the first; nothing is written.
+    """Take part in a fit as a process other than the first, and write nothing.
 
     Args:
         joined: the decisions of the first process.
@@ -168,7 +168,7 @@ def join_fit(
         pl.seed_everything(joined.seed, workers=True, verbose=False)
         spec = specs[joined.name]
         model = LitNetwork(training.network(spec), spec, training.optim)
-        if joined.start:  # same shapes; the first process sends their weights with all others
+        if joined.start:  # for the same shapes; the first process sends all weights
             model.network.start_from([training.network(specs[name]) for name in joined.start])
         steps = _steps_an_epoch(data, joined.seed, n_processes(trainer), trainer)
         callbacks = make_callbacks(training.optim, Path(joined.scratch), steps, trainer, model.monitor)
@@ -189,7 +189,7 @@ def _train(
     callbacks: list[Callback],
     loggers: list[Logger],
 ) -> pl.Trainer:
-    """Fit; the same in all processes."""
+    """Fit the model. All processes run the same code."""
     shell = pl.Trainer(
         **{"enable_progress_bar": os.isatty(2)} | with_plugins(trainer, AtomicCheckpoints()),
         logger=loggers,
@@ -198,7 +198,7 @@ def _train(
     )
     with interruptible(), _whole_gradients():
         shell.fit(model, datamodule=data, ckpt_path=joined.resume, weights_only=True)
-        signals.release(stop=bool(signals.pending()))  # one that came after the last step
+        signals.release(stop=bool(signals.pending()))  # a signal that came after the last step
     return shell
 
 
@@ -217,7 +217,7 @@ def _whole_gradients() -> Iterator[None]:
 
 
 def _steps_an_epoch(data: ClinicalDataModule, seed: int, n: int, trainer: dict[str, Any]) -> int:
-    """Optimiser steps per epoch of `n` processes, which share its batches; sets the data to the fit's seed."""
+    """Set the data to the fit's seed, and count the optimiser steps per epoch if `n` processes share the batches."""
     data.seed, data.trainer = seed, None
     n_batches = len(data.train_dataloader())
     if n_batches < n:
@@ -235,6 +235,6 @@ def _start_from(model: LitNetwork, start: Mapping[str, LitNetwork], stem: str) -
 
 
 def _curves(folder: Path, stem: str) -> str:
-    """A new folder for the learning curves, since a fit that resumes would empty its old one."""
+    """Return a new folder for the learning curves, since a fit that resumes would empty its old one."""
     n_before = sum(path.name.startswith(stem) for path in (folder / "curves").glob("*"))
     return f"{stem}-part{n_before + 1}" if n_before else stem

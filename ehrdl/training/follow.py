@@ -1,4 +1,4 @@
-"""The part of further processes in a run: they take part in each fit, and write nothing."""
+"""The work of the other processes of a run. They take part in each fit, and write nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def follow(
 
     Args:
         team: the connection of this process to the first.
-        prepare: function that gives the data, which the first process has prepared, and the spec of each model, by its
+        prepare: function that returns the data, which the first process has prepared, and the spec of each model by
             name.
         training: the options for making and optimising networks; the arguments of the trainer are not checked yet.
         batch: how samples become batches.
@@ -37,7 +37,7 @@ def follow(
     Raises:
         SystemExit: the first process has ended, or this one has failed and reported why.
     """
-    warnings.simplefilter("ignore")  # the first process shows them
+    warnings.simplefilter("ignore")  # the first process shows warnings
     data: ClinicalDataModule | None = None
     with team.reporting():
         for order in team.orders():

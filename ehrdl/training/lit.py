@@ -1,4 +1,4 @@
-"""The Lightning module around a network: one step, the optimiser, the metrics. No science in it."""
+"""The Lightning module around a network: steps, optimiser and metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ehrdl.training.augment import Augment
 from ehrdl.training.schedule import n_steps, warmup_cosine
 
 _UNKNOWN = -1  # marks an unknown label for torchmetrics
-#: Each of several processes reads all tuning samples, so each has the whole metric, as a single one would.
+#: Each process reads all tuning samples, so each computes the metric of all samples by itself.
 _OWN: dict[str, Any] = {"sync_on_compute": False}
 
 
@@ -34,7 +34,7 @@ class _R2(R2Score):
     """R2 that is NaN, rather than an error, if fewer than two labels are known."""
 
     def compute(self) -> Tensor:
-        """R2, or NaN."""
+        """Return R2, or NaN."""
         return super().compute() if self.total > 1 else self.total.new_tensor(math.nan)
 
 
@@ -42,7 +42,7 @@ class _AUROC(BinaryAUROC):
     """AUROC that is NaN, rather than 0, if the known labels are of one class."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """AUROC, or NaN."""
+        """Return AUROC, or NaN."""
         return super().compute() if _classes(self.target) == {0, 1} else torch.tensor(math.nan)
 
 
@@ -50,12 +50,12 @@ class _AUPRC(BinaryAveragePrecision):
     """Average precision that is NaN, rather than -0, if no known label is positive."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """Average precision, or NaN."""
+        """Return the average precision, or NaN."""
         return super().compute() if 1 in _classes(self.target) else torch.tensor(math.nan)
 
 
 def _classes(target: Any) -> set[int]:
-    """The classes among the labels that a metric of torchmetrics has collected."""
+    """Return the classes among the labels that a metric of torchmetrics has collected."""
     parts = [target] if isinstance(target, Tensor) else target
     return {int(label) for part in parts for label in part.unique()}
 
@@ -63,13 +63,14 @@ def _classes(target: Any) -> set[int]:
 class LitNetwork(pl.LightningModule):
     """Trains a network on binary and regression outputs.
 
-    `monitor` names the tuning metric that selects epochs: `tuning/auprc`, the mean AUPRC, where every output is binary;
-    else `tuning/score`, the mean over outputs of the AUPRC, or of R2 for a regression output. Both are 1 at best.
+    `monitor` names the tuning metric that selects epochs. If every output is binary, it is `tuning/auprc`, the mean
+    AUPRC. Otherwise it is `tuning/score`, the mean over outputs of AUPRC (or of R2 for a regression output). Both are 1
+    at best.
 
     Args:
-        network: the network, Batch -> logits (B, K), built for `spec.trained()`: logits of auxiliary outputs come last.
+        network: the network, Batch -> logits (B, K), built for `spec.trained()`. Logits of auxiliary outputs come last.
         spec: the data description; K counts only its `outputs`.
-        optim: the options for optimising it.
+        optim: the options for optimising the network.
     """
 
     def __init__(self, network: Network, spec: DataSpec, optim: Optim) -> None:
@@ -95,20 +96,20 @@ class LitNetwork(pl.LightningModule):
         self._said = False
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         logits: Tensor = self.network(batch)
         return logits[:, : len(self.spec.outputs)]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Training loss of a batch."""
+        """Return the training loss of a batch."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Tuning loss and metrics of a batch."""
+        """Log the tuning loss of a batch, and collect its metrics."""
         self._step(batch, "tuning")
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
-        """SAMPLES rows (B,) and predictions (B, K): probabilities, or values of regression outputs."""
+        """Return the SAMPLES rows (B,) and predictions (B, K): probabilities, or values of regression outputs."""
         return batch.row, predicted(self(batch), self.spec)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
@@ -134,7 +135,7 @@ class LitNetwork(pl.LightningModule):
                         self.scores[f"{name}_{output.name}"].update(value[known, k], label[known, k])
                 continue
             for kind in ("auroc", "auprc"):
-                # A probability, since torchmetrics would take logits that all lie within [0, 1] for probabilities.
+                # Probabilities, since torchmetrics would treat logits as probabilities if all are within [0, 1].
                 self.scores[f"{kind}_{output.name}"].update(value[:, k], target[:, k])
 
     def on_validation_epoch_end(self) -> None:
@@ -150,7 +151,10 @@ class LitNetwork(pl.LightningModule):
         self.scores.reset()
 
     def _parts_of_means(self, known: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-        """The known scores that each mean over outputs is of; none only of the mean that selects epochs."""
+        """Return the known scores that each mean over outputs averages.
+
+        A mean without a known score is left out, unless it selects epochs.
+        """
         auprc, r2 = ([known[name] for name in known if name.startswith(f"tuning/{kind}_")] for kind in ("auprc", "r2"))
         parts = {"tuning/auprc": auprc, "tuning/r2": r2}
         if self.spec.regression:
@@ -158,19 +162,19 @@ class LitNetwork(pl.LightningModule):
         return {name: scores for name, scores in parts.items() if scores or name == self.monitor}
 
     def _say_unknown(self, names: list[str]) -> None:
-        """Report once which tuning scores are unknown; they enter no mean."""
+        """Report once which tuning scores are unknown. They are left out of all means."""
         which = [name.removeprefix("tuning/") for name in names if name.startswith(("tuning/auprc_", "tuning/r2_"))]
         if which and not self._said and self.trainer.is_global_zero:
             say(f"tuning: {', '.join(which)}: unknown, for want of labels that differ; left out of {self.monitor}")
             self._said = True
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a linear warm-up and a cosine decay to zero, per step."""
+        """Return the optimiser AdamW with a linear warm-up and a cosine decay to zero, updated at each step."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
         return warmup_cosine(optimizer, n_steps(self.trainer), self.optim.warmup)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups, by whether they decay and whether they come pretrained (a fraction of the rate)."""
+        """Return parameter groups: with or without weight decay, and pretrained (at a lower rate) or not."""
         optim = self.optim
         pretrained = dict.fromkeys(self.network.pretrained_parameters(), optim.pretrained_lr_factor)
         started = dict.fromkeys(self.network.started_parameters(), optim.stage_lr_factor)
@@ -196,12 +200,12 @@ class LitNetwork(pl.LightningModule):
         ]
 
     def on_train_start(self) -> None:
-        """Let each process draw its own dropout; all began with the same seed, for the same weights."""
+        """Let each process draw its own dropout. All began with the same seed, to have the same weights."""
         if self.global_rank:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the states of all random generators, so that a killed run resumes as if it had not been."""
+        """Save the states of all random generators, so that a killed run resumes as if it had not been interrupted."""
         checkpoint["rng"] = _generators()
         if self.trainer.world_size > 1:
             states: list[Any] = [None] * self.trainer.world_size
@@ -209,10 +213,10 @@ class LitNetwork(pl.LightningModule):
             checkpoint["rng_of_each"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember this process's states until the first batch.
+        """Remember the generator states of this process until the first batch.
 
         Raises:
-            ConfigError: a different number of processes began the fit, so its position in the data does not apply.
+            ConfigError: the fit was begun by a different number of processes, so its position in the data is useless.
         """
         states = checkpoint.get("rng_of_each") or [checkpoint.get("rng")]
         if len(states) != self.trainer.world_size:
@@ -223,14 +227,14 @@ class LitNetwork(pl.LightningModule):
         self._rng = states[self.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Restore the generators' states from the checkpoint, since opening the loader has drawn from them."""
+        """Restore the generators' states from the checkpoint, since opening the loader has changed them."""
         if self._rng is not None:
             state, self._rng = self._rng, None
             _put_back(state)
 
 
 def _generators() -> dict[str, Any]:
-    """The states of all random generators of this process, as plain values."""
+    """Return the states of all random generators of this process, as plain values."""
     numbers: Any = np.random.get_state(legacy=True)
     name, keys, position, has_gauss, cached = numbers
     version, internal, gauss = random.getstate()

@@ -1,7 +1,6 @@
-"""Checks, before anything is fitted, the end of a fit and the times of its tuning scores.
+"""Checks of the end of a fit and the times of its tuning scores, before anything is fitted.
 
-Lightning finds only at the end of an epoch, or of the fit, that there was no batch to train on or no score to select
-by.
+Lightning would notice only at the end of an epoch, or of the fit, that a batch or a score was missing.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _SCORELESS = "optim.selection: best_tuning selects by a tuning score, and none i
 
 
 def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
-    """Refuse a schedule that is impossible whatever the data.
+    """Refuse a schedule that would be impossible for any data.
 
     Args:
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         optim: the options for selecting epochs.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is refused; the message names the key.
     """
     for unit in ("epochs", "steps"):
         low, high = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}")
@@ -47,7 +46,7 @@ def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
 
 
 def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any], optim: Optim) -> None:
-    """Run `check_plan` on prepared data.
+    """Check the limits and schedule of a fit on prepared data with `check_plan`.
 
     Args:
         prepared: the data.
@@ -57,7 +56,7 @@ def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any],
     """
     loaders = ClinicalDataModule(prepared, batch)
     n_train = len(loaders.train_dataloader()) // n_processes(trainer)
-    if n_train:  # a later check refuses fewer batches than processes, and says what to do
+    if n_train:  # a later check refuses fewer batches than processes, with advice
         check_plan(trainer, optim, n_train, len(loaders.val_dataloader()))
 
 
@@ -71,12 +70,12 @@ def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: in
         n_tuning: number of tuning batches.
 
     Raises:
-        ConfigError: naming the key, with the smallest value that works.
+        ConfigError: a value is refused; the message names the key and the smallest value that works.
     """
     n_batches = _limited(trainer, "limit_train_batches", n_train, "training")
     _limited(trainer, "limit_val_batches", n_tuning, "tuning")
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
-    if isinstance(interval, str | dict):  # by the clock: the time is unknown
+    if isinstance(interval, str | dict):  # an interval of time, which is unknown in batches
         return
     if isinstance(interval, int) and every is not None and interval > n_batches:
         raise ConfigError(
@@ -92,7 +91,7 @@ def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: in
 
 
 def _limited(trainer: dict[str, Any], key: str, n: int, what: str) -> int:
-    """The number of batches, out of `n`, that a limit leaves."""
+    """Return how many of `n` batches a limit leaves."""
     limit = trainer.get(key)
     if limit is None:
         return n
@@ -109,13 +108,13 @@ def _limited(trainer: dict[str, Any], key: str, n: int, what: str) -> int:
 
 
 def _first_score(interval: float | int | None, every: int | None, n_batches: int) -> int:
-    """The number of batches before the first tuning score."""
+    """Return the number of batches before the first tuning score."""
     within = interval if isinstance(interval, int) else max(1, int(n_batches * (1.0 if interval is None else interval)))
     return within if every is None else (every - 1) * n_batches + within
 
 
 def _end(trainer: dict[str, Any], n_batches: int) -> float:
-    """The number of batches after which a fit ends, unless time or patience end it earlier."""
+    """Return the number of batches after which a fit ends, unless time or patience end it earlier."""
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     end: float = math.inf if epochs in (None, -1) else int(epochs) * n_batches
     if steps == -1:

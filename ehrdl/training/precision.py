@@ -1,6 +1,6 @@
-"""Lightning's `bf16-true` and `64-true` for a `Batch`, whose hours, values and labels keep their precision.
+"""Lightning's `bf16-true` and `64-true` for a `Batch`; its hours, values and labels keep their precision.
 
-Lightning's own plugins assign every floating tensor of a batch anew, which a frozen dataclass refuses, and would round
+Lightning's own plugins assign new tensors to a batch, which is impossible in a frozen dataclass. They would also round
 hours to three digits.
 """
 
@@ -18,28 +18,28 @@ from ehrdl.batch import Batch
 
 
 class HalfWeights(HalfPrecision):
-    """`bf16-true`: weight matrices are bfloat16, and products are computed in it, as under autocast.
+    """`bf16-true`: weight matrices are bfloat16, and products are computed in bfloat16 as under autocast.
 
-    Biases, norms, scalers and the content of a batch stay float32: they are small, and rounding them costs accuracy.
+    Biases, norms, scalers and the content of a batch stay float32. They are small, and rounding them costs accuracy.
     """
 
     def __init__(self) -> None:
         super().__init__("bf16-true")
 
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """Cast the matrices."""
+        """Cast the weight matrices to bfloat16."""
         for parameter in module.parameters():
             if parameter.ndim > 1:
                 parameter.data = parameter.data.to(torch.bfloat16)
         return module
 
     def tensor_init_context(self) -> AbstractContextManager[Any]:
-        """New tensors are float32."""
+        """Return a context in which new tensors are float32."""
         return nullcontext()
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Compute products in bfloat16, on any device."""
+        """Compute products in bfloat16 within the block, on any device."""
         devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
         with ExitStack() as stack:
             for device in devices:
@@ -47,7 +47,7 @@ class HalfWeights(HalfPrecision):
             yield
 
     def convert_input(self, data: Any) -> Any:
-        """The data unchanged."""
+        """Return the data unchanged."""
         return data
 
 
@@ -55,7 +55,7 @@ class DoubleWeights(DoublePrecision):
     """`64-true`: weights and the content of a batch are float64."""
 
     def convert_input(self, data: Any) -> Any:
-        """Cast floating tensors, a `Batch` as a whole."""
+        """Cast floating tensors to float64, in a `Batch` too."""
         return data.to(torch.float64) if isinstance(data, Batch) else super().convert_input(data)
 
 
@@ -63,7 +63,7 @@ _OURS: dict[Any, Any] = {"bf16-true": HalfWeights, "64-true": DoubleWeights, "64
 
 
 def with_plugins(trainer: dict[str, Any], *plugins: Any) -> dict[str, Any]:
-    """The arguments of a Trainer with plugins, including ours in place of Lightning's precision."""
+    """Add plugins to the arguments of a Trainer, with our precision plugin in place of Lightning's."""
     kind = _OURS.get(trainer.get("precision"))
     if kind is None:
         return trainer | {"plugins": list(plugins)}

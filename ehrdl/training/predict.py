@@ -1,4 +1,4 @@
-"""Predictions of fitted models as rows of PREDICTIONS, joined by the SAMPLES row and never by order."""
+"""Predictions of fitted models as rows of PREDICTIONS, joined by the SAMPLES row, not by order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ehrdl.training.checkpoint import NOWHERE
 from ehrdl.training.lit import LitNetwork
 from ehrdl.training.precision import with_plugins
 
-#: The risk that a simulator drew each outcome from: a ceiling, not a competitor.
+#: The risk from which a simulator drew each outcome. It is an upper limit, not a competing model.
 TRUTH = ModelInfo("bayes", "truth", "the simulator's true risk: nothing can rank better on average", deployable=False)
 
 
 def predict(model: LitNetwork, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """SAMPLES rows (n,) and predictions (n, K), on one device over exactly the samples of the loader."""
+    """Predict exactly the samples of the loader, on one device; return SAMPLES rows (n,) and predictions (n, K)."""
     with quiet():
         shell = pl.Trainer(
             logger=False,
@@ -53,7 +53,7 @@ def prediction_rows(
     prob: np.ndarray,
     calibrators: Mapping[str, Platt] | None = None,
 ) -> pd.DataFrame:
-    """PREDICTIONS of one model and seed; probabilities with logistic recalibration.
+    """Make PREDICTIONS of one model and seed, with recalibrated probabilities.
 
     Args:
         samples: SAMPLES.
@@ -62,8 +62,8 @@ def prediction_rows(
         seed: random seed of its fit.
         rows: (n,) SAMPLES rows, tuning and held out.
         prob: (n, K) probabilities; for a regression output the predicted value.
-        calibrators: recalibrations of a finished run, by output; a missing one leaves `prob_calibrated` unknown. By
-            default they are fitted here, on the tuning split.
+        calibrators: recalibrations of a finished run, by output; without one, `prob_calibrated` is unknown. By default
+            they are fitted here, on the tuning split.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
@@ -85,7 +85,7 @@ def prediction_rows(
 
 
 def _calibrator(predictions: pd.DataFrame) -> Platt:
-    """The recalibration of one model, seed and output, fitted on its tuning rows."""
+    """Return the recalibration of one model, seed and output, fitted on its tuning rows."""
     tuning = predictions[(predictions.split == TUNING) & predictions.label.notna()]
     return fit_calibrator(tuning.prob.to_numpy(), tuning.label.to_numpy())
 
@@ -93,7 +93,7 @@ def _calibrator(predictions: pd.DataFrame) -> Platt:
 def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
     """Write all recalibrations, by model, seed and output, as JSON, for predictions on data without a tuning split.
 
-    A regression output has none.
+    A regression output has no recalibration.
     """
     rows = [
         {"model": model, "seed": seed, "output": output, **_calibrator(part)._asdict()}
@@ -119,7 +119,7 @@ def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
 
 
 def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
-    """The simulator's true probability as a model, `TRUTH`; empty if no simulator knows these outcomes."""
+    """Return the simulator's true probabilities as the model `TRUTH`; empty if no simulator made these outcomes."""
     outputs = [output.name for output in prepared.spec.outputs]
     path = prepared.events / "truth.csv"
     if not path.is_file():

@@ -1,8 +1,8 @@
 """Masked-token pretraining of a note encoder on the training subjects' notes, before any label is seen.
 
-Labels are few and words are many: an encoder that first learns which words stand for each other needs fewer outcomes to
-learn which of them matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).
-The weights are made once per seed and shared by every model of the run that reads notes.
+Labels are few and words are many. An encoder that first learns which words can replace each other needs fewer outcomes
+to learn which words matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).
+The weights are made once per seed, and all models of the run that read notes share them.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from ehrdl.training.schedule import warmup_cosine
 #: Share of tokens that are hidden and guessed (Devlin 2019).
 _MASKED = 0.15
 _CHUNKS_A_BATCH = 128
-#: Number of batches among which chunks are sorted by length, so that little is padding.
+#: Number of batches within which chunks are sorted by length, so that there is little padding.
 _BATCHES_A_POOL = 20
 
 
 def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, Any], path: Path, seed: int) -> None:
-    """Pretrain a note encoder in place, or load what this run has pretrained already.
+    """Pretrain a note encoder in place, or load its weights if this run has pretrained it already.
 
     Args:
         encoder: an encoder with `states(tokens, valid, blank)` and `embeddings()`, such as `NoteTransformer`.
-        prepared: the data, of which all notes of the training subjects are read, whatever sample sees them.
+        prepared: the data; all notes of training subjects are read, even notes that no sample sees.
         optim: the options `pretrain_epochs` and `pretrain_lr`.
-        trainer: arguments of the Lightning trainer; accelerator, precision and the first device are taken from it.
+        trainer: arguments of the Lightning trainer; only accelerator, precision and the first device are used.
         path: the file of the pretrained weights.
         seed: random seed of the masks and the order of the notes.
 
@@ -89,7 +89,7 @@ def check_pretraining(network: Network) -> None:
     """Refuse a network whose note encoder `pretrain` does not accept.
 
     Raises:
-        ConfigError: the network has no note encoder of its own, or one that `pretrain` refuses.
+        ConfigError: the network has no note encoder of its own, or an encoder that `pretrain` refuses.
     """
     encoder = network.note_encoder()
     if encoder is None:
@@ -109,7 +109,7 @@ def _require_scratch(encoder: Any) -> None:
 
 
 class MaskedTokens(pl.LightningModule):
-    """Guesses hidden tokens from the states of an encoder; the output weights are the input embeddings."""
+    """Guesses hidden tokens from the states of an encoder. The output weights are the input embeddings."""
 
     def __init__(self, encoder: Any, optim: Optim, n_steps: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class MaskedTokens(pl.LightningModule):
         self.bias = nn.Parameter(torch.zeros(n_tokens))
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Cross-entropy of the hidden tokens [nats]."""
+        """Return the cross-entropy of the hidden tokens [nats]."""
         tokens, valid = batch
         blank = (torch.rand(tokens.shape, device=tokens.device) < _MASKED) & valid
         states = self.encoder.states(tokens, valid, blank)[blank]
@@ -129,7 +129,7 @@ class MaskedTokens(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with the warm-up of the fit that follows."""
+        """Return the optimiser AdamW, with the warm-up of the fit that follows."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.optim.pretrain_lr, weight_decay=0.01)
         return warmup_cosine(optimizer, self.n_steps, self.optim.warmup)
 
@@ -149,13 +149,13 @@ class Chunks(Dataset[np.ndarray]):
         return len(self.note)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Token ids of one chunk, framed."""
+        """Return the token ids of one chunk, with its special tokens."""
         start = self.start[row]
         inner = self.tokens[int(self.note[row])][start : start + self.lengths[row] - 2]
         return np.concatenate([[self.frame.cls_id], inner, [self.frame.sep_id]])
 
     def collate(self, chunks: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Tokens (C, L), padded, and which are real."""
+        """Pad chunks to tokens (C, L), and return them with a mask of the real tokens (C, L)."""
         tokens = np.full((len(chunks), max(map(len, chunks))), self.frame.pad_id, np.int64)
         valid = np.zeros(tokens.shape, bool)
         for i, chunk in enumerate(chunks):

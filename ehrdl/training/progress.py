@@ -1,4 +1,4 @@
-"""Progress lines of a fit: one per epoch on standard error if it is no terminal, which shows a bar instead."""
+"""Progress lines of a fit, one per epoch, on a standard error that is not a terminal. A terminal shows a bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from ehrdl.engine.messages import has_terminal, say
 
-#: Up to this many epochs, each has a line; with more, only one that ends this many seconds after the last line.
+#: Up to this many epochs, each has a line. With more epochs, lines are at least this many seconds apart.
 _ALL, _APART_S = 20, 10.0
 
 
@@ -42,7 +42,7 @@ class EpochLines(Callback):
         self.n_batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line, unless there are many and the last one is recent."""
+        """Write the line, unless there are many epochs and the last line is recent."""
         now, epoch, epochs = time.monotonic(), trainer.current_epoch + 1, trainer.max_epochs or -1
         few = 0 < epochs <= _ALL
         if has_terminal() or not (few or epoch in (1, epochs) or now - self.said >= _APART_S):
@@ -59,7 +59,7 @@ class EpochLines(Callback):
         say(", ".join(parts))
 
     def _steps_left(self, trainer: pl.Trainer) -> float:
-        """The number of batches left to train on, unless time or patience end the fit earlier."""
+        """Return the number of batches left to train on, unless time or patience end the fit earlier."""
         if trainer.should_stop:
             return 0
         total = trainer.estimated_stepping_batches
@@ -67,7 +67,7 @@ class EpochLines(Callback):
 
 
 def _duration(seconds: float) -> str:
-    """A duration as text, in a suitable unit.
+    """Return a duration as text, in a suitable unit.
 
     >>> _duration(4.2), _duration(150), _duration(9000)
     ('4 s', '2 min', '2.5 h')

@@ -9,10 +9,10 @@ import torch
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float) -> dict[str, Any]:
-    """The optimiser and schedule, as a LightningModule returns them from `configure_optimizers`.
+    """Return the optimiser and schedule, as a LightningModule returns them from `configure_optimizers`.
 
     Args:
-        optimizer: the optimiser, whose learning rates are the peaks.
+        optimizer: the optimiser; its learning rates are the peaks of the schedule.
         n_steps: number of steps of the whole fit.
         warmup: share of the steps in which the rate rises.
     """
@@ -29,14 +29,14 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float)
 
 
 def n_steps(trainer: Any) -> int:
-    """The number of optimiser steps of a whole fit, for a trainer that has a datamodule.
+    """Return the number of optimiser steps of a whole fit, for a trainer that has a datamodule.
 
-    Lightning's own estimate would open the training loader before a fit that resumes has set its position.
+    Lightning's own estimate would open the training loader too early, before a resuming fit has set its position.
     """
     if trainer.datamodule is None:
         return int(trainer.estimated_stepping_batches)
     n_batches = len(trainer.datamodule.train_dataloader())
-    limit = trainer.limit_train_batches  # a count, or a share
+    limit = trainer.limit_train_batches  # a number or a share of batches
     n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
     steps = math.ceil(n_batches / trainer.accumulate_grad_batches)
     limits = [trainer.max_steps] if trainer.max_steps > 0 else []

@@ -18,7 +18,7 @@ class Training:
 
     Attributes:
         make: function that makes the network for a spec.
-        optim: the options for optimising it.
+        optim: the options for optimising the network.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
     """
 
@@ -27,7 +27,7 @@ class Training:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def network(self, spec: DataSpec) -> Network:
-        """An unfitted network that reads what `spec` allows, with the auxiliary outputs that are learned too."""
+        """Make an unfitted network that reads what `spec` allows, and also learns the auxiliary outputs."""
         return self.make(spec.trained(self.optim.auxiliary_weight))
 
 
@@ -62,5 +62,5 @@ class Fit:
 
     @property
     def pretrained_notes(self) -> Path:
-        """The file of the seed's pretrained note encoder; needed only until the seed's last fit is done."""
+        """The file of the seed's pretrained note encoder, needed until the last fit of the seed is done."""
         return self.folder / "checkpoints" / f".notes-seed{self.seed}.pt"

@@ -15,10 +15,10 @@ DEEP = tuple(info.name for info in INFOS)
 
 
 def variants(spec: DataSpec) -> dict[str, DataSpec]:
-    """The spec of each deep model that the data allow, by its name.
+    """Return the spec of each deep model that the data allow, by its name.
 
     Args:
-        spec: the data description; with one modality there is one model.
+        spec: the data description; if it has one modality, there is one model.
 
     Raises:
         SchemaError: the data have no modality.

@@ -1,6 +1,7 @@
 """The samples for fitting and scoring a trial: the configured split, or folds of all subjects not held out.
 
-Held-out subjects are blinded first: their labels are removed and no loader finds them, so that no trial can read them.
+Held-out subjects are blinded first: their labels are removed, and no loader finds their samples. So no trial can read
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _BLINDED = "blinded"
 
 
 def blinded(prepared: Prepared) -> Prepared:
-    """The data without the outcomes of held-out samples, which no longer belong to any split."""
+    """Remove the outcomes of held-out samples, and take these samples out of their split."""
     samples = prepared.samples.copy()
     away = ~samples.split.isin([TRAIN, TUNING]).to_numpy()
     samples.loc[away, "split"] = _BLINDED
@@ -32,14 +33,14 @@ def blinded(prepared: Prepared) -> Prepared:
 
 
 def parts(prepared: Prepared, folds: int | None, seed: int) -> list[Prepared]:
-    """Blinded data for every fit of a trial and seed: as they are split, or as k folds by subject.
+    """Return blinded data for every fit of a trial and seed: the configured split, or k folds by subject.
 
     Args:
         prepared: the data of a configuration.
-        folds: None = the configured split; k = folds of its training and tuning subjects together, of which each is
-            used for tuning once while the others are for training. The folds have about equal numbers of subjects with
-            an event. What was fitted on the training split's inputs (scalers, vocabulary) stays unchanged; it holds no
-            outcome except the prevalence.
+        folds: None = the configured split; k = k folds of its training and tuning subjects together. Each fold is used
+            for tuning once, with the others for training. The folds have about equal numbers of subjects with an event.
+            Scalers and vocabulary, which were fitted on the training split's inputs, stay unchanged. Among outcomes,
+            only the prevalence is kept from there.
         seed: the random seed of the folds.
 
     Raises:
@@ -60,7 +61,10 @@ def parts(prepared: Prepared, folds: int | None, seed: int) -> list[Prepared]:
 
 
 def _folds(data: Prepared, folds: int, seed: int) -> np.ndarray:
-    """The fold of each sample, -1 for blinded ones; whole subjects are dealt out by whether they have an event."""
+    """Return the fold of each sample; -1 for blinded samples.
+
+    A subject is in one fold only. Subjects with an event are spread evenly over the folds.
+    """
     samples = data.samples
     labels = [f"label_{output.name}" for output in data.spec.outputs if output.kind == BINARY]
     event = (samples[labels] == 1).any(axis=1).to_numpy()

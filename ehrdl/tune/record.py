@@ -62,7 +62,7 @@ def _chosen(config: dict[str, Any], trials: Trials, model: str, facts: dict[str,
         "n_failed": states[TrialState.FAIL],
         "pruner": options.pruner,
         "seed": options.seed,
-        "space": {key: dict(config["tune"]["space"][key]) for key in trials.space},  # a copy: YAML marks what is shared
+        "space": {key: dict(config["tune"]["space"][key]) for key in trials.space},  # copied: YAML marks shared objects
         **facts,
         "ehrdl": __version__,
         "git": git_hash(),
@@ -99,7 +99,7 @@ def _write_best(folder: Path, config: dict[str, Any], chosen: dict[str, Any]) ->
 
 
 def line(trial: FrozenTrial, trials: Trials) -> str:
-    """A trial in one line: its number, how it ended, the best so far, its values."""
+    """Describe a trial in one line: its number, how it ended, the best score so far, its values."""
     options = trials.options
     ends = {
         TrialState.COMPLETE: f"{SHOWN[options.metric]} {trial.value or 0.0:.4f}",
@@ -113,12 +113,12 @@ def line(trial: FrozenTrial, trials: Trials) -> str:
 
 
 def settings(trial: FrozenTrial, trials: Trials) -> str:
-    """The values of a trial in one line, each key by the fewest last names that distinguish it from the others."""
+    """Describe the values of a trial in one line, with each key in the shortest form that is unique."""
     return "  ".join(f"{_tail(key, trials.space)}={_short(value)}" for key, value in trials.values(trial).items())
 
 
 def _tail(key: str, keys: Iterable[str]) -> str:
-    """The shortest ending of a key that no other key shares, in whole names.
+    """Return the shortest ending of a key, in whole names, that no other key shares.
 
     >>> _tail("optim.lr", ["optim.lr", "note.dropout"]), _tail("series.dropout", ["series.dropout", "note.dropout"])
     ('lr', 'series.dropout')
@@ -133,5 +133,5 @@ def _short(value: Any) -> str:
 
 
 def folder_name(config: dict[str, Any], options: TuneOptions, baseline: str | None) -> str:
-    """The name of a study's folder: each model of a configuration has its own."""
+    """Return the name of a study's folder. Each model of a configuration has its own folder."""
     return options.name or f"{config['run']['name']}-tune{f'-{baseline}' if baseline else ''}"

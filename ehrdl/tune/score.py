@@ -25,7 +25,7 @@ SHOWN = {"auprc": "AUPRC", "auroc": "AUROC", "log_loss": "log loss"}
 
 
 def rises(metric: str) -> bool:
-    """Whether a higher value of a metric is better."""
+    """Tell whether a higher value of a metric is better."""
     return metric != "log_loss"
 
 
@@ -33,7 +33,7 @@ def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
     """Refuse a metric that these outputs do not have.
 
     Raises:
-        ConfigError: the metric is log loss, and an output is a number.
+        ConfigError: the metric is log loss, and an output is a regression output.
     """
     for output in outputs:
         if metric == "log_loss" and output.kind == REGRESSION:
@@ -41,7 +41,7 @@ def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
 
 
 def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec], metric: str) -> float:
-    """The mean over outputs of a metric, R2 where an output is a number, on the samples whose label is known.
+    """Return the mean of a metric over the outputs (R2 for a regression output), on samples with known labels.
 
     Args:
         label: the labels (n, K), NaN = unknown.
@@ -63,7 +63,7 @@ def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec
 
 
 def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str) -> float:
-    """The same from the values that `LitNetwork` logs after an epoch."""
+    """Return the same score from the values that `LitNetwork` logs after an epoch."""
     if metric == "log_loss":
         return float(values["tuning/loss"])
     kinds = [("r2" if output.kind == REGRESSION else metric, output.name) for output in outputs]
@@ -71,12 +71,12 @@ def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str
 
 
 class Watch(Callback):
-    """Reports the tuning metric to a study after each epoch, and ends the fit of a trial that is not worth its time.
+    """Reports the tuning metric to a study after each epoch, and ends the fit of an unpromising trial.
 
-    A trial of several fits (seeds, folds) is judged by the mean of the finished fits and the running one.
+    A trial with several fits (seeds, folds) is judged by the mean of the finished fits and the running fit.
 
     Args:
-        report: a function of the value and the step that says whether the trial shall end.
+        report: a function of the value and the step; it returns whether the trial is to end.
         outputs: the data's outputs.
         metric: the study's metric.
         before: the scores of the trial's finished fits.
@@ -95,7 +95,7 @@ class Watch(Callback):
         self.before, self.epochs = list(before), epochs
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch; the last epoch of a fit is scored by its predictions instead."""
+        """Report an epoch, except the last one of a fit, which is scored by its predictions."""
         if trainer.sanity_checking or trainer.current_epoch + 1 >= self.epochs:
             return
         now = logged(trainer.callback_metrics, self.outputs, self.metric)

@@ -1,7 +1,7 @@
-"""The study behind `ehrdl tune`: trials in a SQLite file, each a function of the study's seed and the trials before it.
+"""The study behind `ehrdl tune`, with its trials in a SQLite file.
 
-A killed study resumes as if it had not been interrupted: an unfinished trial keeps its number and values, and its fits
-resume from their checkpoints.
+Each trial depends only on the study's seed and the earlier trials. A killed study resumes as if it had not been
+interrupted. An unfinished trial keeps its number and values, and its fits resume from their checkpoints.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ class Trials:
         self.distributions = {key: _distribution(value) for key, value in space.items()}
 
     def done(self) -> list[FrozenTrial]:
-        """The trials that count, in the order of their numbers: complete, pruned, or failed because of their values."""
+        """Return the trials that count, by number: complete, pruned, or failed because of their values."""
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state.is_finished() and _counts(trial)]
 
     def complete(self) -> list[FrozenTrial]:
-        """The trials with a value, the best first; of equal ones the earlier first."""
+        """Return the trials with a value, the best first. Of trials with equal values, the earlier comes first."""
         sign = -1 if rises(self.options.metric) else 1
         found = [trial for trial in self.done() if trial.state == TrialState.COMPLETE]
         return sorted(found, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
     def next(self) -> Trial:
-        """The trial that was unfinished when the study was stopped, or a new one with values for all keys."""
+        """Return the trial that was unfinished when the study stopped, or a new trial with values for all keys."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.params.keys() == self.distributions.keys():
                 return Trial(self.study, frozen._trial_id)
-            # Killed between two values: its values were drawn in another order than a new trial's would be.
+            # Killed between two values. A new trial would draw them in another order.
             self.study._storage.set_trial_user_attr(frozen._trial_id, _COUNTS, False)
             self.study.tell(frozen.number, state=TrialState.FAIL)
         self.study.sampler = self._sampler()
         return self.study.ask(self.distributions)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
-        """A sampler seeded by the trial's number, so that a resumed study draws what it would have drawn."""
+        """Return a sampler seeded by the trial's number, so that a resumed study draws the same values."""
         seed = int(np.random.SeedSequence([self.options.seed, len(self.done())]).generate_state(1)[0])
         return optuna.samplers.TPESampler(seed=seed)
 
     def values(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
-        """The value of each key, in its form in a configuration."""
+        """Return the value of each key, as it is written in a configuration."""
         return {key: self._value(key, trial.params[key]) for key in self.space}
 
     def _value(self, key: str, drawn: Any) -> Any:
@@ -80,10 +80,10 @@ class Trials:
         return space.choices[_labels(space).index(drawn)] if isinstance(space, Choice) else drawn
 
     def run(self, trial: Trial, objective: Callable[[Trial], float]) -> FrozenTrial:
-        """Run a trial to its end; it fails if its values cannot be used together, or crash its fit.
+        """Run a trial to its end. It fails if its values cannot be used together, or if they crash its fit.
 
         Raises:
-            Exception: the disk is full, which is not the fault of any values: the trial stays unfinished.
+            Exception: the disk is full. The trial stays unfinished, since its values are not the cause.
         """
         try:
             value = objective(trial)
@@ -91,7 +91,7 @@ class Trials:
             return self.study.tell(trial, state=TrialState.PRUNED)
         except EhrdlError as error:
             return self._failed(trial, " ".join(str(error).split()))
-        except Exception as error:  # such as out of memory: left unfinished, the trial would crash every restart
+        except Exception as error:  # such as out of memory; an unfinished trial would crash every restart
             if is_disk_full(error):
                 raise
             return self._failed(trial, _first_line(error))
@@ -104,7 +104,7 @@ class Trials:
         return self.study.tell(trial, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
-        """The importance of each key among complete trials (PED-ANOVA, Watanabe 2023); empty if there are few."""
+        """Return the importance of each key (PED-ANOVA, Watanabe 2023); empty for few complete trials or one key."""
         if len(self.space) < 2 or len(self.complete()) < 10:
             return {}
         with warnings.catch_warnings():
@@ -114,7 +114,7 @@ class Trials:
 
 @contextmanager
 def opened(folder: Path, space: Mapping[str, Choice | Range], options: TuneOptions, max_steps: int) -> Iterator[Trials]:
-    """The study of a folder, made if there is none.
+    """Open the study in a folder, and make one if there is none.
 
     Args:
         folder: the study's folder, which must exist.
@@ -163,13 +163,13 @@ def _distribution(space: Choice | Range) -> BaseDistribution:
 
 
 def _labels(space: Choice) -> list[Any]:
-    """The database's value for each choice: the choice itself, or JSON for a mapping or a list."""
+    """Return the value in the database for each choice: the choice itself, or JSON for a mapping or a list."""
     plain = all(isinstance(value, _PLAIN) for value in space.choices)
     return list(space.choices) if plain else [json.dumps(value, sort_keys=True) for value in space.choices]
 
 
 def _first_line(error: Exception) -> str:
-    """An error in one line: its type and the first line of its message."""
+    """Describe an error in one line: its type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -179,5 +179,5 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def reason(trial: FrozenTrial) -> str:
-    """The reason why a trial failed."""
+    """Return the reason why a trial failed."""
     return str(trial.user_attrs.get(_REASON, ""))

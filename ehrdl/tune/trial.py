@@ -38,14 +38,14 @@ from ehrdl.training.variants import variants
 from ehrdl.tune.parts import parts
 from ehrdl.tune.score import Pruned, Watch, score
 
-#: The objects of a configuration and its plain form, with some values set.
+#: Returns the objects of a configuration and its plain form, given some values to set.
 Configure = Callable[[dict[str, Any]], tuple[Settings, dict[str, Any]]]
-#: Told a value and a step of a trial; whether the trial shall end.
+#: Returns whether a trial is to end, given its value at a step.
 Report = Callable[[float, int], bool]
 
 
 class Data:
-    """The prepared data of trials: prepared once for all, or again if a trial reads other windows or notes.
+    """The prepared data of trials. They are prepared again only if a trial reads other windows or notes.
 
     Args:
         options: the study's options.
@@ -53,12 +53,12 @@ class Data:
 
     def __init__(self, options: TuneOptions) -> None:
         self.options = options
-        self.tables: list[pd.DataFrame] = []  # the single table of all fits, once a baseline has needed it
+        self.tables: list[pd.DataFrame] = []  # the single table of all fits, made when a baseline first needs it
         self._key: Any = None
         self._found: tuple[Prepared, list[Prepared]] | None = None
 
     def of(self, objects: Settings, config: dict[str, Any]) -> tuple[Prepared, list[Prepared]]:
-        """The data of a configuration as they are, and blinded for each fit."""
+        """Return the data of a configuration, both unchanged and blinded for each fit."""
         key = {name: value for name, value in config["data"].items() if name != "batch"}
         if self._found is None or key != self._key:
             prepared = prepare(objects.data, objects.task).prepared
@@ -68,7 +68,7 @@ class Data:
 
 
 def check_values(objects: Settings, prepared: Prepared, baseline: str | None) -> None:
-    """Refuse values that no trial can be fitted with.
+    """Refuse values with which no trial can be fitted.
 
     Args:
         objects: the objects of the configuration with these values.
@@ -86,7 +86,7 @@ def check_values(objects: Settings, prepared: Prepared, baseline: str | None) ->
 
 
 def alone(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The checked arguments of a trainer that fits a trial on one device, whatever a run uses.
+    """Check the arguments of a trainer, and change them to one device, on which trials are fitted.
 
     Args:
         trainer: the `trainer` part of the configuration.
@@ -96,7 +96,9 @@ def alone(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs_watched(trainer: dict[str, Any]) -> int:
-    """The number of epochs of a fit after which a trial is judged; 1, only the fit's end, if `max_epochs` sets no end.
+    """Return the number of times that a trial is judged during a fit, once after each epoch.
+
+    It is 1, for the end of the fit, if `max_epochs` sets no end.
 
     Args:
         trainer: the result of `check_trainer`.
@@ -106,18 +108,18 @@ def epochs_watched(trainer: dict[str, Any]) -> int:
 
 
 def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
-    """Fit the configuration's first deep model (`fused`, or that of the one kind of data) and score it.
+    """Fit the configuration's first deep model (`fused`, or the model of the only modality) and score it.
 
     Args:
         objects: the objects of the configuration.
         data: the blinded data for each fit.
         options: the study's options.
-        folder: the trial's folder; a fit that is finished there is not repeated.
+        folder: the trial's folder; fits that are finished there are not repeated.
         report: a function that gets the value after each epoch, or only after each fit if the number of epochs is
             unknown.
 
     Raises:
-        Pruned: the trial shall end.
+        Pruned: the trial is to end early.
     """
     training = Training(objects.model, objects.optim, alone(objects.trainer))
     epochs = epochs_watched(training.trainer)
@@ -143,7 +145,7 @@ def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: 
 def baseline(
     name: str, objects: Settings, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
 ) -> float:
-    """Fit a baseline to as many training samples per subject as a run does, and score it, like `deep`.
+    """Fit a baseline with as many training samples per subject as in a run, and score it like `deep`.
 
     Args:
         name: the baseline's name.
@@ -151,11 +153,10 @@ def baseline(
         data: the blinded data for each fit.
         options: the study's options.
         report: a function that gets the value after each fit.
-        tables: a list, empty at first; afterwards it holds the table of all rows that any fit reads, for the next
-            trials.
+        tables: a list, empty at first. The function adds the table of all rows that any fit reads, for later trials.
 
     Raises:
-        Pruned: the trial shall end.
+        Pruned: the trial is to end early.
     """
     scores: list[float] = []
     per_subject = objects.boosting.samples_per_subject
@@ -178,7 +179,7 @@ def baseline(
 def _fit_table(
     name: str, params: Params, part: Prepared, own: dict[str, pd.DataFrame], output: OutputSpec, seed: int
 ) -> np.ndarray:
-    """Predictions for the tuning rows by a baseline fitted to the training rows; boosting stops by tuning rows."""
+    """Fit a baseline to the training rows, and predict the tuning rows. Boosting stops early by the tuning rows."""
     keep, label = known_labels(part, TRAIN, output.name)
     train = own[TRAIN][keep], label[keep]
     if name not in BOOSTED:
@@ -192,13 +193,13 @@ def _fit_table(
 
 
 def _fits(data: list[Prepared], options: TuneOptions) -> Iterator[tuple[int, int, Prepared]]:
-    """The part's number, the seed and the data of every fit of a trial."""
+    """Yield the number of the part, the seed and the data of every fit of a trial."""
     for i, part in enumerate(data):
         for seed in range(options.seeds):
             yield i, seed, part
 
 
 def _report_fit(report: Report, scores: list[float], step: int, n_fits: int) -> None:
-    """Report a finished fit; after the last one there is nothing left to prune."""
+    """Report a finished fit. After the last fit there is nothing left to prune."""
     if len(scores) < n_fits and report(float(np.mean(scores)), step):
         raise Pruned

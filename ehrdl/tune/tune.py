@@ -45,8 +45,8 @@ def tune(configure: Configure, options: TuneOptions, name: str | None = None) ->
         The folder of the study, with `best.yaml`, `trials.csv`, `study.json` and `study.db`.
 
     Raises:
-        EhrdlError: the space or the data are wrong, which one line explains, and nothing is left behind. Or no trial
-            could be completed.
+        EhrdlError: the space or the data are wrong, or no trial could be completed. One line gives the reason. If the
+            space or the data are wrong, nothing is left behind.
     """
     if name is not None and name not in FITTED:
         raise ConfigError(f"--baseline: {name!r} is not one of {', '.join(FITTED)}")
@@ -66,7 +66,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     study.check()
     for key, values in space.items():
         for value in values.corners():
-            configure({key: value})  # the parser reports what it does not accept
+            configure({key: value})  # the parser reports values that it does not accept
     data = Data(options)
     prepared, blinded = data.of(objects, config)
     check_metric(options.metric, prepared.spec.outputs)
@@ -78,7 +78,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     _check_data(folder, facts, study.replaces)
     study.open()
     write_json(folder / _DATA, facts)
-    # Not among the facts that a resumed study must match: those of earlier versions lack it.
+    # Not one of the facts that a resumed study must match, since earlier versions lack it.
     facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
     epochs = 1 if name else epochs_watched(_one_device(objects.trainer))
     model = name or next(iter(variants(prepared.spec)))
@@ -88,7 +88,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
 
 
 def _one_device(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The checked arguments of a trial's trainer; it is reported if a run uses more devices."""
+    """Return the checked arguments of a trial's trainer, and report if a run uses more devices."""
     n = n_processes(check_trainer(trainer))
     if n > 1:
         say(
@@ -99,7 +99,7 @@ def _one_device(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_data(folder: Path, facts: dict[str, Any], overwrite: bool) -> None:
-    """Refuse to resume a study of other patients: its trials cannot be compared with new ones."""
+    """Refuse to resume a study on other data, since its trials cannot be compared with new ones."""
     if (folder / _DATA).is_file() and not overwrite and read_json(folder / _DATA) != facts:
         raise ConfigError(f"{folder}: the data have changed since; choose another tune.name, or --run.overwrite true")
 
@@ -134,7 +134,7 @@ def _search(
 def _objective(
     trials: Trials, configure: Configure, data: Data, name: str | None, place: Path
 ) -> Callable[[Trial], float]:
-    """The score of a trial, fitted in the folder `place`."""
+    """Return the function that fits a trial in the folder `place` and scores it."""
 
     def objective(trial: Trial) -> float:
         def report(value: float, step: int) -> bool:

@@ -11,7 +11,7 @@ from ehrdl.info import Utility
 
 
 def utility_named(name: str) -> Utility:
-    """The function `by_utility` of a challenge.
+    """Return the function `by_utility` of a challenge.
 
     Args:
         name: the name of its module in this package.

@@ -5,9 +5,9 @@ An hour without an alarm is worth u0, one with an alarm u1. For a patient with s
     u1 = -0.05 before -12; rises from 0 at -12 to 1 at -6; falls to 0 at +3; 0 after
     u0 = 0 until -6; falls to -2 at +3; 0 after
 
-and for one without, u1 = -0.05 and u0 = 0. A model's utility is the sum over all hours of all patients, scaled so that
-no alarm at all is 0 and the best alarms are 1:  sum of alarm (u1 - u0)  over  sum of max(u1 - u0, 0).  Below 0 it does
-harm. The label turns 1 six hours before the onset, so the onset is read off the labels.
+For a patient without sepsis, u1 = -0.05 and u0 = 0. A model's utility is the sum over all hours of all patients. It is
+scaled so that giving no alarm is 0 and the best alarms are 1:  sum of alarm (u1 - u0)  over  sum of max(u1 - u0, 0).
+A utility below 0 means harm. The label turns 1 six hours before the onset, so the onset is read off the labels.
 
 Source: Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology
 Challenge 2019", Critical Care Medicine 48(2), 210-217, its figure of the utility and the section on scoring; checked
@@ -37,14 +37,15 @@ Thresholds = Mapping[str, list[float | None]]
 
 
 def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Floats:
-    """The gain of an alarm in each hour, u1 - u0 (n,).
+    """Return the gain of an alarm in each hour, u1 - u0 (n,).
 
     Args:
         subject: (n,) subject ids; a patient's hours are adjacent.
         hour: (n,) times [h], from any origin.
         label: (n,) labels, 0 or 1; 1 from six hours before the onset.
 
-    A septic patient two hours before the label turns, when it turns, and at the onset; then an hour of another patient:
+    The first three hours are of a septic patient: two hours before the label turns 1, when it turns, and the onset. The
+    last hour is of another patient.
 
     >>> gain = alarm_gain(np.array([1, 1, 1, 2]), np.array([0, 2, 8, 0.0]), np.array([0, 1, 1, 0.0]))
     >>> gain.round(4).tolist()
@@ -66,7 +67,7 @@ def alarm_gain(subject: NDArray[np.int64], hour: Floats, label: Floats) -> Float
 
 
 def utility(alarm: NDArray[np.bool_], gain: Floats) -> float:
-    """Normalised utility of some alarms; NaN if no alarm could be useful.
+    """Return the normalised utility of some alarms; NaN if no alarm could be useful.
 
     >>> gain = np.array([-0.05, 1.0, 0.5])
     >>> utility(np.array([False, True, True]), gain), utility(np.array([True, False, False]), gain)
@@ -77,7 +78,9 @@ def utility(alarm: NDArray[np.bool_], gain: Floats) -> float:
 
 
 def best_threshold(prob: Floats, gain: Floats) -> float:
-    """The alarm threshold with the highest utility; of equally good ones the highest; inf = no alarm.
+    """Return the alarm threshold with the highest utility; inf = giving no alarm is best.
+
+    Of equally good thresholds, the highest is returned.
 
     >>> best_threshold(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1.0, -0.1, 0.3, -0.5]))
     0.5
@@ -93,7 +96,7 @@ def best_threshold(prob: Floats, gain: Floats) -> float:
 def by_utility(
     predictions: pd.DataFrame, split: str, n_bootstrap: int, seed: int, thresholds: Thresholds | None = None
 ) -> dict[str, Any]:
-    """The utility of every model of one output, at the threshold that is best on the tuning split.
+    """Return the utility of every model of one output, at the threshold that is best on the tuning split.
 
     Args:
         predictions: PREDICTIONS of one output with one sample per hour: subject_id, prediction_time, label, prob,
@@ -101,12 +104,11 @@ def by_utility(
         split: the rows to score.
         n_bootstrap: draws of subjects, which all models share.
         seed: random seed of the draws.
-        thresholds: the thresholds of a run, if the tuning rows are not among the predictions; else they are chosen
-            here.
+        thresholds: the thresholds of a run, for predictions without tuning rows; by default they are chosen here.
 
     Returns:
-        Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (their share of all hours). A model
-        without a threshold is left out.
+        Model -> value (mean over seeds), low, high, per_seed, thresholds, alarms (the share of hours with an alarm).
+        A model without a threshold is left out.
     """
     known = predictions[predictions["label"].notna()].sort_values(["subject_id", "prediction_time"], kind="stable")
     found: dict[str, list[tuple[float, Floats, Floats, float]]] = {}
@@ -121,7 +123,7 @@ def by_utility(
 
 
 def _threshold(tuning: pd.DataFrame, given: list[float | None]) -> float | None:
-    """The given threshold, else the best on the tuning rows; None if there are none."""
+    """Return the given threshold, else the best one on the tuning rows; None without tuning rows."""
     if given:
         return float("inf") if given[0] is None else float(given[0])
     return best_threshold(tuning["prob"].to_numpy(np.float64), _gain(tuning)) if len(tuning) else None
@@ -133,7 +135,12 @@ def _gain(rows: pd.DataFrame) -> Floats:
 
 
 def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
-    """Each subject's gain from the alarms (S,) and from the best alarms (S,), and the share of hours with an alarm."""
+    """Sum each subject's gain over the hours.
+
+    Returns:
+        Each subject's gain from the alarms (S,), its gain from the best alarms (S,), and the share of hours with an
+        alarm.
+    """
     gain, alarm = _gain(rows), rows["prob"].to_numpy(np.float64) >= threshold
     _, place = np.unique(rows["subject_id"].to_numpy(), return_inverse=True)
     added: Floats = np.bincount(place, gain * alarm).astype(np.float64)
@@ -142,7 +149,7 @@ def _sums(rows: pd.DataFrame, threshold: float) -> tuple[Floats, Floats, float]:
 
 
 def _describe(runs: list[tuple[float, Floats, Floats, float]], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    best = runs[0][2]  # depends on the labels alone, so the same for every seed
+    best = runs[0][2]  # depends on the labels alone, so it is the same for every seed
     added = np.stack([run[1] for run in runs])  # (seeds, S)
     per_seed = added.sum(axis=1) / best.sum() if best.sum() > 0 else np.full(len(runs), np.nan)
     draws = [np.zeros(0)]

@@ -1,11 +1,12 @@
 """Boosted trees of LightGBM and XGBoost on a table of numbers, saved in the libraries' own formats.
 
-The table is X (n, F) float32, NaN = missing; a missing value goes to the side of a split that fits it best. A fit
-consists of several trials: the first is a fixed choice, the others are drawn at random (Bergstra & Bengio, JMLR 13
-(2012) 281) from the ranges below, which bracket those of Gorishniy et al., NeurIPS 2021, for tables of a few thousand
-rows. Each trial adds trees until the loss on the tuning split has not fallen for `PATIENCE` rounds, and keeps those up
-to its lowest. On one machine the same seed gives the same trees, on any number of threads; on another kind of processor
-XGBoost's differ a little.
+The table is X (n, F) float32, NaN = missing. A missing value goes to the side of a split that fits it best.
+
+A fit consists of several trials. The first trial has fixed parameters. The others draw theirs at random (Bergstra &
+Bengio, JMLR 13 (2012) 281) from the ranges below. These ranges include those of Gorishniy et al., NeurIPS 2021, for
+tables of a few thousand rows. Each trial adds trees until the loss on the tuning split has not fallen for `PATIENCE`
+rounds, and keeps the trees up to the lowest loss. On one machine the same seed gives the same trees, on any number of
+threads. On another kind of processor, XGBoost's trees differ a little.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ehrdl.schema import BINARY, REGRESSION
 
 Floats = NDArray[np.float64]
 Params = dict[str, float | int]
-#: A table and its labels, all known.
+#: A table and its labels, which are all known.
 Part = tuple[pd.DataFrame, NDArray[np.float32]]
 
 BOOSTED = ("lightgbm", "xgboost")
@@ -49,13 +50,13 @@ class _Range:
 
     @property
     def kind(self) -> Any:
-        """The type that a user may give: a whole number from `least`, a share, or any number above 0."""
+        """The type of value that a user may set: a whole number from `least`, a share, or any number above 0."""
         if self.whole:
             return Annotated[int, Bound(f"[{self.least}, 131072]")]
         return Annotated[float, Bound("(0, 1]" if self.high <= 1 else "(0, inf)")]
 
     def draw(self, u: float) -> float | int:
-        """The value at `u` in [0, 1)."""
+        """Return the value at the relative position `u` in the range, with `u` in [0, 1)."""
         low, high = (np.log(self.low), np.log(self.high)) if self.log else (self.low, self.high)
         value = float(np.exp(low + u * (high - low))) if self.log else float(low + u * (high - low))
         return round(value) if self.whole else value
@@ -71,23 +72,23 @@ class Library(ABC):
 
     @abstractmethod
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """The fitted booster, cut where the tuning loss is lowest, and its number of trees."""
+        """Fit a booster, cut it where the tuning loss is lowest, and return it with its number of trees."""
 
     @abstractmethod
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """The binned data, which all trials of a fit share."""
+        """Return the binned data, which are shared by all trials of a fit."""
 
     @abstractmethod
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Log odds, or the value of a regression output (n,)."""
+        """Return the log odds, or the values of a regression output (n,)."""
 
     @abstractmethod
     def to_bytes(self, booster: Any) -> bytes:
-        """The booster in the library's own format."""
+        """Return the booster in the library's own format."""
 
     @abstractmethod
     def from_bytes(self, content: bytes) -> Any:
-        """The booster from a file's content; raises whatever the library raises if it is none."""
+        """Read the booster from a file's content; the library's own errors pass through."""
 
 
 class LightGBM(Library):
@@ -110,18 +111,18 @@ class LightGBM(Library):
         "bagging_fraction": _Range(0.5, 1.0, log=False),
         "lambda_l2": _Range(0.1, 100),
     }
-    #: `feature_pre_filter` would bind the bins that the trials share to one `min_data_in_leaf`.
+    #: `feature_pre_filter` would tie the bins, which all trials share, to one value of `min_data_in_leaf`.
     _fixed = {"bagging_freq": 1, "feature_pre_filter": False, "deterministic": True, "force_col_wise": True}  # noqa: RUF012
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """Both parts as `lightgbm.Dataset`."""
+        """Return both parts as `lightgbm.Dataset`."""
         lightgbm = require(self.name)
         options = {**self._fixed, "verbosity": -1}
         data = lightgbm.Dataset(_numbers(train[0]), train[1], params=options, free_raw_data=False)
         return data, data.create_valid(_numbers(tuning[0]), tuning[1], params=options)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """A `lightgbm.Booster` of the best iteration."""
+        """Return a `lightgbm.Booster` of the best iteration."""
         lightgbm = require(self.name)
         objective = {"objective": "regression" if kind == REGRESSION else "binary", "seed": seed, "verbosity": -1}
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
@@ -131,15 +132,15 @@ class LightGBM(Library):
         return lightgbm.Booster(model_str=kept), fitted.best_iteration
 
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Leaf values summed over the trees, in double precision."""
+        """Return the leaf values summed over the trees, in double precision."""
         return np.asarray(booster.predict(x, raw_score=True), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:
-        """LightGBM's text format."""
+        """Return the booster in LightGBM's text format."""
         return bytes(booster.model_to_string().encode())
 
     def from_bytes(self, content: bytes) -> Any:
-        """A `lightgbm.Booster`."""
+        """Return a `lightgbm.Booster`."""
         return require(self.name).Booster(model_str=content.decode())
 
 
@@ -165,13 +166,13 @@ class XGBoost(Library):
     }
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """Both parts as `xgboost.QuantileDMatrix`."""
+        """Return both parts as `xgboost.QuantileDMatrix`."""
         xgboost = require(self.name)
         data = xgboost.QuantileDMatrix(_numbers(train[0]), train[1])
         return data, xgboost.QuantileDMatrix(_numbers(tuning[0]), tuning[1], ref=data)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """A `xgboost.Booster` of the best iteration."""
+        """Return a `xgboost.Booster` of the best iteration."""
         objective = "reg:squarederror" if kind == REGRESSION else "binary:logistic"
         options = {"objective": objective, "tree_method": "hist", "seed": seed, "verbosity": 0, **params}
         fitted = require(self.name).train(
@@ -186,15 +187,15 @@ class XGBoost(Library):
         return fitted[:n_trees], n_trees
 
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Sums of leaves, in XGBoost's single precision."""
+        """Return the leaf values summed over the trees, in XGBoost's single precision."""
         return np.asarray(booster.inplace_predict(x, predict_type="margin"), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:
-        """XGBoost's universal binary JSON."""
+        """Return the booster in XGBoost's universal binary JSON."""
         return bytes(booster.save_raw("ubj"))
 
     def from_bytes(self, content: bytes) -> Any:
-        """A `xgboost.Booster`."""
+        """Return a `xgboost.Booster`."""
         booster = require(self.name).Booster({"verbosity": 0})
         booster.load_model(bytearray(content))
         return booster
@@ -210,7 +211,7 @@ class BoostedModel:
     Attributes:
         library: the library, a name of `BOOSTED`.
         kind: the kind of the output.
-        columns: the columns of the table that it reads, in order.
+        columns: the columns that it reads from the table, in order.
         booster: the booster of the library.
         n_trees: number of trees of the trial that was kept.
         trials: parameters, number of trees and tuning loss of each trial.
@@ -224,7 +225,10 @@ class BoostedModel:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
     def predict(self, table: pd.DataFrame) -> Floats:
-        """Probabilities, or values of a regression output, per row of the table (n,); an absent column is missing."""
+        """Return probabilities, or values of a regression output, per row of the table (n,).
+
+        A column that the table lacks counts as missing in all rows.
+        """
         raw = LIBRARIES[self.library].raw(self.booster, _numbers(table.reindex(columns=self.columns)))
         with np.errstate(over="ignore"):
             return raw if self.kind == REGRESSION else np.asarray(1 / (1 + np.exp(-raw)))
@@ -244,7 +248,7 @@ def fit_boosted(
     Args:
         library: the library, a name of `BOOSTED`.
         train: the table and labels (n,), all known.
-        tuning: the same, of the split that selects the trial and its number of trees.
+        tuning: the same for the tuning split, which selects the trial and its number of trees.
         seed: the random seed of the fits.
         trials: the parameters of each trial, from `boosted_trials`.
         kind: the kind of the output.
@@ -272,13 +276,15 @@ def fit_boosted(
 def boosted_trials(
     library: str, trials: int, seed: int, given: Mapping[str, float | int] | None = None
 ) -> list[Params]:
-    """The parameters of each trial: the fixed choice, then random ones; a single trial if parameters are given.
+    """Return the parameters of each trial: first the fixed choice, then random ones.
+
+    If parameters are given, there is a single trial.
 
     Args:
         library: the library, a name of `BOOSTED`.
-        trials: number of trials; those of a smaller number are the first of a larger one.
+        trials: number of trials; raising it keeps the earlier trials and adds new ones.
         seed: the random seed of the draws.
-        given: parameters that were chosen elsewhere; others keep the fixed choice.
+        given: parameters that were chosen elsewhere; all others keep the fixed choice.
     """
     made = LIBRARIES[library]
     if given is not None:
@@ -289,10 +295,10 @@ def boosted_trials(
 
 
 def check_boosted(library: str, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that are not searched, and impossible values.
+    """Refuse parameters that the trials do not vary, and impossible values.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is refused; the message names the key.
     """
     allowed = LIBRARIES[library].space
     for key, value in given.items():
@@ -304,7 +310,7 @@ def check_boosted(library: str, given: Mapping[str, Any]) -> None:
 
 
 def require(library: str) -> Any:
-    """The module of a library.
+    """Import a library and return its module.
 
     Raises:
         MissingExtraError: it is not installed.

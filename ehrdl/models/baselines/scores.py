@@ -12,8 +12,8 @@ from ehrdl.info import ModelInfo
 
 #: The task that the scores were made for.
 SCORED_TASK = "readmission"
-#: Scores by name. The retrospective versions read the codes of the stay itself, which are assigned after discharge:
-#: they show what such codes would be worth, and can never be used.
+#: Scores by name. The retrospective versions read the codes of the stay itself, which are assigned after discharge.
+#: They show what such codes would be worth, but can never be used in practice.
 INFOS = (
     ModelInfo("lace", "score", "clinical score: LACE, codes of earlier stays"),
     ModelInfo("hospital", "score", "clinical score: HOSPITAL, codes of earlier stays"),
@@ -40,7 +40,9 @@ class ScoreModel:
 
     @classmethod
     def fit(cls, score: str, points: NDArray[np.int64], label: NDArray[np.float32]) -> ScoreModel:
-        """Fit intercept and slope on training samples: a published score ranks, but its risks are another hospital's.
+        """Fit intercept and slope on training samples.
+
+        A published score ranks patients well, but its risks are those of another hospital.
 
         Args:
             score: the score, a name of `SCORES`.
@@ -52,6 +54,6 @@ class ScoreModel:
         return cls(score, float(fitted.intercept_[0]), float(fitted.coef_[0, 0]))
 
     def predict(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Risk (n,) at points (n,)."""
+        """Return the risk (n,) at points (n,)."""
         risk: NDArray[np.float64] = 1 / (1 + np.exp(-(self.intercept + self.slope * points)))
         return risk

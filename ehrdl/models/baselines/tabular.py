@@ -1,10 +1,11 @@
 """Classical baselines: scikit-learn pipelines on a table with one row per sample.
 
-The table X has numeric feature columns (NaN = missing) and one column `text`, the visible notes of the sample in one
-string ('' if there is none). A baseline predicts one output; several outputs need several fits. It is a short list of
-candidates, of which the caller keeps the best on the tuning split: by log loss for a binary output, by squared error
-for a regression output, whose models go by the same names (`logistic_regression` is then a ridge regression, and
-`prevalence` the training mean).
+The table X has numeric feature columns (NaN = missing) and one column `text`. The column `text` has the visible notes
+of the sample in one string ('' if there is none). A baseline predicts one output; several outputs need several fits.
+
+A baseline is a short list of candidates. The caller keeps the candidate that is best on the tuning split. The
+criterion is log loss for a binary output and squared error for a regression output. Models of a regression output have
+the same names: `logistic_regression` is then a ridge regression, and `prevalence` is the training mean.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ TEXT = "text"
 
 #: Baselines that need a note in the training data.
 READS_TEXT = ("bag_of_words", "tabular_and_words")
-#: Fewest training samples that must have a phrase, and most phrases that are kept, the most frequent ones.
+#: A phrase is kept if at least this many training samples have it; at most this many of the most frequent are kept.
 _MIN_SAMPLES, _MAX_PHRASES = 3, 50_000
 #: Fewest and most words of a phrase.
 _PHRASES = (1, 2)
 _VOCABULARY = "columns__words__vocabulary"
-#: Types that a stored baseline may hold beside those that skops trusts by itself. None of them runs code when loaded.
+#: Types that a stored baseline may hold, besides the types that skops trusts. None of them runs code when loaded.
 TRUSTED = (
     "ehrdl.models.baselines.tabular.number_columns",
     "numpy.dtype",
@@ -55,7 +56,7 @@ TRUSTED = (
 
 
 def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
-    """The unfitted candidates of a baseline.
+    """Return the unfitted candidates of a baseline.
 
     Args:
         name: the baseline, a key of `BASELINES`.
@@ -71,7 +72,7 @@ def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
 
 
 def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> Pipeline:
-    """A baseline with given parameters of its model in place of its candidates' own.
+    """Return a baseline with the given parameters, which replace the parameters of its candidates.
 
     Args:
         name: the baseline, a key of `BASELINES`.
@@ -99,14 +100,14 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
 
 
 def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: int) -> list[str]:
-    """The words and word pairs in the texts of enough patients, sorted; at most the 50,000 most frequent.
+    """Return the words and word pairs in the texts of enough patients, sorted; at most the 50,000 most frequent.
 
-    A model keeps its vocabulary in its file, and a word that one patient alone has may be a name.
+    A model's file contains its vocabulary, and a word from the notes of a single patient may be a name.
 
     Args:
         text: the visible notes of training samples.
         subjects: (n,) patient of each text.
-        min_patients: fewest patients that must have a phrase; at least three samples must have it too.
+        min_patients: a phrase needs at least this many patients; it also needs at least three samples.
     """
     counter = CountVectorizer(ngram_range=_PHRASES)
     try:
@@ -127,7 +128,7 @@ def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: i
 
 
 def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrases: list[str]) -> None:
-    """Fit a candidate; one that reads text learns these phrases and no others.
+    """Fit a candidate. A candidate that reads text learns only the given phrases.
 
     Args:
         model: the candidate.
@@ -144,25 +145,25 @@ def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrase
     if not phrases:
         raise ConfigError("data.notes.min_patients: no word is in the notes of so many training patients; lower it")
     model.set_params(**{_VOCABULARY: phrases}).fit(table, label)
-    model.set_params(**{_VOCABULARY: None})  # the fitted transformer has it; once is enough in a file
+    model.set_params(**{_VOCABULARY: None})  # the fitted transformer already has it
     model.named_steps["columns"].named_transformers_["words"].set_params(vocabulary=None)
 
 
 def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    """The predictions (n,) of a fitted baseline: probabilities, or values of a regression output."""
+    """Return the predictions (n,) of a fitted baseline: probabilities, or values of a regression output."""
     found: NDArray[np.float64] = model.predict(table) if kind == REGRESSION else model.predict_proba(table)[:, 1]
     return found
 
 
 def loss_of(kind: str) -> Callable[[Any, Any], float]:
-    """What chooses among candidates: log loss, or the squared error of a regression output."""
+    """Return the loss that chooses among candidates: log loss, or squared error for a regression output."""
     if kind == REGRESSION:
         return lambda label, value: float(mean_squared_error(label, value))
     return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
 
 
 def _prevalence(seed: int, kind: str) -> list[Pipeline]:
-    """The training prevalence, or mean: the constant with the lowest squared error, whose R2 is 0."""
+    """Return the training prevalence or mean as a model: the constant with the lowest squared error (R2 = 0)."""
     constant = DummyRegressor(strategy="mean") if kind == REGRESSION else DummyClassifier(strategy="prior")
     return [Pipeline([("model", constant)])]
 
@@ -186,12 +187,12 @@ def _bag_of_words(seed: int, kind: str) -> list[Pipeline]:
 
 
 def _tabular_and_words(seed: int, kind: str) -> list[Pipeline]:
-    # The penalty sees a TF-IDF row of length 1 beside hundreds of standardised numbers; the weight balances them.
+    # The penalty sees a TF-IDF row of length 1 and hundreds of standardised numbers. The weight balances them.
     grid = [(0.0003, 30.0), (0.003, 10.0), (0.003, 30.0), (0.03, 10.0)]
     return [_pipeline([_numbers(), _words()], _linear(strength, kind), {"words": weight}) for strength, weight in grid]
 
 
-#: Every baseline by name: the maker of its candidates, given a seed and the kind of the output.
+#: Every baseline by name: a function (seed, kind of the output) that returns its candidates.
 BASELINES: dict[str, Callable[[int, str], list[Pipeline]]] = {
     "prevalence": _prevalence,
     "logistic_regression": _logistic_regression,
@@ -217,7 +218,7 @@ INFOS = (
 
 
 def number_columns(table: pd.DataFrame) -> list[str]:
-    """The feature columns that have any value in the training table. Stored baselines name this function."""
+    """Return the feature columns that have any value in the training table. Stored baselines refer to this name."""
     return [name for name in table.columns if name != TEXT and table[name].notna().any()]
 
 
@@ -228,7 +229,7 @@ def _pipeline(
 
 
 def _numbers() -> tuple[str, object, object]:
-    """Median imputation with an indicator of missing values, then scaling to unit variance."""
+    """Return the step for numbers: median imputation with a missing indicator, then scaling to unit variance."""
     impute = SimpleImputer(strategy="median", add_indicator=True)
     return "numbers", Pipeline([("impute", impute), ("scale", StandardScaler())]), number_columns
 
@@ -238,18 +239,19 @@ def _words() -> tuple[str, object, object]:
 
 
 def _linear(strength: float, kind: str) -> LogisticRegression | Ridge:
-    """Logistic regression, or for numbers a ridge regression with about the same penalty.
+    """Return a logistic regression, or for a regression output a ridge regression with about the same penalty.
 
-    The log loss of a rare outcome curves by prevalence x (1 - prevalence), about a tenth of the squared error's 1.
+    The curvature of the log loss of a rare outcome is prevalence x (1 - prevalence). This is about a tenth of the
+    curvature of the squared error, which is 1.
     """
     return Ridge(alpha=10 / strength) if kind == REGRESSION else LogisticRegression(C=strength, max_iter=2000)
 
 
 def _forest(leaf: int, share: float | str, seed: int, kind: str) -> RandomForestClassifier | RandomForestRegressor:
-    """A forest that grows on all cores (see `fit_baselines`) and predicts on one, so that sums have a fixed order.
+    """Return a forest that grows on all cores (see `fit_baselines`) and predicts on one core.
 
-    Threads that add up in any order would differ in the last bit. A missing value goes to the side of a split that fits
-    it best, as in boosting.
+    Several threads would add up in varying order, and predictions would differ in the last bit. A missing value goes to
+    the side of a split that fits it best, as in boosting.
     """
     forest = RandomForestRegressor if kind == REGRESSION else RandomForestClassifier
     return forest(n_estimators=200, min_samples_leaf=leaf, max_features=share, max_samples=0.7, random_state=seed)

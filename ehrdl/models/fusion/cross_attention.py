@@ -1,6 +1,6 @@
 """Fusion by two-way attention between the steps of a series and the chunks of notes: Steps -> (B, D).
 
-Letters of this file: T steps of the attending modality (queries), U steps of the attended one (keys).
+Letters of this file: T steps of the attending modality (queries), U steps of the attended modality (keys).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from ehrdl.options.bounds import Probability, Share, Width
 
 
 class CrossAttentionFusion(Projected):
-    """Each bin of the series attends to the note chunks and each chunk to the bins, beside the whole modalities.
+    """Fusion in which each bin of the series attends to the note chunks, and each chunk to the bins.
 
-    Every pair of modalities gives one vector each way. These and the modalities' own vectors are summed through gates,
-    as in `GatedFusion`. Where one of a pair is absent or dropped, a learned vector replaces what attention would give.
+    Every pair of modalities gives one vector in each direction. These vectors and the modalities' own vectors are
+    summed through gates, as in `GatedFusion`. If one modality of a pair is absent or dropped, a learned vector replaces
+    the result of the attention.
 
     Args:
         spec: the data description.
@@ -30,7 +31,7 @@ class CrossAttentionFusion(Projected):
         width: D, the width of the result and of the attention.
         heads: number of attention heads; it divides `width`.
         dropout: share of units and of attention weights dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
     """
 
     reads = "steps"
@@ -54,7 +55,10 @@ class CrossAttentionFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
-        """One vector per sample (B, D), whatever is missing; `steps` are those of notes and series, in this order."""
+        """Return one vector per sample (B, D), whichever modalities are missing.
+
+        `steps` has the steps of the notes and of the series, in this order.
+        """
         kept = torch.stack(present, dim=1)
         heard = [
             listen(steps[a], steps[b], kept[:, a] & kept[:, b])
@@ -66,7 +70,7 @@ class CrossAttentionFusion(Projected):
 
 
 class Listen(nn.Module):
-    """Attention from the steps of one modality to those of another, pooled over the attending steps.
+    """Attention from the steps of one modality to the steps of another, pooled over the attending steps.
 
     A step is a vector with an age, so that a bin can find the notes of its day.
 
@@ -88,7 +92,7 @@ class Listen(nn.Module):
         self.silence = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, own: Steps, other: Steps, both: Tensor) -> Tensor:
-        """Vectors (B, D); `both` (B,) tells which samples have and keep both modalities."""
+        """Return vectors (B, D). `both` (B,) is true for samples in which both modalities are read."""
         query, key = self.norms[0](self.own(aged(own))), self.norms[1](self.other(aged(other)))  # (B, T, D), (B, U, D)
         heard, _ = self.attention(query, key, key, key_padding_mask=~readable(other.valid), need_weights=False)
         steps = self.norms[2](query + heard)
@@ -99,11 +103,14 @@ class Listen(nn.Module):
 
 
 def aged(steps: Steps) -> Tensor:
-    """States, with the logarithm of their age in days as an additional column (B, T, D + 1)."""
+    """Return the states, with the logarithm of their age in days as an additional column (B, T, D + 1)."""
     age = (-steps.hours / 24).clamp(min=0).log1p()
     return torch.cat([steps.states, age.unsqueeze(-1).to(steps.states.dtype)], dim=-1)
 
 
 def readable(valid: Tensor) -> Tensor:
-    """Which steps attention may read (B, T): all if none is valid, since a softmax over nothing would be NaN."""
+    """Return which steps attention may read (B, T).
+
+    If no step is valid, all may be read, since a softmax over nothing would be NaN.
+    """
     return valid | ~valid.any(dim=1, keepdim=True)

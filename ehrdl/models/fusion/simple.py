@@ -14,7 +14,7 @@ from ehrdl.options.bounds import Probability, Share, Width
 
 
 class ModalityDropout(nn.Module):
-    """Drops one modality of some samples in training, never the last one, so that the others are learned too.
+    """Drops one modality of some samples in training, so that the others are learned too. An only modality is kept.
 
     Source: Neverova et al., ModDrop, IEEE PAMI 38 (2016) 1692.
 
@@ -27,7 +27,7 @@ class ModalityDropout(nn.Module):
         self.probability = probability
 
     def forward(self, present: Tensor) -> Tensor:
-        """Presence (B, M); in training without the dropped modalities."""
+        """Return the presence (B, M), in training without the dropped modalities."""
         if not self.training or self.probability == 0:
             return present
         draws = torch.rand(present.shape, device=present.device) * present
@@ -37,12 +37,12 @@ class ModalityDropout(nn.Module):
 
 
 class DroppingFusion(Fusion):
-    """A fusion whose model drops modalities in training, together with what each says by itself."""
+    """A fusion that drops modalities in training. The network then also drops their own linear heads' logits."""
 
     drop: ModalityDropout
 
     def keep(self, present: list[Tensor]) -> list[Tensor]:
-        """Which of the present modalities (B,) are read (B,)."""
+        """Choose which of the present modalities (B,) are read (B,)."""
         return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
 
 
@@ -57,13 +57,13 @@ class Projected(nn.Module, DroppingFusion):
         self.absence = nn.Parameter(torch.randn(len(widths), width) * 0.02)
 
     def projected(self, features: list[Tensor], kept: Tensor) -> Tensor:
-        """The stacked modalities (B, M, D), given which are read (B, M)."""
+        """Return the stacked modalities (B, M, D), given which are read (B, M)."""
         vectors = torch.stack([project(x) for project, x in zip(self.project, features, strict=True)], dim=1)
         return torch.where(kept.unsqueeze(-1), vectors, self.absence.to(vectors.dtype))
 
 
 def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
-    """Gated sum (B, D) of the vectors (B, M, D): every unit of each has a gate that sees all vectors."""
+    """Return the gated sum (B, D) of vectors (B, M, D). Each unit of a vector has a gate that sees all vectors."""
     gates = gate(vectors.flatten(1)).sigmoid().view_as(vectors)
     summed: Tensor = (gates * vectors).sum(dim=1)
     return summed
@@ -72,15 +72,15 @@ def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
 class GatedFusion(Projected):
     """Sums the modalities, each through a gate that sees all of them.
 
-    A learned vector replaces an absent modality. In training some samples lose a present modality, so that the others
-    and the vector of absence are learned well.
+    A learned vector replaces an absent modality. In training some samples lose a present modality, so that the other
+    modalities and the vector of absence are learned well.
 
     Args:
         spec: the data description.
         widths: D_m, the feature width of each modality.
         width: D, the width of the result.
         dropout: share of units dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
     """
 
     def __init__(
@@ -96,21 +96,21 @@ class GatedFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """One vector per sample (B, D), whatever is missing."""
+        """Return one vector per sample (B, D), whichever modalities are missing."""
         vectors = self.projected(features, torch.stack(present, dim=1))
         fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
         return fused
 
 
 class ConcatFusion(Projected):
-    """Concatenates the modalities and applies one layer; absent or dropped ones are replaced as in `GatedFusion`.
+    """Concatenates the modalities and applies one layer. A learned vector replaces an absent or dropped modality.
 
     Args:
         spec: the data description.
         widths: D_m, the feature width of each modality.
         width: D, the width of the result.
         dropout: share of units dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
     """
 
     def __init__(
@@ -125,20 +125,20 @@ class ConcatFusion(Projected):
         self.layer = nn.Sequential(nn.Linear(len(widths) * width, width), nn.GELU(), nn.Dropout(dropout))
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """One vector per sample (B, D), whatever is missing."""
+        """Return one vector per sample (B, D), whichever modalities are missing."""
         fused: Tensor = self.layer(self.projected(features, torch.stack(present, dim=1)).flatten(1))
         return fused
 
 
 class LateFusion(nn.Module, DroppingFusion):
-    """Averages the logits that each present modality gives by its own linear head; nothing is learned jointly.
+    """Averages the logits from the linear heads of all present modalities. Nothing is learned jointly.
 
-    The static features are a modality like the others and always present; without notes and series they alone count.
+    The static features are a modality that is always present. Without notes and series, only they count.
 
     Args:
         spec: the data description.
         widths: D_m of each modality, which is not used.
-        modality_dropout: probability that a sample loses one of its modalities in training; never its last one.
+        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
     """
 
     reads = "logits"
@@ -149,7 +149,7 @@ class LateFusion(nn.Module, DroppingFusion):
         self.drop = ModalityDropout(modality_dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """Logits (B, K) from each modality's logits (B, K)."""
+        """Return logits (B, K) from each modality's logits (B, K)."""
         kept = torch.stack(present, dim=1).unsqueeze(-1)  # (B, M, 1)
         logits = torch.stack(features, dim=1)
         average: Tensor = torch.where(kept, logits, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)

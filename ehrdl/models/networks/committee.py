@@ -20,11 +20,11 @@ from ehrdl.options.bounds import Filled, Layers, Share, Width
 
 
 class Committee(nn.Module, Network):
-    """An ensemble whose members each predict from one encoder and the static features; their mean is the prediction.
+    """An ensemble in one network: each member predicts from one encoder and the static features.
 
-    Every encoder has several members, which share all but a few weights (`MemberHead`). So a committee costs little
-    more than one network, and is fitted as one: the loss is the mean of the members' losses, so that each member learns
-    to predict by itself.
+    The prediction is the mean of the members. Every encoder has several members, which share all but a few weights
+    (`MemberHead`), so a committee costs little more than one network. It is fitted as one network. The loss is the mean
+    of the members' losses, so that each member learns to predict by itself.
 
     Args:
         spec: the data description; its modalities decide which encoders are built.
@@ -57,17 +57,17 @@ class Committee(nn.Module, Network):
         self.static_std: Tensor
         self.register_buffer("static_mean", torch.tensor(spec.static_mean, dtype=torch.float32))
         self.register_buffer("static_std", torch.tensor(spec.static_std, dtype=torch.float32).clamp(min=1e-6))
-        # Beside the static features, members read whether there is anything to encode; without any encoder, a 1.
+        # Members also read whether there is anything to encode; without any encoder, they read a 1.
         widths = [encoder.width for encoder in built] or [0]
         n_beside = len(spec.statics) + 1
         self.heads: Any = nn.ModuleList(MemberHead(spec, n + n_beside, members, width, layers, dropout) for n in widths)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         return mean_member(self.members(batch), self.spec)
 
     def members(self, batch: Batch) -> Tensor:
-        """Logits (B, M, K) of all members of all encoders."""
+        """Return logits (B, M, K) of all members of all encoders."""
         static = ((batch.static - self.static_mean) / self.static_std).clamp(-5, 5)
         always = static.new_ones(batch.batch_size)
         encoded = [encoder(batch) for encoder in self.encoders] or [(static[:, :0], always)]
@@ -75,18 +75,21 @@ class Committee(nn.Module, Network):
         return torch.cat([head(x) for head, x in zip(self.heads, inputs, strict=True)], dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean of the members' losses."""
+        """Return the mean of the members' losses."""
         logits = self.members(batch)
         label = batch.label.unsqueeze(1).expand_as(logits)
         return masked_loss(logits.flatten(0, 1), label.flatten(0, 1), self.spec)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
+        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
         return [parameter for encoder in self.encoders for parameter in encoder.pretrained_parameters()]
 
 
 def mean_member(logits: Tensor, spec: DataSpec | None) -> Tensor:
-    """Logits (B, K) from the members' (B, M, K): of the mean probability, or the mean value of a regression output."""
+    """Average the members' logits (B, M, K) -> logits (B, K).
+
+    They are the logits of the mean probability, or the mean value of a regression output.
+    """
     logits = logits.float()
     log_members = math.log(logits.shape[1])
     log_prob, log_rest = (logsigmoid(x).logsumexp(dim=1) - log_members for x in (logits, -logits))

@@ -19,11 +19,11 @@ from ehrdl.options.bounds import Bound, Filled
 
 
 class Ensemble(nn.Module, Network):
-    """Networks that share only their batches, each trained by its own loss; the prediction is their mean.
+    """Networks that share only their batches. Each is trained by its own loss, and the prediction is their mean.
 
-    Fits of one network from different random weights make different errors, the more so the fewer labels there are. The
-    ensemble is one model in the report and one checkpoint, at the cost of all its members; `combine.models: [ensemble]`
-    averages different models of a run instead.
+    Networks that start from different random weights make different errors, especially if labels are few. The ensemble
+    is one model in the report and one checkpoint, at the cost of all its members. The option
+    `combine.models: [ensemble]` averages different models of a run instead.
 
     Args:
         spec: the data description.
@@ -45,13 +45,13 @@ class Ensemble(nn.Module, Network):
         self.networks: Any = nn.ModuleList(built)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         return mean_member(torch.stack([network(batch) for network in self.networks], dim=1), self.spec)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean of the networks' own losses."""
+        """Return the mean of the networks' own losses."""
         return torch.stack([network.loss(batch) for network in self.networks]).mean()
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
+        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
         return [parameter for network in self.networks for parameter in network.pretrained_parameters()]

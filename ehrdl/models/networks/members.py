@@ -19,13 +19,13 @@ from ehrdl.models.head import start_at_prevalence
 class MemberLinear(nn.Module):
     """A linear layer that all members share, with two scaling vectors per member: (B, M, in) -> (B, M, out).
 
-    A member's vectors are rows of embeddings, so they do not decay: a decay to 0 would switch the member off.
+    A member's vectors are rows of embeddings, which have no weight decay. A decay to 0 would switch the member off.
 
     Args:
         n_in: width of the inputs.
         n_out: width of the outputs.
         members: M, the number of members.
-        first: whether members read the same inputs; random signs then make them differ from the start.
+        first: whether all members read the same inputs. Random signs then make them differ from the start.
     """
 
     def __init__(self, n_in: int, n_out: int, members: int, first: bool) -> None:
@@ -40,7 +40,7 @@ class MemberLinear(nn.Module):
             self.bias.weight.uniform_(-1 / math.sqrt(n_in), 1 / math.sqrt(n_in))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Outputs (B, M, out)."""
+        """Return the outputs (B, M, out)."""
         outputs: Tensor = self.shared(features * self.before.weight) * self.after.weight + self.bias.weight
         return outputs
 
@@ -71,7 +71,7 @@ class MemberHead(nn.Module):
         start_at_prevalence(self.bias.weight, spec)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, M, K)."""
+        """Return logits (B, M, K)."""
         states = features.unsqueeze(1).expand(-1, self.members, -1)
         for layer in self.layers:
             states = self.dropout(nn.functional.gelu(layer(states)))

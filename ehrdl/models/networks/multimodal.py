@@ -1,4 +1,4 @@
-"""The whole network: Batch -> logits (B, K), from the notes and series that the data have and the static features."""
+"""The main network: Batch -> logits (B, K), from the static features and from notes and series if there are any."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Encoded(NamedTuple):
 class MultimodalModel(nn.Module, Network):
     """Encoders of the modalities that the data have, a fusion and a head.
 
-    The logits are a sum of what each modality says alone, by its own linear head, and what the fusion says of all
-    together. Evidence from separate modalities adds up on the log-odds, so the fusion need only learn what they say
-    together. The loss of each linear head keeps a strong modality from hiding the others.
+    Each modality has its own linear head. The logits are the sum of the logits of these heads and of the fusion's head.
+    Evidence from separate modalities adds up on the log-odds, so the fusion need only learn the interactions. Each
+    linear head also has its own loss, so that a strong modality does not hide the others.
 
-    A fusion that reads logits, such as `LateFusion`, gives the logits by itself: nothing is summed and there is no
-    head. `spec.modalities` decides which encoders are built, so one config gives `notes_only` and `series_only` too.
+    A fusion that reads logits, such as `LateFusion`, returns the final logits: nothing is summed and there is no head.
+    `spec.modalities` decides which encoders are built, so one config also gives `notes_only` and `series_only`.
 
     Args:
         spec: the data description.
@@ -53,11 +53,11 @@ class MultimodalModel(nn.Module, Network):
         static: function that makes the encoder of the static features, which is always built.
         fusion: function that makes the fusion, given the widths of the encoders.
         head: function that makes the head, given the width of the fusion; not called if the fusion reads logits.
-        words: function that makes a linear model over the notes' words, such as `WordEvidence`, whose logits are added
-            and whose penalty is part of the training loss; null = none. Not built if the notes are not read.
+        words: function that makes a linear model over the notes' words, such as `WordEvidence`; null = none. Its logits
+            are added, and its penalty is part of the training loss. It is not built if the notes are not read.
 
     Raises:
-        ConfigError: nothing reads the notes, or a fusion and an encoder do not go together.
+        ConfigError: nothing reads the notes, or a fusion and an encoder cannot be combined.
     """
 
     #: The weight of each modality's own linear head in the training loss.
@@ -102,11 +102,11 @@ class MultimodalModel(nn.Module, Network):
         return {name: encoder for name, encoder in built.items() if encoder is not None}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, K)."""
+        """Return logits (B, K)."""
         return self.logits(self.encode(batch))
 
     def encode(self, batch: Batch) -> Encoded:
-        """Encode every modality of a batch, each once."""
+        """Encode each modality of a batch once."""
         features, present, steps = {}, {}, []
         if self.words is not None:
             words, present["note"] = self.words(batch)
@@ -120,7 +120,7 @@ class MultimodalModel(nn.Module, Network):
         return Encoded(features, present, steps, None if self.words is None else words)
 
     def logits(self, encoded: Encoded) -> Tensor:
-        """Logits (B, K) from the kept modalities: the fusion's head, plus each modality's own linear head."""
+        """Return logits (B, K) from the kept modalities: the fusion's head, plus each modality's own linear head."""
         kept = self.fusion.keep(list(encoded.present.values()))
         has = dict(zip(encoded.present, kept, strict=True))
         logits: Tensor = self.head(self._fuse(encoded, has))
@@ -129,7 +129,7 @@ class MultimodalModel(nn.Module, Network):
         return logits
 
     def _fuse(self, encoded: Encoded, has: dict[str, Tensor]) -> Tensor:
-        """One vector per sample (B, D); the logits (B, K) if the fusion reads logits."""
+        """Return one vector per sample (B, D), or the logits (B, K) if the fusion reads logits."""
         inputs = list(encoded.features.values())
         if self.fusion.reads == "logits":
             inputs = [self.unimodal_heads[name](x) for name, x in encoded.features.items()]
@@ -138,7 +138,7 @@ class MultimodalModel(nn.Module, Network):
         return fused
 
     def _unimodal(self, encoded: Encoded, has: dict[str, Tensor]) -> Iterator[Tensor]:
-        """Each modality's own contribution to the log-odds (B, K): 0 where it is absent or was dropped in training."""
+        """Yield each modality's own contribution to the log-odds (B, K): 0 where it is absent or dropped."""
         if self.fusion.reads != "logits":
             for name, x in encoded.features.items():
                 yield self.unimodal_heads[name].contribution(x) * has[name].unsqueeze(1)
@@ -150,22 +150,22 @@ class MultimodalModel(nn.Module, Network):
             yield self.words.logits(encoded.words, context) * has["note"].unsqueeze(1)
 
     def note_encoder(self) -> Encoder | None:
-        """The encoder of the notes, if there is one."""
+        """Return the encoder of the notes, if there is one."""
         encoder: Encoder | None = self.note
         return encoder
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The parameters that came pretrained with an encoder, to be tuned at a lower rate."""
+        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
         return [parameter for encoder in self.encoders.values() for parameter in encoder.pretrained_parameters()]
 
     def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
-        """Take encoders with their linear heads, and words, from other models, each from the first that has it.
+        """Take encoders, linear heads and words from other models; each part comes from the first model that has it.
 
         Args:
             others: the fitted models `notes_only` and `series_only`.
 
         Returns:
-            The parts taken from each: modalities, and `words`; none where the shapes differ.
+            The parts taken from each model: modalities, and `words`. A part of another shape is not taken.
         """
         mine, taken = self._parts(), []
         for other in others:
@@ -177,18 +177,18 @@ class MultimodalModel(nn.Module, Network):
         return taken
 
     def started_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `start_from` took."""
+        """Return the parameters that `start_from` took."""
         return [parameter for part in self._started for parameter in part.parameters()]
 
     def _parts(self) -> dict[str, nn.Module]:
-        """Each modality's encoder with its linear head, and the words."""
+        """Return each modality's encoder with its linear head, and the words."""
         parts: dict[str, nn.Module] = {
             name: nn.ModuleList([encoder, self.unimodal_heads[name]]) for name, encoder in self.encoders.items()
         }
         return parts if self.words is None else parts | {"words": self.words}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Training loss of the logits, plus that of each modality's linear head where it is present."""
+        """Return the training loss of the logits, plus the loss of each linear head on samples with its modality."""
         encoded = self.encode(batch)
         loss = masked_loss(self.logits(encoded), batch.label, self.spec)
         if self.words is not None:
@@ -210,6 +210,6 @@ def _require_steps(fusion: Any, encoders: list[Any]) -> None:
 
 
 def _fits(mine: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules have weights of the same names and shapes."""
+    """Tell whether two modules have weights of the same names and shapes."""
     ours, theirs = mine.state_dict(), other.state_dict()
     return {name: value.shape for name, value in ours.items()} == {name: x.shape for name, x in theirs.items()}

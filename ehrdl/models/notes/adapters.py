@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ehrdl.errors import ConfigError, MissingExtraError
 
-#: The layers that LoRA adapts: queries and values (Hu 2021, arXiv:2106.09685, section 7.1), as families name them.
+#: The layers that LoRA adapts: queries and values (Hu 2021, arXiv:2106.09685, section 7.1), by family.
 _TARGETS = (
     ("query", "value", "query_global", "value_global"),  # BERT, RoBERTa; Longformer has the global ones too
     ("Wqkv",),  # ModernBERT projects all three at once
@@ -23,17 +23,17 @@ _ADAPTER = "lora_"
 
 
 def freeze(model: PreTrainedModel) -> None:
-    """Freeze the model: train none of its weights, and apply no dropout in it."""
+    """Freeze the model: its weights are not trained, and it applies no dropout."""
     model.requires_grad_(False)
     model.train(False)
 
 
 def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) -> None:
-    """Put low-rank adapters into the attention's queries and values, in place; nothing else of the encoder trains.
+    """Put low-rank adapters into the attention's queries and values, in place. Only the adapters are trained.
 
     Raises:
         MissingExtraError: peft is not installed.
-        ConfigError: the family's queries and values are not known.
+        ConfigError: the names of the family's queries and values are not known.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -52,14 +52,14 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) ->
 
 
 def tuned_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The pretrained parameters that are trained further; adapters, which start from scratch, are not among them."""
+    """Return the pretrained parameters that are trained further. Adapters start from scratch, so they are left out."""
     return [
         parameter for name, parameter in model.named_parameters() if parameter.requires_grad and _ADAPTER not in name
     ]
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Keep one state per layer for the backward pass, and compute the rest twice."""
+    """Save memory: keep one state per layer for the backward pass, and compute the rest again."""
     if not model.supports_gradient_checkpointing:
         raise ConfigError(f"NoteTransformer: gradient_checkpointing: {model.config.model_type} has none; leave it out")
     model.config.use_cache = False  # for decoders, but BERT has it too; avoids a warning that it is turned off
@@ -68,12 +68,12 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
 
 
 def compile_encoder(model: PreTrainedModel) -> None:
-    """Compile the forward pass in place, for all lengths at once; the names of the weights stay as they are.
+    """Compile the forward pass in place, for all lengths at once. The names of the weights do not change.
 
     Raises:
         ConfigError: the family cannot be compiled, or this machine has no compiler.
     """
-    if model.config.model_type == "longformer":  # it reads its masks back from the device in the middle of a layer
+    if model.config.model_type == "longformer":  # its layers read masks back from the device
         raise ConfigError("NoteTransformer: compile: longformer cannot be compiled; leave it out")
     if not torch.cuda.is_available():
         _require_compiler()

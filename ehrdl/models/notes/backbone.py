@@ -1,7 +1,7 @@
-"""Encoders of transformers by hub name or folder, with the differences between families: (C, L, D) -> (C, L, D).
+"""Encoders of the library transformers, by hub name or folder: word vectors (C, L, D) -> states (C, L, D).
 
-Word vectors go in and states come out. Words go in as vectors (`inputs_embeds`), so that a blanked word is a zero
-vector in every family.
+This module handles the differences between families of encoders. Words are given as vectors (`inputs_embeds`), so that
+a blanked word is a zero vector in every family.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ehrdl.engine.hub import reason, report_code
 from ehrdl.errors import ConfigError
 from ehrdl.models.notes.packing import Packed, same_document, within
 
-#: Families whose attention takes a mask (R, 1, P, P) and our positions as they are; their code was read and tried.
+#: Families whose attention takes a mask (R, 1, P, P) and our positions unchanged, as their code and a test showed.
 _PACKED = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert")
 _PLAIN_KERNELS = ("sdpa", "eager")
-#: A tokenizer with a smaller share of the encoder's tokens than this was made for another encoder.
+#: A tokenizer that has less than this share of the encoder's tokens was made for another encoder.
 _LEAST_VOCABULARY = 0.8
-#: Elements of a packed mask computed at a time (64 MB).
+#: Number of elements of a packed mask that are computed at one time (64 MB).
 _MASK_ELEMENTS = 1 << 26
-#: Configurations, by name, of encoders whose weights are loaded later; set by `without_weights`.
+#: Configurations by name, for encoders whose weights are loaded later. Set by `without_weights`.
 _known: ContextVar[dict[str, dict[str, Any]]] = ContextVar("known", default={})  # noqa: B039 - never changed
 
 
 def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
-    """A BERT from scratch, sized for the data."""
+    """Return a BERT with random weights, sized for the data."""
     require_division(width, heads)
     config = BertConfig(
         vocab_size=spec.vocab_size,
@@ -59,15 +59,15 @@ def require_division(states: int, heads: int) -> None:
 
 
 def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
-    """Load an encoder by name or folder. Safetensors only, and never code from the model's own repository.
+    """Load an encoder by name or folder: only safetensors, and no code from the model's own repository.
 
     Args:
         name: the encoder's name on the Hugging Face hub, or its folder.
         spec: the data description that the encoder must fit.
-        attention: the implementation of attention; None = the fastest one that the family has everywhere.
+        attention: the implementation of attention; None = the fastest one that the family has on all machines.
 
     Raises:
-        ConfigError: the encoder is not there, does not encode text, or does not fit the data.
+        ConfigError: the encoder is not found, does not encode text, or does not fit the data.
     """
     # Tuned weights are in single precision; the trainer sets the precision of the computation.
     options: dict[str, Any] = {"dtype": torch.float32} | ({"attn_implementation": attention} if attention else {})
@@ -108,7 +108,7 @@ def _from_config(config: dict[str, Any], options: dict[str, Any]) -> Any:
 
 
 def configurations(network: object) -> dict[str, dict[str, Any]]:
-    """The configurations (JSON-able) of the pretrained encoders in a network, by name or folder."""
+    """Return the configurations (JSON-able) of the pretrained encoders in a network, by name or folder."""
     found: dict[str, dict[str, Any]] = {}
     for module in network.modules() if isinstance(network, nn.Module) else ():
         if isinstance(module, PreTrainedModel) and module.name_or_path:
@@ -118,9 +118,9 @@ def configurations(network: object) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def without_weights(known: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """A context in which `load` builds these encoders from their `configurations`, without any of their files.
+    """Let `load` build these encoders from their `configurations` within the block, without reading their files.
 
-    Their weights are random; it is for a network whose checkpoint is loaded next.
+    The weights are then random. Use it for a network whose checkpoint is loaded next.
     """
     token = _known.set(known)
     try:
@@ -139,7 +139,7 @@ def _one_line(name: str) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """A context without transformers' bar and its table of weights not needed; missing weights are refused."""
+    """Hide the progress bar of transformers and its table of unused weights within the block."""
     noise: Any = transformers_logging  # untyped
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
     noise.set_verbosity(logging.ERROR)
@@ -153,7 +153,7 @@ def _silent() -> Iterator[None]:
 
 
 def _refuse_kernel(name: str, attention: str | None) -> None:
-    """Refuse an attention that names a repository, which transformers would fetch and run."""
+    """Refuse an attention that is the name of a repository: transformers would fetch and run its code."""
     if "/" in (attention or ""):
         raise ConfigError(
             f"NoteTransformer: pretrained {name!r}: attention {attention!r} is code of a repository, which ehrdl never "
@@ -191,7 +191,7 @@ def _require_fit(name: str, model: PreTrainedModel, spec: DataSpec) -> None:
 
 @torch.no_grad()
 def _require_mask(name: str, model: PreTrainedModel) -> None:
-    """Refuse a family whose states depend on the padding after them, as ConvBERT's and FNet's do."""
+    """Refuse a family whose states depend on the padding after them, such as ConvBERT and FNet."""
     if model.config._attn_implementation not in _PLAIN_KERNELS:  # cannot run here, in single precision
         return
     words = model.get_input_embeddings()(torch.arange(16).unsqueeze(0) % model.config.vocab_size)
@@ -205,20 +205,20 @@ def _require_mask(name: str, model: PreTrainedModel) -> None:
 
 
 def position_offset(model: PreTrainedModel) -> int:
-    """Position of a chunk's first token: RoBERTa and its successors count from the one after the padding's."""
+    """Return the position of a chunk's first token. RoBERTa and its successors start after the padding's position."""
     embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     padding = embeddings.padding_idx if isinstance(embeddings, nn.Embedding) else None
     return 0 if padding is None else padding + 1
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """The longest chunk that the encoder has positions for; None = any."""
+    """Return the longest chunk that the encoder has positions for; None = any."""
     limit = getattr(model.config, "max_position_embeddings", None)
     return None if limit is None or limit < 1 else int(limit) - position_offset(model)
 
 
 def encode(model: PreTrainedModel, words: Tensor, valid: Tensor) -> Tensor:
-    """States (C, L, states) of word vectors (C, L, states)."""
+    """Return the states (C, L, states) of word vectors (C, L, states)."""
     mask = valid.long()
     if model.config.model_type == "longformer":
         return _encode_longformer(model, words, mask)
@@ -227,7 +227,7 @@ def encode(model: PreTrainedModel, words: Tensor, valid: Tensor) -> Tensor:
 
 
 def _encode_longformer(model: Any, words: Tensor, mask: Tensor) -> Tensor:
-    """States by whole windows; the first token attends globally (Beltagy 2020, arXiv:2004.05150)."""
+    """Return the states by whole windows; the first token attends globally (Beltagy 2020, arXiv:2004.05150)."""
     length = words.shape[1]
     padding = -length % max(model.config.attention_window)
     words, mask = nn.functional.pad(words, (0, 0, 0, padding)), nn.functional.pad(mask, (0, padding))
@@ -258,7 +258,10 @@ def require_packing(model: PreTrainedModel) -> None:
 
 
 def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tensor:
-    """States (R, P, states) of packed rows of word vectors; documents are separate, each with its own positions."""
+    """Return the states (R, P, states) of packed rows of word vectors.
+
+    Documents in a row do not see each other, and each has its own positions.
+    """
     rows = max(1, _MASK_ELEMENTS // packed.document.shape[1] ** 2)
     states = []
     for first in range(0, len(words), rows):
@@ -271,9 +274,9 @@ def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tens
 
 
 def _masks(model: PreTrainedModel, document: Tensor, dtype: torch.dtype) -> Any:
-    """The mask in the form that the family takes.
+    """Return the mask in the form that the family takes.
 
-    ModernBERT would use one mask in all its layers; its layers of sliding attention need their own.
+    ModernBERT would use one mask in all layers, but its layers of sliding attention need their own mask.
     """
     masks = {"full_attention": same_document(document)}
     if model.config.model_type == "modernbert":

@@ -1,15 +1,15 @@
-"""A cache on disk of a frozen encoder's chunk vectors: written once, found by the hash of a chunk's tokens.
+"""A cache on disk of a frozen encoder's chunk vectors, each found by the hash of its chunk's tokens.
 
-A folder holds one encoder's files, named by the hash of its weights. A file is written whole and never changed, so
-several processes may share the folder: each adds its own files. Layout of a file:
+A folder holds the files of one encoder, and its name has the hash of the encoder's weights. A file is written whole and
+never changed, so several processes may share the folder. Each process adds its own files. Layout of a file:
 
-    32 bytes   magic, n, width, CRC-32 of what follows up to the vectors
+    32 bytes   magic, n, width, CRC-32 of the next two parts
     n x 16     keys: the 128-bit hashes
     n x 4      CRC-32 of each vector
     n x width  float16 vectors
 
-Keys are kept in memory (16 bytes per chunk, and 20 for files that are open); vectors are read on demand. A damaged file
-is reported and removed, and its vectors are computed again: a vector is used only if its checksum is right.
+Keys are kept in memory (16 bytes per chunk, and 20 for files that are open). Vectors are read on demand. A vector is
+used only if its checksum is right. A damaged file is reported and removed, and its vectors are computed again.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from torch import nn
 from ehrdl.engine.files import whole
 from ehrdl.engine.messages import say
 
-#: Raised whenever the same encoder and chunk would give other vectors.
+#: To be increased by every change that gives other vectors for the same encoder and chunk.
 VERSION = 1
 
 _MAGIC = b"EHRDLEMB"
 _HEADER = struct.Struct("<8sQQQ")
-#: Waiting vectors that are written at once; fewer that are written after a while; and that while [s].
+#: Number of waiting vectors that are written at once; smaller number that is written after some time; that time [s].
 _WAITING, _FEW_WAITING, _SECONDS = 8192, 512, 120.0
 #: Files that are open at the same time.
 _OPEN = 128
 
 
 def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """128-bit hashes (C, 2) uint64 of the valid tokens of chunks (C, L), which come first.
+    """Return a 128-bit hash (C, 2) uint64 of each chunk's valid tokens, which come first in the chunk.
 
     >>> chunk_keys(np.array([[5, 6, 0], [5, 6, 9]]), np.array([2, 2])).tolist()[0] == chunk_keys(
     ...     np.array([[5, 6]]), np.array([2])).tolist()[0]
@@ -57,7 +57,7 @@ def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def encoder_hash(model: nn.Module, config: dict[str, Any], precision: str) -> str:
-    """A hash of all that decides an encoder's vector of a chunk: weights, configuration, precision, our version."""
+    """Hash all that decides an encoder's vectors: weights, configuration, precision, our version."""
     found = hashlib.blake2b(digest_size=16)
     kept = {key: value for key, value in config.items() if not key.startswith("_") and key not in _NO_MATTER}
     found.update(repr((VERSION, precision, sorted(kept.items(), key=lambda item: item[0]))).encode())
@@ -72,10 +72,10 @@ _NO_MATTER = ("transformers_version", "dtype", "torch_dtype", "architectures", "
 
 
 class EmbeddingCache:
-    """Vectors (width,) float16 by the key of their chunk.
+    """Cache of vectors (width,) float16 by the key of their chunk.
 
     Args:
-        folder: the folder of this encoder, made when something is written.
+        folder: the folder of this encoder; it is made at the first write.
         width: the width of a vector.
     """
 
@@ -98,7 +98,7 @@ class EmbeddingCache:
         return len(self._hashes) + len(self._waiting.vectors)
 
     def read(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors (C, width) of keys (C, 2), and which of them are known (C,)."""
+        """Return the vectors (C, width) of keys (C, 2), and which of them are known (C,)."""
         vectors, known = np.zeros((len(keys), self.width), np.float16), np.zeros(len(keys), bool)
         place = np.searchsorted(self._hashes, keys[:, 0])
         inside = np.flatnonzero(place < len(self._hashes))
@@ -114,7 +114,7 @@ class EmbeddingCache:
         return vectors, known
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        """Keep new vectors (C, width) float16; they are written with later ones, after a while, or by `flush`."""
+        """Keep new vectors (C, width) float16. They are written with later ones, after some time, or by `flush`."""
         self._waiting.vectors.update(zip(map(np.ndarray.tobytes, keys), vectors.astype(np.float16), strict=True))
         n, waited = len(self._waiting.vectors), time.monotonic() - self._waiting.since
         if n >= _WAITING or (n >= _FEW_WAITING and waited > _SECONDS):
@@ -141,11 +141,11 @@ class EmbeddingCache:
             places.append(np.arange(len(keys)) + len(self._files) * _ROWS_A_FILE)
             self._files.append(path)
         together = np.concatenate(hashes)
-        order = np.argsort(together, kind="stable")  # of two files with the same chunk, the first one
+        order = np.argsort(together, kind="stable")  # if two files have the same chunk, the first one
         self._hashes, self._places = together[order], np.concatenate(places)[order]
 
     def _read_file(self, number: int, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of one file, and whether each belongs to its key."""
+        """Return the vectors of one file, and whether each belongs to its key."""
         try:
             if number not in self._opened:
                 while len(self._opened) >= _OPEN:
@@ -165,7 +165,7 @@ _ROWS_A_FILE = 1 << 32
 
 
 class _Waiting:
-    """Vectors not on disk yet; separate from the cache, so that they can be written when the cache is gone."""
+    """Vectors that are not on disk yet. The object outlives the cache, so that they can still be written."""
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
@@ -211,9 +211,9 @@ class _File:
         self._sums = np.frombuffer(index, "<u4", n, offset=16 * n)
 
     def read(self, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of rows, and whether each belongs to its key."""
+        """Return the vectors of rows, and whether each belongs to its key."""
         number, size = self._file, self._bytes
-        # Read, not mapped: if somebody truncates a mapped file, the process is killed.
+        # Read rather than mapped: truncating a mapped file would kill the process.
         found = [os.pread(number, size, self._body + row * size) for row in rows.tolist()]
         if [zlib.crc32(vector) for vector in found] != self._sums[rows].tolist():
             raise ValueError("a vector is not what was written")

@@ -1,4 +1,4 @@
-"""Masked language models of `transformers`: encoders that guess hidden words, by name or folder, or from scratch."""
+"""Masked language models of `transformers`, which guess hidden words: by name, by folder, or from scratch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ehrdl.errors import ConfigError
 
 
 def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
-    """Load a masked language model by name or folder. Safetensors only, and never code from the model's repository.
+    """Load a masked language model by name or folder: only safetensors, and no code from the model's repository.
 
     Args:
-        name: the name or folder of an encoder; one that has no layer for guessing words gets a new one.
-        chunk_tokens: tokens of the longest chunk that it will read.
+        name: the name or folder of an encoder; if it has no layer for guessing words, a new layer is added.
+        chunk_tokens: number of tokens of the longest chunk.
 
     Raises:
-        ConfigError: the model cannot be loaded, is no encoder, lacks weights, or reads fewer tokens than a chunk has.
+        ConfigError: the model cannot be loaded, is not an encoder, lacks weights, or cannot read a whole chunk.
     """
     try:
         with quiet_transformers():
@@ -37,7 +37,7 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                dtype=torch.float32,  # not the file's: small steps would be lost in half precision
+                dtype=torch.float32,  # even for a file in half precision, which would lose small steps
             )
     except (OSError, ValueError, KeyError) as error:
         why = reason(error)[:300]
@@ -53,14 +53,14 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
         raise ConfigError(
             f"data.notes.chunk_tokens: {chunk_tokens} is more than the {most} tokens that --from {name} reads"
         )
-    loaded: PreTrainedModel = model.train()  # it comes with its dropout off
+    loaded: PreTrainedModel = model.train()  # transformers returns it with dropout off
     return loaded
 
 
 def masked_from_scratch(
     vocab_size: int, pad_id: int, chunk_tokens: int, layers: int, width: int, heads: int, dropout: float
 ) -> PreTrainedModel:
-    """A BERT of the given size, with random weights."""
+    """Return a BERT of the given size, with random weights."""
     config = BertConfig(
         vocab_size=vocab_size,
         pad_token_id=pad_id,
@@ -84,10 +84,10 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) -> Tensor:
-    """Logits (M, V) of the M tokens where `asked` (C, L) is true, given tokens (C, L) and their mask `valid` (C, L).
+    """Return logits (M, V) of the M tokens where `asked` (C, L) is true.
 
-    The guessing layer works on each position by itself, and over a whole vocabulary it costs as much as a small
-    encoder. So it gets only the states that are asked for.
+    The model reads tokens (C, L) with their mask `valid` (C, L). The guessing layer works on each position separately.
+    Over a whole vocabulary it costs as much as a small encoder, so it gets only the states at the M tokens.
     """
 
     def keep(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -103,7 +103,7 @@ def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) 
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """The most tokens that a model can read; RoBERTa and its successors leave the first positions unused."""
+    """Return how many tokens a model can read. RoBERTa and its successors leave the first positions unused."""
     most = int(model.config.max_position_embeddings)
     embeddings = getattr(model.base_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
@@ -112,7 +112,7 @@ def _positions(model: PreTrainedModel) -> int:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """A context without the progress bars and reports of `transformers`; a line of ours reports what matters."""
+    """Hide the progress bars and reports of `transformers` within the block."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

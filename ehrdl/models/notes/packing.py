@@ -1,6 +1,7 @@
-"""Layouts of chunks of different lengths in tensor rows: groups of similar length, or several chunks packed per row.
+"""Layouts of chunks of different lengths in tensors: groups of similar length, or several chunks per row.
 
-Everything here is plain integers on the host, so a model reads the lengths from the device only once per batch.
+All computations are on plain integers in the memory of the host, so a model reads the lengths from the device only once
+per batch.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from torch import Tensor
 
 #: Lengths are rounded up to a multiple of this, which suits vector units and tensor cores.
 STEP = 8
-#: Cost of one more run of the encoder, in tokens. It is small on a CPU; on a GPU it is the kernel launches, which only
-#: larger groups hide. Padding stays under 5 % of tokens with either.
+#: Cost of one more run of the encoder, in tokens. It is small on a CPU. On a GPU it is the cost of kernel launches,
+#: which only larger groups hide. Padding is under 5 % of the tokens with either cost.
 RUN_COST, DEVICE_RUN_COST = 64, 512
 
 
 def equal_groups(lengths: np.ndarray, n_groups: int = 4) -> list[np.ndarray]:
-    """Rows in groups of similar length and equal size, ordered by length."""
+    """Group the rows by similar length, in groups of equal size ordered by length."""
     order = np.argsort(lengths, kind="stable")
     size = -(-len(order) // n_groups)  # as torch.chunk cuts
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndarray]:
-    """Rows in groups of similar length, cut so that padded tokens and encoder runs together cost least.
+    """Group the rows by similar length, at the lowest total cost of padded tokens and encoder runs.
 
-    The cuts of the sorted lengths are optimal; they come from dynamic programming over the distinct rounded lengths.
+    Dynamic programming over the distinct rounded lengths finds the optimal groups.
 
     Args:
         lengths: (C,) number of tokens of each chunk, at least 1.
@@ -57,7 +58,7 @@ def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndar
 
 
 def round_up(lengths: np.ndarray) -> np.ndarray:
-    """Lengths rounded up, as in a tensor."""
+    """Round lengths up to a multiple of `STEP`, as in a tensor."""
     rounded: np.ndarray = -(-lengths // STEP) * STEP
     return rounded
 
@@ -78,10 +79,10 @@ class Packing:
 
 
 def pack(lengths: np.ndarray) -> Packing:
-    """Pack chunks, by best fit decreasing, into few rows as long as the longest chunk.
+    """Pack chunks, by best fit decreasing, into few rows that are as long as the longest chunk.
 
-    Longer rows would pad less, but masked attention costs the square of a row's length, other chunks' tokens included.
-    There are at most 22 % more rows than the fewest possible (Johnson 1974, SIAM J. Comput. 3:299).
+    Longer rows would need less padding, but the cost of masked attention grows with the square of a row's length. There
+    are at most 22 % more rows than the smallest possible number (Johnson 1974, SIAM J. Comput. 3:299).
 
     >>> pack(np.array([6, 3, 8, 2])).row.tolist()
     [1, 2, 0, 1]
@@ -109,9 +110,9 @@ class Packed:
 
     Attributes:
         tokens: (R, P) int64.
-        document: (R, P) int64, chunk that a token belongs to; -1 is padding.
-        position: (R, P) int64, position of a token in its chunk.
-        place: (T,) int64, index into the flattened rows of the chunks' valid tokens, one chunk after the other.
+        document: (R, P) int64, the chunk that a token belongs to; -1 is padding.
+        position: (R, P) int64, the position of a token in its chunk.
+        place: (T,) int64, the places of the T valid tokens in the flattened rows, one chunk after the other.
     """
 
     tokens: Tensor
@@ -136,15 +137,15 @@ def pack_tokens(tokens: Tensor, valid: Tensor, lengths: np.ndarray, pad_id: int)
 
 
 def same_document(document: Tensor) -> Tensor:
-    """The block-diagonal mask (R, 1, P, P) of packed rows: a token sees its own document, and padding sees padding.
+    """Return the block-diagonal mask (R, 1, P, P) of packed rows: a token sees only its own document.
 
-    (With some attention kernels a mask row without any True would give NaN.)
+    Padding sees padding, since in some attention kernels a mask row without any True would give NaN.
     """
     return (document.unsqueeze(2) == document.unsqueeze(1)).unsqueeze(1)
 
 
 def within(document: Tensor, distance: int) -> Tensor:
-    """`same_document`, limited to tokens at most `distance` apart: what a layer of sliding attention sees."""
+    """Return `same_document` limited to tokens at most `distance` apart, for a layer of sliding attention."""
     at = torch.arange(document.shape[1], device=document.device)
     near = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= distance
     return same_document(document) & near

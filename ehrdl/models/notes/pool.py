@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ehrdl.batch import Batch
 
-#: Vectors that `summarize` makes of a chunk.
+#: Number of vectors that `summarize` makes from a chunk.
 SUMMARIES = 3
-#: Initial attention scores of an hour-old note: of an earlier stay, and of this stay; nothing has a score of 0. Since
-#: the score falls as log(1 + hours), a note of this stay from twelve hours ago has a weight of 0.97, and a note of an
-#: earlier stay from three weeks ago, if it is the only one, a weight of 0.01.
+#: Initial attention scores of a note: of an earlier stay, and of this stay. Attending to nothing has a score of 0. The
+#: score falls as log(1 + hours). If it is the only note, one of this stay from twelve hours ago has a weight of 0.97,
+#: and one of an earlier stay from three weeks ago has a weight of 0.01.
 _EARLIER, _OWN = 2.0, 6.0
 
 
@@ -24,7 +24,7 @@ class Phrases(nn.Module):
         self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
 
     def forward(self, words: Tensor, valid: Tensor) -> Tensor:
-        """Phrase states; padding is set to 0 before the convolution, as beyond the chunk's end."""
+        """Return the phrase states. Padding is set to 0 before the convolution, as beyond the end of a chunk."""
         words = self.norm(words) * valid.unsqueeze(-1)
         phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
         return phrases
@@ -40,7 +40,7 @@ class TokenPool(nn.Module):
         self.chunk = nn.Linear(2 * states, width)
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
-        """Chunk vectors; every chunk has at least one valid token."""
+        """Return the chunk vectors. Every chunk must have at least one valid token."""
         padding = ~valid.unsqueeze(-1)
         weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)  # (C, L, heads)
         slices = states.view(*states.shape[:2], weight.shape[2], -1)  # each head pools its own slice of the states
@@ -60,13 +60,13 @@ class SummaryPool(nn.Module):
         self.chunk = nn.Linear(SUMMARIES * states, width)
 
     def forward(self, summaries: Tensor) -> Tensor:
-        """Chunk vectors."""
+        """Return the chunk vectors."""
         chunks: Tensor = self.chunk(self.dropout(self.norm(summaries)))
         return chunks
 
 
 def summarize(states: Tensor, valid: Tensor) -> Tensor:
-    """Token states (C, L, states) -> their first, mean and maximum (C, 3 states), without any learned weight.
+    """Summarise token states (C, L, states) by first, mean and maximum (C, 3 states), without any learned weight.
 
     >>> summarize(torch.tensor([[[1.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[1.0000, 2.5000, 4.0000]])
@@ -77,11 +77,12 @@ def summarize(states: Tensor, valid: Tensor) -> Tensor:
 
 
 class LinkPool(nn.Module):
-    """Chunk vectors (C, D) -> sample vectors (B, D), by attention over a sample's links that knows each note's age.
+    """Chunk vectors (C, D) -> sample vectors (B, D), by attention over a sample's links and their notes' ages.
 
-    Attention may also attend to nothing: if only notes of earlier stays are there, they count less than this stay's
-    would. At first it reads almost only this stay's notes, and earlier ones the less the older they are; it learns from
-    there. Otherwise the notes of many stays would drown this stay's before anything is learned.
+    Attention may also attend to no note. If a sample has only notes of earlier stays, they count less than notes of
+    this stay would. At the start of training, attention reads almost only this stay's notes. An earlier note has less
+    weight the older it is. Otherwise notes of many earlier stays would outweigh those of this stay before anything is
+    learned.
 
     Args:
         width: D, the width of the vectors.
@@ -95,7 +96,7 @@ class LinkPool(nn.Module):
         self.earlier, self.own = nn.Parameter(torch.tensor([_EARLIER])), nn.Parameter(torch.tensor([_OWN]))
 
     def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 without a link, and whether there is a link (B,)."""
+        """Return features (B, D), 0 without a link, and whether there is a link (B,)."""
         n_rows = batch.batch_size + 1  # the last row takes the filler chunks
         links, weight = self.weigh(chunks, batch)
         weighted = weight.to(links.dtype).unsqueeze(1) * links
@@ -104,7 +105,10 @@ class LinkPool(nn.Module):
         return pooled[:-1], present[:-1]
 
     def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Each link's vector (E, D), which includes the note's age, and weight (E,); a sample's sum to less than 1."""
+        """Return each link's vector (E, D), which includes the note's age, and its weight (E,).
+
+        The weights of a sample sum to less than 1.
+        """
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
         start = torch.where(batch.link_own_stay, self.own, self.earlier)
@@ -113,7 +117,9 @@ class LinkPool(nn.Module):
 
 
 def softmax_or_nothing(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """Softmax of `score` (E,) over the entries of the same `row` (E,) and a score of 0, whose weight goes to nothing.
+    """Return the softmax of `score` (E,) over the entries of the same `row` (E,) and one more score of 0.
+
+    The weight of the score of 0 is not returned, so the weights of a row sum to less than 1.
 
     >>> softmax_or_nothing(torch.tensor([0.0, 0.0, 1000.0, -1000.0]), torch.tensor([0, 0, 1, 2]), 3)
     tensor([0.3333, 0.3333, 1.0000, 0.0000])

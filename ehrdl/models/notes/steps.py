@@ -9,11 +9,11 @@ from ehrdl.batch import Batch
 
 
 def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Put each sample's links in a row, in their order in the batch; T is the most that a sample has, at least 1.
+    """Put each sample's links in a row, in the order of the batch. T is the largest number of links, at least 1.
 
     Args:
         links: (E, D), one vector per link.
-        batch: the batch, whose `link_sample` gives the sample of each link; links of filler chunks are left out.
+        batch: the batch; its `link_sample` has the sample of each link. Links of filler chunks are left out.
 
     Returns:
         States (B, T, D), 0 where there is no link; hours (B, T); and valid (B, T), whether there is a link.
@@ -25,7 +25,7 @@ def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     order = sample.argsort(stable=True)
     first = counts.cumsum(0) - counts
     within = torch.arange(len(sample), device=sample.device) - first[sample[order]]
-    # Fillers go to one extra place at the end, which is discarded.
+    # Links of fillers go to one extra place at the end, which is discarded.
     place = torch.where(sample[order] < n_samples, sample[order] * n_steps + within, n_samples * n_steps)
     shape = (n_samples, n_steps)
     flat = links.new_zeros(n_samples * n_steps + 1, links.shape[1]).index_add(0, place, links[order])

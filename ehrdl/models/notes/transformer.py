@@ -27,13 +27,13 @@ from ehrdl.options.pretrained import Pretrained
 class NoteTransformer(nn.Module, Encoder):
     """A transformer over note chunks, then attention over the chunks that a sample reads.
 
-    Without `pretrained`, a small BERT starts from scratch. Labelled notes are then too few to learn attention that
-    finds short phrases, so a convolution over five neighbouring tokens is added. It tells "lives alone" from "denies
-    living alone" by itself, and max pooling keeps what it finds anywhere in the chunk.
+    Without `pretrained`, a small BERT starts from scratch. There are then too few labelled notes to learn attention
+    that finds short phrases, so a convolution over five neighbouring tokens is added. It can tell "lives alone" from
+    "denies living alone", and max pooling keeps what it finds anywhere in the chunk.
 
     With `pretrained`, any encoder of transformers is used: BERT, RoBERTa, ModernBERT, Longformer and their successors.
-    Set `data.notes.tokenizer` to the same name, and `data.notes.chunk_tokens` to the length of a chunk: up to the
-    encoder's positions, so that an encoder of 8,192 tokens reads a whole note as one sequence.
+    Set `data.notes.tokenizer` to the same name. Set `data.notes.chunk_tokens` to the length of a chunk, up to the
+    number of the encoder's positions. An encoder of 8,192 tokens can then read a whole note as one sequence.
 
     Args:
         spec: the data description.
@@ -41,8 +41,8 @@ class NoteTransformer(nn.Module, Encoder):
         layers: number of transformer layers (from scratch only).
         heads: number of heads of the attention and of the pooling over tokens.
         dropout: share of units dropped in training, in our layers and in LoRA's.
-        token_dropout: share of tokens blanked in training; none if the encoder is frozen.
-        pretrained: name or local folder of a Hugging Face encoder, or `Pretrained`, its name with more options; None =
+        token_dropout: share of tokens blanked in training; without effect if the encoder is frozen.
+        pretrained: name or local folder of a Hugging Face encoder, or `Pretrained` (a name with more options); None =
             from scratch.
 
     Raises:
@@ -79,35 +79,35 @@ class NoteTransformer(nn.Module, Encoder):
             backbone.require_division(states, heads)
             self.token_pool = TokenPool(states, width, heads, dropout)
         self.link_pool = LinkPool(width)
-        # Starts at 0, so that a note's kind counts only as far as training finds; old runs know no kinds.
+        # Starts at 0, so that kinds of notes count only as training finds. Old runs have no kinds.
         n_kinds = len(spec.note_kinds)
         self.kinds = nn.Embedding(n_kinds, width, _weight=torch.zeros(n_kinds, width)) if n_kinds else None
         self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 without a note, and whether the sample has a note (B,)."""
+        """Return features (B, D), 0 without a note, and whether the sample has a note (B,)."""
         features, present = self.link_pool(self.chunks(batch), batch)
         return features, present
 
     def steps(self, batch: Batch) -> Steps:
-        """The features, and the vectors of the chunks that each sample reads, which include the note's age."""
+        """Return the features, and the vectors of the chunks that each sample reads, with the note's age."""
         chunks = self.chunks(batch)
         features, present = self.link_pool(chunks, batch)
         states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
         return Steps(features, present, states, hours, valid)
 
     def attention(self, batch: Batch) -> Tensor:
-        """Each sample's attention to its chunks: one weight per link (E,); a sample's sum to less than 1."""
+        """Return the attention weight of each link (E,). The weights of a sample's links sum to less than 1."""
         _, weight = self.link_pool.weigh(self.chunks(batch), batch)
         return weight
 
     def chunks(self, batch: Batch) -> Tensor:
-        """Chunk vectors (C, D), fillers included; each includes the kind of its note."""
+        """Return the chunk vectors (C, D), fillers included. A vector includes the kind of its note."""
         said = self._said(batch)
         return said if self.kinds is None else said + self.kinds(batch.kind).to(said.dtype)
 
     def _said(self, batch: Batch) -> Tensor:
-        """Chunk vectors (C, D) without the kind of note."""
+        """Return the chunk vectors (C, D) without the kind of note."""
         if self.tune == "frozen":
             weight = self.summary_pool.chunk.weight
             vectors: Tensor = self.summary_pool(self.summaries(batch.tokens, batch.token_valid).to(weight))
@@ -117,13 +117,13 @@ class NoteTransformer(nn.Module, Encoder):
         return torch.cat(pooled)[torch.cat(rows).argsort()]
 
     def _encoded(self, tokens: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Groups of similar length: their rows (c,), token states (c, l, states), and which tokens are real (c, l).
+        """Yield groups of similar length: rows (c,), token states (c, l, states), and which tokens are real (c, l).
 
-        Otherwise a report of 30 tokens would cost as much as the summary of 200 beside it. Attention never sees the
-        difference.
+        In one group, a report of 30 tokens would cost as much as a summary of 200 tokens. Grouping does not change the
+        result of attention.
         """
         lengths = valid.sum(dim=1).cpu().numpy()
-        # The scratch model's groups decide which tokens its dropout draws, so they stay as they were for its results.
+        # In the model from scratch, groups decide what dropout draws. They must not change, so that its results stay.
         cost = RUN_COST if tokens.device.type == "cpu" else DEVICE_RUN_COST
         groups = equal_groups(lengths) if self.phrases is not None else length_groups(lengths, cost)
         packed = self._packed_states(tokens, valid, lengths) if self.padding == "packed" else None
@@ -139,36 +139,36 @@ class NoteTransformer(nn.Module, Encoder):
                 yield rows, packed[place.clamp(max=len(packed) - 1)], real
 
     def _packed_states(self, tokens: Tensor, valid: Tensor, lengths: np.ndarray) -> Tensor:
-        """States (T, states) of the valid tokens, one chunk after the other."""
+        """Return the states (T, states) of the valid tokens, one chunk after the other."""
         packed = pack_tokens(tokens, valid, lengths, self.pad_id)
         words = self.embeddings()(packed.tokens) * ~self._blank(packed.tokens).unsqueeze(-1)
         return backbone.encode_packed(self.encoder, words, packed).flatten(0, 1)[packed.place]
 
     def _blank(self, token: Tensor) -> Tensor:
-        """Which tokens (C, L) are blanked in this step."""
-        if self.tune == "frozen":  # draws nothing, or the cache's content would decide what dropout draws next
+        """Draw which tokens (C, L) are blanked in this step."""
+        if self.tune == "frozen":  # no draw, since the cache's content would then change later draws
             return torch.zeros_like(token, dtype=torch.bool)
         share = self.token_dropout if self.training else 0.0
         return torch.rand(token.shape, device=token.device) < share
 
     def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
-        """Token states (C, L, states); tokens for which `blank` (C, L) is true are not seen."""
+        """Return the token states (C, L, states). Tokens for which `blank` (C, L) is true are not seen."""
         words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
         states = backbone.encode(self.encoder, words, valid)
         return states if self.phrases is None else states + self.phrases(words, valid)
 
     def embeddings(self) -> nn.Module:
-        """The embeddings of the tokens."""
+        """Return the embeddings of the tokens."""
         words: nn.Module = self.encoder.get_input_embeddings()
         return words
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The pretrained parameters, tuned at a lower rate than those that start from scratch."""
+        """Return the pretrained parameters, which are tuned at a lower rate than those from scratch."""
         return tuning.tuned_parameters(self.encoder) if self.phrases is None else []
 
     @torch.no_grad()
     def summaries(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """A frozen encoder's summaries of chunks (C, 3 states), float16, from its cache where it has them."""
+        """Return a frozen encoder's summaries of chunks (C, 3 states), float16, from its cache if they are there."""
         lengths = valid.sum(dim=1).cpu().numpy()
         keys = chunk_keys(tokens.cpu().numpy(), lengths)
         cache = self._opened(tokens.device.type)
@@ -188,11 +188,14 @@ class NoteTransformer(nn.Module, Encoder):
         groups = [(rows, summarize(states.float(), real)) for rows, states, real in self._encoded(tokens, valid)]
         order = torch.cat([rows for rows, _ in groups]).argsort()
         largest = torch.finfo(torch.float16).max
-        # Rounded before its first use, so that the first epoch sees what the later ones read.
+        # Rounded at once, so that the first epoch uses the same values as later ones.
         return torch.cat([vectors for _, vectors in groups])[order].clamp(-largest, largest).half()
 
     def _opened(self, device: str) -> EmbeddingCache | None:
-        """The cache of this encoder at this precision; its name needs the weights, so it is opened at first use."""
+        """Return the cache of this encoder at this precision.
+
+        Its name depends on the weights, so it is opened at first use.
+        """
         if self.cache is None:
             return None
         precision = str(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
@@ -203,17 +206,17 @@ class NoteTransformer(nn.Module, Encoder):
         return self._caches[precision]
 
     def flush(self) -> None:
-        """Write a frozen encoder's new vectors to disk; this also happens now and then, and at exit."""
+        """Write a frozen encoder's new vectors to disk. They are also written from time to time, and at exit."""
         for cache in self._caches.values():
             cache.flush()
 
     def _forget(self, _: object) -> None:
-        """Close the cache, since other weights need another one."""
+        """Close the cache, since new weights need a new one."""
         self.flush()
         self._caches = {}
 
     def train(self, mode: bool = True) -> NoteTransformer:
-        """Switch to training or evaluation; a frozen encoder applies no dropout in either. Also writes new vectors."""
+        """Switch to training or evaluation, and write new vectors. A frozen encoder never applies dropout."""
         super().train(mode)
         if self.tune == "frozen":
             self.encoder.train(False)
@@ -222,7 +225,7 @@ class NoteTransformer(nn.Module, Encoder):
 
 
 def _loaded(used: Pretrained, spec: DataSpec, dropout: float) -> PreTrainedModel:
-    """A pretrained encoder, prepared for how it is trained and computed."""
+    """Load a pretrained encoder, and apply the options for its training and computation."""
     encoder = backbone.load(os.path.expanduser(used.name), spec, used.attention)
     if used.padding == "packed":
         backbone.require_packing(encoder)

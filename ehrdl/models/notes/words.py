@@ -1,9 +1,9 @@
 """Evidence from words of notes: tokens (C, L) and links (E,) -> their log-odds (B, K), one weight per phrase.
 
-A linear model over the words and phrases in a sample's notes is hard to beat where labels are few: it needs only one
-number for each, and most are near 0. It is added to the encoders of a network and fitted with them (Cheng 2016,
-arXiv:1606.07792), or reads the notes in place of one. Phrases are found by hashing, so that nothing has to be counted
-before (Weinberger 2009, arXiv:0902.2206).
+A linear model over the words and phrases in a sample's notes is hard to beat if labels are few. It needs only one
+weight for each phrase, and most weights are near 0. It is added to a network's encoders and fitted with them (Cheng
+2016, arXiv:1606.07792), or it replaces the note encoder. Phrases are numbered by hashing, so that they need not be
+counted first (Weinberger 2009, arXiv:0902.2206).
 
 Letter of this file: T interactions.
 """
@@ -20,9 +20,9 @@ from ehrdl.errors import ConfigError
 from ehrdl.models.base import Encoder
 from ehrdl.options.bounds import Bound, NonNegative
 
-#: Ages [h] between which the weight of a note is interpolated, on the scale log(1 + hours).
+#: Ages [h] between which the weight of a note is interpolated on the scale log(1 + hours).
 _KNOTS_HOURS = (0.0, 24.0, 48.0, 96.0, 168.0, 720.0, 2160.0)
-#: Before training, the weight of a day-old note is sigmoid(4), near 1; that of a note several days old is sigmoid(-3).
+#: Before training, the weight of a day-old note is sigmoid(4), near 1. After several days it is sigmoid(-3).
 _FIRST_CURVE = (4.0, 4.0, 0.0, -3.0, -3.0, -3.0, -3.0)
 _PRIME = 2**31 - 1
 _TINY = 1e-12
@@ -31,22 +31,22 @@ _TINY = 1e-12
 class WordEvidence(nn.Module, Encoder):
     """A sample's sum of the weights of the words and short phrases in its notes, each counted once per chunk.
 
-    Weights start at 0 and pay a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
-    uninformative phrases have weights near 0; gradient steps do not bring them to exactly 0. A chunk counts less the
+    Weights start at 0 and have a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
+    uninformative phrases have weights near 0. Gradient steps do not bring them to exactly 0. A chunk counts less the
     older its note is, by a curve that is learned for each kind of note. The curve is absolute: if there are only old
-    notes, they still count less than a new one would.
+    notes, they still count less than a new note would.
 
-    A sum cannot express that a missed follow-up matters if the sodium is low. With `interactions`, a phrase also has a
-    vector; the sum of a sample's vectors is multiplied elementwise with a vector from the other modalities, as in a
-    factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The vectors start at 0 under a group lasso (Yuan and
-    Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x): a phrase interacts as a whole, or hardly at all.
+    A sum cannot express that a missed follow-up matters if the sodium is low. With `interactions`, each phrase also has
+    a vector. The sum of a sample's vectors is multiplied elementwise with a vector from the other modalities, as in a
+    factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The vectors start at 0. They have a group lasso
+    penalty (Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x), so a whole phrase interacts or hardly interacts.
 
     Args:
         spec: the data description.
         phrase: largest number of neighbouring tokens in a phrase.
         buckets: number of weights that phrases are hashed to.
         penalty: factor of the sum of the absolute weights in the training loss.
-        interactions: T, the length of a phrase's vector; 0 = phrases count the same whatever the rest of the sample.
+        interactions: T, the length of a phrase's vector; 0 = phrases do not interact with the other modalities.
         interaction_penalty: factor of the sum of the vectors' norms in the training loss.
 
     Raises:
@@ -69,7 +69,7 @@ class WordEvidence(nn.Module, Encoder):
         self.interactions, self.group_lasso = interactions, interaction_penalty
         self.n_outputs = len(spec.outputs)
         self.width = self.n_outputs + interactions
-        # An embedding, so that AdamW does not decay it as well. Row 0 stands for no phrase.
+        # An embedding, so that AdamW does not decay it too. Row 0 means that there is no phrase.
         self.weight = nn.Embedding(buckets + 1, len(spec.outputs), _weight=torch.zeros(buckets + 1, len(spec.outputs)))
         self.vector: Any = None
         if interactions:
@@ -80,7 +80,10 @@ class WordEvidence(nn.Module, Encoder):
         self.knots: Tensor
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, K + T), the sums of weights and of vectors, 0 without a note; and whether there is one (B,)."""
+        """Return features (B, K + T), the sums of weights and of vectors, and whether there is a note (B,).
+
+        Without a note, the features are 0.
+        """
         phrases = hashed_phrases(batch.tokens, batch.token_valid, self.phrase, self.buckets)
         weight = self.age_weight(batch.kind[batch.link_chunk], -batch.link_hours)
         tables = [self.weight] if self.vector is None else [self.weight, self.vector]
@@ -90,18 +93,18 @@ class WordEvidence(nn.Module, Encoder):
         return torch.cat(sums, dim=1), present[:-1]
 
     def _summed(self, table: nn.Embedding, phrases: Tensor, weight: Tensor, batch: Batch) -> Tensor:
-        """Sum (B, width) of the rows of a table (…, width) for each sample's phrases, weighted by their notes' age."""
+        """Sum the rows of a table (…, width) for each sample's phrases, weighted by their notes' age -> (B, width)."""
         per_chunk = (table(phrases) * (phrases > 0).unsqueeze(-1)).sum(dim=1)  # (C, width)
         links = per_chunk[batch.link_chunk] * weight.unsqueeze(1)
         total: Tensor = links.new_zeros(batch.batch_size + 1, links.shape[1])
         return total.index_add(0, batch.link_sample, links)[:-1]
 
     def logits(self, features: Tensor, context: Tensor | None = None) -> Tensor:
-        """The words' contribution to the log-odds (B, K).
+        """Return the words' contribution to the log-odds (B, K).
 
         Args:
             features: the features (B, K + T) from `forward`.
-            context: (B, T * K), the other modalities' part in the interactions; None = nothing interacts.
+            context: (B, T * K), the other modalities' part in the interactions; None = no interactions.
         """
         added = features[:, : self.n_outputs]
         if self.vector is None or context is None:
@@ -110,7 +113,7 @@ class WordEvidence(nn.Module, Encoder):
         return added + torch.einsum("bt,btk->bk", vectors, context.view(len(context), self.interactions, -1))
 
     def age_weight(self, kind: Tensor, age_hours: Tensor) -> Tensor:
-        """The weight (E,), from 0 to 1, of a chunk of the kind (E,) whose note has the age (E,)."""
+        """Return the weight (E,), from 0 to 1, of each link by the kind (E,) and the age (E,) of its note."""
         age = age_hours.clamp(min=0).log1p()
         at = torch.bucketize(age, self.knots, right=True).clamp(1, len(self.knots) - 1)
         low, high = self.knots[at - 1], self.knots[at]
@@ -121,20 +124,20 @@ class WordEvidence(nn.Module, Encoder):
         return weight
 
     def penalty(self) -> Tensor:
-        """The lasso penalties, a scalar."""
+        """Return the lasso penalties, a scalar."""
         penalty: Tensor = self.lasso * self.weight.weight.abs().sum()
         if self.vector is not None:
-            # The root of a sum of 0 has no gradient.
+            # The root of 0 has no gradient.
             penalty = penalty + self.group_lasso * (self.vector.weight.square().sum(dim=1) + _TINY).sqrt().sum()
         return penalty
 
 
 def hashed_phrases(tokens: Tensor, valid: Tensor, longest: int, buckets: int) -> Tensor:
-    """Buckets 1 to `buckets` of the distinct phrases of up to `longest` tokens of each chunk (C, P); 0 = none.
+    """Hash the distinct phrases of each chunk to buckets 1 to `buckets` (C, P); 0 = no phrase.
 
     Args:
         tokens: (C, L).
-        valid: (C, L), whether the token is real; real ones come first.
+        valid: (C, L), whether a token is real; real tokens come first.
         longest: number of tokens of the longest phrase.
         buckets: number of buckets.
     """

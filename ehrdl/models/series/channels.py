@@ -17,24 +17,25 @@ from ehrdl.models.series.window_summary import ChannelUnits
 from ehrdl.options.bounds import Hours, Layers, Share, Width
 
 NAME = "ChannelTransformer"
-#: Equal parts of the window that are summarised beside the whole.
+#: Number of equal parts of the window that are summarised in addition to the whole window.
 _PARTS = 4
-#: Units of each channel's final token that are read beside the gathered ones.
+#: Number of units that each channel's final token adds to the features, beside the gathered vectors.
 _PER_CHANNEL = 8
 
 
 class ChannelTransformer(nn.Module, Encoder):
-    """A transformer in which each channel's whole course is one token, so that attention runs between the channels.
+    """A transformer in which each channel's whole course is one token, so that channels attend to each other.
 
-    A token is the sum of the channel's own embedding, of its summaries at two resolutions (the window and its parts)
-    through weights of its own, and of its course on a grid (value, mask and time since last of every bin) through
-    weights that all channels share. A further token for the static features gathers from all. The number of tokens is
-    that of the channels, however long the window and dense the series, so the encoder is quick on a CPU.
+    A token is a sum of three vectors. The first is the channel's own embedding. The second is made from its summaries
+    at two resolutions (the window and its parts), with weights that belong to the channel. The third is made from its
+    course on a grid (value, mask and time since last of every bin), with weights that all channels share. One more
+    token, for the static features, gathers from all channels. The number of tokens depends only on the number of
+    channels. So the encoder is quick on a CPU even for long windows and dense series.
 
     Sources: the channel as the token, and attention between channels: Liu et al., iTransformer, ICLR 2024,
     arXiv:2310.06625, and the attention over event types of DuETT, Labach et al. 2023, arXiv:2304.13017; several
     resolutions side by side: Zhang et al., Warpformer, KDD 2023, arXiv:2306.09368. Attention over time is left out
-    for its cost on a CPU; what it would give was not measured.
+    because it is slow on a CPU. Its benefit was not measured.
 
     Args:
         spec: the data description.
@@ -78,7 +79,7 @@ class ChannelTransformer(nn.Module, Encoder):
         self.own = nn.Sequential(nn.Linear(width, _PER_CHANNEL), nn.GELU())
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
         present = batch.valid.any(dim=1)
         states = self.transformer(torch.cat([self._static(batch), self._tokens(batch)], dim=1))
         pooled = (self.pool(states).softmax(dim=1) * states).sum(dim=1)
@@ -86,7 +87,7 @@ class ChannelTransformer(nn.Module, Encoder):
         return features * present.unsqueeze(1), present
 
     def _tokens(self, batch: Batch) -> Tensor:
-        """The channels' tokens (B, H, W)."""
+        """Return the channels' tokens (B, H, W)."""
         value, batch = self.observations(batch)
         cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)
         course = torch.stack([cells.value, cells.observed.to(value.dtype), cells.since], dim=-1)  # (B, T, H, 3)
@@ -95,7 +96,7 @@ class ChannelTransformer(nn.Module, Encoder):
         return tokens
 
     def _static(self, batch: Batch) -> Tensor:
-        """The token of the static features (B, 1, W); the column of ones is its bias."""
+        """Return the token of the static features (B, 1, W); the column of ones is its bias."""
         scaled = ((batch.static - self.static_mean) / self.static_std).clamp(-5, 5)
         token: Tensor = self.static(torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1))
         return token.unsqueeze(1)

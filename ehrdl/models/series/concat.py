@@ -14,7 +14,7 @@ from ehrdl.options.bounds import Filled
 
 
 class ConcatEncoder(nn.Module, Encoder):
-    """Several encoders of one modality as one, for example a recurrent state beside summaries of the whole window.
+    """Several encoders of one modality as one, such as a recurrent encoder and summaries of the whole window.
 
     Args:
         spec: the data description.
@@ -28,6 +28,6 @@ class ConcatEncoder(nn.Module, Encoder):
         self.width = sum(encoder.width for encoder in built)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), one encoder after the other, and whether any of them finds the sample present (B,)."""
+        """Return the features (B, D) of all encoders in turn, and whether any encoder finds data (B,)."""
         features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
         return torch.cat(features, dim=1), torch.stack(present).any(dim=0)

@@ -1,6 +1,7 @@
-"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), by way of a grid (B, T, channels) made on the device.
+"""Series encoder: value, hours, channel, valid (B, N) -> (B, D), through a grid (B, T, H) made on the device.
 
-Letters of this file: T bins, H channels. "Last" is the last position along N: the latest to become available.
+Letters of this file: T bins, H channels. "Last" means the last position along N, the
+observation that became available last.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ehrdl.models.series.observations import ChannelDropout, Scale, count_bins, 
 from ehrdl.options.bounds import Hours, Layers, Share, Width
 
 N_SUMMARIES = 8
-#: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
+#: Squared days added to the variance of the times, so that two readings minutes apart have almost no slope.
 SLOPE_RIDGE = 0.25
 
 
@@ -26,8 +27,8 @@ class Grid:
     """The series on a regular grid; bin 0 is the oldest.
 
     Attributes:
-        value: (B, T, H), last value of the bin, else that of the nearest earlier bin, else 0.
-        observed: (B, T, H) bool, whether the value is from this very bin.
+        value: (B, T, H), the last value in the bin, else the last value before it, else 0.
+        observed: (B, T, H) bool, whether the value is from this bin itself.
         since: (B, T, H), time from the last observation to the end of the bin, as a share of the window; 1 = never.
         count: (B, T, H), number of observations in the bin.
     """
@@ -39,7 +40,7 @@ class Grid:
 
 
 class SeriesGRU(nn.Module, Encoder):
-    """A GRU over gridded observations, beside whole-window summaries of every channel.
+    """A GRU over gridded observations, with summaries of every channel over the whole window.
 
     Args:
         spec: the data description.
@@ -47,8 +48,8 @@ class SeriesGRU(nn.Module, Encoder):
         bin_hours: length of a bin [h]; it divides the window.
         layers: number of recurrent layers.
         dropout: share of units dropped in training.
-        summaries: whether to read also last, mean, min, max, slope, count, time since last, and last - first of each
-            channel.
+        summaries: whether to read the summaries too: last, mean, min, max, slope, count, time since last, and
+            last - first of each channel.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
@@ -79,12 +80,12 @@ class SeriesGRU(nn.Module, Encoder):
         self.features = nn.Linear(hidden * (1 + summaries), hidden)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """The features, and the state after each bin; a bin without an observation is no valid step."""
+        """Return the features, and the state after each bin. A bin without an observation is not a valid step."""
         present = batch.valid.any(dim=1)
         batch = self.hide(batch)
         value = self.scale(batch.value, batch.channel)
@@ -99,7 +100,7 @@ class SeriesGRU(nn.Module, Encoder):
         return Steps(features * present.unsqueeze(1), present, states, hours.expand_as(valid), valid)
 
     def _inputs(self, cells: Grid) -> Tensor:
-        """The inputs of the GRU (B, T, inputs): value, mask and time since last of numbers; counts of events."""
+        """Return the inputs of the GRU (B, T, inputs): value, mask and time since last of numbers; counts of events."""
         numbers = [cells.value, cells.observed.to(cells.value.dtype), cells.since]
         counts = cells.count[..., self.event].log1p()
         return torch.cat([x[..., self.numeric] for x in numbers] + [counts], dim=-1)
@@ -123,7 +124,7 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
     count = total(batch.valid.to(value.dtype), cell, n_samples * n_bins * n_channels).view(shape)
     observed = observed.view(shape)
     bins = torch.arange(n_bins, device=value.device).view(1, -1, 1)
-    # The bin that each cell's value comes from: its own or the nearest earlier observed one; -1 = none.
+    # The bin that each cell's value comes from: its own bin or the nearest earlier observed bin; -1 = none.
     source = torch.where(observed, bins, -1).cummax(dim=1).values
     known, source = source >= 0, source.clamp(min=0)
     values = (value.reshape(-1)[last].view(shape).gather(1, source) * known).to(value.dtype)
@@ -133,9 +134,10 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
 
 
 def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
-    """Last, mean, min, max, slope [1/d], log count, time since last, last - first: (B, 8 H), 0 where there is none.
+    """Summarise each channel over the window by eight numbers (B, 8 H).
 
-    Time since last is a share of the window; 1 where the channel was never observed.
+    They are last, mean, min, max, slope [1/d], log count, time since last, and last - first. They are 0 for a channel
+    without an observation. Only the time since last, which is a share of the window, is then 1.
     """
     n_cells = batch.batch_size * n_channels
     cell = cell_of(batch, batch.channel, n_channels)

@@ -20,11 +20,11 @@ from ehrdl.options.bounds import Hours, Share, Width
 
 
 class GRUD(nn.Module, Encoder):
-    """GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days.
+    """GRU-D over a regular grid: a step is a bin, so the paper's intervals are whole bins, counted in days.
 
-    A missing value is neither carried forward nor filled in: it decays from the last value towards the channel's
-    training mean, which is 0 after standardising. The state decays with the time since each channel was observed. Both
-    rates are learned. Counts of events (drugs, procedures) are never missing; they join the inputs unchanged.
+    A missing value decays from the last value towards the channel's training mean, which is 0 after standardising. The
+    state decays with the time since each channel was observed. Both rates are learned. Counts of events (drugs,
+    procedures) are never missing, so they are inputs without decay.
 
     Args:
         spec: the data description.
@@ -51,12 +51,12 @@ class GRUD(nn.Module, Encoder):
         self.features = nn.Linear(hidden, hidden)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """The features, and the state after each bin; a bin without an observation is no valid step."""
+        """Return the features, and the state after each bin. A bin without an observation is not a valid step."""
         present = batch.valid.any(dim=1)
         value, batch = self.observations(batch)
         cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)
@@ -95,12 +95,12 @@ class DecayCell(nn.Module):
         self.candidate = nn.Linear(hidden, hidden, bias=False)  # U of the new state
 
     def forward(self, value: Tensor, observed: Tensor, interval: Tensor, events: Tensor) -> Tensor:
-        """States (B, T, D).
+        """Return states (B, T, D).
 
         Args:
-            value: (B, T, H), last value up to each step, standardised; 0 where there is none yet.
-            observed: (B, T, H), 1 where the step has a value of its own, else 0.
-            interval: (B, T, H), time from a channel's last observation before the step to the step [d].
+            value: (B, T, H), the last value up to each step, standardised; 0 if there is none yet.
+            observed: (B, T, H), 1 if the step has a value of its own, else 0.
+            interval: (B, T, H), the time since the channel's last observation before the step [d].
             events: (B, T, E), counts of events.
         """
         kept = torch.exp(-torch.relu(self.input_decay * interval + self.input_decay_bias))
@@ -120,10 +120,10 @@ class DecayCell(nn.Module):
 
 
 def intervals(observed: Tensor, step: float) -> Tensor:
-    """Time from each channel's last observation before a step to that step (B, T, H), in the unit of `step`.
+    """Return the time since each channel's last observation before a step (B, T, H), in the unit of `step`.
 
-    The interval is 0 at the first step; that of a channel never observed counts from there (section Notations of the
-    paper).
+    The interval is 0 at the first step. For a channel that was never observed, it counts from the first step (section
+    Notations of the paper).
 
     >>> intervals(torch.tensor([[[1.0], [0.0], [0.0], [1.0], [0.0]]]), 2.0).flatten().tolist()
     [0.0, 2.0, 4.0, 6.0, 2.0]

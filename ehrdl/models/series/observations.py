@@ -26,20 +26,20 @@ class Scale(nn.Module):
         self.std: Tensor
 
     def forward(self, value: Tensor, channel: Tensor) -> Tensor:
-        """Standardised values (B, N)."""
+        """Return standardised values (B, N)."""
         return ((value - self.mean[channel]) / self.std[channel]).clamp(-5, 5)
 
 
 class ChannelDropout(nn.Module):
-    """Hides whole channels of a sample in training, as if never measured; at prediction all channels are seen.
+    """Hides whole channels of a sample in training, as if never measured. At prediction all channels are visible.
 
-    A model that must do without some channels depends less on each. Dropping single observations would hide little,
-    since their neighbours reveal them.
+    A model that must work without some channels depends less on each channel. Dropping single observations would
+    hide little, since neighbouring observations have similar values.
 
     Args:
         name: name of the encoder, for errors.
         n_channels: H, the number of channels.
-        share: share of each sample's channels that are hidden, each by its own random draw.
+        share: share of each sample's channels that are hidden; each channel is drawn separately.
     """
 
     def __init__(self, name: str, n_channels: int, share: float) -> None:
@@ -47,7 +47,7 @@ class ChannelDropout(nn.Module):
         self.n_channels, self.share = n_channels, share
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch, in training with fewer valid observations."""
+        """Return the batch; in training, fewer of its observations are valid."""
         if not self.training or self.share == 0:
             return batch
         kept = torch.rand(batch.batch_size, self.n_channels, device=batch.valid.device) >= self.share
@@ -56,7 +56,7 @@ class ChannelDropout(nn.Module):
 
 
 class Observations(nn.Module):
-    """Standardised values, and the batch as the encoder may see it.
+    """The standardised values of a batch, and the batch as an encoder may see it.
 
     Args:
         name: name of the encoder, for errors.
@@ -80,13 +80,13 @@ class Observations(nn.Module):
         self.event: Tensor
 
     def forward(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Standardised values (B, N), 0 at padding, and the batch, in training without the hidden channels."""
+        """Return standardised values (B, N), 0 at padding, and the batch. In training, some channels are hidden."""
         batch = self.hide(batch)
         return self.scale(batch.value, batch.channel).masked_fill(~batch.valid, 0.0), batch
 
 
 def indices(spec: DataSpec, kind: str) -> Tensor:
-    """The indices of the channels of a kind."""
+    """Return the indices of the channels of a kind."""
     return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
 
 
@@ -94,17 +94,17 @@ def require_channels(name: str, spec: DataSpec) -> None:
     """Refuse data without a series.
 
     Raises:
-        ConfigError: naming the encoder.
+        ConfigError: there is none; the message names the encoder.
     """
     if not spec.channels:
         raise ConfigError(f"{name}: the data have no series channels; leave `series` out of the modalities")
 
 
 def count_bins(name: str, spec: DataSpec, bin_hours: float) -> int:
-    """The number of bins in the window.
+    """Return the number of bins in the window.
 
     Raises:
-        ConfigError: the bins do not divide it.
+        ConfigError: the length of a bin does not divide the window.
     """
     n_bins = round(spec.window_hours / bin_hours) if bin_hours > 0 else 0
     if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:

@@ -20,12 +20,13 @@ NAME = "TripletTransformer"
 class TripletTransformer(nn.Module, Encoder):
     """A transformer over the observations as they are: no grid, no imputation.
 
-    An observation is the sum of three embeddings: of its channel (a table), of its value and of its time (each a small
-    network of one number). Attention pooling gathers the transformed observations into one vector.
+    An observation is the sum of three embeddings: of its channel, of its value and of its time. The channel is looked
+    up in a table. The value and the time are each embedded by a small network. Attention pooling gathers the
+    transformed observations into one vector.
 
     Source: Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly Sampled Multivariate Clinical
-    Time-Series (STraTS), ACM TKDD 16 (2022) 105, doi 10.1145/3516367. Its forecasting pretraining is left out, and
-    layers normalise before attention, which trains without a long warm-up.
+    Time-Series (STraTS), ACM TKDD 16 (2022) 105, doi 10.1145/3516367. Its forecasting pretraining is left out. Layers
+    normalise before attention, so that training needs no long warm-up.
 
     Args:
         spec: the data description.
@@ -33,7 +34,7 @@ class TripletTransformer(nn.Module, Encoder):
         layers: number of transformer layers.
         heads: number of attention heads.
         dropout: share of units dropped in training; attention weights are not dropped.
-        max_triplets: most triplets read per sample, the latest; the cost grows with their square.
+        max_triplets: largest number of triplets read per sample, the latest ones; the cost grows with its square.
         channel_dropout: share of a sample's channels that are hidden as a whole in training.
     """
 
@@ -57,8 +58,7 @@ class TripletTransformer(nn.Module, Encoder):
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
-        # Dropping attention weights would keep a (T, T) matrix per head and layer in memory, and take four times as
-        # long.
+        # Dropping attention weights would keep a (T, T) matrix per head and layer in memory, and be four times slower.
         layer.self_attn.dropout = 0.0
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.start = nn.Parameter(torch.randn(width) * 0.02)
@@ -66,12 +66,12 @@ class TripletTransformer(nn.Module, Encoder):
         self.features = nn.Linear(width, width)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """The features, and the state of each triplet."""
+        """Return the features, and the state of each triplet."""
         present = batch.valid.any(dim=1)
         value, batch = self.observations(batch)
         kept = latest(batch.valid, self.max_triplets)
@@ -79,13 +79,16 @@ class TripletTransformer(nn.Module, Encoder):
         triplets = self.channel(channel) + self.value(value) + self.time(1 + hours / self.window_hours)
         states = self._transform(triplets, valid)
         weight = self.pool(states).squeeze(-1).masked_fill(~valid, -torch.inf)
-        # A sample without a valid triplet would have no finite weight.
+        # Without this, a sample without a valid triplet would have no finite weight.
         weight = weight.masked_fill(~valid.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
         features = self.features((weight.unsqueeze(-1) * states).sum(dim=1))
         return Steps(features * present.unsqueeze(1), present, states, hours, valid)
 
     def _transform(self, triplets: Tensor, valid: Tensor) -> Tensor:
-        """States (B, T, D). A first token that is always there lets a sample without triplets attend to something."""
+        """Return the states (B, T, D).
+
+        An extra first token is always valid, so that a sample without triplets can attend to something.
+        """
         n_samples = len(valid)
         tokens = torch.cat([self.start.expand(n_samples, 1, -1), triplets], dim=1)
         missing = torch.cat([valid.new_zeros(n_samples, 1), ~valid], dim=1)
@@ -94,7 +97,7 @@ class TripletTransformer(nn.Module, Encoder):
 
 
 class NumberEmbedding(nn.Module):
-    """Embeds one number as a vector, by a network with one hidden layer of sqrt(D) units: (…) -> (…, D)."""
+    """Embeds a number as a vector, by a network with one hidden layer of sqrt(D) units: (…) -> (…, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,13 +105,15 @@ class NumberEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, width, bias=False))
 
     def forward(self, number: Tensor) -> Tensor:
-        """Vectors (…, D)."""
+        """Return vectors (…, D)."""
         vector: Tensor = self.layers(number.unsqueeze(-1))
         return vector
 
 
 def latest(valid: Tensor, most: int) -> Tensor:
-    """Positions of the last `most` valid observations (B, T), in their order; filled with invalid ones if too few.
+    """Return the positions of the last `most` valid observations (B, T), in their order.
+
+    If a sample has too few, positions of invalid observations are added.
 
     >>> latest(torch.tensor([[True, True, False, True], [True, False, False, False]]), 2).tolist()
     [[1, 3], [0, 3]]

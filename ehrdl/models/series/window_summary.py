@@ -15,28 +15,28 @@ from ehrdl.models.series.observations import Observations
 from ehrdl.options.bounds import Share, Width
 
 NAME = "WindowSummary"
-#: Squared days added to the variance of the times, so that two readings minutes apart have no slope.
+#: Squared days added to the variance of the times, so that two readings minutes apart have almost no slope.
 _SLOPE_RIDGE = 0.02
-#: Least standard deviation of a number over the samples, so that numbers that hardly vary stay small.
+#: Smallest standard deviation used to scale a number, so that numbers that hardly vary stay small.
 _LEAST_STD = 0.05
 _WHOLE, _PART = 11, 3  # numbers of the whole window, and of each part
-_COUNT = 7  # the place of the log count among those of the window
+_COUNT = 7  # the place of the log count among the numbers of the window
 
 
 class WindowSummary(nn.Module, Encoder):
-    """Rich summaries of every channel, over the window and its parts: what gradient boosting reads, for a network.
+    """Rich summaries of every channel over the window and its parts, as gradient boosting reads them.
 
-    The numbers of a channel are standardised by running statistics and pass through weights of the channel's own, so
-    that sodium and heart rate need not share what a slope means. It goes beside other encoders (`ConcatEncoder`, or
-    a branch of `Committee`), or stands alone.
+    The numbers of a channel are standardised by running statistics. Each channel has its own weights, so that a slope
+    of sodium can mean something else than a slope of the heart rate. The encoder works alone or with other encoders (in
+    `ConcatEncoder`, or as a branch of `Committee`).
 
     Args:
         spec: the data description.
         per_channel: number of units per channel; D is this times the number of channels.
         parts: number of equal parts of the window that are summarised too, by mean and count.
         dropout: share of units dropped in training.
-        channel_dropout: share of a sample's channels whose numbers are set to their means in training. Other encoders
-            make the channel look never measured; here that would say much by itself.
+        channel_dropout: share of a sample's channels whose numbers are set to their means in training. In other
+            encoders a dropped channel looks as if never measured; here that would itself be informative.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WindowSummary(nn.Module, Encoder):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, D), 0 where there is no observation, and whether there is any (B,)."""
+        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
         present = batch.valid.any(dim=1)
         units, _ = self.units(*self.observations(batch))
         features = self.dropout(nn.functional.gelu(units)).flatten(1)
@@ -62,7 +62,7 @@ class WindowSummary(nn.Module, Encoder):
 
 
 class ChannelUnits(nn.Module):
-    """The summaries of every channel, standardised, through weights of the channel's own: (B, H, units).
+    """A layer on the standardised summaries of every channel, with separate weights per channel: (B, H, units).
 
     Args:
         name: name of the encoder, for errors.
@@ -83,7 +83,7 @@ class ChannelUnits(nn.Module):
         nn.init.normal_(self.bias.weight, std=0.02)
 
     def forward(self, value: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Units (B, H, units), and which channels were kept (B, H, 1)."""
+        """Return units (B, H, units), and which channels were kept (B, H, 1)."""
         numbers, known = summaries(value, batch, self.n_channels, self.window_hours, self.parts)
         numbers = self.standardise(numbers, known)
         kept = torch.ones_like(numbers[..., :1])
@@ -93,10 +93,10 @@ class ChannelUnits(nn.Module):
 
 
 class RunningScale(nn.Module):
-    """Standardises each number of each channel over the samples that have it, clipped to +-5; 0 where it is missing.
+    """Standardises each number of each channel over the samples that have it, clipped to +-5; 0 if it is missing.
 
-    The mean and the variance are those of all samples of all training batches so far, each with equal weight, so that a
-    small batch does not make a rare channel jump. They take no gradient, and are fixed at prediction.
+    The mean and the variance are over all samples of all training batches so far, with equal weights. So a small batch
+    does not change the scale of a rare channel abruptly. They have no gradient, and are fixed at prediction.
     """
 
     def __init__(self, n_channels: int, n_numbers: int) -> None:
@@ -109,7 +109,7 @@ class RunningScale(nn.Module):
         self.variance: Tensor
 
     def forward(self, numbers: Tensor, known: Tensor) -> Tensor:
-        """Standardised numbers (B, H, F), given which numbers are known."""
+        """Return standardised numbers (B, H, F), given which numbers are known."""
         if self.training:
             self._learn(numbers.detach(), known)
         std = self.variance.sqrt().clamp(min=_LEAST_STD)
@@ -117,11 +117,11 @@ class RunningScale(nn.Module):
 
     @torch.no_grad()
     def _learn(self, numbers: Tensor, known: Tensor) -> None:
-        """Merge the batch's mean and variance into those so far (Chan, Golub and LeVeque 1983)."""
+        """Merge the batch's mean and variance into the running ones (Chan, Golub and LeVeque 1983)."""
         n = known.sum(dim=0)
         mean = (numbers * known).sum(dim=0) / n.clamp(min=1)
         variance = (((numbers - mean) * known) ** 2).sum(dim=0) / n.clamp(min=1)
-        share = n / (self.count + n).clamp(min=1)  # of all samples so far that are in this batch
+        share = n / (self.count + n).clamp(min=1)  # the share of all samples so far that are in this batch
         gap = mean - self.mean
         joined = (1 - share) * self.variance + share * variance + share * (1 - share) * gap**2
         self.variance.copy_(torch.where(n > 0, joined, self.variance))
@@ -130,11 +130,12 @@ class RunningScale(nn.Module):
 
 
 def summaries(value: Tensor, batch: Batch, n_channels: int, window_hours: float, parts: int) -> tuple[Tensor, Tensor]:
-    """Numbers (B, H, F), 0 where unknown, and which are known.
+    """Return the numbers (B, H, F), 0 where unknown, and which of them are known.
 
-    Numbers of the window: last, first, mean, minimum, maximum, standard deviation, slope [1/d], log count, times of the
-    last and the first observation as shares of the window before its end, whether there is any. Numbers of each part,
-    the oldest first: mean, log count, whether there is any. Counts and whether there is any are always known.
+    The numbers of the window are last, first, mean, minimum, maximum, standard deviation, slope [1/d], log count, the
+    times of the last and the first observation, and whether there is any observation. The times are shares of the
+    window, counted back from its end. The numbers of each part, the oldest part first, are mean, log count, and whether
+    there is any observation. Counts, and whether there is any observation, are always known.
 
     Args:
         value: (B, N), standardised values.
@@ -160,7 +161,7 @@ def summaries(value: Tensor, batch: Batch, n_channels: int, window_hours: float,
 
 
 def _whole(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> tuple[Tensor, Tensor]:
-    """The numbers of the whole window (B * H, 11), and whether there is any observation (B * H,)."""
+    """Return the numbers of the whole window (B * H, 11), and whether there is any observation (B * H,)."""
     cell, n_cells = cell_of(batch, batch.channel, n_channels), batch.batch_size * n_channels
     last, has = last_position(cell, n_cells)
     first = first_position(cell, n_cells)
