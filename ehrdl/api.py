@@ -1,4 +1,4 @@
-"""The library in six lines: a cohort, models compared on it, their metrics, a report, and other patients scored.
+"""The library in six lines: load a cohort, compare models on it, read metrics and a report, score other patients.
 
 cohort = ehrdl.load("mimic4", "/data/mimiciv", task="readmission")
 run = ehrdl.fit(cohort, epochs=5, seeds=[0, 1, 2])
@@ -49,17 +49,17 @@ Place = str | Path
 def load(
     source: str | Source, root: Place | None = None, *, task: str | Task = "readmission", **options: Any
 ) -> Cohort:
-    """Read a hospital's data and find who is predicted. What is prepared stays in the cache for the next call.
+    """Read a hospital's data and find its cohort for a task. Prepared data stay in the cache for the next call.
 
     Args:
         source: `mimic4`, `meds`, `synthetic`, … (the classes of `ehrdl.sources`), or an object of one.
         root: the folder of the data.
         task: `readmission`, `heart_failure`, … (the classes of `ehrdl.tasks`), or an object of one.
         **options: fields of `ehrdl.data.config.DataConfig` (`window`, `notes`, `split`, `batch`, `prepare`,
-            `concepts`), as objects or as dicts; all others go to the source, such as `note_root`.
+            `concepts`), as objects or as dicts. All other options, such as `note_root`, go to the source.
 
     Raises:
-        EhrdlError: one line that says what is wrong with the options or the data.
+        EhrdlError: the options or the data cannot be used; the message gives the reason in one line.
     """
     configured = {name: options.pop(name) for name in _names(DataConfig) if name in options}
     if isinstance(source, str):
@@ -82,21 +82,21 @@ def fit(
     overwrite: bool = False,
     **options: Any,
 ) -> Run:
-    """Fit and compare deep models and baselines on the same samples. A run that is finished already is opened.
+    """Fit and compare deep models and baselines on the same samples. A finished run is opened, not fitted again.
 
     Args:
-        cohort: from `load`.
-        model: `multimodal`, `committee`, or what makes a network for a `DataSpec`: a class of `ehrdl.models`, or a
-            `functools.partial` of one.
-        epochs: passes over the training samples; by default as many as the command line does.
+        cohort: the cohort, from `load`.
+        model: `multimodal`, `committee`, a class of `ehrdl.models`, or a `functools.partial` of a class. Any function
+            that makes a network from a `DataSpec` is accepted.
+        epochs: passes over the training samples; by default as many as on the command line.
         name: the name of the run's folder; by default the name of the task.
-        root: folder that holds the runs.
+        root: the folder that holds the runs.
         overwrite: replace a finished run of the same name.
         **options: other fields of `ehrdl.experiment.Settings`: `seeds`, `baselines`, `optim`, `trainer`, `combine`, …,
             as objects or as dicts.
 
     Raises:
-        EhrdlError: one line that says what is wrong; among others, a run of that name has other data or options.
+        EhrdlError: an option is wrong, or a run of that name has other data or options. The message is one line.
     """
     unknown = [key for key in options if key not in _names(Settings)]
     if unknown:
@@ -113,10 +113,10 @@ def fit(
 
 
 def open_run(folder: Place) -> Run:
-    """A finished run: its metrics, its report, and its models for other patients.
+    """Open a finished run: its metrics, its report, and its models for other patients.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
 
     Raises:
         ConfigError: the folder holds no finished run, or is damaged.
@@ -128,8 +128,8 @@ class Run:
     """A finished run.
 
     Args:
-        folder: the run's.
-        settings: it was made with; by default those that its `config.yaml` records.
+        folder: the run's folder.
+        settings: the settings of the run; by default they are read from its `config.yaml`.
     """
 
     def __init__(self, folder: Path, settings: Settings | None = None) -> None:
@@ -138,7 +138,7 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What was run, on what, with what."""
+        """What was run, with which data, models and options."""
         return read_manifest(self.folder)
 
     @cached_property
@@ -151,20 +151,20 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """Every metric of every model on held-out patients: output, model, metric, value, low, high.
 
-        A value is the mean over seeds; low and high are the ends of its 95 % interval.
+        A value is the mean over seeds. `low` and `high` are the ends of its 95 % interval.
         """
         return self._metrics("models")
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Paired differences between the main model and each other one, in the same columns as `metrics`."""
+        """Paired differences between the main model and each other model, with the columns of `metrics`."""
         return self._metrics("differences")
 
     def report(self, path: Place | None = None) -> Path:
-        """The report, one HTML file that opens offline.
+        """Return the path of the report, one HTML file that opens offline.
 
         Args:
-            path: where a copy goes; by default the run's own is returned.
+            path: the path for a copy of the report; by default nothing is copied.
         """
         own = self.folder / "report.html"
         if path is None:
@@ -178,13 +178,13 @@ class Run:
         """Score new patients, or another hospital, with every model of the run. Nothing is fitted.
 
         Args:
-            where: the folder of the data, in the layout of the run's own, or a source. A run on synthetic patients
-                takes a folder in MIMIC-IV's layout.
-            out: folder for the result; by default one in `predict/` of the run's folder, named after the data.
-            **options: of the source, such as `note_root`.
+            where: a source, or a folder of data in the same layout as the run's own data. For a run on synthetic
+                patients, the folder has MIMIC-IV's layout.
+            out: the folder for the result; by default a folder in `predict/` of the run's folder, named after the data.
+            **options: options of the source, such as `note_root`.
 
         Raises:
-            EhrdlError: one line that says what these data lack or why they cannot be read.
+            EhrdlError: the data cannot be read, or lack something; the message gives the reason in one line.
         """
         finished = check_run(self.folder)
         with self._objects() as made:
@@ -197,7 +197,7 @@ class Run:
         return table
 
     def __repr__(self) -> str:
-        """One line: the folder and what was predicted."""
+        """Return one line: the folder, the task and the number of models."""
         return f"<Run {self.folder}: {self.manifest['task']}, {len(self.manifest['models'])} models>"
 
     def _metrics(self, key: str) -> pd.DataFrame:
@@ -224,8 +224,8 @@ class Predictions(pd.DataFrame):
     """PREDICTIONS of new patients.
 
     Attributes:
-        gaps: what the models know and the data lack, and the other way round, a line each; empty where nothing differs.
-        folder: where the predictions and their manifest lie; `ehrdl report FOLDER` makes a report of them.
+        gaps: how these data differ from the run's data, one line for each difference; empty if they do not differ.
+        folder: the folder of the predictions and their manifest; `ehrdl report FOLDER` makes a report of them.
     """
 
     _metadata = ["gaps", "folder"]  # noqa: RUF012 - pandas' own way to keep attributes
@@ -234,14 +234,14 @@ class Predictions(pd.DataFrame):
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame  # a part of the table is a plain one
+        return pd.DataFrame  # a selection from the table is an ordinary DataFrame
 
 
 def _named(package: str, word: str, base: type, key: str) -> Any:
-    """The class of a package that a word names, such as `heart_failure` for HeartFailure.
+    """Return the class of a package for a word, such as HeartFailure for `heart_failure`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the package has no such class.
     """
     face = import_module(package)
     found = {
@@ -262,7 +262,7 @@ def _plain(word: str) -> str:
 
 
 def _make(made: Any, options: dict[str, Any], key: str) -> Any:
-    """An object of a class, with one line for an argument that it does not take or lacks."""
+    """Make an object of a class, or raise a one-line ConfigError if an argument is unknown or missing."""
     signature = inspect.signature(made)
     allowed = list(signature.parameters)
     for name in [name for name in options if name not in allowed]:
@@ -275,7 +275,7 @@ def _make(made: Any, options: dict[str, Any], key: str) -> Any:
 
 
 def _objects(made: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Options of a dataclass as objects, where a dict stands for one."""
+    """Return the options of a dataclass with each dict turned into the object that it describes."""
     kinds = get_type_hints(made)
     return {name: _object(name, value, kinds[name]) for name, value in given.items()}
 
@@ -289,7 +289,7 @@ def _object(name: str, value: Any, kind: Any) -> Any:
 
 
 def _names(made: Any) -> list[str]:
-    """The fields that an option may be of."""
+    """Return the names of the fields that a caller may set as options."""
     fixed = ("source", "run", "data", "task", "model", "config", "tune")
     return [field.name for field in fields(made) if field.name not in fixed]
 
@@ -299,7 +299,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _elsewhere(own: Source, where: Place, options: dict[str, Any]) -> Source:
-    """The reader of a run's own data, for other ones: its root is elsewhere, and its notes are not the run's."""
+    """Return a source for data in another folder, with the options of the run's source except its notes."""
     made: Any = Mimic4 if isinstance(own, Synthetic) else type(own)
     if isinstance(own, Synthetic):
         say("data.source: Mimic4 reads the folder, since the run's own hospital was synthetic")

@@ -1,4 +1,4 @@
-"""The tensor contract between data and models: `Batch`, and the data description that models need: `DataSpec`.
+"""The tensor contract between data and models: `Batch`, and the description of the data in `DataSpec`.
 
 Letters, the same everywhere:
     B samples · N observations (padded) · K outputs · S static features · C note chunks in the batch ·
@@ -25,7 +25,7 @@ class ChannelSpec:
     """One channel of the series.
 
     Attributes:
-        kind: `numeric` (a value in `unit`) or `event` (value 1: it happened).
+        kind: `numeric` (a value in `unit`) or `event` (a fact without a number, with value 1).
         mean, std: mean and standard deviation of the canonical values on the training subjects (0 and 1 for events).
         low, high: plausible range in `unit`.
     """
@@ -41,7 +41,7 @@ class ChannelSpec:
 
 @dataclass(frozen=True)
 class AuxiliarySpec:
-    """An output that a network learns beside those that it predicts, with its scale as in `DataSpec`."""
+    """An output that a network learns but does not predict, with its scale as in `DataSpec`."""
 
     output: OutputSpec
     prevalence: float
@@ -51,27 +51,27 @@ class AuxiliarySpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Everything that a model must know about the data: sizes, scalers, vocabulary, outputs. Plain values only.
+    """Everything that a model must know about the data: sizes, scalers, vocabulary, outputs. All values are plain.
 
     Attributes:
-        modalities: the modalities that this model may read, out of `note` and `series`. `only("note")` gives the spec
-            of one.
+        modalities: the modalities that this model may read: `note`, `series`, or both. `only("note")` gives the spec
+            for notes alone.
         channels: the series channels, in the order of `Batch.channel`.
         statics: names of the S static features; `static_mean` and `static_std` (S) scale them.
         window_hours: length of the series window before the prediction time [h].
         vocab_size, pad_id, chunk_tokens: vocabulary size, padding id and tokens per chunk of the notes; 0 without
             notes.
-        prevalence: share of positives on the training split, per output; 0.5 for a regression output, whose
-            standardised mean is a logit of 0.
-        label_mean, label_std: mean and standard deviation of a regression output's known labels on the training split,
-            0 and 1 for a binary output; networks predict (label - mean) / std. May be empty if every output is binary.
-        note_kinds: the kinds that `Batch.kind` indexes: the types of notes, such as `discharge//AD`, with the section
-            if notes are split; the first is `other`. Empty = kinds are unknown, as in runs from before there were any.
-        auxiliary: outputs that are learned but not predicted; they follow `outputs` in `Batch.label`, and appear
+        prevalence: share of positives on the training split, per output. A regression output has 0.5, so that its
+            logit, the standardised mean, is 0.
+        label_mean, label_std: mean and standard deviation of a regression output's known labels on the training split;
+            0 and 1 for a binary output. Networks predict (label - mean) / std. May be empty if every output is binary.
+        note_kinds: the kinds that `Batch.kind` indexes. A kind is a type of note, such as `discharge//AD`, with its
+            section if notes are split. The first is `other`. Empty = unknown, as in runs of older versions.
+        auxiliary: outputs that are learned but not predicted. They follow `outputs` in `Batch.label`, and appear
             nowhere else.
         weights: weight of each output in the loss; empty = 1 each.
-        cache: folder where a network may keep what it computes from the data, `data.prepare.cache`; None = nowhere. It
-            is a path on this machine, so `to_dict` leaves it out.
+        cache: folder where a network may keep what it computes from the data, `data.prepare.cache`; None = nowhere.
+            `to_dict` leaves it out, since it is a path on this machine.
     """
 
     modalities: tuple[str, ...]
@@ -104,11 +104,11 @@ class DataSpec:
         return tuple(k for k, output in enumerate(self.outputs) if output.kind == REGRESSION)
 
     def only(self, *modalities: str) -> DataSpec:
-        """The same data, read through fewer modalities."""
+        """Return the spec of the same data for fewer modalities."""
         return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
 
     def trained(self, weight: float = 1.0) -> DataSpec:
-        """The spec that a network is built for: auxiliary outputs come last, each with this weight in the loss."""
+        """Return the spec for training: auxiliary outputs come last, each with this weight in the loss."""
         if not self.auxiliary:
             return self
         n_outputs, more = len(self.outputs), self.auxiliary
@@ -123,7 +123,7 @@ class DataSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers: safe in JSON and in a `weights_only` checkpoint."""
+        """Return plain dicts, lists, strings and numbers, which are safe in JSON and in a `weights_only` checkpoint."""
         plain: dict[str, Any] = _plain(asdict(self))
         plain["outputs"] = [output.to_dict() for output in self.outputs]
         for values, one in zip(plain["auxiliary"], self.auxiliary, strict=True):
@@ -132,7 +132,7 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
-        """Inverse of `to_dict`."""
+        """Make a spec from the result of `to_dict`."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         values["channels"] = tuple(ChannelSpec(**c) for c in values["channels"])
         values["outputs"] = tuple(OutputSpec(**o) for o in values["outputs"])
@@ -152,23 +152,23 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of samples. Shapes are checked at construction; values are not (that would sync a GPU).
+    """A batch of samples. Shapes are checked at construction. Values are not, since that would make a GPU wait.
 
     Attributes:
-        row: (B,) int64, SAMPLES row, by which predictions are joined.
+        row: (B,) int64, the row in SAMPLES, which joins predictions to samples.
         value: (B, N) float32, canonical units; 1 for events; 0 where not valid.
         hours: (B, N) float32, hours relative to the prediction time, negative = before.
         channel: (B, N) int64, index into `DataSpec.channels`.
         valid: (B, N) bool, whether the observation is real (not padding).
         static: (B, S) float32, without NaN: an indicator marks a missing value.
-        tokens: (C, L) int64, flat list of note chunks, C a multiple of 8; each is encoded once.
+        tokens: (C, L) int64, flat list of note chunks, each encoded once. C is a multiple of 8.
         token_valid: (C, L) bool, whether the token is real.
-        kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for notes of no listed kind and for filler chunks.
-        link_chunk: (E,) int64, the chunk …
-        link_sample: (E,) int64, … and the sample that reads it; B for the filler chunks, so pool into B + 1 rows.
-        link_hours: (E,) float32, time of that note relative to the prediction time [h], negative = before.
+        kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for notes of other kinds and for filler chunks.
+        link_chunk: (E,) int64, the chunk of each link.
+        link_sample: (E,) int64, the sample that reads this chunk. It is B for filler chunks, so pool into B + 1 rows.
+        link_hours: (E,) float32, time of the chunk's note relative to the prediction time [h], negative = before.
         link_own_stay: (E,) bool, whether the note belongs to the sample's own stay; False for the filler chunks.
-        label: (B, K) float32, NaN = unknown; (B, K + A) with A auxiliary outputs, which come last.
+        label: (B, K) float32, NaN = unknown. With A auxiliary outputs, which come last, it is (B, K + A).
     """
 
     row: Tensor
@@ -187,7 +187,7 @@ class Batch:
     label: Tensor
 
     def __post_init__(self) -> None:
-        """Check the shapes against each other."""
+        """Check that the shapes agree with each other."""
         n_samples, n_observations = self.value.shape
         n_chunks, n_tokens = self.tokens.shape
         n_links = self.link_chunk.shape[0]
@@ -217,7 +217,7 @@ class Batch:
         return int(self.row.shape[0])
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Every tensor moved, as by `torch.Tensor.to`. A floating dtype is applied to floating tensors alone."""
+        """Move every tensor, as `torch.Tensor.to` does. A floating dtype is applied only to floating tensors."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = tensor.to(*args, **kwargs)
@@ -226,11 +226,11 @@ class Batch:
         return self._map(move)
 
     def pin_memory(self) -> Batch:
-        """Every tensor in pinned memory."""
+        """Copy every tensor to pinned memory."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def repeat(self, n: int) -> Batch:
-        """`n` copies of the batch, one after the other, with offset links; captum needs this along dim 0."""
+        """Return `n` copies of the batch in one, with links adjusted to the copies; captum repeats along dim 0."""
         import torch
 
         n_samples, n_chunks = self.batch_size, self.tokens.shape[0]

@@ -1,4 +1,4 @@
-"""Who is predicted, and what is known of them: EVENTS, SAMPLES, series and notes, prepared once and kept in the cache.
+"""A cohort: who is predicted, with EVENTS, SAMPLES, series and notes, prepared once and kept in the cache.
 
 Heavy libraries are imported where a step needs them, so that the command line answers at once.
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A hospital's patients with one task's predictions to make.
+    """A hospital's patients, with the predictions to make for one task.
 
     Attributes:
         data: where the data come from and how they become batches.
         task: what is predicted.
-        prepared: SAMPLES with their split, what batches are made of, and facts for the manifest.
+        prepared: SAMPLES with their split, the contents of batches, and facts for the manifest.
         result: what the task found: outputs, flow chart, notes for the report.
     """
 
@@ -45,35 +45,35 @@ class Cohort:
 
     @property
     def flow(self) -> pd.DataFrame:
-        """The flow chart: step, rule, and how many admissions and patients are left after it."""
+        """The flow chart: each step, its rule, and the number of admissions and patients left after it."""
         import pandas as pd
 
         return pd.DataFrame([vars(step) for step in self.result.flow])
 
     @property
     def quality(self) -> pd.DataFrame:
-        """What was clamped, dropped or unknown, by table and column."""
+        """The data quality findings: values that were clamped, dropped or unknown, by table and column."""
         import pandas as pd
 
         return pd.DataFrame(self.prepared.facts["quality"])
 
     def __repr__(self) -> str:
-        """One line: whose patients, what is predicted, how many samples."""
+        """Return one line: the source, the task and the number of samples."""
         source = type(self.data.source).__name__
         n, subjects = len(self.samples), self.samples["subject_id"].nunique()
         return f"<Cohort {source}, {self.task.name}: {n:,} samples of {subjects:,} patients>"
 
 
 def prepare(data: DataConfig, task: Task, timed: Callable[[str], AbstractContextManager[Any]] = staged) -> Cohort:
-    """Everything that comes before fitting: EVENTS, cohort, series, notes and tokens, all in the cache.
+    """Prepare all that comes before fitting: EVENTS, cohort, series, notes and tokens, all kept in the cache.
 
     Args:
         data: where the data come from.
         task: what is predicted.
-        timed: called with each step's name, for the time that it takes.
+        timed: a context manager that is called with each step's name, to time the step.
 
     Raises:
-        EhrdlError: one line that says what is wrong with the data.
+        EhrdlError: the data cannot be used; the message gives the reason in one line.
     """
     from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.data.prepare import prepare as prepare_samples

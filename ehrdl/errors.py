@@ -3,7 +3,7 @@
 import errno
 import re
 
-#: However a library says that the disk is full: the operating system's words, DuckDB's, Arrow's, torch's.
+#: Messages for a full disk, as the operating system, DuckDB, Arrow and torch word them.
 _DISK_FULL = re.compile(
     r"no space left on device|disk quota exceeded|errno 28\b|StreamWriter failed writing|unexpected pos \d+ vs \d+",
     re.I,
@@ -19,15 +19,15 @@ class SchemaError(EhrdlError):
 
 
 class LeakageError(EhrdlError):
-    """Something would let a feature see past its prediction time, or a subject stand in two splits."""
+    """A feature could see past its prediction time, or a subject is in two splits."""
 
 
 class ConfigError(EhrdlError):
-    """A configuration value, or a combination of values, cannot be run."""
+    """A configuration value, or a combination of values, is not allowed."""
 
 
 class WorkerError(EhrdlError):
-    """A process that shared the work died; what was finished is kept, and the same command goes on from there."""
+    """A process that shared the work died. Finished work is kept, and the same command resumes from there."""
 
 
 class MissingExtraError(EhrdlError):
@@ -35,16 +35,16 @@ class MissingExtraError(EhrdlError):
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether an error, of whatever library, means that the disk is full."""
+    """Return whether an error of any library means that the disk is full."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_DISK_FULL.search(str(error)))
 
 
-#: What the file system refuses whoever asks: no permission, a read-only disk, too long a name, links in a circle.
+#: Refusals of the file system: no permission, a read-only disk, a name that is too long, links in a circle.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def refused_path(error: Exception) -> str | None:
-    """`PATH: reason` where the file system did not allow something with a file; None for any other error."""
+    """Return `PATH: reason` if the file system refused access to a file, and None for any other error."""
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None

@@ -1,4 +1,4 @@
-"""What a model, a task and a run say of themselves, so that metrics and reports need no table of names."""
+"""Descriptions of models, tasks and runs, so that metrics and reports need no table of names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 #: `deep`: a network. `classical`: fitted to a table with one row per sample. `score`: points from a published table.
-#: `combined`: made of other models. `constant`: the same prediction for everyone. `truth`: the risk that a simulator
-#: drew the outcome from.
+#: `combined`: made of other models. `constant`: the same prediction for everyone. `truth`: the risk from which a
+#: simulator drew the outcome.
 ModelKind = Literal["deep", "classical", "score", "combined", "constant", "truth"]
 
 
@@ -17,12 +17,12 @@ class ModelInfo:
     """What a model is, for the manifest of a run.
 
     Attributes:
-        name: as in PREDICTIONS.
+        name: the model's name in PREDICTIONS.
         kind: see `ModelKind`.
-        description: for people: what it is and what it reads.
-        reads: the modalities of a deep model, `note` and `series`; else empty.
-        deployable: whether all that it reads is known when it would be used.
-        of_numbers: its description where it predicts a number; empty = `description`.
+        description: what the model is and what it reads, for people.
+        reads: the modalities of a deep model, `note` and `series`; empty for other models.
+        deployable: whether everything that the model reads is known at the time when it would be used.
+        of_numbers: the description for a model that predicts a number; empty = `description`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class ModelInfo:
         """Refuse a kind that does not exist.
 
         Raises:
-            ValueError: naming it.
+            ValueError: the kind does not exist; the message names it.
         """
         if self.kind not in get_args(ModelKind):
             raise ValueError(
@@ -44,12 +44,12 @@ class ModelInfo:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the manifest."""
+        """Return plain values for the manifest."""
         return asdict(self) | {"reads": list(self.reads)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
-        """The inverse of `to_dict`."""
+        """Make an object from the result of `to_dict`."""
         return cls(**{**values, "reads": tuple(values.get("reads", ()))})
 
 
@@ -59,27 +59,29 @@ class TaskInfo:
 
     Attributes:
         title: the title of the report.
-        sentence: what was predicted, for whom, when and from what. `{inputs}` stands for what the models read.
+        sentence: what was predicted, for which patients, when, and from which data. The report replaces `{inputs}` by
+            what the models read.
     """
 
     title: str
     sentence: str
 
 
-#: Further scores of one output's PREDICTIONS: (rows, split, number of draws, seed, thresholds of the run or None) ->
-#: model -> value, low, high, per_seed, thresholds, alarms.
+#: A function that computes further scores of one output's PREDICTIONS. Its arguments are rows, split, number of draws,
+#: seed, and thresholds of the run or None. It returns, for each model: value, low, high, per_seed, thresholds, alarms.
 Utility = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of the models and outputs that PREDICTIONS hold; empty where anybody made them.
+    """What is known of the models and outputs in PREDICTIONS; empty if their origin is unknown.
 
     Attributes:
-        models: by name. Among models of one kind the main one comes first.
+        models: the models, by name. Among models of one kind, the main one comes first.
         units: the units of the regression outputs, by name.
-        utilities: of outputs that have one, by name: what an alarm is worth.
-        thresholds: those of the utility, by model, of the run whose models these are; None = the tuning rows choose.
+        utilities: the utility of an alarm for each output that defines one, by name.
+        thresholds: the alarm thresholds of the run that made the models, by model. None = they are chosen on the tuning
+            rows.
     """
 
     models: Mapping[str, ModelInfo] = field(default_factory=dict)
@@ -88,15 +90,15 @@ class RunInfo:
     thresholds: Mapping[str, list[float | None]] | None = None
 
     def kind(self, model: str) -> str:
-        """The kind of a model, empty where it is not known."""
+        """Return the kind of a model, or an empty string if it is unknown."""
         return self.models[model].kind if model in self.models else ""
 
     def deployable(self, model: str) -> bool:
-        """Whether a model could be used; one that is not known could."""
+        """Return whether a model could be used in practice; true if the model is unknown."""
         return self.models[model].deployable if model in self.models else True
 
     def named(self, *kinds: ModelKind, among: Iterable[str]) -> list[str]:
-        """The models of some kinds that are among others, by kind and then as `models` has them.
+        """Return the models in `among` that are of the given kinds: kind by kind, each in the order of `models`.
 
         >>> fused, lace = ModelInfo("fused", "deep", ""), ModelInfo("lace", "score", "")
         >>> RunInfo({"lace": lace, "fused": fused}).named("deep", "score", among=["lace", "fused", "other"])

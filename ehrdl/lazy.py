@@ -1,4 +1,4 @@
-"""Packages whose classes are imported when they are first named, so that `import ehrdl` loads no torch (PEP 562)."""
+"""Packages that import their classes on first use, so that `import ehrdl` does not load torch (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package.
+    """Make `__getattr__` and `__dir__` for a package.
 
     Args:
-        package: its name, `__name__`.
-        where: the module below it that each public name is defined in.
+        package: the package's name, `__name__`.
+        where: for each public name, the module below the package that defines it.
 
     >>> get, listed = lazily("ehrdl.tasks", {"Readmission": "readmission"})
     >>> get("Readmission").__module__, listed()
     ('ehrdl.tasks.readmission', ['Readmission'])
     """
-    package = package.removesuffix(".__init__")  # as pytest names it when it looks for doctests
+    package = package.removesuffix(".__init__")  # pytest adds this suffix when it looks for doctests
 
     def get(name: str) -> Any:
         if name not in where:

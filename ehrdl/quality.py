@@ -1,7 +1,7 @@
-"""Findings: faults in a hospital's data, or data that were not understood; reported, and never a feature.
+"""Findings: faults in a hospital's data, or data that were not understood. They are reported, and are never features.
 
 A source finds them as it reads, and every later step adds its own. `ehrdl prepare` and `ehrdl train` print them as one
-block, the manifest holds them, and the report shows them.
+block. The manifest holds them, and the report shows them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from ehrdl.engine.messages import say
 from ehrdl.errors import SchemaError
 
-#: The number of quiet findings that are printed; further ones are counted.
+#: The number of findings below their limit that are printed; the others are counted.
 _QUIET_SHOWN = 5
-#: A finding in fewer rows is never loud: one odd row in a small hospital is no broken column.
+#: The fewest rows of a loud finding: one odd row in a small hospital does not mean a broken column.
 _FEWEST = 10
 
 
@@ -26,10 +26,10 @@ class Finding:
     Attributes:
         table: the source's table, such as `hosp/admissions`, or `EVENTS`.
         column: the table's column; for EVENTS, the code concerned.
-        what: the words after the numbers, on what is found and what is done with it: `are after the discharge`.
-        n: the number of rows, values or stays in which it is found.
+        what: the words after the numbers: what is found and how it is treated, such as `are after the discharge`.
+        n: the number of rows, values or stays with the fault.
         of: the number of all rows, values or stays.
-        limit: the share above which the finding is loud, if 10 or more are found; 1 = never.
+        limit: the share above which the finding is loud, if `n` is at least 10; 1 = never loud.
     """
 
     table: str
@@ -41,12 +41,12 @@ class Finding:
 
     @property
     def share(self) -> float:
-        """`n` of `of`, from 0 to 1."""
+        """The share of `n` in `of`, from 0 to 1."""
         return self.n / self.of if self.of else 0.0
 
     @property
     def is_loud(self) -> bool:
-        """Whether it is more frequent than chance and usual errors of entry explain."""
+        """Whether the fault is more frequent than chance and usual errors of entry explain."""
         return self.n >= _FEWEST and self.share > self.limit
 
     @property
@@ -55,7 +55,7 @@ class Finding:
         return "warning" if self.is_loud else "note"
 
     def line(self) -> str:
-        """The finding in one line, without its level.
+        """Describe the finding in one line, without its level.
 
         >>> Finding("EVENTS", "DISCHARGE", "discharges stand before their admission", 3, 1200, 0.01).line()
         'EVENTS, DISCHARGE: 3 of 1,200 (0.25 %) discharges stand before their admission'
@@ -63,24 +63,24 @@ class Finding:
         return f"{self.table}, {self.column}: {self.n:,} of {self.of:,} ({_percent(self.share)}) {self.what}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a manifest, with `share` and `level`."""
+        """Return plain values for a manifest, with `share` and `level`."""
         return asdict(self) | {"share": round(self.share, 6), "level": self.level}
 
 
 def from_dicts(values: Iterable[dict[str, Any]]) -> list[Finding]:
-    """The findings from the results of `Finding.to_dict`."""
+    """Make findings from the results of `Finding.to_dict`."""
     names = tuple(Finding.__dataclass_fields__)
     return [Finding(**{name: value[name] for name in names}) for value in values]
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings with `n` above 0: the loud ones first, then by falling share."""
+    """Return the findings with `n` above 0: the loud ones first, then the others, both by falling share."""
     found = [finding for finding in findings if finding.n]
     return sorted(found, key=lambda one: (not one.is_loud, -one.share, one.table, one.column, one.what))
 
 
 def block(findings: Sequence[Finding]) -> list[str]:
-    """The findings as lines for the screen: all loud ones, and a readable number of the others.
+    """Return the findings as lines for the screen: all loud ones, and the first few of the others.
 
     >>> block([])
     ['data quality: nothing found']
@@ -99,10 +99,10 @@ def block(findings: Sequence[Finding]) -> list[str]:
 
 
 def refuse_loud(findings: Iterable[Finding]) -> None:
-    """Refuse data with a finding above its limit, as `data.prepare.strict` asks.
+    """Refuse data with a finding above its limit; used if `data.prepare.strict` is true.
 
     Raises:
-        SchemaError: a finding is above its limit; the message names the worst, and how many there are.
+        SchemaError: a finding is above its limit. The message names the worst one and counts the others.
     """
     loud = [finding for finding in ordered(findings) if finding.is_loud]
     if loud:
@@ -113,7 +113,7 @@ def refuse_loud(findings: Iterable[Finding]) -> None:
 
 
 def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
-    """Print the block, and return its content for a manifest.
+    """Print the findings as a block, and return them as plain values for a manifest.
 
     Args:
         findings: the findings of the source, of EVENTS and of the series.
@@ -131,7 +131,7 @@ def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
 
 
 def _percent(share: float) -> str:
-    """A share as a percentage that is never rounded to none or to all.
+    """Return a share as a percentage. Rounding never turns a small share into 0 % or an incomplete one into 100 %.
 
     >>> _percent(0.00001), _percent(0.0042), _percent(0.123), _percent(0.99999), _percent(1.0)
     ('under 0.01 %', '0.42 %', '12 %', '99.99 %', '100 %')

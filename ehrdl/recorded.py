@@ -1,8 +1,9 @@
 """Records the configuration of a run made through the library: objects as `class_path` and `init_args`.
 
-A source and a task remember their arguments (`Recorded`); a class, and a `functools.partial` of one, reveal theirs
-themselves. A function, such as a lambda that makes the model, has no such form. It is represented by a hash of its code
-and of what it refers to, so that it differs from other functions, and `config.yaml` says that it cannot be made again.
+A source and a task remember their arguments (`Recorded`). The arguments of a class or a `functools.partial` can be read
+from the object. A function, such as a lambda that makes the model, cannot be recorded in this way. A hash of its code
+and of the values that the code uses represents it, so that different functions have different hashes. `config.yaml`
+then notes that the function cannot be made again.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from typing import Any, Self
 
 from ehrdl.engine.files import digest
 
-#: The key that marks the substitute for an object that no config can make again.
+#: The key of the entry that replaces an object that no config can make again.
 NOT_RECORDED = "not_recorded"
-#: The replacement of a hash, for an object that cannot be distinguished from another of its class.
+#: The text in place of a hash, for an object that cannot be distinguished from another of its class.
 UNKNOWABLE = "cannot be told apart from others"
 _DEEPEST = 20
 
 
 class Recorded:
-    """An object that remembers the arguments it was made with."""
+    """A base class for objects that remember the arguments they were made with."""
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments, without any help from `__init__`."""
+        """Keep the arguments. Subclasses need no code for this in `__init__`."""
         self = super().__new__(cls)
         object.__setattr__(self, "_made_with", (args, kwargs))  # works for a frozen dataclass too
         return self
 
 
 def describe(value: Any) -> Any:
-    """The arguments of a run as plain values for YAML.
+    """Return the arguments of a run as plain values for YAML.
 
     >>> describe({"seeds": (0, 1), "root": Path("runs")})
     {'seeds': [0, 1], 'root': 'runs'}
@@ -62,7 +63,7 @@ def describe(value: Any) -> Any:
 
 
 def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """The key and description of each part of a described configuration that no config can make again."""
+    """Yield the key and description of each part that no config can make again, from the result of `describe`."""
     if isinstance(config, Mapping):
         if NOT_RECORDED in config:
             yield key, str(config[NOT_RECORDED])
@@ -75,20 +76,20 @@ def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def unknowable(config: Any) -> bool:
-    """Whether part of a described configuration cannot be distinguished from another."""
+    """Return whether any part of the result of `describe` cannot be distinguished from another object."""
     if isinstance(config, Mapping):
         return any(unknowable(part) for part in config.values())
     return any(map(unknowable, config)) if isinstance(config, list) else config == UNKNOWABLE
 
 
 def _made(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: Any) -> dict[str, Any]:
-    """The `class_path` and `init_args` of a class and its arguments, `args[0]` being self; defaults are filled in."""
+    """Return the `class_path` and `init_args` of an object, including defaults; `args[0]` is the object itself."""
     if not _importable(made):
         return _not_recorded(whole)
     signature = inspect.signature(made.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind_partial(*args, **kwargs)
-    except TypeError:  # the class is not made with these arguments alone
+    except TypeError:  # these arguments alone cannot make the class
         return _not_recorded(whole)
     given = dict(list(bound.arguments.items())[1:])
     for name, parameter in list(signature.parameters.items())[1:]:
@@ -105,13 +106,13 @@ def _made(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: A
 
 
 def _importable(thing: Any) -> bool:
-    """Whether another process finds the same object by its module and name."""
+    """Return whether another process can import the same object by its module and name."""
     module = sys.modules.get(thing.__module__ or "")
     return thing.__module__ != "__main__" and getattr(module, thing.__qualname__, None) is thing
 
 
 def _plain(value: Any) -> tuple[Any, bool]:
-    """A value's form in YAML, and whether it has one."""
+    """Return a value's form in YAML, and whether it has one."""
     if value is None or isinstance(value, bool | int | float | str):
         return value, True
     if isinstance(value, Path):
@@ -129,7 +130,7 @@ def _not_recorded(value: Any) -> dict[str, str]:
 
 
 def _called(value: Any) -> str:
-    """A name by which a person recognises the object."""
+    """Return a name by which a person recognises the object."""
     if isinstance(value, functools.partial):
         return f"partial of {_called(value.func)}"
     if isinstance(value, FunctionType):
@@ -139,7 +140,7 @@ def _called(value: Any) -> str:
 
 
 def _parts(value: Any, depth: int) -> Any:
-    """Plain values that are equal for the same object in another process, and differ for another object."""
+    """Return plain values that are equal for the same object in another process, and differ for another object."""
     plain, known = _plain(value)
     if known:
         return plain
@@ -175,13 +176,13 @@ def _parts_of_object(value: Any, depth: int) -> Any:
 
 
 def _parts_of_class(made: type, depth: int) -> list[Any]:
-    """Its name, and what its lines define where no other process would find it."""
+    """Return a class's name, with its definitions if another process cannot import it."""
     body = [] if _importable(made) else [_parts(part, depth) for part in _body(made)]
     return [made.__module__, made.__qualname__, *body]
 
 
 def _parts_of_instance(value: Any, depth: int) -> list[Any]:
-    """Its class, and the bytes of an array or a tensor, else its attributes."""
+    """Return an object's class, with the bytes of an array or a tensor, or else with the object's attributes."""
     name = _parts(type(value), depth)
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
@@ -191,7 +192,7 @@ def _parts_of_instance(value: Any, depth: int) -> list[Any]:
 
 
 def _parts_of_function(function: FunctionType, depth: int) -> Any:
-    """A function's code, defaults and values of names it refers to; another module's function is known by name."""
+    """Return a function's code, defaults and the values that it uses; functions of other modules appear as names."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     named = {
@@ -211,6 +212,6 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _body(made: type) -> list[Any]:
-    """A class's own definitions: methods and plain values, by name."""
+    """Return a class's own methods and plain values, by name."""
     own = {name: part for name, part in sorted(vars(made).items()) if not name.startswith("__") or name == "__init__"}
     return [[name, part] for name, part in own.items() if isinstance(part, FunctionType) or _plain(part)[1]]

@@ -1,8 +1,8 @@
 """The three tables, declared once: EVENTS, SAMPLES and PREDICTIONS, with a `check` that names the first bad row.
 
-EVENTS is a MEDS 0.4 dataset with two extension columns; SAMPLES holds one row per prediction to make, PREDICTIONS one
-row per prediction made. The result of a task (`TaskResult`) and the outputs of a model (`OutputSpec`) are declared here
-too.
+EVENTS is a MEDS 0.4 dataset with two extension columns. SAMPLES has one row per prediction to make, and PREDICTIONS one
+row per prediction made. The result of a task (`TaskResult`) and the outputs of a model (`OutputSpec`) are also declared
+here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TRAIN, TUNING, HELD_OUT = "train", "tuning", "held_out"
 SPLITS = (TRAIN, TUNING, HELD_OUT)
-#: The origin of a label. `observed`: a number is known (regression). `not_asked`: a joint task has a sample that this
-#: output's own task lacks, so the label is unknown.
+#: The origin of a label. `observed`: a number is known (regression). `not_asked`: the label is unknown because this
+#: output's own task has no such sample. Only joint tasks use this status.
 STATUSES = ("positive", "negative", "censored", "death", "observed", "not_asked")
 Kind = Literal["binary", "regression"]
 BINARY: Literal["binary"] = "binary"
@@ -36,7 +36,7 @@ BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 #: Facts that exist only for labels, cohorts and splits. The store refuses to load them as features.
 NEVER_INPUT = (DEATH, "ANCHOR_YEAR_GROUP")
 
-#: The total order of EVENTS: MEDS-valid, nulls of `time` first within a subject.
+#: The total order of EVENTS, which is valid in MEDS. Within a subject, rows without a `time` come first.
 EVENTS_ORDER = ("subject_id", "time", "available_time", "code", "encounter_id", "numeric_value", "text_value")
 SAMPLES_ORDER = ("subject_id", "prediction_time", "encounter_id")
 
@@ -45,7 +45,7 @@ SAMPLES_ORDER = ("subject_id", "prediction_time", "encounter_id")
 class Column:
     """One column of a table: its Arrow type, whether it may be null, and its meaning with the unit.
 
-    An `optional` column may be missing where a table is read; it is then null in every row.
+    An `optional` column may be missing when a table is read; it is then null in every row.
     """
 
     name: str
@@ -64,7 +64,7 @@ class TableSchema:
     prefixes: tuple[tuple[str, pa.DataType], ...] = ()
 
     def names(self) -> list[str]:
-        """The fixed column names, in order."""
+        """Return the fixed column names, in order."""
         return [column.name for column in self.columns]
 
 
@@ -121,9 +121,9 @@ class OutputSpec:
 
     Attributes:
         name: the outcome's name, as in the columns `label_NAME` and `status_NAME` of SAMPLES.
-        kind: `binary` (0 or 1: a probability is predicted) or `regression` (a number: a value is predicted).
-        unit: the unit of a regression output, such as `d`; for readers only, nothing is converted.
-        utility: module of `ehrdl.metrics.challenges` that defines the utility of an alarm; empty = none.
+        kind: `binary` (label 0 or 1; a probability is predicted) or `regression` (label and prediction are numbers).
+        unit: the unit of a regression output, such as `d`. It is only shown to readers; nothing is converted.
+        utility: the module of `ehrdl.metrics.challenges` that defines the utility of an alarm; empty = none.
     """
 
     name: str
@@ -132,7 +132,7 @@ class OutputSpec:
     utility: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Plain dict, for JSON and checkpoints."""
+        """Return a plain dict for JSON and checkpoints."""
         values = asdict(self)
         return values if self.utility else {key: value for key, value in values.items() if key != "utility"}
 
@@ -146,9 +146,8 @@ class FlowStep:
         rule: the rule for what is kept.
         admissions: number of admissions left.
         subjects: number of patients left.
-        task: the task of the chart, if there are several.
-        caveat: the reason why the rule could not be applied, or the number it could not be applied to; empty = it
-            judged all.
+        task: the name of the task, if the chart covers several.
+        caveat: why the rule could not be applied, or to how many rows; empty = it was applied to all.
     """
 
     step: str
@@ -164,13 +163,14 @@ class TaskResult:
     """The result of a task on EVENTS.
 
     Attributes:
-        samples: SAMPLES without `split` and `sample_id` gaps: sorted by subject_id, prediction_time, encounter_id.
+        samples: SAMPLES without `split`, sorted by subject_id, prediction_time and encounter_id. `sample_id` has no
+            gaps.
         flow: the cohort's exclusions, in order.
         outputs: the outputs to predict.
-        hidden_codes: prefixes of codes that define the outcome, which are masked when samples are loaded.
+        hidden_codes: prefixes of codes that define the outcome; such codes are hidden when samples are loaded.
         notes: counts that the report prints beside the flow chart (JSON-able).
-        auxiliary: outputs that deep models learn beside `outputs` but do not predict. Their columns `label_NAME` follow
-            those of `outputs`, in this order.
+        auxiliary: outputs that deep models learn in addition to `outputs`, but do not predict. Their columns
+            `label_NAME` follow those of `outputs`, in this order.
     """
 
     samples: pd.DataFrame
@@ -181,7 +181,7 @@ class TaskResult:
     auxiliary: list[OutputSpec] = field(default_factory=list)
 
     def cohort(self, caveats: Sequence[str] = ()) -> dict[str, Any]:
-        """The content of `flow.json`: the flow chart, the task's notes, and the `caveats` of the source."""
+        """Return the content of `flow.json`: the flow chart, the task's notes, and the `caveats` of the source."""
         return {"steps": [asdict(step) for step in self.flow], "notes": self.notes, "caveats": list(caveats)}
 
 
@@ -193,7 +193,8 @@ def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
         schema: the schema of the table.
 
     Raises:
-        SchemaError: a column is missing, unknown, of another type, null where it must not be, or out of its range.
+        SchemaError: a column is missing or unknown, or has a wrong type, a null that is not allowed, or a value out of
+            range.
         LeakageError: a fact is available before it happened, or a subject is in two splits.
 
     >>> check(pa.table({"subject_id": [1]}), EVENTS)
@@ -231,7 +232,7 @@ def _cast(table: pa.Table, schema: TableSchema) -> pa.Table:
 def _cast_column(array: pa.ChunkedArray, kind: pa.DataType, table: str, name: str) -> pa.ChunkedArray:
     if pa.types.is_timestamp(array.type) and array.type.tz is not None:
         raise SchemaError(f"{table}: column {name} has the time zone {array.type.tz}; times are stored without a zone")
-    if array.type in _TEXT and kind not in _TEXT:  # Arrow would parse it, and hide that the column was never typed
+    if array.type in _TEXT and kind not in _TEXT:  # Arrow would parse the text, which hides that it was never typed
         raise SchemaError(f"{table}: column {name} is text, not {kind}")
     try:
         return array.cast(kind, safe=not pa.types.is_floating(kind))
@@ -240,7 +241,7 @@ def _cast_column(array: pa.ChunkedArray, kind: pa.DataType, table: str, name: st
 
 
 def _refuse(bad: Any, table: pa.Table, schema: TableSchema, name: str, why: str, leak: bool = False) -> None:
-    """Raise for the first row where `bad` is true (null counts as false)."""
+    """Raise an error for the first row where `bad` is true (null counts as false)."""
     rows = pc.indices_nonzero(pc.fill_null(bad, False))
     if len(rows):
         row = rows[0].as_py()
@@ -251,7 +252,7 @@ def _refuse(bad: Any, table: pa.Table, schema: TableSchema, name: str, why: str,
 
 
 def _refuse_disorder(table: pa.Table, schema: TableSchema, names: tuple[str, ...]) -> None:
-    """Raise for the first row that sorts before the row above it; a null may be anywhere."""
+    """Raise an error for the first row that sorts before the row above it; nulls are not compared."""
     late = np.zeros(table.num_rows, bool)
     tied = np.ones(max(table.num_rows - 1, 0), bool)
     for name in names:

@@ -1,6 +1,6 @@
 """Scores new patients or another hospital with a finished run: prepare -> load -> predict -> PREDICTIONS.
 
-Nothing is fitted. Only the run folder is needed: not the run's cache, and none of the data that it was fitted on.
+Nothing is fitted. Only the run's folder is needed. The run's cache and the data that it was fitted on are not used.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from ehrdl.data.apply import Fitted
     from ehrdl.data.prepare import Prepared
 
-#: Names shown of a long list; the rest is counted, and `gaps.json` holds them all.
+#: The number of names shown of a long list. The others are counted, and `gaps.json` holds them all.
 _NAMES_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose files are unchanged since it wrote them.
+    """A finished run with complete and unchanged files.
 
     Attributes:
         folder: the run's folder.
         manifest: the run's manifest.
-        files: the paths, within the folder, of the files that its models are read from.
+        files: the files from which the models are read, as paths within the folder.
     """
 
     folder: Path
@@ -62,14 +62,14 @@ def score(
         data: the new patients' data: the options of the run, except the place of the data.
         task: the task of the run. Labels are computed where possible; the models never read them.
         model: the function that makes the network, as in the run.
-        trainer: the trainer's arguments, of which accelerator and precision are used.
-        out: the folder for the result; by default one in `predict/` of the run's folder, named after the data.
+        trainer: the trainer's arguments; only accelerator and precision are used.
+        out: the folder for the result; by default a folder in `predict/` of the run's folder, named after the data.
 
     Returns:
         The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what these data lack) and `manifest.json`.
 
     Raises:
-        EhrdlError: a model has another architecture, or the run cannot read the data.
+        EhrdlError: a model has another architecture than in the run, or the run cannot read the data.
     """
     check_writable(out or run.folder / "predict", "--out")
     thresholds = _thresholds(run.folder)
@@ -110,7 +110,7 @@ def _write(target: Path, parts: list[pd.DataFrame], facts: dict[str, Any]) -> No
 
 
 def _fitted(run: FinishedRun, data: DataConfig) -> Fitted:
-    """What the run learned of its data."""
+    """Read what the run learned from its data."""
     from ehrdl.data.apply import Fitted
 
     path = run.folder / "spec.json"
@@ -125,7 +125,7 @@ def _fitted(run: FinishedRun, data: DataConfig) -> Fitted:
 
 
 def check_run(folder: Path) -> FinishedRun:
-    """Refuse a folder that is no finished run, has lost a file, or holds files other than the run wrote.
+    """Check that a folder is a finished run, and that its files are complete and unchanged.
 
     Raises:
         ConfigError: the folder is refused; the message names the file.
@@ -147,7 +147,7 @@ def _predictions(
     trainer: dict[str, Any],
     simulated: bool,
 ) -> list[pd.DataFrame]:
-    """PREDICTIONS of every model of the run, one frame a model and seed; baselines carry the run's first seed."""
+    """Predict with every model of the run: one frame per model and seed. Baselines have the run's first seed."""
     import numpy as np
 
     from ehrdl.comparators.combine import combined
@@ -179,7 +179,7 @@ def _predictions(
 
 
 def _thresholds(run: Path) -> dict[str, list[float | None]]:
-    """Each model's alarm thresholds by seed, as its tuning split decided; empty without a utility."""
+    """Return each model's alarm thresholds by seed, as chosen on its tuning split; empty without a utility."""
     path = run / "metrics.json"
     with reading(path, "table of metrics"):
         outputs = read_json(path, dict)["outputs"].values() if path.is_file() else []
@@ -188,14 +188,14 @@ def _thresholds(run: Path) -> dict[str, list[float | None]]:
 
 
 def _checkpoints(run: FinishedRun) -> Iterator[tuple[str, int, Path]]:
-    """The name, seed and file of every deep model of a run."""
+    """Yield the name, seed and file of every deep model of a run."""
     for name in sorted(run.files):
         if match := re.fullmatch(r"checkpoints/(\w+)-seed(\d+)\.ckpt", name):
             yield match[1], int(match[2]), run.folder / name
 
 
 def describe_gaps(gaps: dict[str, Any]) -> list[str]:
-    """What the models knew and the data lack, and the reverse, one line each; no line if nothing differs."""
+    """Describe how these data differ from the run's data, one line for each difference; empty if they do not differ."""
     lines = [str(line) for line in gaps["missing"]]
     n = gaps["samples"]
     if absent := gaps["channels_absent"]:

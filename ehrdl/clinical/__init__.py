@@ -1,1 +1,1 @@
-"""Clinical knowledge, each item once: concepts (codes to channels) and code sets."""
+"""Clinical knowledge, each item declared once: concepts (from codes to channels), code sets and scores."""

@@ -1,7 +1,7 @@
 """Charlson's comorbidities from diagnosis codes, and the index as their weighted sum.
 
 Sources: Quan et al., Med Care 43 (2005) 1130, table 1: the coding algorithms, enhanced ICD-9-CM and ICD-10. Charlson et
-al., J Chronic Dis 40 (1987) 373: the weights. Quan does not grade kidney disease, and does not use age.
+al., J Chronic Dis 40 (1987) 373: the weights. Quan's codes do not grade kidney disease, and age is not used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ehrdl.clinical.codes import CodeSet, sql
 
-#: In the order of Quan's table; a comorbidity's place is its bit in `mask_sql`.
+#: The comorbidities in the order of Quan's table. A comorbidity's position is its bit in `mask_sql`.
 COMORBIDITIES = (
     CodeSet("myocardial_infarction", icd9=("410", "412"), icd10=("I21", "I22", "I252")),
     CodeSet(
@@ -91,10 +91,10 @@ COMORBIDITIES = (
     CodeSet("aids", icd9=("042-044",), icd10=("B20-B22", "B24")),
 )  # fmt: skip
 NAMES = tuple(codes.name for codes in COMORBIDITIES)
-#: Pairs (mild, severe) of a disease, of which only the severe form counts if both are present.
+#: Pairs (mild, severe) of a disease. If both are present, only the severe form counts.
 GRAVER = (("diabetes", "diabetes_with_complications"), ("mild_liver", "severe_liver"), ("cancer", "metastatic_cancer"))
 
-#: Charlson 1987, table 3.
+#: The weights of Charlson 1987, table 3.
 WEIGHTS_1987: Mapping[str, int] = dict.fromkeys(NAMES, 1) | {
     "diabetes_with_complications": 2,
     "paralysis": 2,
@@ -107,26 +107,26 @@ WEIGHTS_1987: Mapping[str, int] = dict.fromkeys(NAMES, 1) | {
 
 
 def mask_sql(column: str = "code") -> str:
-    """DuckDB expression: the comorbidities that an EVENTS code (`DIAGNOSIS//ICD10//I500`) means, one bit each."""
+    """Return SQL (DuckDB) for the comorbidities of an EVENTS code (`DIAGNOSIS//ICD10//I500`), one bit each."""
     return " + ".join(
         f"CASE WHEN {sql(codes, column)} THEN {1 << bit} ELSE 0 END" for bit, codes in enumerate(COMORBIDITIES)
     )
 
 
 def flags(mask: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The bits (n,) as columns (n, 17), in the order of `NAMES`."""
+    """Return the bits of `mask` (n,) as columns (n, 17), in the order of `NAMES`."""
     bits: NDArray[np.bool_] = (np.asarray(mask)[:, None] >> np.arange(len(NAMES))) & 1 == 1
     return bits
 
 
 def index(present: NDArray[np.bool_], weights: Mapping[str, int] = WEIGHTS_1987) -> NDArray[np.int64]:
-    """The index of each row.
+    """Return the index of each row.
 
     Args:
         present: (n, 17), whether each comorbidity is present, in the order of `NAMES`.
-        weights: the weight of each comorbidity; one that is not named has weight 0.
+        weights: the weight of each comorbidity; a comorbidity that is not named has weight 0.
 
-    Diabetes with complications weighs 2, not 2 and 1:
+    Diabetes with complications weighs 2. The weight 1 of mild diabetes is not added:
 
     >>> index(flags(np.array([0b1, 0b11000000000, 0b1000000000000000])))
     array([1, 2, 6])

@@ -1,7 +1,7 @@
 """Sets of diagnosis codes, and MIMIC-IV's administrative values for cohort rules.
 
-A code means something only together with its version: V271 is a stillbirth in ICD-9 and a motorcyclist in ICD-10. So
-every set holds patterns per version, and EVENTS codes carry theirs: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
+A code has a meaning only together with its version: V271 is a stillbirth in ICD-9 and a motorcyclist in ICD-10. So
+every set has patterns per version, and EVENTS codes contain their version: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
 """
 
 import re
@@ -12,11 +12,11 @@ from ehrdl.errors import SchemaError
 
 @dataclass(frozen=True)
 class CodeSet:
-    """Diagnosis codes that a rule treats alike.
+    """Diagnosis codes to which a rule applies equally.
 
-    A pattern is a prefix (`V57` holds V571), or a range of two prefixes of one length, ends included (`F20-F69` holds
-    F200 to F6999). Ranges follow the order of ASCII, digits before letters, so C00-C96 holds C4A (Merkel cell), C7A and
-    C7B (neuroendocrine), which are malignant like their neighbours.
+    A pattern is a prefix (`V57` includes V571), or a range between two prefixes of the same length, ends included
+    (`F20-F69` includes F200 to F6999). Ranges follow the order of ASCII, digits before letters. So C00-C96 includes C4A
+    (Merkel cell), C7A and C7B (neuroendocrine), which are malignant like their neighbours.
 
     Attributes:
         name: the set's name in flow charts and messages.
@@ -29,7 +29,7 @@ class CodeSet:
     icd10: tuple[str, ...]
 
     def bounds(self, version: int) -> list[tuple[str, str]]:
-        """The first and last prefix of each pattern of an ICD version; equal for a single prefix.
+        """Return the first and last prefix of each pattern of an ICD version; they are equal for a single prefix.
 
         Raises:
             SchemaError: the version is neither 9 nor 10.
@@ -40,7 +40,7 @@ class CodeSet:
         return [(end[0], end[-1]) for end in ends]
 
 
-# The exclusions of CMS's hospital-wide readmission measure, as adapted for MIMIC-IV by the task `readmission`.
+# The exclusions of CMS's hospital-wide readmission measure, as the task `readmission` adapts them to MIMIC-IV.
 PSYCHIATRIC = CodeSet("psychiatric", icd9=("295-302", "306-314"), icd10=("F20-F69", "F80-F99", "R45851"))
 REHABILITATION = CodeSet("rehabilitation", icd9=("V57",), icd10=("Z5189",))
 CANCER_TREATMENT = CodeSet(
@@ -50,8 +50,9 @@ CANCER_TREATMENT = CodeSet(
 )
 DELIVERY = CodeSet("delivery", icd9=("650", "V27"), icd10=("O80", "O82", "Z37"))
 
-# The label of the task `diagnosis.heart_failure`: heart failure (428; I50), and rheumatic (39891; I0981) and
-# hypertensive heart disease (with or without kidney disease) with heart failure, by ICD-9-CM's and ICD-10-CM's titles.
+# The label of the task `diagnosis.heart_failure`: heart failure (428; I50), rheumatic heart failure (39891; I0981), and
+# hypertensive heart disease (with or without kidney disease) with heart failure. Source: the titles of ICD-9-CM and
+# ICD-10-CM.
 HEART_FAILURE = CodeSet(
     "heart_failure",
     icd9=("428", "40201", "40211", "40291", "40401", "40403", "40411", "40413", "40491", "40493", "39891"),
@@ -59,7 +60,7 @@ HEART_FAILURE = CodeSet(
 )
 
 # Conditions that rule out a new kidney injury in the task `aki`: end-stage renal disease, dependence on dialysis, a
-# transplanted kidney. V451 holds V4511 (dialysis) and V4512 (not compliant with it).
+# transplanted kidney. V451 includes V4511 (dialysis) and V4512 (not compliant with it).
 END_STAGE_KIDNEY = CodeSet(
     "end_stage_kidney",
     icd9=("5856", "V420", "V451"),
@@ -67,26 +68,26 @@ END_STAGE_KIDNEY = CodeSet(
 )
 
 # Services of MIMIC-IV (mimic.mit.edu/docs/iv/modules/hosp/services) that are specialties of surgery in the list of the
-# American College of Surgeons: ophthalmology (EYE), oral and maxillofacial (DENT), otolaryngology (ENT), urology (GU)
-# and gynaecology (GYN) count; obstetrics (OBS) does not, as deliveries have a set of their own. Broader than
-# mimic-code's `%SURG` or ORTHO.
+# American College of Surgeons. Ophthalmology (EYE), oral and maxillofacial surgery (DENT), otolaryngology (ENT),
+# urology (GU) and gynaecology (GYN) count. Obstetrics (OBS) does not, since deliveries have a set of their own. This is
+# broader than mimic-code's `%SURG` or ORTHO.
 SURGICAL_SERVICES = (
     "CSURG", "DENT", "ENT", "EYE", "GU", "GYN", "NSURG", "ORTHO", "PSURG", "SURG", "TRAUM", "TSURG", "VSURG",
 )  # fmt: skip
-#: All services of MIMIC-IV, by the same page: the rules of surgery and oncology know no other word.
+#: All services of MIMIC-IV, from the same page. The rules of surgery and oncology know only these.
 SERVICES = frozenset({*SURGICAL_SERVICES, "CMED", "MED", "NB", "NBB", "NMED", "OBS", "OMED", "PSYCH"})
 
-# Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT became an inpatient stay, so it is no observation.
+# Values of admissions.admission_type in MIMIC-IV. OBSERVATION ADMIT is not an observation: it became an inpatient stay.
 PLANNED_ADMISSIONS = ("ELECTIVE", "SURGICAL SAME DAY ADMISSION")
 OBSERVATION_ADMISSIONS = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")
-#: All of them, and those of the uniform bill's field "type of admission" (UB-04): no others are distinguished.
+#: All values of admission_type, and of the uniform bill's field "type of admission" (UB-04). The rules know only these.
 ADMISSION_TYPES = frozenset(
     {
         *PLANNED_ADMISSIONS, *OBSERVATION_ADMISSIONS, "DIRECT EMER.", "EW EMER.", "OBSERVATION ADMIT", "URGENT",
         "EMERGENCY", "NEWBORN", "TRAUMA", "UNKNOWN",
     }
 )  # fmt: skip
-#: Values of admissions.discharge_location in MIMIC-IV, with those that sources write: no rule knows any other.
+#: Values of admissions.discharge_location in MIMIC-IV, and further ones that sources write. The rules know only these.
 DISCHARGE_LOCATIONS = frozenset(
     {
         "ACUTE HOSPITAL", "AGAINST ADVICE", "ASSISTED LIVING", "CHRONIC/LONG TERM ACUTE CARE", "DIED",
@@ -94,13 +95,13 @@ DISCHARGE_LOCATIONS = frozenset(
         "SKILLED NURSING FACILITY", "ALIVE", "UNKNOWN",
     }
 )  # fmt: skip
-#: White space between and around words: blanks of any width, tabs, a byte order mark (RE2, for DuckDB).
+#: White space between and around words: blanks of any width, tabs, a byte order mark (a pattern of RE2, for DuckDB).
 BLANKS = r"[\s\p{Z}\x{200B}\x{FEFF}]+"
 _BLANKS = re.compile(r"[\s\u200b\ufeff]+")
 
 
 def folded(word: str) -> str:
-    """An administrative word as rules compare it: in upper case, with one blank between parts and none around them.
+    """Return an administrative word in the form that rules compare: upper case, single blanks inside, none around it.
 
     >>> folded("  Against\u00a0 advice ")
     'AGAINST ADVICE'
@@ -109,12 +110,12 @@ def folded(word: str) -> str:
 
 
 def folded_sql(column: str) -> str:
-    """DuckDB expression of `folded`."""
+    """Return SQL (DuckDB) that does the same as `folded`."""
     return f"upper(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')))"
 
 
 def matches(codes: CodeSet, version: int, code: str) -> bool:
-    """Whether a dotless ICD code belongs to a set.
+    """Return whether a dotless ICD code belongs to a set.
 
     Args:
         codes: the set.
@@ -131,7 +132,7 @@ def matches(codes: CodeSet, version: int, code: str) -> bool:
 
 
 def sql(codes: CodeSet, column: str = "code") -> str:
-    """DuckDB expression: whether an EVENTS code (`DIAGNOSIS//ICD10//I500`) belongs to a set; null stays null.
+    """Return SQL (DuckDB) that tells whether an EVENTS code belongs to a set; null stays null.
 
     >>> sql(REHABILITATION)
     "(starts_with(code, 'DIAGNOSIS//ICD9//V57') OR starts_with(code, 'DIAGNOSIS//ICD10//Z5189'))"
@@ -143,7 +144,7 @@ def sql(codes: CodeSet, column: str = "code") -> str:
             length = len(stem + low)
             if low == high:
                 terms.append(f"starts_with({column}, '{stem}{low}')")
-            else:  # the length, for a truncated code: F6 sorts between F20 and F69
+            else:  # the length is checked because a truncated code, such as F6, sorts between F20 and F69
                 between = f"substr({column}, 1, {length}) BETWEEN '{stem}{low}' AND '{stem}{high}'"
                 terms.append(f"(length({column}) >= {length} AND {between})")
     return f"({' OR '.join(terms)})"

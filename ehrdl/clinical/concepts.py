@@ -1,29 +1,30 @@
 """The concepts: a map from source codes to channels, with units and plausible values.
 
-`concepts.csv` has one row per (base code, source unit). The canonical value is value * factor + offset, and a canonical
+`concepts.csv` has one row per (base code, source unit). The canonical value is value * factor + offset. A canonical
 value outside [low, high] is an error of entry. The first row of a base code has the item's usual unit, which is used
 when the unit is empty. A unit without a row is unknown: its values are never guessed. Lab channels are of blood only.
 
-An event is a fact without a number. Its code may hold `*`, for any text. Its `source_unit` says what may follow the
-code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of `EMAR//started*`);
-if it is empty, anything may. Case is ignored, and the first row that fits decides, so exceptions (eye drops, cancelled
-cultures) are in rows of their own above.
+An event is a fact without a number. Its code may contain `*`, which matches any text. Its `source_unit` lists what may
+follow the code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of
+`EMAR//started*`). If it is empty, anything may follow. Case is ignored. The first row that matches decides, so
+exceptions (eye drops, cancelled cultures) have rows of their own before the general row.
 
-The column `source` says where the figures come from. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
+The column `source` gives the origin of the figures. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
 arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
-(mimic-iv/concepts/measurement). `ehrdl`: a wide clinical limit that ehrdl set, without a publication. `definition`:
-the ends of the scale. `factor`: the molar mass or definition behind a conversion. `unit assumed`: no value of the item
-is in the MIMIC-IV demo 2.2, so its units are those of its sibling items. Labels are those of d_labitems and d_items.
+(mimic-iv/concepts/measurement). `ehrdl`: a wide clinical limit that ehrdl set, without a publication. `definition`: the
+ends of the scale. `factor`: the molar mass or definition behind a conversion. `unit assumed`: the MIMIC-IV demo 2.2 has
+no value of the item, so its units are taken from similar items. Labels come from d_labitems and d_items.
 
-A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples: labevents names the specimen in another item
-(52033, kept as the event `blood_gas_specimen`), so code that needs only arterial values must join that item.
+A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples. In labevents another item names the specimen
+(52033, kept as the event `blood_gas_specimen`). Code that needs only arterial values must join that item.
 
-`antibiotic` is a systemic drug that was given: an item of the category Antibiotics of d_items (it holds antifungals,
-antivirals and antiparasitics too), or an administration by the beginning of the drug's name, from MIT-LCP/mimic-code
-(mimic-iv/concepts/medication/antibiotic.sql) and our own list. `antibiotic_ordered` is a prescription, and
-`antibiotic_local` is one that hardly reaches the blood. `iv_loop_diuretic_given` is charted in the ICU;
-`loop_diuretic_given`, from the administration record, has no route. `culture` is any specimen taken, except screens for
-carriers, serology and tests for viruses, which are `infection_test`.
+`antibiotic` is a systemic drug that was given. It may be an item of the category Antibiotics of d_items, which also
+includes antifungals, antivirals and antiparasitics. It may also be an administration, which is recognised by the
+beginning of the drug's name. The names are from MIT-LCP/mimic-code (mimic-iv/concepts/medication/antibiotic.sql) and
+our own list. `antibiotic_ordered` is a prescription. `antibiotic_local` is an antibiotic that hardly reaches the blood.
+`iv_loop_diuretic_given` is charted in the ICU. `loop_diuretic_given`, from the administration record, has no route.
+`culture` is any specimen taken, except screens for carriers, serology and tests for viruses. Those are
+`infection_test`.
 """
 
 import csv
@@ -76,7 +77,7 @@ class Concepts:
 
     Attributes:
         channels: the channels in the order of the file; the position is the `channel_id`.
-        frame: one row per (base_code, source_unit): base_code, source_unit (as `unit_key` writes it), is_default,
+        frame: one row per (base_code, source_unit): base_code, source_unit (in the form of `unit_key`), is_default,
             channel_id, channel, kind, category, unit, low, high, factor, offset, label, source. An event has factor 1
             and offset 0.
     """
@@ -85,7 +86,7 @@ class Concepts:
     frame: pd.DataFrame
 
     def base_codes(self, prefix: str = "") -> list[str]:
-        """The base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
+        """Return the base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
         return [code for code in dict.fromkeys(self.frame.base_code) if code.startswith(prefix)]
 
     def match(self, codes: Iterable[str]) -> pd.DataFrame:
@@ -94,10 +95,10 @@ class Concepts:
         Args:
             codes: the distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is
                 recognised by its first two parts and its unit, or by the whole code if it has another form
-                (`LOINC/2160-0`); an event by its base code and what may follow it.
+                (`LOINC/2160-0`). An event is recognised by its base code and the part after it.
 
         Returns:
-            `code` and the columns of `frame`, one row per known code; unknown codes and units have no row.
+            `code` and the columns of `frame`, one row per known code. Unknown codes and units have no row.
 
         >>> known = load().match(["LAB//50912//umol/L", "LAB//50912//", "LAB//50912//stone", "ADMISSION//URGENT"])
         >>> list(zip(known.code, known.channel, known.factor))[:2]
@@ -135,7 +136,7 @@ class Concepts:
 
 
 def unit_key(unit: str) -> str:
-    """Write a unit in its compared form: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
+    """Write a unit in the form that is compared: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
 
     >>> unit_key(" mm Hg ")
     'mmhg'
@@ -144,7 +145,7 @@ def unit_key(unit: str) -> str:
 
 
 def _pattern(code: str, rest: str) -> re.Pattern[str]:
-    """The pattern of an event's whole code; `*` never crosses a `//` within the base code."""
+    """Return the pattern of an event's whole code; `*` does not match across a `//` within the base code."""
     base = "//".join(part.replace("*", _ANY) for part in re.escape(code).replace(r"\*", "*").split("//"))
     ends = "|".join(fnmatch.translate(end) for end in rest.split("|")) if rest else ".*"
     return re.compile(f"{base}(?://(?:{ends}))" + ("" if rest else "?"), re.IGNORECASE | re.DOTALL)
@@ -154,10 +155,10 @@ def load(path: Path | None = None) -> Concepts:
     """Read and check a table of concepts.
 
     Args:
-        path: a file with the columns of `concepts.csv`, for another hospital; by default that table, for MIMIC-IV.
+        path: a file with the columns of `concepts.csv`, for another hospital; by default `concepts.csv`, for MIMIC-IV.
 
     Raises:
-        SchemaError: the file is missing, or a row breaks a rule; the message names file, line, column and value.
+        SchemaError: the file is missing, or a row breaks a rule. The message names file, line, column and value.
 
     >>> load().channels[0]
     Channel(name='sodium', kind='numeric', category='lab', unit='mEq/L', low=50.0, high=225.0)
@@ -192,7 +193,7 @@ def load(path: Path | None = None) -> Concepts:
 
 
 def _lines(file: Path | Traversable) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, cells by column, stripped)."""
+    """Yield the number of each line and its cells by column, without surrounding blanks."""
     reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -215,7 +216,7 @@ def _lines(file: Path | Traversable) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _text(file: Path | Traversable) -> str:
-    """The file's text, which must be UTF-8 without a NUL."""
+    """Read a file's text, which must be UTF-8 without NUL characters."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -234,7 +235,7 @@ def _text(file: Path | Traversable) -> str:
 
 
 def _parse(where: str, cells: dict[str, str]) -> tuple[Channel, float, float]:
-    """Read one row as its channel, factor and offset, on its own."""
+    """Read one row as its channel, factor and offset; other rows are not considered."""
     for name in ("code", "channel", "label", "source"):
         if not cells[name]:
             raise SchemaError(f"{where}: column {name}: is empty")

@@ -1,8 +1,9 @@
 """The HOSPITAL score of potentially avoidable readmission within 30 days of discharge: 0 to 13 points.
 
-Source: Donzé et al., JAMA Intern Med 173 (2013) 632, table 3: low Haemoglobin, discharge from an Oncology service, low
-Sodium, any Procedure, Index admission Type, Admissions in the year before, Length of stay. Its c statistic was 0.71 in
-the derivation. The validation of 2016 (JAMA Intern Med 176: 496) counts 0 to 1 and 2 to 5 admissions instead.
+Source: Donzé et al., JAMA Intern Med 173 (2013) 632, table 3. The items are low Haemoglobin, discharge from an Oncology
+service, low Sodium, any Procedure, Index admission Type, Admissions in the year before, Length of stay. Its c statistic
+was 0.71 in the derivation. The validation of 2016 (JAMA Intern Med 176: 496) counts 0 to 1 and 2 to 5 admissions
+instead.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def hospital(
     admissions: ArrayLike,
     length_of_stay_days: ArrayLike,
 ) -> NDArray[np.int64]:
-    """The points of each stay.
+    """Return the points of each stay.
 
     Args:
         hemoglobin: the stay's last value [g/dL]; NaN = not measured, no point.
@@ -32,7 +33,7 @@ def hospital(
         sodium: the stay's last value [mEq/L]; NaN = not measured, no point.
         procedure: whether any ICD-coded procedure was done in the stay.
         nonelective: whether the admission was urgent or emergent.
-        admissions: the number of admissions to hospital in the year before this admission.
+        admissions: the number of hospital admissions in the year before this admission.
         length_of_stay_days: the whole days from admission to discharge.
 
     >>> hospital([11.9, 12.0], [True, False], [134, np.nan], [True, False], [True, False], [6, 1], [5, 4])

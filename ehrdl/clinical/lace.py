@@ -1,7 +1,7 @@
 """The LACE index of death or unplanned readmission within 30 days of discharge: 0 to 19 points.
 
-Source: van Walraven et al., CMAJ 182 (2010) 551, figure of the index: Length of stay, Acute admission, Comorbidity,
-Emergency visits. Its c statistic was 0.68 in the derivation.
+Source: van Walraven et al., CMAJ 182 (2010) 551, figure of the index. The items are Length of stay, Acute admission,
+Comorbidity, Emergency visits. Its c statistic was 0.68 in the derivation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 #: The index's own weights of Charlson's comorbidities, after Schneeweiss et al., Health Serv Res 38 (2003) 1103. Quan's
-#: codes do not grade kidney disease: it counts 2, as in the index's use with coded data (BMJ Open 7 (2017) e016921).
+#: codes do not grade kidney disease. It counts 2, as when the index is used on coded data (BMJ Open 7 (2017) e016921).
 COMORBIDITY_WEIGHTS: Mapping[str, int] = {
     "myocardial_infarction": 1,
     "cerebrovascular": 1,
@@ -35,16 +35,16 @@ COMORBIDITY_WEIGHTS: Mapping[str, int] = {
 def lace(
     length_of_stay_days: ArrayLike, acute: ArrayLike, comorbidity: ArrayLike, emergency_visits: ArrayLike
 ) -> NDArray[np.int64]:
-    """The points of each stay.
+    """Return the points of each stay.
 
     Args:
         length_of_stay_days: the whole days from admission to discharge.
         acute: whether the admission was emergent.
-        comorbidity: the Charlson index under `COMORBIDITY_WEIGHTS`.
+        comorbidity: the Charlson index with the weights `COMORBIDITY_WEIGHTS`.
         emergency_visits: the number of visits to an emergency department in the six months before admission, without
-            the one that led to it.
+            the visit that led to it.
 
-    Four days, acute, heart failure, one visit: 4 + 3 + 2 + 1:
+    Four days, an acute admission, heart failure and one visit give 4 + 3 + 2 + 1 points:
 
     >>> lace([4, 0, 20], [True, False, True], [2, 0, 9], [1, 0, 7])
     array([10,  0, 19])

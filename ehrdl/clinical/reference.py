@@ -1,14 +1,15 @@
 """Reference ranges: the limits beyond which a text calls an adult's value low or high.
 
-`reference_ranges.csv` has one row per channel, or one per sex (F, M); an empty limit means no limit. A value below
+`reference_ranges.csv` has one row per channel, or one per sex (F, M). An empty limit means no limit. A value below
 `low` or above `high` is flagged. The limits are fixed, so flags need no fitting.
 
-The column `source` says where the figures come from. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
-prints beside the named item (labevents.ref_range_lower and ref_range_upper; its most frequent value, by sex, in the
-demo 2.2, doi:10.13026/dp1f-ex47; where it is 0 to x, or x to 999, that limit is left empty). `medlineplus`: vital signs
-of the healthy adult at rest (medlineplus.gov/ency/article/002341.htm). `who`: fact sheets on hypertension and obesity.
-`ssc2021`: Surviving Sepsis Campaign, Crit Care Med 49 (2021) e1063. `news2`: the band that scores 0, Royal College of
-Physicians 2017. `esc2021`: heart failure guideline, Eur Heart J 42 (2021) 3599. `ada`: Standards of Care in Diabetes.
+The column `source` gives the origin of the figures. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
+prints beside the named item (labevents.ref_range_lower and ref_range_upper). It is the most frequent range by sex in
+the demo 2.2, doi:10.13026/dp1f-ex47. A lower limit of 0 and an upper limit of 999 are left empty. `medlineplus`: vital
+signs of the healthy adult at rest (medlineplus.gov/ency/article/002341.htm). `who`: fact sheets on hypertension and
+obesity. `ssc2021`: Surviving Sepsis Campaign, Crit Care Med 49 (2021) e1063. `news2`: the band that scores 0, Royal
+College of Physicians 2017. `esc2021`: heart failure guideline, Eur Heart J 42 (2021) 3599. `ada`: Standards of Care in
+Diabetes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FEMALE, MALE, UNKNOWN = 0, 1, 2
 
 
 def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]]:
-    """The low and high limits of women and of men by channel and unit; NaN = no such limit.
+    """Return the low and high limits for women and for men, by channel and unit; NaN = no limit.
 
     >>> read()["hemoglobin", "g/dL"]
     ((11.2, 15.7), (13.7, 17.5))
@@ -40,10 +41,10 @@ def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, floa
 
 
 def limits(channels: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """The limits low and high (3, n_channels) float32 of channels given as (name, unit), for women, men, unknown sex.
+    """Return the low and the high limits of channels, each (3, n_channels) float32.
 
-    If the sex is unknown, a value is low only if it is low for both sexes. A channel that is not in the table, or not
-    in its unit, has no limit (NaN).
+    Channels are given as (name, unit). The rows are for women, men and unknown sex. If the sex is unknown, a value is
+    low only if it is low for both sexes. A channel that the table lacks, or has in another unit, has no limit (NaN).
     """
     known, none = read(), ((math.nan, math.nan),) * 2
     by_sex = np.array([known.get(channel, none) for channel in channels], dtype=np.float32).reshape(-1, 2, 2)

@@ -1,4 +1,4 @@
-"""Approximate years of stays: MIMIC-IV shifts each patient's dates, and gives a range of three years for one."""
+"""Approximate years of stays: MIMIC-IV shifts each patient's dates, and gives a range of three years for one date."""
 
 import pandas as pd
 
@@ -6,16 +6,16 @@ import pandas as pd
 def approximate_years(
     group: pd.Series, anchor_year: pd.Series, year: pd.Series, last_year: int | None = None
 ) -> pd.DataFrame:
-    """The true years that a shifted year may stand for.
+    """Return the range of true years for each shifted year.
 
     Args:
         group: the patient's anchor_year_group, such as `2011 - 2013`.
-        anchor_year: the shifted year that the group belongs to.
+        anchor_year: the shifted year to which the group belongs.
         year: the shifted year in question, such as an admission's.
-        last_year: the release's last year, at which both ends are capped; null = none.
+        last_year: the release's last year, which caps both ends of the range; None = no cap.
 
     Returns:
-        earliest and latest (float, indexed as `group`); NaN where the group or the anchor year is unknown.
+        earliest and latest (float, indexed as `group`); NaN if the group or the anchor year is unknown.
 
     Source: MIMIC-IV documentation, patients.anchor_year_group.
 

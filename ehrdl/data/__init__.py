@@ -1,4 +1,4 @@
-"""From EVENTS and SAMPLES to batches, through one point-in-time cut (window.py)."""
+"""The way from EVENTS and SAMPLES to batches, through the point-in-time cut (`window.py`)."""
 
 from ehrdl.lazy import lazily
 

@@ -1,4 +1,4 @@
-"""Prepares other patients, or another hospital, as a finished run saw its own; nothing is fitted here.
+"""Prepares other patients, or another hospital, as a finished run prepared its own data. Nothing is fitted here.
 
 Channels are matched by name, tokens come from the run's tokenizer, and scalers from its spec. What the run knew and
 these data lack is read as missing. What these data have and the run never saw is left out. Both are counted.
@@ -32,9 +32,9 @@ class Fitted:
     """What a run learned from its data.
 
     Attributes:
-        spec: the data description that its models were built for.
+        spec: the data description for which the run's models were built.
         tokenizer: the tokenizer's folder or name; None without notes.
-        events: name of the EVENTS folder that it was fitted on.
+        events: the name of the EVENTS folder that the run was fitted on.
     """
 
     spec: DataSpec
@@ -43,17 +43,17 @@ class Fitted:
 
 
 def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) -> tuple[Prepared, dict[str, Any]]:
-    """Prepare a cohort for models that are fitted already.
+    """Prepare a cohort for models that are already fitted.
 
-    On the run's own data its split is kept, so that training patients are not scored as new ones. On any other data
-    everyone is held out.
+    If these are the run's own data, its split is kept, so that training patients are not scored as new ones. In any
+    other data, every subject is held out.
 
     Returns:
         The prepared data, and what differs from the data of the run (JSON-able).
 
     Raises:
-        ConfigError: other outputs than the run's, or a run of another version of ehrdl.
-        SchemaError: a channel in another unit than the run's.
+        ConfigError: the task has other outputs than the run, or another version of ehrdl made the run.
+        SchemaError: a channel has another unit than in the run.
     """
     spec = fitted.spec
     _check_same(spec, result)
@@ -111,7 +111,7 @@ def _check_units(spec: DataSpec, known: Concepts) -> None:
 def _gaps(
     spec: DataSpec, series: Store, hidden: np.ndarray, source: dict[str, Any], min_patients: int
 ) -> dict[str, Any]:
-    """Counts of what the models knew and these data lack, and the other way round."""
+    """Count what the models know but these data lack, and what these data have but the models do not know."""
     counts = np.bincount(np.asarray(series.channel), minlength=len(series.channels))
     here = {channel.name: int(n) for channel, n in zip(series.channels, counts, strict=True) if n}
     shown = {channel.name for channel, is_hidden in zip(series.channels, hidden, strict=True) if not is_hidden}

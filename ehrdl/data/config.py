@@ -1,4 +1,4 @@
-"""The `data` part of a configuration. Free of torch, so that the command line can read it quickly."""
+"""The `data` part of a configuration. It does not import torch, so that the command line can read it quickly."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from ehrdl.events.source import Source
 from ehrdl.options.bounds import Bound, Count, Filled, Location, Options
 from ehrdl.splits.subjects import Split
 
-#: Which of a sample's chunks are kept, among all chunks of its notes, oldest first.
+#: The rule for which chunks of a sample are kept. The chunks of all its notes are ordered, oldest first.
 Choice = Literal["latest", "first_and_last", "even"]
 #: Sections of a verbalised record, in the order of the text.
 Section = Literal["demographics", "units", "diagnoses", "procedures", "drugs", "laboratory", "vitals", "treatment"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
-#: The largest number of items of one kind that a record names.
+#: The largest number of items of one kind in a record.
 Most = Annotated[int, Bound("[1, inf)", "leave the section out")]
 
 
 @dataclass(frozen=True)
 class RecordOptions(Options, key="data.notes.record"):
-    """The content of the text of a verbalised record.
+    """The content of a verbalised record.
 
     Attributes:
-        sections: the sections that are written, out of demographics, units, diagnoses, procedures, drugs, laboratory,
-            vitals and treatment, always in this order; drugs, units and the last three cover `window.series_hours`
-            only.
-        max_units: most care units named; the latest are.
-        max_diagnoses: most diagnoses of earlier stays named, those of the latest stay first, in billing order.
-        max_procedures: most procedures of earlier stays named, in the same order.
-        max_drugs: most ordered drugs named; the latest are.
+        sections: the sections to write: demographics, units, diagnoses, procedures, drugs, laboratory, vitals and
+            treatment, always in this order. Units, drugs, laboratory, vitals and treatment cover only
+            `window.series_hours`.
+        max_units: the largest number of care units; the latest are named.
+        max_diagnoses: the largest number of diagnoses of earlier stays. Those of the latest stay come first, in billing
+            order.
+        max_procedures: the largest number of procedures of earlier stays, in the same order.
+        max_drugs: the largest number of ordered drugs; the latest are named.
     """
 
     sections: Annotated[list[Section], Filled()] = field(default_factory=lambda: list(SECTIONS))
@@ -49,29 +50,30 @@ class NoteOptions(Options, key="data.notes"):
     """The source of the notes, and how they become tokens.
 
     Attributes:
-        source: what is read as notes: the hospital's `notes`; the `record`, one text per sample of the labs, vital
-            signs, drugs and earlier diagnoses that it sees, with no note read; or `both`, that text beside the notes.
-        record: the content of that text.
+        source: the texts that are read as notes: the hospital's `notes`, the `record`, or `both`. A record is one text
+            per sample, made from the labs, vital signs, drugs and earlier diagnoses that the sample sees.
+        record: the content of the record.
         tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
         vocab_size: size of the fitted vocabulary.
-        min_patients: how many training patients must have a word, a pair of words or a kind of note before it enters a
-            fitted vocabulary, since one that a single patient has may be a name; 1 keeps all, and is unsafe if the
-            run's folder leaves the place where the notes are kept.
-        chunk_tokens: tokens per chunk, including the two that frame it; a note is read whole, in as many chunks as it
+        min_patients: the fewest training patients who must have a word, a pair of words or a kind of note before it
+            enters a fitted vocabulary. A word that a single patient has may be a name. 1 keeps all words. That is
+            unsafe if the run's folder is moved out of the place where the notes are kept.
+        chunk_tokens: tokens per chunk, including the two that frame it. A note is read whole, in as many chunks as it
             needs.
-        mask_sections: headings whose section, up to the next heading, is cut before any model reads the note, in
-            discharge summaries (such as `Discharge Disposition`) and in radiology reports (such as `Impression`).
-        split_sections: whether chunks never cross a heading and each knows its section: headings of discharge summaries
-            (`History of Present Illness:`) and of radiology reports (`FINDINGS:`).
+        mask_sections: headings of sections that are cut before any model reads the note. The cut ends at the next
+            heading. It applies to discharge summaries (such as `Discharge Disposition`) and radiology reports (such as
+            `Impression`).
+        split_sections: whether notes are split at the headings of discharge summaries (`History of Present Illness:`)
+            and of radiology reports (`FINDINGS:`). No chunk then crosses a heading, and each chunk knows its section.
         keep_sections: the only sections of discharge summaries that any model reads; empty = all. An addendum without
-            headings is read whole; in one with headings, `Addendum` names what was added.
-        max_chunks: most chunks that a sample reads; null = all. The number of samples that were cut is counted.
-        choose: which chunks are kept of a sample that has more, among all chunks of its notes, oldest first: the
-            `latest`, half from the start and half from the end (`first_and_last`), or `even` steps from the first to
-            the last.
-        pretrained_elsewhere: whether an encoder from `ehrdl pretrain` has read another hospital's notes, so that
-            subjects with equal ids are different people; otherwise such subjects may be neither tuning nor held-out
-            subjects.
+            headings is read whole. In an addendum with headings, `Addendum` names the added text.
+        max_chunks: the largest number of chunks per sample; null = all. The number of samples that were cut is counted.
+        choose: the chunks that are kept if a sample has more than `max_chunks`. The chunks of all its notes are
+            ordered, oldest first. `latest` keeps the last, `first_and_last` half from the start and half from the end,
+            and `even` chunks at even steps from the first to the last.
+        pretrained_elsewhere: whether an encoder from `ehrdl pretrain` was trained on notes of another hospital. If
+            true, equal subject ids mean different people. If false, a tuning or held-out subject must not be among the
+            subjects of the encoder's notes.
 
     A de-identification blank, `___`, is one token in any tokenizer.
     """
@@ -90,7 +92,7 @@ class NoteOptions(Options, key="data.notes"):
     pretrained_elsewhere: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
+        """Refuse values that cannot work; the error names the key."""
         super().__post_init__()
         if self.tokenizer is not None:
             object.__setattr__(self, "tokenizer", os.path.expanduser(self.tokenizer))
@@ -113,11 +115,12 @@ class BatchOptions(Options, key="data.batch"):
     """How samples become batches.
 
     Attributes:
-        size: samples per batch; only an upper limit where `tokens` is set.
-        tokens: most padded observations and note tokens, together, in a batch; a longer sample is a batch of its own.
-            null = batches are cut by `size` alone.
-        samples_per_subject: most samples per subject in training, drawn afresh every epoch; null = all.
-        num_workers: number of loader processes; on few cores they cost more time than they save.
+        size: the number of samples per batch. If `tokens` is set, it is only an upper limit.
+        tokens: the largest number of padded observations and note tokens, together, in a batch. A longer sample is a
+            batch of its own. null = only `size` limits a batch.
+        samples_per_subject: the largest number of samples per subject in training, drawn anew in every epoch; null =
+            all.
+        num_workers: the number of loader processes; with few cores they cost more time than they save.
     """
 
     size: Count = 64
@@ -132,8 +135,8 @@ class DataConfig(Options, key="data"):
 
     Attributes:
         source: the hospital and the layout of its data.
-        concepts: CSV of concepts (source code, unit, channel, range) in the form of the shipped one; null = those
-            that the source brings, or else the shipped ones for MIMIC-IV.
+        concepts: a CSV file of concepts (source code, unit, channel, range) in the form of the shipped file. null = the
+            source's own concepts. If the source has none, the shipped ones for MIMIC-IV are used.
         window: the time before the prediction from which features are read.
         split: which patients are for training, tuning or held out.
         notes: how notes become tokens.
@@ -150,10 +153,11 @@ class DataConfig(Options, key="data"):
     prepare: Prepare = field(default_factory=Prepare)
 
     def check(self) -> None:
-        """Refuse an impossible split; called before any work, since it looks at the source and at files.
+        """Refuse an impossible split, before any work is done. The check reads the source and files.
 
         Raises:
-            ConfigError: the split is the source's own but the source has none, or a split file is missing or no list.
+            ConfigError: the source's own split is requested but the source has none, or a split file is missing or is
+                not a list.
         """
         if self.split.files is not None:
             from ehrdl.splits.files import read_split_files

@@ -1,8 +1,8 @@
-"""The dataset: what each sample sees, by slicing; whatever can be prepared beforehand is not computed here.
+"""The dataset: slices of prepared data for each sample. Everything that can be prepared before is not computed here.
 
-What a sample sees is decided once, by `window.bounds`, when the dataset is made: 24 bytes per sample for the series
-store, and 16 for the notes. Samples are read many at a time: one numpy call for a batch costs as much as one for a
-single sample.
+When the dataset is made, `window.bounds` decides once what each sample sees. The result takes 24 bytes per sample for
+the series store, and 16 for the notes. Samples are read many at a time: one numpy call for a batch costs as much as one
+for a single sample.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _MAPPED = ("available", "time", "channel", "value")
 _HIDDEN = -1
 _NEVER = np.iinfo(np.int64).min
 _SAMPLES_A_BLOCK = 100_000
-#: Notes carry a day, not an hour: the summary of a stay of a few hours may be dated before its admission.
+#: The tolerance for notes dated without an hour: a short stay's summary may be dated before its admission.
 _SLACK_HOURS = 24.0
 
 
 @dataclass(frozen=True)
 class Items:
-    """What B samples see, one sample after the other: sample i has the next `n_observations[i]` and `n_notes[i]`.
+    """What B samples see: sample i has the next `n_observations[i]` observations and the next `n_notes[i]` notes.
 
     Attributes:
         row: (B,) int64.
-        n_observations: (B,) int64; `value`, `hours` (float32) and `channel` (int64) hold their sum.
-        n_notes: (B,) int64; `note` (int64), `note_hours` (float32) and `own_stay` (bool) hold their sum.
+        n_observations: (B,) int64; the length of `value`, `hours` (float32) and `channel` (int64) is its sum.
+        n_notes: (B,) int64; the length of `note` (int64), `note_hours` (float32) and `own_stay` (bool) is its sum.
         static: (B, S) float32.
         label: (B, K) float32.
     """
@@ -62,10 +62,10 @@ class SampleDataset:
         store: the series.
         notes: the notes, or None.
         window: how far back each kind of fact is read.
-        channels: the series channels to load, by name, in the order of `Batch.channel`. The store's other channels are
-            never loaded; one that the store lacks is never seen.
-        since_admission: hours since the last admission (n_samples,) [h], from `hours_since_admission`; None = every
-            note counts as one of the sample's own stay.
+        channels: the series channels to load, in the order of `Batch.channel`. They are matched by name. The store's
+            other channels are never loaded, and a channel that the store lacks has no values.
+        since_admission: hours since the last admission (n_samples,) [h], from `hours_since_admission`. None = every
+            note counts as a note of the sample's own stay.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SampleDataset:
         channels: Sequence[ChannelSpec],
         since_admission: np.ndarray | None = None,
     ) -> None:
-        # Plain arrays over the mapped files: a slice of numpy's class for those costs several times as much.
+        # Plain arrays over the mapped files: slicing numpy's memmap class costs several times as much.
         mapped: dict[str, Any] = {name: np.asarray(getattr(store, name)) for name in _MAPPED}
         self.store, self.notes, self.window, self.static = replace(store, **mapped), notes, window, static
         self.channels, self.since_admission = tuple(channels), since_admission
@@ -98,11 +98,11 @@ class SampleDataset:
         return len(self.time)
 
     def __getitem__(self, row: int) -> Items:
-        """The sample of one row."""
+        """Return the sample of one row."""
         return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Items:
-        """The samples of some rows, in their order; torch's loader calls this when it exists."""
+        """Return the samples of some rows, in the order of `rows`; torch's loader calls this method if it exists."""
         at = np.asarray(rows, np.int64)
         t = self.time[at]
         time, value, channel, n_observations = self._facts(at)
@@ -122,9 +122,9 @@ class SampleDataset:
         )
 
     def _facts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Time, value and channel of the samples' facts, and the number of facts per sample.
+        """Return time, value and channel of the samples' facts, and the number of facts per sample.
 
-        Facts inside the window that are not hidden are kept; of these, the latest `max_observations`.
+        Hidden facts and facts outside the window are dropped. Then the latest `max_observations` are kept.
         """
         slices = [slice(*pair) for pair in zip(self.start[rows].tolist(), self.stop[rows].tolist(), strict=True)]
         columns = self.store.time, self.store.value, self.store.channel
@@ -135,11 +135,11 @@ class SampleDataset:
         return (time, value, place, n) if keep.all() else (time[keep], value[keep], place[keep], n)
 
     def note_rows(self, row: int) -> np.ndarray:
-        """The notes that a sample sees, oldest first: the latest `max_notes` of its window, then its own record."""
+        """Return the notes that a sample sees: the latest `max_notes` of its window, oldest first, then its record."""
         return self.seen_notes(np.array([row]))[0]
 
     def seen_notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The notes that some samples see, one sample after the other, and the number of notes per sample."""
+        """Return the notes that some samples see, one sample after the other, and the number of notes per sample."""
         start, n = self.note_start[rows], self.note_stop[rows] - self.note_start[rows]
         note = positions(start, n)
         if self.notes is None:
@@ -156,19 +156,19 @@ class SampleDataset:
         return _hours(self.notes.time[note], t) if self.notes is not None else np.zeros(0, np.float32)
 
     def _own_stay(self, rows: np.ndarray, n_notes: np.ndarray, note_hours: np.ndarray) -> np.ndarray:
-        """Which notes (sum of n_notes,) belong to the sample's own stay: those since a day before its admission."""
+        """Return which notes (sum of n_notes,) belong to the sample's stay, from a day before its admission on."""
         if self.since_admission is None:
             return np.ones(len(note_hours), bool)
         own: np.ndarray = -note_hours <= np.repeat(self.since_admission[rows], n_notes) + _SLACK_HOURS
         return own
 
     def n_observations(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Upper bound of the number of observations of each sample, or of some rows, for length buckets."""
+        """Return an upper bound of the number of observations of each sample, or of `rows`, for length buckets."""
         n: np.ndarray = np.minimum(self.stop[rows] - self.start[rows], self.window.max_observations)
         return n
 
     def n_tokens(self) -> np.ndarray:
-        """Tokens of the notes that each sample reads (n_samples,), for length buckets."""
+        """Return the number of tokens in the notes that each sample reads (n_samples,), for length buckets."""
         total = np.zeros(len(self), np.int64)
         if self.notes is not None and self.notes.tokens is not None:
             lengths = self.notes.tokens.lengths
@@ -178,14 +178,14 @@ class SampleDataset:
         return total
 
     def has_note(self) -> np.ndarray:
-        """Whether each sample sees a note (n_samples,)."""
+        """Return whether each sample sees a note (n_samples,)."""
         seen = np.zeros(len(self), bool)
         for block, _, n in self.note_blocks():
             seen[block] = n > 0
         return seen
 
     def has_series(self) -> np.ndarray:
-        """Whether each sample sees an observation (n_samples,)."""
+        """Return whether each sample sees an observation (n_samples,)."""
         seen = np.zeros(len(self), bool)
         edges = np.flatnonzero(np.diff(self.subject)) + 1
         for first, last in zip([0, *edges.tolist()], [*edges.tolist(), len(self)], strict=True):
@@ -194,17 +194,17 @@ class SampleDataset:
         return seen
 
     def _sees(self, own: slice) -> np.ndarray:
-        """Whether each of one subject's samples sees an observation; the latest visible fact decides."""
+        """Return whether each sample of one subject sees an observation; the latest visible fact decides."""
         start, stop = self.start[own], self.stop[own]
         shown = self.place[self.store.channel[start[0] : stop[-1]]] != _HIDDEN
-        # Facts before a sample's own slice were available before its window began, so they happened before it too.
+        # A fact before a sample's slice was available before its window began, so it also happened before the window.
         latest = np.maximum.accumulate(np.where(shown, self.store.time[start[0] : stop[-1]], _NEVER))
         within = inside(latest[np.maximum(stop - 1 - start[0], 0)], self.time[own], self.span)
         sees: np.ndarray = (stop > start) & within
         return sees
 
     def note_blocks(self, size: int = _SAMPLES_A_BLOCK) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Runs of samples with the notes that they see, as `seen_notes` gives them."""
+        """Yield consecutive blocks of samples with the notes that they see, as `seen_notes` returns them."""
         for start in range(0, len(self), size):
             block = slice(start, min(start + size, len(self)))
             yield block, *self.seen_notes(np.arange(block.start, block.stop))
@@ -216,7 +216,7 @@ class SampleDataset:
 
 
 def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """All positions of the slices [start, start + n), one slice after the other.
+    """Return all positions of the slices [start, start + n), one slice after the other.
 
     >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
     [5, 6, 0, 1, 2]
@@ -228,12 +228,12 @@ def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 
 def _latest(keep: np.ndarray, n: np.ndarray, at_most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last `at_most` kept entries of each sample: which they are, and how many each sample has.
+    """Return which entries are among the last `at_most` kept entries of each sample, and their number per sample.
 
     Args:
         keep: whether each entry is kept, (sum of n,) bool, one sample after the other.
         n: (B,) entries per sample.
-        at_most: most entries per sample.
+        at_most: the largest number of entries per sample.
     """
     before, last = np.r_[0, np.cumsum(keep)], np.cumsum(n)
     upto = before[last]
@@ -244,6 +244,6 @@ def _latest(keep: np.ndarray, n: np.ndarray, at_most: int) -> tuple[np.ndarray, 
 
 
 def _hours(time: np.ndarray, t: int | np.ndarray) -> np.ndarray:
-    """Hours relative to the prediction time; subtracted as integers, since distant dates are too large for float32."""
+    """Return hours relative to the prediction time. Times are subtracted as integers: float32 cannot hold them."""
     hours: np.ndarray = ((time - t) / HOUR).astype(np.float32)
     return hours

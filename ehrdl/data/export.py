@@ -1,10 +1,10 @@
 """Export of a MEDS dataset for other tools: events shard by shard, a task's labels, and the split of the patients.
 
-Tools that follow MEDS see a fact at t if `time <= t`. With `happened` the data are those of EVENTS, and such a tool
-sees facts before the hospital's systems could show them. With `available` time := available_time, and the tool sees
-what `window.bounds` sees. Whatever no model of ehrdl reads is then left out: deaths, year groups, the task's hidden
-codes, and what `mask_sections` and `keep_sections` of `data.notes` leave out of notes. Births keep their time, so that
-tools can compute an age.
+Tools that follow MEDS see a fact at time t if `time <= t`. With `happened`, the rows of EVENTS are exported unchanged.
+A tool then sees facts before the hospital's systems could show them. With `available`, time := available_time, and a
+tool sees what `window.bounds` shows. Facts that no model of ehrdl reads are then left out: deaths, year groups and the
+task's hidden codes. The parts of notes that `mask_sections` and `keep_sections` of `data.notes` remove are left out
+too. Births keep their time, so that tools can compute an age.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
     Args:
         data: the configuration of the source, the split, and the sections of notes that no model reads.
         task: the prediction task.
-        out: the output folder, which must not hold anything; it appears whole or not at all.
-        time: `happened` keeps the times of EVENTS; `available` gives each fact the time when it could be seen.
+        out: the output folder, which must be empty or missing. It appears when it is complete, or not at all.
+        time: `happened` keeps the times of EVENTS. `available` gives each fact the time when it could be seen.
 
     Returns:
         The content of `export.json`: what was written and what was left out.
@@ -102,8 +102,9 @@ def _write_data(
         events: the EVENTS folder.
         out: the folder that gets `data/` and `metadata/codes.parquet`.
         prepare: limits on memory and workers.
-        hidden: prefixes of the codes to leave out where time := available_time; None = the rows of EVENTS.
-        notes: the sections to cut from notes, or to keep, where time := available_time.
+        hidden: prefixes of the codes to leave out, for time := available_time. None = the rows of EVENTS are kept as
+            they are.
+        notes: the sections of notes to cut or to keep, for time := available_time.
     """
     files = shard_files(events)
     size = sum(file.stat().st_size for file in files)
@@ -135,14 +136,14 @@ def _copy(job: tuple[Path, Path]) -> None:
 
 
 def _any_of(prefixes: tuple[str, ...]) -> str:
-    """SQL that tells whether a code begins with one of the prefixes."""
+    """Return SQL that tells whether a code begins with one of the prefixes."""
     quoted = [prefix.replace("'", "''") for prefix in prefixes]
     return " OR ".join(f"starts_with(code, '{prefix}')" for prefix in quoted)
 
 
 @dataclass(frozen=True)
 class _Written:
-    """Counts of what a shard holds and what it leaves out."""
+    """The contents of a written shard, and counts of what was left out of it."""
 
     rows: int
     codes: set[str]
@@ -153,7 +154,7 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Writes one shard by the time when facts became available; a class so that joblib can send it to a process."""
+    """Writes one shard with the times when facts became available; it is a class so that it can be pickled."""
 
     prepare: Prepare
     hidden: str
@@ -182,7 +183,7 @@ class _Shard:
 
 
 def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str], left_out: Counter[str]) -> pa.Table:
-    """Cut notes as models read them, counted in `masked`; notes with nothing left are counted in `left_out`."""
+    """Cut notes as for models, and count the cuts in `masked`; drop empty notes, and count them in `left_out`."""
     mask, keep = sorted(set(notes.mask_sections)), notes.keep_sections
     if not mask and not keep:
         return table
@@ -201,7 +202,7 @@ def _cut(table: pa.Table, notes: NoteOptions, masked: Counter[str], left_out: Co
 
 
 def _write_dataset(events: Path, out: Path, time: Times) -> None:
-    """Write the dataset's description: that of EVENTS, with the columns that it has beyond MEDS."""
+    """Write the dataset's description, copied from EVENTS, with the names of the columns that are not in MEDS."""
     dataset = read_json(events / meds.dataset_metadata_filepath)
     if time == "available":
         dataset["dataset_name"] += ", time := available_time"
@@ -212,7 +213,7 @@ def _write_dataset(events: Path, out: Path, time: Times) -> None:
 def _write_splits(samples: pd.DataFrame, split: Split, events: Path, out: Path) -> dict[str, int]:
     """Write the split of each subject, and return the number of subjects per split.
 
-    A temporal split is defined on samples: a subject has the split of its samples, and none if it has no sample.
+    A temporal split is defined on samples. A subject has the split of its samples, and no split if it has no sample.
     """
     subjects = subject_ids(events)
     if split.by_subject:
@@ -247,7 +248,7 @@ def _write_labels(samples: pd.DataFrame, outputs: list[OutputSpec], out: Path) -
 
 
 def _distinct(labels: pa.Table, output: str) -> pa.Table:
-    """One row per subject and time, since MEDS labels know no encounter."""
+    """Return one row per subject and time, since MEDS labels have no encounter."""
     frame: pd.DataFrame = labels.to_pandas().drop_duplicates()
     twice = frame[frame.duplicated(["subject_id", "prediction_time"])]
     if len(twice):

@@ -1,19 +1,19 @@
-"""Groups of patients, as predictions and the report name them."""
+"""Groups of patients, with the names that predictions and the report use."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-#: Groups whose values are free text from the hospital's tables, which somebody typed.
+#: Groups that take their values from free text in the hospital's tables.
 _TYPED = ("sex", "race", "insurance", "language", "care_unit")
 
 
 def named_groups(samples: pd.DataFrame, min_patients: int) -> pd.DataFrame:
-    """SAMPLES without the names of groups that are too small: a rare language can identify a patient.
+    """Return SAMPLES without the names of groups that are too small: a rare language can identify a patient.
 
     Args:
         samples: SAMPLES with their groups.
-        min_patients: fewest patients of the cohort in a named group; smaller groups are merged into one.
+        min_patients: the fewest patients of the cohort in a named group; smaller groups are merged into one.
     """
     changed = {}
     for name in (f"group_{name}" for name in _TYPED):

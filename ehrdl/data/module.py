@@ -1,4 +1,4 @@
-"""The datamodule: prepared data as loaders, one per split."""
+"""The data module: loaders of the prepared data, one per split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ehrdl.data.loading.sampler import LengthBuckets, Loader
 from ehrdl.data.prepare import Prepared
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 
-_TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets; the note encoder is the slow part
+_TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets; the note encoder takes most of the time
 
 
 class ClinicalDataModule(pl.LightningDataModule):
@@ -32,23 +32,23 @@ class ClinicalDataModule(pl.LightningDataModule):
         self.cost = n_tokens(dataset, prepared.frame) + _TOKENS_A_FACT * dataset.n_observations()
 
     def train_dataloader(self) -> Loader:
-        """The training samples, in a new order every epoch."""
+        """Return the loader of the training samples, in a new order every epoch."""
         return self._loader(self.prepared.rows(TRAIN), shuffle=True)
 
     def val_dataloader(self) -> Loader:
-        """The tuning samples, each once."""
+        """Return the loader of the tuning samples, each once."""
         return self._loader(self.prepared.rows(TUNING), shuffle=False)
 
     def test_dataloader(self) -> Loader:
-        """The held-out samples, each once."""
+        """Return the loader of the held-out samples, each once."""
         return self._loader(self.prepared.rows(HELD_OUT), shuffle=False)
 
     def predict_dataloader(self) -> Loader:
-        """Tuning and held-out samples, each once."""
+        """Return the loader of the tuning and held-out samples, each once."""
         return self._loader(np.concatenate([self.prepared.rows(TUNING), self.prepared.rows(HELD_OUT)]), shuffle=False)
 
     def every_dataloader(self) -> Loader:
-        """All samples, each once."""
+        """Return the loader of all samples, each once."""
         return self._loader(np.arange(len(self.prepared.samples)), shuffle=False)
 
     def _loader(self, rows: np.ndarray, shuffle: bool) -> Loader:

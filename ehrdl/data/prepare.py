@@ -38,7 +38,7 @@ from ehrdl.events.writer import validate
 from ehrdl.quality import Finding, from_dicts
 from ehrdl.schema import REGRESSION, SAMPLES, SPLITS, TRAIN, OutputSpec, TaskResult, check
 
-#: Covered by the static features, so not a series.
+#: The category of channels that are left out of the series, since the static features cover them.
 _STAYS = "encounter"
 
 
@@ -49,12 +49,12 @@ class Prepared:
     Attributes:
         samples: SAMPLES with splits and groups.
         dataset: the dataset of what each sample sees.
-        spec: the data description that models are built for.
+        spec: the data description for which models are built.
         frame: the rules by which notes become chunks; None without notes.
         tokenizer: folder or name of the tokenizer; None without notes.
         events: the EVENTS folder.
         facts: numbers for the manifest.
-        min_patients: fewest training patients who must have a word that a model keeps.
+        min_patients: the fewest training patients who must have a word that a model keeps.
     """
 
     samples: pd.DataFrame
@@ -67,19 +67,19 @@ class Prepared:
     min_patients: int = vocab.MIN_PATIENTS
 
     def identity(self) -> str:
-        """A hash of what the models see and learn; independent of how and where the data were prepared."""
+        """Return a hash of what the models see and learn, whatever the way and place of preparation."""
         rows = pd.util.hash_pandas_object(self.samples, index=False).to_numpy()
         hashes = [hashlib.sha256(part.tobytes()).hexdigest() for part in (rows, self.dataset.static)]
         counts = [self.facts["data"][name] for name in ("n_facts", "n_notes", "n_records")]
         return digest([self.spec.to_dict(), hashes, counts])
 
     def rows(self, split: str) -> np.ndarray:
-        """The SAMPLES rows of a split."""
+        """Return the SAMPLES rows of a split."""
         return np.flatnonzero(self.samples.split.to_numpy() == split)
 
 
 def read_events(data: DataConfig) -> Path:
-    """The EVENTS folder of the configured source, read at most once."""
+    """Return the EVENTS folder of the configured source, which is read at most once."""
     key = data.source.fingerprint(data.prepare.verify)
     options = replace(data.prepare, n_shards=data.prepare.shards(data.source.n_bytes()))
 
@@ -91,7 +91,7 @@ def read_events(data: DataConfig) -> Path:
 
 
 def find_quality(data: DataConfig, events: Path) -> list[Finding]:
-    """Findings of the source, the checks of EVENTS and the concepts; all were counted before, or are in the cache."""
+    """Return the findings in the source, in EVENTS and in the series; all are counted before or cached."""
     known = load_concepts(data)
     source = read_json(events / "source.json")
     of_source = [*from_dicts(source.get("quality", [])), *find_repeated(source["events"].get("repeated", {}))]
@@ -100,7 +100,7 @@ def find_quality(data: DataConfig, events: Path) -> list[Finding]:
 
 
 def find_samples(events: Path, task: Any) -> TaskResult:
-    """The task's cohort over EVENTS."""
+    """Find the task's cohort in EVENTS."""
     with duckdb.connect() as con:
         result: TaskResult = task.label(con.sql(f"SELECT * FROM {scan(shard_files(events))}"))
     return result
@@ -110,7 +110,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
     """Prepare the store, notes, tokens and scalers for a cohort.
 
     Raises:
-        ConfigError: `data.split` asks for the source's own split but it has none, or a split file is bad.
+        ConfigError: `data.split` requests the source's own split but it has none, or a split file is bad.
         SchemaError: a split has no sample, or only one class.
     """
     data.check()
@@ -146,14 +146,14 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 
 
 def load_concepts(data: DataConfig) -> Concepts:
-    """The concepts that the series keep: those of `data.concepts`, else the source's own, else MIMIC-IV's."""
+    """Read the concepts that define the series, from `data.concepts`, else from the source, else for MIMIC-IV."""
     if data.concepts:
         return concept_tables.load(expanded(data.concepts))
     return concept_tables.load(data.source.concepts_file())
 
 
 def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
-    """Build the series store for an EVENTS folder if there is none yet, and return the store's folder."""
+    """Build the series store of an EVENTS folder, unless it is in the cache, and return the store's folder."""
     key = {"events": events.name, "concepts": digest(known.frame.to_csv()), "version": store.VERSION}
     build = functools.partial(store.build, events, known, prepare=data.prepare)
     return cached(data.prepare, "series", key, build, resume=True)
@@ -165,7 +165,7 @@ def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
-    """(n_channels,) bool: true for a channel that records stays, or a code that defines the outcome."""
+    """Return which channels are hidden (n_channels,): they record stays, or have a code that defines the outcome."""
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
         if prefix.startswith("NOTE"):
@@ -176,17 +176,17 @@ def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]
 
 
 def _may_share(base: str, prefix: str) -> bool:
-    """Whether a code can both begin with `prefix` and belong to the concept `base`, judged up to its first `*`.
+    """Return whether a code can both begin with `prefix` and belong to the concept `base`.
 
-    A prefix that names a unit, or one of the texts that a `*` stands for, hides the whole channel: hiding too much is
-    safe, hiding too little is a leak.
+    Only the part of `base` before its first `*` is compared. A prefix may be more specific, with a unit or with some
+    text in place of `*`. It still hides the whole channel. Hiding too much is safe; hiding too little is a leak.
     """
     stem, prefix = base.partition("*")[0].lower(), prefix.lower()
     return stem.startswith(prefix) or prefix.startswith(stem)
 
 
 def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: Sequence[str] = SPLITS) -> None:
-    """Refuse a split in which an output has only one class, or a regression output only one value."""
+    """Refuse a split if an output has only one class in it, or a regression output only one value."""
     for split in splits:
         part = samples[samples.split == split]
         for output in outputs:
@@ -204,7 +204,7 @@ def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: S
 
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
-    """SAMPLES with the groups `has_note` and `has_series`, and with their pair `present` if the data have both."""
+    """Add the groups `has_note` and `has_series` to SAMPLES, and their combination `present` if the data have both."""
     named = {True: "yes", False: "no"}
     note, series = dataset.has_note(), dataset.has_series()
     samples = samples.assign(
@@ -260,7 +260,7 @@ def _spec(
 
 
 def _scale(label: pd.Series, kind: str) -> tuple[float, float, float]:
-    """Prevalence, mean and standard deviation of a training label, as `DataSpec` has them."""
+    """Return prevalence, mean and standard deviation of a training label, as `DataSpec` defines them."""
     if kind == REGRESSION:
         known = label.dropna().to_numpy(np.float64)
         return 0.5, float(known.mean()), float(known.std())

@@ -27,19 +27,19 @@ from ehrdl.engine.messages import say
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-#: A folder of texts, and the key under which it is cached.
+#: A folder of texts, and its cache key.
 Texts = tuple[Path, dict[str, Any]]
 
 
 def training_notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
 ) -> tuple[notes.Notes | None, Chunking | None, str | None]:
-    """Notes with tokens, the rules for chunks, and the tokenizer's folder; each None if there is nothing to read.
+    """Return notes with tokens, the rules for chunks, and the tokenizer's folder; all are None if there are no notes.
 
     Args:
-        data: the configuration, whose `notes` say what is read.
+        data: the configuration; its `notes` define what is read.
         events: the EVENTS folder.
-        train_subjects: the training subjects, on whose notes alone a tokenizer and the kinds of notes are fitted.
+        train_subjects: the training subjects. The tokenizer and the kinds of notes are fitted only on their notes.
         own: the samples' records, from `collect_records`.
     """
     opened = _open(data, events, own)
@@ -58,7 +58,7 @@ def training_notes(
 
 
 def _tokenizer(data: DataConfig, opened: notes.Notes, key: dict[str, Any], train_subjects: np.ndarray) -> Path:
-    """The folder of the tokenizer: the given one, adapted to the notes here, or one fitted on training notes."""
+    """Return the folder of the tokenizer: the given one, adapted to these notes, or one fitted on training notes."""
     if data.notes.tokenizer is not None:
         given = vocab.load_tokenizer(data.notes.tokenizer)
 
@@ -98,7 +98,7 @@ def _say_sections(found: dict[str, dict[str, int]]) -> None:
 
 
 def collect_notes(data: DataConfig, events: Path) -> Texts:
-    """The folder of the notes' texts, written at most once, and its cache key."""
+    """Return the folder of the notes' texts, which is written at most once, and its cache key."""
     mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
     key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
     key |= {"mask_sections": mask, "keep_sections": keep}
@@ -109,7 +109,7 @@ def collect_notes(data: DataConfig, events: Path) -> Texts:
 def collect_records(
     data: DataConfig, events: Path, known: Concepts, dataset: SampleDataset, hidden_codes: tuple[str, ...]
 ) -> Texts | None:
-    """The folder of the samples' verbalised records, written at most once, and its cache key; None if unused."""
+    """Return the folder of the samples' verbalised records and its cache key; None if records are not read."""
     if data.notes.source == "notes":
         return None
     build = functools.partial(coded.build, events, prepare=data.prepare)
@@ -135,10 +135,10 @@ def collect_records(
 def tokenized(
     data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
 ) -> tuple[notes.Notes | None, Chunking]:
-    """The notes of an EVENTS folder (None if it has none) as token ids, and the rules by which they become chunks.
+    """Return the notes of an EVENTS folder as token ids (None if it has none), and the rules for chunks.
 
     Args:
-        data: the configuration, whose `notes` say what is read and how it is cut.
+        data: the configuration; its `notes` define what is read and how it is cut.
         events: the EVENTS folder.
         tokenizer: the tokenizer's name or folder.
         own: the samples' records, from `collect_records`.
@@ -152,7 +152,7 @@ def tokenized(
 def _open(
     data: DataConfig, events: Path, own: Texts | None, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> notes.Notes | None:
-    """The texts that are read as notes, with their tokens if a tokenizer is given; None if there are none."""
+    """Open the texts that are read as notes, with their tokens if a tokenizer is given; None if there are none."""
 
     def opened(texts: Path, key: dict[str, Any]) -> notes.Notes:
         found = notes.open_notes(texts)

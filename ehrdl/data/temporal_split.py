@@ -1,8 +1,8 @@
 """The split of a cohort's samples: by subject, by files, by the source's own split, or by the year of the stay.
 
-MIMIC-IV shifts each patient's dates and gives a span of three years for one of them, so a stay's year is known as a
-range. A stay whose range lies wholly before the cut is for training, one wholly at or after it is held out, and the
-rest are dropped.
+MIMIC-IV shifts each patient's dates, and gives a range of three years for one date. So only a range is known for a
+stay's year. A stay is for training if its range lies wholly before the cut, and held out if it lies wholly at or after
+the cut. All other stays are dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ehrdl.schema import HELD_OUT, SPLITS, TRAIN, TUNING
 from ehrdl.splits.files import describe_split_files, read_split_files, split_by_files
 from ehrdl.splits.subjects import Split, assign, uniform
 
-#: MIMIC-IV-Note 2.2 holds no note of a later year, whichever release of MIMIC-IV it is used with.
+#: The last year of notes in MIMIC-IV-Note 2.2, whichever release of MIMIC-IV is used with it.
 NOTES_END = 2019
 _BETWEEN = "between"
 
@@ -34,21 +34,21 @@ _BETWEEN = "between"
 def split_samples(
     samples: pd.DataFrame, split: Split, events: Path, subject_of: Callable[[str], int] = int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """SAMPLES with their split, without the samples that belong to none.
+    """Add the split to SAMPLES, and drop samples that belong to no split.
 
     Args:
         samples: SAMPLES without a split.
         split: the rule of the split.
         events: the EVENTS folder, which has the times of the stays.
-        subject_of: function from a record's name to its subject, for a split by files.
+        subject_of: the function that gives the subject of a record's name, for a split by files.
 
     Returns:
         The remaining samples, renumbered, and facts for the manifest (samples dropped, by reason).
 
     Raises:
-        SchemaError: a temporal split has a patient without a year group or a sample without a known admission, or none
-            of a file's subjects has a sample.
-        ConfigError: a file is missing, or lists something that is no record.
+        SchemaError: in a temporal split, a patient has no year group or a sample no known admission. In a split by
+            files, none of a file's subjects has a sample.
+        ConfigError: a file is missing, or lists something that is not a record.
     """
     if split.files is not None:
         listed, facts = split_by_files(samples, read_split_files(split.files, subject_of), subject_ids(events))
@@ -84,7 +84,7 @@ def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame,
 
 
 def source_splits(events: Path) -> pd.Series:
-    """The split that the source of an EVENTS folder gives each subject, by subject_id."""
+    """Return the split that the source of an EVENTS folder gives to each subject, by subject_id."""
     table: pd.DataFrame = pq.read_table(events / subject_splits_filepath).to_pandas()
     return table.set_index("subject_id")["split"]
 
@@ -94,7 +94,7 @@ def _numbered(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_split(facts: dict[str, Any]) -> str | None:
-    """One line that says what a split dropped; None where it drops nothing."""
+    """Describe in one line what a split dropped; None if it dropped nothing."""
     if facts["kind"] in ("subject", "folds"):
         return None
     if facts["kind"] == "files":
@@ -111,7 +111,7 @@ def describe_split(facts: dict[str, Any]) -> str | None:
 
 
 def describe_notes(facts: dict[str, Any]) -> str | None:
-    """One line if stays may be from years without notes; None otherwise."""
+    """Return one line if stays may be from years without notes, and None otherwise."""
     n = facts.get("stays_that_may_be_after_the_last_notes")
     if not n:
         return None
@@ -122,7 +122,7 @@ def describe_notes(facts: dict[str, Any]) -> str | None:
 
 
 def _years(samples: pd.DataFrame, split: Split, events: Path) -> pd.DataFrame:
-    """Earliest and latest year of each sample's stay, by the admission of its encounter_id."""
+    """Return the earliest and latest year of each sample's stay, from the admission of its encounter_id."""
     query = f"""
         WITH events AS (FROM {scan(shard_files(events))}),
         groups AS (

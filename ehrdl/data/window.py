@@ -1,9 +1,9 @@
 """THE cut: a fact is visible to a prediction at time t if and only if `available_time <= t`.
 
 `bounds` alone selects the facts of every feature, whether series, notes, tables or text. Facts are sorted by (subject,
-available). A sample sees the slice [start, stop) of its own subject, whatever encounter the facts carry: a quarter of
-MIMIC's labs carry none. A window further requires that a fact happened after t - window: `inside` masks older rows of
-the slice. All times are int64 microseconds since 1970.
+available). A sample sees the slice [start, stop) of its own subject. The encounter of a fact does not matter, since a
+quarter of MIMIC's labs have no encounter. A window also requires that a fact happened after t - window: `inside` masks
+older rows of the slice. All times are int64 microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from ehrdl.options.bounds import Count, Hours, Options
 
 @dataclass(frozen=True)
 class Window(Options, key="data.window"):
-    """The time before the prediction in which each kind of fact is read, the same for all samples and both classes.
+    """The windows before the prediction in which facts are read, equal for all samples and both classes.
 
     Attributes:
         series_hours: length of the window of labs, vitals and events before the prediction time [h].
         note_hours: length of the window of notes before the prediction time [h], over this and earlier stays.
-        max_observations: most observations of a sample; the latest are kept, and the samples that were cut are counted.
-        max_notes: most notes of a sample; the latest are kept, and the samples that were cut are counted.
+        max_observations: the largest number of observations per sample. The latest are kept, and the samples that were
+            cut are counted.
+        max_notes: the largest number of notes per sample. The latest are kept, and the samples that were cut are
+            counted.
     """
 
     series_hours: Hours = 168
@@ -40,7 +42,7 @@ def bounds(
     prediction_time: np.ndarray,
     window: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The slice [start, stop) of facts that each sample may see.
+    """Return the slice [start, stop) of facts that each sample may see.
 
     Args:
         available: available times, (n_facts,) int64 [µs], sorted within each subject.
@@ -48,13 +50,13 @@ def bounds(
         subjects: subject ids, (n_subjects,) int64, sorted.
         sample_subject: subject of each sample, (n_samples,) int64, sorted.
         prediction_time: (n_samples,) int64 [µs].
-        window: length of the window [µs]; None = everything before. What was available by t - window happened by then,
-            so the slice begins after it.
+        window: length of the window [µs]; None = everything before. A fact that was available by t - window also
+            happened by then, so the slice begins after it.
 
     Returns:
-        start, stop (n_samples,) int64; equal where nothing is visible.
+        start, stop (n_samples,) int64; they are equal if nothing is visible.
 
-    A fact is visible on the boundary, invisible one microsecond later:
+    A fact becomes visible exactly at its available time. One microsecond earlier it is invisible:
 
     >>> facts = np.array([10, 20, 30])
     >>> def seen(t, window=None):
@@ -83,7 +85,7 @@ def bounds(
 
 
 def inside(time: np.ndarray, prediction_time: int | np.ndarray, window: int) -> np.ndarray:
-    """Whether each visible fact happened within the window, later than t - window; others in the slice are masked.
+    """Return whether each visible fact happened within the window, that is, later than t - window.
 
     >>> inside(np.array([19, 20, 21]), 30, 10).tolist()
     [False, False, True]

@@ -1,4 +1,4 @@
-"""Tools for work on files and tables: DuckDB, caches, atomic files, shards, messages. Nothing here knows medicine."""
+"""Tools for work on files and tables: DuckDB, caches, atomic files, shards, messages. They contain no medicine."""
 
 from ehrdl.lazy import lazily
 

@@ -1,8 +1,7 @@
-"""Tools for heavy work on tables: cached folders, locks and atomic writes.
+"""Cached folders: the results of heavy steps, built once under a lock and never read half-written.
 
-Nothing here knows medicine. Every step that writes a folder uses `cached`: the folder is built beside its final name
-and then renamed, under a lock, so that a half-written result is never read. `shards.py` maps the work over processes or
-a cluster.
+Every step that writes a folder uses `cached`. The folder is built beside its final name and then renamed. `shards.py`
+maps the work over processes or a cluster.
 """
 
 from __future__ import annotations
@@ -19,32 +18,32 @@ from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
 _LOCKS = ".locks"
-#: The amount of disk space that is worth a line.
+#: The amount of disk space [bytes] above which a line is printed.
 _SAID = 1 << 30
 
 
 def cached(
     prepare: Prepare, step: str, key: dict[str, Any], build: Callable[[Path], Any], resume: bool = False
 ) -> Path:
-    """The folder that `build(folder)` fills for this `key`, built at most once.
+    """Return the folder that `build(folder)` fills for this `key`; it is built at most once.
 
     Args:
         prepare: the options, with the place of the cache.
         step: the name of the step, e.g. `events`.
-        key: all that decides the result: inputs' fingerprints, arguments, the step's VERSION.
-        build: a function that fills the given folder. If it raises, nothing is left.
-        resume: whether `build` gets what a killed process left of this very step, and resumes from there; otherwise the
-            folder is always empty.
+        key: everything that decides the result: inputs' fingerprints, arguments, the step's VERSION.
+        build: a function that fills the given folder. If it raises an error, the folder is removed.
+        resume: whether `build` gets the unfinished folder of a killed process, to resume from there. Otherwise the
+            folder is always empty at the start.
     """
     from filelock import FileLock, Timeout
 
     folder = cache_folder(prepare, step, key)
-    if folder.is_dir():  # so that a complete cache may be read-only
+    if folder.is_dir():  # checked before locking, so that a complete cache may be read-only
         return folder
     check_writable(folder.parent, "data.prepare.cache")
     locks = folder.parent / _LOCKS
     locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees it when its holder dies, however that happens
+    lock = FileLock(locks / f"{folder.name}.lock")  # the system frees the lock when its process dies in any way
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -61,12 +60,12 @@ def cached(
 
 
 def cache_folder(prepare: Prepare, step: str, key: dict[str, Any]) -> Path:
-    """The folder of a step's result in the cache, whether or not it exists."""
+    """Return the folder of a step's result in the cache, whether or not it exists."""
     return Path(prepare.cache) / f"{step}-{digest(key)}"
 
 
 def check_disk(prepare: Prepare, needed: int) -> None:
-    """Report how much space a long build needs, before its first hour rather than in its last.
+    """Report how much disk space a long build needs, so that it fails at the start rather than at the end.
 
     Args:
         prepare: the options, with the place of the cache.

@@ -1,4 +1,4 @@
-"""DuckDB with a memory limit, and a place to spill to."""
+"""DuckDB with a memory limit, and a folder for data that exceed it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection under the memory limit; what it spills is removed when it closes.
+    """Open a DuckDB connection with a memory limit; its temporary files are removed when it closes.
 
     Args:
         prepare: the options, with the memory limit.
-        spill: the folder to spill to, which must exist.
-        share: the number of processes of this machine that do so at the same time, each with its share of the memory
-            and the cores. A cluster worker has its own memory, and one core.
+        spill: the folder for temporary files, which must exist.
+        share: the number of processes of this machine that work at the same time. Each gets an equal share of the
+            memory and the cores. A cluster worker has its own memory, and one core.
     """
     import duckdb
 

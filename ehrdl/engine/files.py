@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, JSON, and file fingerprints."""
+"""Files and folders that are written completely or not at all, JSON, and file fingerprints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPILL = ".spill-"
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
-    """A file's size, modification time and the hash of its first and last MiB (`full`: of all its bytes)."""
+    """Return a file's size, modification time and a hash of its first and last MiB (`full`: of all its bytes)."""
     stat = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -39,20 +39,21 @@ def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain values, the same on every machine."""
+    """Return a short hash of plain values, the same on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def building(folder: Path, resume: bool = False) -> Iterator[Path]:
-    """A folder to write into, renamed to `folder` at the end.
+    """Make a folder to write into, and rename it to `folder` at the end.
 
-    If anything goes wrong it is removed; with `resume` it stays if the user stopped the work, or a worker died.
+    If an error occurs, the new folder is removed. With `resume`, it is kept if the user stopped the work or a worker
+    process died.
     """
     part = folder.parent / f".{folder.name}{_PART}"
     if not resume:
-        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+        shutil.rmtree(part, ignore_errors=True)  # a process that was killed may have left it
     part.mkdir(parents=True, exist_ok=resume)
     try:
         sweep(part)
@@ -67,7 +68,7 @@ def building(folder: Path, resume: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the leftovers of killed processes: files that were never renamed, and what DuckDB spilled."""
+    """Remove the leftovers of killed processes: files that were never renamed, and temporary files of DuckDB."""
     for path in list(folder.rglob(".*")):
         if path.name.startswith(SPILL):
             shutil.rmtree(path, ignore_errors=True)
@@ -77,9 +78,9 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write, which is named `path` once it is whole and on the disk, not only in the system's memory.
+    """Provide a file to write, and rename it to `path` once all of it is on the disk.
 
-    Two processes may do this at the same time.
+    Two processes may write the same path at the same time.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
@@ -93,10 +94,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def free_folder(folder: Path) -> Path:
-    """The absolute path of a folder that does not exist yet, or is empty.
+    """Return the absolute path of a folder that does not exist yet, or is empty.
 
     Raises:
-        ConfigError: something is there already, or nothing can be made there.
+        ConfigError: the path exists and is not an empty folder, or no folder can be made there.
     """
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -119,7 +120,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy number as a Python one, a path as text; anything else is refused rather than written as its repr."""
+    """Convert a NumPy number or a path to plain JSON; anything else is refused rather than written as its repr."""
     if hasattr(value, "item"):
         return value.item()
     if isinstance(value, Path):

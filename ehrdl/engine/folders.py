@@ -1,4 +1,4 @@
-"""Checks output folders before any work is done for them, and fills them only with whole files."""
+"""Checks output folders before any work is done for them, and adds only complete files to them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def check_writable(folder: Path, key: str) -> None:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """A place for files that enter `folder` together once all are whole; on failure, no new folder is left."""
+    """Provide a folder for files that move into `folder` together once all are complete.
+
+    If an error occurs, no new folder is left.
+    """
     is_new = not folder.exists()
     part = folder / f".{secrets.token_hex(4)}.part"
     part.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Loads external tokenizers and encoders, from a folder or a hub: vocabularies and weights only, code is never run."""
+"""Loads external tokenizers and encoders from a folder or a hub: only vocabularies and weights, never code."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from ehrdl.engine.messages import say
 
-#: The word in every message of transformers about a folder's own code.
+#: A word in every message of transformers about a folder's own code.
 _ASKS = "trust_remote_code"
 
 
 def reason(error: Exception) -> str:
-    """The reason why transformers could not load something, in one line.
+    """Return the reason why transformers could not load something, in one line.
 
     >>> reason(ValueError("The repository x contains custom code. Please pass `trust_remote_code=True` to run it."))
     'it brings code of its own, which ehrdl never runs; choose one that transformers itself knows'
@@ -29,12 +29,12 @@ def _say(key: str, name: str) -> None:
 
 
 def report_code(key: str, name: str, auto_map: Any) -> None:
-    """Report once that a loaded tokenizer or encoder asked for its own code.
+    """Report, once, that a loaded tokenizer or encoder requested code of its own.
 
     Args:
         key: the key of the configuration that names it.
         name: its name on the hub, or its folder.
-        auto_map: its entry `auto_map`, which names the code it asks for; empty = none.
+        auto_map: its entry `auto_map`, which names the requested code; empty = none.
     """
     if auto_map:
         _say(key, name)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error, which vanishes when it is done.
+    """Show a progress bar on standard error; it vanishes when the work is done.
 
     Args:
         quiet: whether to show nothing.
-        rows: whether to count rows and rows per second, of which the total is unknown.
+        rows: whether to count rows and rows per second, for work with an unknown total.
     """
     from rich import progress as rich_progress
     from rich.console import Console
@@ -57,7 +57,7 @@ def _logger() -> logging.Logger:
     logger = logging.getLogger("ehrdl")
     if not logger.handlers:
         logger.addHandler(_StandardError())
-        logger.propagate = False  # otherwise a script that logs to standard error too would show each line twice
+        logger.propagate = False  # otherwise each line is shown twice if the calling script also logs to standard error
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
     return logger
@@ -67,23 +67,23 @@ _log = _logger()
 
 
 def mute() -> None:
-    """Report nothing from here on, because this process is not the first of its run."""
+    """Stop reporting, because this process is not the first of its run."""
     _log.disabled = True
 
 
 def say(line: str) -> None:
-    """Report one line to the user; a line that begins with `warning:` is a warning, all others are information."""
+    """Report one line to the user; it is a warning if it begins with `warning:`, and information otherwise."""
     _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
 
 
 def has_terminal() -> bool:
-    """Whether standard error is a terminal, which shows bars; a log has lines instead."""
+    """Return whether standard error is a terminal, which shows progress bars; a log file gets lines instead."""
     return sys.stderr.isatty()
 
 
 @contextmanager
 def staged(name: str) -> Iterator[None]:
-    """A stage of the work; where no bar is seen, a line reports its time."""
+    """Time a stage of the work; its time is reported in a line if no progress bar is shown."""
     start = time.perf_counter()
     yield
     if not has_terminal():

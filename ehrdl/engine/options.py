@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     pass
 
 
-#: The engines that map over shards.
+#: The engines that can map work over shards.
 Engine = Literal["local", "dask", "ray", "spark"]
-#: The input size below which starting a process (about a second) costs more than it saves.
+#: The input size [bytes] below which starting a process (about a second) costs more than it saves.
 _SMALL = 32 << 20
 _BYTES_A_SHARD = 96 << 20
 _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
@@ -24,21 +24,21 @@ _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
 @dataclass(frozen=True)
 class Prepare(Options, key="data.prepare"):
-    """The options of data preparation. None of them changes a byte of the result, except the number of files.
+    """The options of data preparation. They do not change the result, except for the number of its files.
 
     Attributes:
         cache: the folder of prepared data, and of a frozen note encoder's vectors; safe to delete at any time.
-        memory_gb: the memory that DuckDB may use before it spills to disk, in all processes of this machine together,
-            or in each worker of a cluster [GB].
+        memory_gb: the memory that DuckDB may use before it writes temporary files [GB]. It is the total over all
+            processes of this machine, or the memory of each worker of a cluster.
         workers: the number of processes that map over tables and shards; null = one per core, but only one for a small
             input.
-        n_shards: the number of files that the subjects are spread over; more shards use less memory per step; null = by
-            the input's size.
+        n_shards: the number of files over which the subjects are spread. More shards use less memory per step. null =
+            by the input's size.
         verify: the key of the cache: `fast` uses the size, time and ends of each input file, `full` all its bytes.
-        keep: whether to keep the rows of each table once they are read, so that an unchanged table is never read again;
-            false frees that space when EVENTS is written.
-        engine: the engine that maps over tables and shards: `local` processes, or a cluster through joblib: `dask`,
-            `ray`, `spark`. Every machine must see the same `cache`.
+        keep: whether to keep the rows of each table once they are read. An unchanged table is then never read again.
+            `false` frees that space when EVENTS is written.
+        engine: the engine that maps over tables and shards: `local` processes, or a cluster through joblib (`dask`,
+            `ray`, `spark`). Every machine must see the same `cache`.
         scheduler: the address of the Dask scheduler, such as tcp://node1:8786, or of the Ray head.
         strict: whether to refuse data with a data-quality finding above its limit, instead of printing a warning.
     """
@@ -54,23 +54,23 @@ class Prepare(Options, key="data.prepare"):
     strict: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work, naming the key."""
+        """Refuse values that cannot work; the error names the key."""
         super().__post_init__()
         object.__setattr__(self, "cache", str(expanded(self.cache)))
         if self.scheduler and self.engine not in ("dask", "ray"):
             raise ConfigError(f"data.prepare.scheduler: engine {self.engine} has none; set data.prepare.engine to dask")
 
     def processes(self, n_bytes: int) -> int:
-        """The number of processes that share the work on an input of `n_bytes`."""
+        """Return the number of processes that share the work on an input of `n_bytes`."""
         if self.workers:
             return self.workers
         return 1 if n_bytes < _SMALL else n_cores()
 
     def shards(self, n_bytes: int) -> int:
-        """The number of shards for an input of `n_bytes`: a power of two, so that growth seldom changes it."""
+        """Return the number of shards for an input of `n_bytes`: a power of two, so that it rarely changes."""
         return self.n_shards or min(max(_FEWEST_SHARDS, 1 << (n_bytes // _BYTES_A_SHARD).bit_length()), _MOST_SHARDS)
 
 
 def n_cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

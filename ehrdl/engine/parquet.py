@@ -1,4 +1,4 @@
-"""Lists a folder's Parquet files and whatever else it holds, for all code that fingerprints, checks and reads them."""
+"""Lists a folder's Parquet files and its other contents, for all code that fingerprints, checks and reads them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Listing:
-    """The Parquet files of a folder, sorted, and whatever else is there.
+    """The Parquet files of a folder, sorted, and its other contents.
 
     Attributes:
-        files: the regular files named .parquet, .pq or .parq in any case, in folders of any depth and name, through
-            links.
+        files: the regular files named .parquet, .pq or .parq in any case. Folders of any depth and name are searched,
+            and links are followed.
         hidden: the leftovers of other software: names that begin with a dot, folders that begin with `_`, and
             `_SUCCESS` and the like.
         unread: the files with other names.
-        twice: the links to files already listed.
+        twice: the links to files that are already listed.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Listing:
     twice: list[Path] = field(default_factory=list)
 
     def describe(self, folder: Path) -> str | None:
-        """One line on what is left out; None if nothing is."""
+        """Describe in one line what is left out; None if nothing is left out."""
         what = (
             ("is no parquet by its name", "are no parquet by their names", self.unread),
             ("is a link to what is read already", "are links to what is read already", self.twice),
@@ -52,8 +52,8 @@ def list_parquet(folder: Path) -> Listing:
     """List the Parquet files of a folder, which must exist.
 
     Raises:
-        SchemaError: a folder cannot be listed, a file cannot be read or is a broken link, a name is not UTF-8, or the
-            folder is a table of a format that keeps removed rows.
+        SchemaError: a folder cannot be listed, a file cannot be read or is a broken link, or a name is not UTF-8. A
+            table of a format that keeps removed rows is also refused.
     """
     listing = Listing()
     _walk(folder, listing, {os.path.realpath(folder)})
@@ -63,7 +63,7 @@ def list_parquet(folder: Path) -> Listing:
 
 
 def name_paths(paths: Sequence[Path], folder: Path) -> str:
-    """The names of some paths below a folder, and the number of the others."""
+    """Return the names of the first paths below a folder, and the number of the others."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:_SHOWN])
     return f"{names} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else names
 
@@ -71,7 +71,7 @@ def name_paths(paths: Sequence[Path], folder: Path) -> str:
 def _walk(folder: Path, listing: Listing, seen: set[str]) -> None:
     try:
         with os.scandir(folder) as found:
-            # non-links first: a file keeps its own path if a link beside it leads to it
+            # Files that are no links come first: a file keeps its own path if a link beside it leads to it.
             entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
     except OSError as error:
         raise SchemaError(f"{folder}: cannot be listed ({error.strerror})") from None
@@ -90,7 +90,7 @@ def _walk(folder: Path, listing: Listing, seen: set[str]) -> None:
 
 
 def _take(path: Path, is_folder: bool, listing: Listing, seen: set[str]) -> None:
-    """List a file or walk a folder, unless it has been reached before."""
+    """List a file or search a folder, unless it has been reached before."""
     real = os.path.realpath(path)
     if real in seen:
         listing.twice.append(path)

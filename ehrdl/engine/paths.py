@@ -1,8 +1,8 @@
-"""Paths as users write them, and the one way to pass them to DuckDB so that it reads exactly the named files.
+"""Paths as users write them, and the way to pass them to DuckDB so that it reads exactly the named files.
 
-DuckDB treats `*`, `?` and `[` in a path it reads as a pattern, and reads the files that match. In the path of its
-temporary files it turns a backslash into a slash. No option prevents that, and its own escape (`[[]`) fails beside a
-backslash or below a folder that cannot be listed. So DuckDB gets such a path through a link with a plain name, in a
+DuckDB treats a path with `*`, `?` or `[` as a pattern, and reads all files that match. In the path of its temporary
+files it turns a backslash into a slash. No option prevents that. Its own escape (`[[]`) fails next to a backslash or
+below a folder that cannot be listed. So DuckDB gets these paths through a link with a plain name. The link is in a
 temporary folder that is removed when the process ends.
 """
 
@@ -21,12 +21,12 @@ from ehrdl.errors import ConfigError
 
 _ODD = frozenset("*?[\\")
 _NUMBER = itertools.count()
-#: Places for the links, if the path of the temporary folder is odd itself.
+#: Places for the links, if the path of the temporary folder itself has such characters.
 _OTHER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def scan(files: Path | Iterable[Path]) -> str:
-    """SQL of the rows of Parquet files, for `FROM`. Folders named `key=value` add no column.
+    """Return SQL for the rows of Parquet files, for use after `FROM`. Folders named `key=value` add no column.
 
     >>> scan(Path("/data/O'Brien/0.parquet"))
     "read_parquet(['/data/O''Brien/0.parquet'], hive_partitioning = false)"
@@ -36,17 +36,17 @@ def scan(files: Path | Iterable[Path]) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """Expand a user's path: `~` at its start is the home folder, which no shell expands in a config."""
+    """Expand `~` at the start of a user's path to the home folder, since no shell expands paths in a config."""
     return Path(os.path.expanduser(path))
 
 
 def target(file: Path) -> str:
-    """A file as SQL text, for `COPY … TO`; its folder must exist."""
+    """Return a file as SQL text, for `COPY … TO`; its folder must exist."""
     return _quoted(os.path.join(plain(file.parent), file.name))
 
 
 def plain(path: Path) -> str:
-    """An absolute path of the same file or folder that DuckDB takes literally."""
+    """Return an absolute path to the same file or folder; DuckDB does not read it as a pattern."""
     absolute = os.path.abspath(path)
     return absolute if _ODD.isdisjoint(absolute) else _link(absolute, os.getpid())
 
@@ -57,7 +57,7 @@ def _quoted(text: str) -> str:
 
 @functools.cache
 def _link(path: str, process: int) -> str:
-    """A link to a path, made once per process; the process is an argument, since a fork inherits what is cached."""
+    """Return a link to a path, made once per process; `process` separates a fork's links from its parent's."""
     link = os.path.join(_links(process), str(next(_NUMBER)))
     os.symlink(path, link)
     return link
@@ -65,7 +65,7 @@ def _link(path: str, process: int) -> str:
 
 @functools.cache
 def _links(process: int) -> str:
-    """The folder of a process's links."""
+    """Make the folder of a process's links, and return it."""
     places = [place for place in (tempfile.gettempdir(), *_OTHER_PLACES) if _ODD.isdisjoint(place)]
     usable = [place for place in places if os.access(place, os.W_OK | os.X_OK)]
     if not usable:
@@ -73,7 +73,7 @@ def _links(process: int) -> str:
     folder = tempfile.mkdtemp(prefix="ehrdl-links-", dir=usable[0])
 
     def remove() -> None:
-        if os.getpid() == process:  # a fork ends without its parent's links
+        if os.getpid() == process:  # a fork that ends must not remove its parent's links
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

@@ -1,7 +1,7 @@
 """Maps a function over tables and shards, on this machine or on a cluster through joblib; shows progress in rows.
 
-The mapped functions write files beside their final names and then rename them. So another worker can repeat the work of
-one that dies, and nothing is lost or doubled.
+The mapped functions write files beside their final names and then rename them. So if a worker dies, another can repeat
+its work, and nothing is lost or doubled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
 
 
 class Tally:
-    """The rows done so far by several processes: one small file each, in a folder that all of them see."""
+    """The number of rows done so far by several processes: one small file each, in a folder that all of them see."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Tally:
         (self.folder / name).write_text(str(self._done), encoding="ascii")
 
     def total(self) -> int:
-        """The rows of all processes; a file that is still being written counts once it exists."""
+        """Return the total rows of all processes; a file that is still empty counts as 0."""
         counts = (path.read_text(encoding="ascii") for path in self.folder.iterdir())
         return sum(int(count) for count in counts if count)
 
@@ -58,7 +58,7 @@ def map_shards(
     """Map `function` over shards, in order.
 
     Args:
-        function: the work on a shard; processes and clusters need it to be picklable.
+        function: the work on a shard; processes and clusters require that it can be pickled.
         shards: the tables, or the numbers or files of shards.
         prepare: the options, with engine and workers.
         n_bytes: the size of the input [bytes], which decides whether processes are worth starting.
@@ -66,7 +66,7 @@ def map_shards(
         tally: the counter of the function's rows, for a bar that shows rows per second.
 
     Raises:
-        ConfigError: no scheduler answers.
+        ConfigError: no scheduler responds.
         MissingExtraError: the engine is not installed.
         WorkerError: the system killed a process.
     """
@@ -81,7 +81,7 @@ def map_shards(
 
         job = _Job(function, os.getpid() if prepare.engine == "local" else None)
         with _backend(prepare):
-            # A cluster has its own number of workers; not every backend returns results one by one.
+            # A cluster decides its own number of workers. Not every backend returns results one by one.
             n_jobs = processes if prepare.engine == "local" else -1
             pool = joblib.Parallel(n_jobs, return_as="generator" if prepare.engine in _ONE_BY_ONE else "list")
             try:
@@ -94,9 +94,9 @@ def map_shards(
                 ) from None
 
 
-@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hung if that raised
+@dataclass(frozen=True, eq=False)  # joblib's Dask backend hashes what it runs, and hangs if that raises an error
 class _Job:
-    """Does a shard in a process that ends with the one that started it, so that no writer survives a kill -9.
+    """The work on a shard. Its process ends with the parent, so that after a kill -9 no process still writes.
 
     Attributes:
         function: the work on a shard.
@@ -114,7 +114,7 @@ class _Job:
 
 @functools.cache
 def _end_with(parent: int) -> None:
-    """Watch the parent, once per process."""
+    """Watch the parent, and end this process when the parent ends; called once per process."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -130,7 +130,7 @@ def _tracked(bar: Progress, total: int, description: str) -> Callable[[Iterable[
 
 @contextmanager
 def _watched(bar: Progress, tally: Tally | None, description: str) -> Iterator[None]:
-    """Shows the tally's rows while the work runs elsewhere."""
+    """Show the tally's rows while the work runs elsewhere."""
     if tally is None or bar.disable:
         yield
         return
@@ -151,7 +151,7 @@ def _watched(bar: Progress, tally: Tally | None, description: str) -> Iterator[N
 
 @contextmanager
 def _backend(prepare: Prepare) -> Iterator[None]:
-    """The engine as joblib's backend."""
+    """Use the chosen engine as joblib's backend."""
     import joblib
 
     if prepare.engine == "local":

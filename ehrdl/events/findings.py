@@ -1,6 +1,7 @@
 """Findings in EVENTS of any source: impossible or suspect stays, ages, deaths, dates, codes and units.
 
-Each limit is far above what MIMIC-IV's demo and the shipped open data show, and far below what a broken column shows.
+Each limit is far above the shares found in MIMIC-IV's demo and the shipped open data. It is far below the share in a
+broken column.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from ehrdl.schema import BIRTH, DEATH
 #: Increased whenever `find_in_events` would find other things in the same EVENTS.
 VERSION = 7
 
-#: MIMIC-IV's shifted dates reach into the 23rd century.
+#: The plausible years. MIMIC-IV's shifted dates reach into the 23rd century.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2250
 _OLDEST_YEARS, _LONGEST_DAYS, _LATEST_YEARS = 120, 366, 10
-#: Families of codes that are measured at a time of day, which gives them an order within a stay.
+#: Families of codes with a time of day, which orders them within a stay.
 _MEASURED = ("LAB", "CHART", "OUTPUT", "VITAL")
-#: The share above which a finding is loud. Errors of entry are rare; facts that some hospitals do not record are not.
+#: The share above which a finding is loud. Errors of entry are rare. Some hospitals do not record certain facts.
 _ENTRY, _UNRECORDED, _WORDS, _VALUES, _MIDNIGHT, _REPEATED = 0.01, 0.1, 0.05, 0.1, 0.5, 0.3
-#: A word shared by fewer patients might name someone, and is only counted.
+#: The fewest patients for a word to be named; a rarer word might name a person, and is only counted.
 _FEWEST_PATIENTS, _WORDS_NAMED = 10, 3
-#: Words after `ADMISSION_TYPE//` and the like that the cohort rules distinguish, or know as neither.
+#: The words after `ADMISSION_TYPE//` and the like that the cohort rules know.
 _KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS, "SERVICE_IN": SERVICES}
 
 
 def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
-    """The findings in an EVENTS folder, counted at most once."""
+    """Return the findings in an EVENTS folder, which are counted at most once."""
 
     def build(folder: Path) -> None:
         with connect(prepare, folder) as con:
@@ -56,10 +57,10 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
 
 
 def find_repeated(repeated: dict[str, list[int]]) -> list[Finding]:
-    """Kinds of events with too many duplicates, as when a table was appended to itself.
+    """Find kinds of events with too many duplicates, as when a table was appended to itself.
 
     Args:
-        repeated: for each kind of code the number of duplicates and of events, as `events.validate` counts them.
+        repeated: for each kind of code, the number of duplicates and of events, as `events.validate` counts them.
     """
     what = "events are equal to another one; all are kept"
     found = [Finding("EVENTS", kind, what, n, of, _REPEATED) for kind, (n, of) in repeated.items()]
@@ -135,7 +136,7 @@ _WORDS_SQL = """
 """
 
 
-#: Column, what is found, how many, of how many, and the share above which it is loud.
+#: Each rule: the column, what is found, how many, of how many, and the share above which it is loud.
 _RULES = (
     ("time", f"events are dated outside the years {_FIRST_YEAR} to {_LAST_YEAR}", "misdated", "timed", _ENTRY),
     (
@@ -197,12 +198,12 @@ _RULES = (
 def _findings(counts: Counter[str], words: dict[str, Counter[str]], patients: dict[str, Counter[str]]) -> list[Finding]:
     found = [Finding("EVENTS", column, what, counts[n], counts[of], limit) for column, what, n, of, limit in _RULES]
     found += [_unknown_words(name, words[name], patients[name]) for name in _KNOWN]
-    # Some charting at midnight is usual on a ward.
+    # Some charting at midnight is usual on a ward, so it is reported only if it is loud.
     return [one for one in found if one.n and (one.is_loud or one.limit != _MIDNIGHT)]
 
 
 def _unknown_words(name: str, words: Counter[str], patients: Counter[str]) -> Finding:
-    """The words that no rule knows, with the commonest named."""
+    """Count the words that no rule knows, and name the most common ones."""
     unknown = Counter({word: n for word, n in words.items() if folded(word) not in _KNOWN[name]})
     common = [word for word, _ in unknown.most_common() if patients[word] >= _FEWEST_PATIENTS]
     named = [repr(word[:40]) for word in common[:_WORDS_NAMED]]

@@ -10,11 +10,11 @@ from ehrdl.engine.parquet import Listing, list_parquet
 
 
 def list_shards(root: Path) -> Listing:
-    """The content of `data/`; nothing if there is no such folder."""
+    """List the content of `data/`; nothing if there is no such folder."""
     data = root / meds.data_subdirectory
     return list_parquet(data) if data.is_dir() else Listing()
 
 
 def shard_files(root: Path) -> list[Path]:
-    """The shards, sorted; empty if there are none."""
+    """Return the shards, sorted; empty if there are none."""
     return list_shards(root).files

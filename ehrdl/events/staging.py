@@ -1,6 +1,6 @@
-"""Spreads rows of events over subject shards as they stream by, ready for EVENTS to sort.
+"""Spreads rows of events over subject shards as they are read. Later, each shard is sorted and written to EVENTS.
 
-DuckDB's own partitioned writing holds all rows until the end (version 2.0), so the rows are spread here: some are
+DuckDB's own partitioned writing keeps all rows until the end (version 2.0). So the rows are spread here: some are
 buffered, and then written to the file of each shard.
 """
 
@@ -19,20 +19,20 @@ import pyarrow.parquet as pq
 #: Increased whenever `stage` would write other bytes for the same rows.
 VERSION = 4
 
-#: The columns to count, and the names of their counts.
+#: The columns that are counted, and the names of their counts.
 _FLAGS = {
     "fallback": "on_fallback",
     "from_comment": "from_comments",
     "from_bound": "from_bounds",
     "no_number": "without_number",
 }
-#: A small number, since a note can have ten thousand characters.
+#: The number of rows per batch. It is small, since a note can have ten thousand characters.
 _ROWS_A_BATCH = 2_048
-#: The amount buffered in memory before it is written.
+#: The amount buffered in memory before it is written [bytes].
 _BYTES_WAITING = 32 << 20
-#: Dictionaries would be held for every column of every shard, and save nothing beyond zstd.
+#: Without dictionaries, which would be held for every column of every shard and save nothing beyond zstd.
 _FORMAT = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
-#: Spreads subjects over shards. Wide integers, since an id may be negative or 64 bits long.
+#: Spreads subjects over shards. The integers are wide, since an id may be negative or 64 bits long.
 _HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 4294967296"
 
 
@@ -41,14 +41,14 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
 
     Args:
         con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool, available_time by a default rule); if a table has
-            them, also `from_comment`, `from_bound` and `no_number` (bool, how a result was read). Every row has a
-            subject; a row without a time is static. Rows with any other columns are spread too.
-        folder: the folder to write into, made if missing; its files of other shards stay.
-        n_shards: the number of shards that the subjects are spread over.
+        select: SQL of the columns of EVENTS and `fallback` (bool: a default rule gave available_time). It may also have
+            `from_comment`, `from_bound` and `no_number` (bool: how a result was read). Every row has a subject. A row
+            without a time is static. Any other columns are kept in the files.
+        folder: the folder to write into, made if missing; its files of other shards are kept.
+        n_shards: the number of shards over which the subjects are spread.
 
     Returns:
-        The numbers of `rows`, of rows `on_fallback`, and of rows with another flag.
+        The numbers of `rows`, of rows `on_fallback`, and of rows with each other flag.
     """
     counts = {"rows": 0, "on_fallback": 0}
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,12 +64,12 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
 
 
 def staged(folder: Path, shard: int) -> Path:
-    """The file of a shard in a folder that `stage` wrote."""
+    """Return the file of a shard in a folder that `stage` wrote."""
     return folder / f"{shard}.parquet"
 
 
 def staged_files(folder: Path) -> list[Path]:
-    """The files of all shards in a folder that `stage` wrote."""
+    """Return the files of all shards in a folder that `stage` wrote."""
     return sorted(folder.glob("*.parquet"))
 
 
@@ -82,7 +82,7 @@ def _spreading(folder: Path, n_shards: int) -> Iterator[_Spread]:
 
 
 class _Spread:
-    """A buffer of rows, and an open file for each shard that has had any."""
+    """A buffer of rows, with an open file for each shard that has received any."""
 
     def __init__(self, folder: Path, n_shards: int, files: ExitStack) -> None:
         self.folder, self.n_shards, self.files = folder, n_shards, files
@@ -119,5 +119,5 @@ class _Spread:
 
 
 def finite(number: str) -> str:
-    """SQL of a number that a float32 can hold; NaN, infinity and 1e300 become null."""
+    """Return SQL for a number that a float32 can hold; NaN, infinity and 1e300 become null."""
     return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"

@@ -1,4 +1,4 @@
-"""Finds facts timed exactly at a prediction: a fact that a dataset stamps at discharge may be written a week later."""
+"""Finds facts timed exactly at a prediction. A fact that a dataset dates at discharge may be written a week later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from ehrdl.engine.paths import scan
 from ehrdl.events.listing import shard_files
 
-#: The number of families shown in a line; the rest is counted.
+#: The number of families shown in a line; the others are counted.
 _SHOWN = 12
 _AT = """
     SELECT code, count(*) AS n, count(*) FILTER (available_time <= time) AS visible
@@ -23,7 +23,7 @@ _AT = """
 
 
 def timed_at_prediction(events: Path, samples: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Rows of EVENTS whose `time` is a prediction time of their subject.
+    """Count the rows of EVENTS that are timed exactly at a prediction time of their subject.
 
     Args:
         events: the EVENTS folder.
@@ -41,7 +41,7 @@ def timed_at_prediction(events: Path, samples: pd.DataFrame) -> dict[str, dict[s
 
 
 def describe_timing(timed: Mapping[str, Mapping[str, int]]) -> str | None:
-    """One line on the codes that are timed exactly at a prediction; None if there are none."""
+    """Describe in one line the codes that are timed exactly at a prediction; None if there are none."""
     if not timed:
         return None
     seen = {name: row["visible"] for name, row in timed.items() if row["visible"]}
@@ -58,7 +58,7 @@ def describe_timing(timed: Mapping[str, Mapping[str, int]]) -> str | None:
 
 
 def family(code: str) -> str:
-    """The first part of a code, which tells its kind.
+    """Return the first part of a code, which tells its kind.
 
     >>> family("LAB//50912//mg/dL"), family("LOINC/2160-0"), family("Blood Pressure")
     ('LAB', 'LOINC', 'Blood Pressure')
@@ -67,7 +67,7 @@ def family(code: str) -> str:
 
 
 def name_some(counts: Mapping[str, int]) -> str:
-    """The names with their counts, the largest first.
+    """Return the names with their counts, the largest first.
 
     >>> name_some({"DRG": 2, "LAB": 1500})
     'LAB (1,500), DRG (2)'

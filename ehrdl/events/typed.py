@@ -1,6 +1,6 @@
-"""Casts the rows of a source's SQL to the types of EVENTS without loss, or refuses them, naming table and column.
+"""Casts the rows of a source's SQL to the types of EVENTS without loss, or refuses them and names table and column.
 
-Users write sources, and DuckDB types what they wrote: `NULL` has no type, `1.5` is a decimal, a date is no time.
+Users write sources, and DuckDB assigns the types: `NULL` has no type, `1.5` is a decimal, and a date is not a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TYPES = {
     "subject_id": _WHOLE, "time": _TIME, "code": _TEXT, "numeric_value": _NUMBER, "text_value": _TEXT,
     "available_time": _TIME, "encounter_id": _WHOLE, "fallback": _FLAG,
 }  # fmt: skip
-#: The types that are cast without loss, and what the other types lack.
+#: For each type, the types that are cast to it without loss, and what a column of it must hold.
 _FITS = {
     _WHOLE: (_NUMBERS, "whole numbers"),
     _NUMBER: (_NUMBERS, "numbers"),
@@ -32,15 +32,15 @@ _MARK = "unfit value of"
 
 
 def typed(con: duckdb.DuckDBPyConnection, table: str, select: str) -> str:
-    """SQL of the columns of EVENTS and of `fallback`, typed; other columns are left out.
+    """Return SQL for the columns of EVENTS and for `fallback`, cast to their types; other columns are left out.
 
     Args:
         con: the connection.
         table: the table's name, for errors.
-        select: the source's SQL. A column that is NULL in every row needs no type; one that may be null must be there.
+        select: the source's SQL. It must have all columns of EVENTS. A column that is NULL in every row needs no type.
 
     Raises:
-        SchemaError: `select` lacks a column, or has one of a type that cannot be cast without loss.
+        SchemaError: `select` lacks a column, or a column has a type that cannot be cast without loss.
     """
     kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE ({select})").fetchall()}
     missing = [column.name for column in EVENTS.columns if column.name not in kinds]
@@ -54,7 +54,7 @@ def typed(con: duckdb.DuckDBPyConnection, table: str, select: str) -> str:
 
 
 def _column(table: str, name: str, kind: str, is_there: bool) -> str:
-    """SQL of one column, cast."""
+    """Return SQL for one column, cast to its type."""
     wanted, never_null = _TYPES[name], name in _NEVER_NULL
     if not is_there:
         return f"false AS {name}"
@@ -69,13 +69,13 @@ def _column(table: str, name: str, kind: str, is_there: bool) -> str:
     if kind == wanted:
         return f"coalesce({name}, {null}) AS {name}" if never_null else name
     cast = f"TRY_CAST({name} AS {wanted})"
-    same = f"{cast} = {name}" if wanted == _WHOLE else f"{cast} IS NOT NULL"  # a fraction would be rounded
+    same = f"{cast} = {name}" if wanted == _WHOLE else f"{cast} IS NOT NULL"  # a cast to whole numbers rounds fractions
     unfit = f"error('{_MARK} {name}: ' || CAST({name} AS VARCHAR))"
     return f"CASE WHEN {name} IS NULL THEN {null} WHEN {same} THEN {cast} ELSE {unfit} END AS {name}"
 
 
 def unfit(table: str, error: duckdb.Error) -> SchemaError | None:
-    """The one-line error for a value that `typed` could not cast; None if the error is another."""
+    """Return the one-line error for a value that `typed` could not cast, or None for any other error."""
     found = re.search(rf"{_MARK} (\w+): ?(.*)", str(error))
     if not found:
         return None

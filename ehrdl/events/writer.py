@@ -40,10 +40,10 @@ _ROWS_A_GROUP = 122_880
 
 
 class EventsWriter:
-    """Combines staged tables, each subject shard in the total order of EVENTS.
+    """Combines staged tables into EVENTS, with each subject shard in the total order of EVENTS.
 
-    No step holds a table or all subjects in memory: staging streams, and sorting takes one shard at a time. Finished
-    shards that a killed process left in `out` are not written again.
+    No step holds a whole table or all subjects in memory. Rows are staged as they are read, and one shard at a time is
+    sorted. Shards that a killed process finished in `out` are not written again.
     """
 
     def __init__(self, out: Path, prepare: Prepare) -> None:
@@ -56,14 +56,14 @@ class EventsWriter:
         self.counts: dict[str, dict[str, int]] = {}
 
     def stage(self, con: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
-        """Stage the rows of `select`, cast to the types of EVENTS; see `stage`.
+        """Stage the rows of `select`, cast to the types of EVENTS; see the function `stage`.
 
         Raises:
-            SchemaError: a column is missing or of a type that cannot be cast without loss, or a row has no subject; the
-                table and the column are named.
+            SchemaError: a column is missing or has a type that cannot be cast without loss, or a row has no subject.
+                The message names the table and the column.
         """
         folder = self.staging / name
-        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # a process that was killed may have left it
         rows = typed(con, name, select)
         try:
             counts = stage(con, rows, folder, self.n_shards)
@@ -72,12 +72,12 @@ class EventsWriter:
         self.add(name, folder, counts)
 
     def add(self, name: str, folder: Path, counts: dict[str, int]) -> None:
-        """Add rows that `stage` wrote into `folder` for as many shards; the folder is left unchanged."""
+        """Add rows that `stage` wrote into `folder` for the same number of shards; the folder is left unchanged."""
         self.tables[name] = folder
         self.counts[name] = counts
 
     def finish(self, describe: Callable[[str], str], source: str) -> None:
-        """Sort and write every shard, then the metadata; remove the rows that were staged here."""
+        """Sort and write every shard, then the metadata; then remove the rows that were staged here."""
         (self.out / "data").mkdir(exist_ok=True)
         done = self.out / ".done"
         done.mkdir(exist_ok=True)
@@ -114,7 +114,7 @@ class _Shard:
         with whole(target) as part, connect(self.prepare, self.out, self.share) as con:
             con.execute("SET preserve_insertion_order = true; SET threads = 1")
             rows = scan(files)
-            # Written by Arrow: a file from DuckDB has no large strings, and so is not valid MEDS.
+            # Arrow writes the file: DuckDB would write no large strings, and the file would not be valid MEDS.
             reader = con.sql(f"SELECT {_COLUMNS} FROM {rows} ORDER BY {_ORDER}").to_arrow_reader(_ROWS_A_GROUP)
             with pq.ParquetWriter(part, _SCHEMA, compression="zstd") as writer:
                 for batch in reader:
@@ -125,7 +125,7 @@ class _Shard:
 
 
 def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str], source: str) -> None:
-    (out / "metadata").mkdir(exist_ok=True)  # exists if a process was killed while it checked what it had written
+    (out / "metadata").mkdir(exist_ok=True)  # exists if a process was killed while it checked its result
     table = pa.table(
         {
             "code": pa.array(codes, pa.string()),
@@ -151,25 +151,25 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
 
 
 def subject_ids(root: Path) -> np.ndarray:
-    """All subjects of an EVENTS folder, sorted."""
+    """Return all subjects of an EVENTS folder, sorted."""
     with duckdb.connect() as con:
         sql = f"SELECT DISTINCT subject_id FROM {scan(shard_files(root))} ORDER BY 1"
         return np.asarray(con.execute(sql).fetchnumpy()["subject_id"], dtype=np.int64)
 
 
 def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
-    """Check an EVENTS folder, one block of rows at a time: MEDS's own schemas, then what they leave out.
+    """Check an EVENTS folder, one block of rows at a time, by MEDS's own schemas and by further rules.
 
     Args:
         root: the EVENTS folder.
-        prepare: the workers that share the files.
+        prepare: the options, with the workers that share the files.
 
     Returns:
-        The numbers of rows, subjects and codes; and `repeated`: for each kind of code (`LAB`) with duplicates, the
-        number of events that equal another one, and the number of events.
+        The numbers of rows, subjects and codes, and `repeated`. The latter gives, for each kind of code (`LAB`) with
+        duplicates, the number of events that equal another one, and the number of all events.
 
     Raises:
-        SchemaError: wrong types, wrong order, a subject in two shards, a code without metadata.
+        SchemaError: types or order are wrong, a subject is in two shards, or a code has no metadata.
         LeakageError: a fact is available before it happened.
     """
     files = shard_files(root)
@@ -196,7 +196,7 @@ def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Valid:
-    """A valid file: its subjects, its rows by code, and its rows that repeat the one before."""
+    """The subjects of a valid file, its rows by code, and its rows that equal the row before them."""
 
     subjects: np.ndarray
     codes: Counter[str]
@@ -204,7 +204,7 @@ class _Valid:
 
 
 def _by_kind(codes: Mapping[str, int]) -> Counter[str]:
-    """The number of rows by the part of the code before the first `//`."""
+    """Return the number of rows by the part of the code before the first `//`."""
     kinds = Counter[str]()
     for code, n in codes.items():
         kinds[code.split("//")[0]] += n
@@ -217,7 +217,7 @@ def _counted(codes: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _validate_file(file: Path) -> _Valid:
-    """Check a file, and return what it holds."""
+    """Check a file, and return its subjects and counts."""
     n_rows, subjects, codes, repeated = 0, [], Counter[str](), Counter[str]()
     last: pa.Table | None = None
     with pq.ParquetFile(file) as opened:
@@ -236,7 +236,7 @@ def _validate_file(file: Path) -> _Valid:
 
 
 def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None:
-    """Raise SchemaError for the first subject that is in two files; `subjects` holds those of each file."""
+    """Raise SchemaError for the first subject that is in two files; `subjects` lists the subjects of each file."""
     every = np.concatenate(subjects)
     order = np.argsort(every, kind="stable")
     twice = np.flatnonzero(every[order][1:] == every[order][:-1])
@@ -256,7 +256,7 @@ def _check_order(file: Path, table: pa.Table, first: int) -> np.ndarray:
     tied = np.ones(max(table.num_rows - 1, 0), bool)
     late = np.zeros_like(tied)
     for name in EVENTS_ORDER:
-        rows = np.flatnonzero(tied)  # only where all columns before it tie, so few rows reach the texts
+        rows = np.flatnonzero(tied)  # only rows that tie in all columns before it, so few texts are compared
         if not len(rows):
             break
         above, below = table[name].take(rows), table[name].take(rows + 1)

@@ -23,8 +23,8 @@ class SplitFiles:
     """The content of the three files.
 
     Attributes:
-        folder: the folder that holds them.
-        subjects: the subject_id of the records in each file, in its order.
+        folder: the folder that holds the files.
+        subjects: for each file, the subject_id of its records, in the file's order.
         names: the records' own names, in the same order.
         sha256: the hash of each file.
     """
@@ -35,7 +35,7 @@ class SplitFiles:
     sha256: dict[str, str]
 
     def split_of(self) -> pd.Series:
-        """The split of each subject, by subject_id."""
+        """Return the split of each subject, by subject_id."""
         names = [name for name, ids in self.subjects.items() for _ in ids]
         return pd.Series(names, np.concatenate(list(self.subjects.values())), dtype=object)
 
@@ -45,10 +45,11 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
 
     Args:
         folder: the folder that holds train.txt, tuning.txt and held_out.txt.
-        subject_of: a function that gives the subject of a record's name; raises ValueError if no record can have it.
+        subject_of: a function that returns the subject of a record's name. It raises ValueError if no record can have
+            that name.
 
     Raises:
-        ConfigError: a file is missing, empty or no text, or a line is no record's name or is there twice.
+        ConfigError: a file is missing, empty or not text, or a line is not a record's name or repeats another line.
         LeakageError: a record is in two files.
     """
     root = expanded(folder)
@@ -72,7 +73,7 @@ def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFile
 def _subject(
     file: Path, number: int, name: str, subject_of: Callable[[str], int], where: dict[int, tuple[Path, int]]
 ) -> int:
-    """The subject of a line of a file, who stands in no line before it; where the line is, is kept in `where`."""
+    """Return the subject of a line, and note the line in `where`; refuse a subject that is already listed there."""
     try:
         subject = subject_of(name)
     except ValueError:
@@ -87,7 +88,7 @@ def _subject(
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
-    """The number and text of each line that is not empty."""
+    """Return the number and text of each line that is not empty."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -98,7 +99,7 @@ def _lines(file: Path) -> list[tuple[int, str]]:
 
 
 def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) -> tuple[pd.Series, dict[str, Any]]:
-    """The split of each sample (missing if its subject is in no file), and facts for the manifest.
+    """Return the split of each sample (missing if its subject is in no file), and facts for the manifest.
 
     Args:
         samples: SAMPLES without a split.
@@ -127,7 +128,7 @@ def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) 
 
 
 def describe_split_files(facts: dict[str, Any]) -> str:
-    """One line on what was read and what is left out."""
+    """Describe in one line what was read and what is left out."""
     listed = ", ".join(f"{name} {n:,}" for name, n in facts["listed"].items())
     parts = [f"split of {facts['folder']}: {listed} records"]
     if n := facts["unknown_records"]:

@@ -1,6 +1,6 @@
 """Splits subjects into training, tuning and held-out by a hash, so that no subject is ever in two splits.
 
-A temporal split needs the years of the stays as well: `temporal.py`.
+A temporal split also needs the years of the stays: see `ehrdl/data/temporal_split.py`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Split(Options, key="data.split"):
     """The way to split subjects.
 
     Attributes:
-        kind: `subject` draws them by a hash; `temporal` trains on stays before a year and holds out those from that
-            year on; `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the keys
-            below; `folds` deals subjects into equal parts by the same hash and holds one part out.
-        tuning: the share of subjects for tuning; in a temporal split and in folds, the share of those not held out. The
-            subjects left over are for training.
+        kind: `subject` draws subjects by a hash. `temporal` trains on stays before a year, and holds out stays from
+            that year on. `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the
+            keys below. `folds` divides subjects into equal parts by the same hash, and holds one part out.
+        tuning: the share of subjects for tuning. In a temporal split and in folds, it is a share of the subjects that
+            are not held out. All remaining subjects are for training.
         held_out: the share of subjects that are held out; a temporal split and folds do not read it.
         seed: the random seed; another seed gives another split.
-        cut_year: temporal: the first held-out year. A training stay is certain to be in an earlier year; stays whose
-            years reach across the cut are dropped.
-        last_year: temporal: the last year of the release, after which there is no stay (2019 for MIMIC-IV 2.x, 2022 for
-            3.x); null = years are not capped.
-        n_folds: folds: the number of folds.
-        fold: folds: the number of the one that is held out, from 0.
-        files: the folder that holds train.txt, tuning.txt and held_out.txt, one record's name per line, as the
-            publisher of the data names it. If it is given, no other key is read.
+        cut_year: for `temporal`: the first held-out year. A training stay is certain to be in an earlier year. Stays
+            that may lie on either side of the cut are dropped.
+        last_year: for `temporal`: the last year with stays in the release (2019 for MIMIC-IV 2.x, 2022 for 3.x); null =
+            years are not capped.
+        n_folds: for `folds`: the number of folds.
+        fold: for `folds`: the number of the fold that is held out, from 0.
+        files: the folder with train.txt, tuning.txt and held_out.txt. Each line is a record's name, as the publisher of
+            the data writes it. If it is given, no other key is read.
     """
 
     kind: Kind = "subject"
@@ -53,7 +53,7 @@ class Split(Options, key="data.split"):
     files: Annotated[str, FolderPath()] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that leave no one to train on or to hold out, naming the key."""
+        """Refuse values that leave no one to train on or to hold out; the error names the key."""
         super().__post_init__()
         if self.kind == "subject" and self.tuning + self.held_out >= 1:
             shares = f"tuning {self.tuning} and held_out {self.held_out}"
@@ -63,12 +63,12 @@ class Split(Options, key="data.split"):
 
     @property
     def method(self) -> str:
-        """`files` if they decide, else the kind."""
+        """`files` if files decide the split, else the kind."""
         return "files" if self.files is not None else self.kind
 
     @property
     def by_subject(self) -> bool:
-        """Whether a subject's number alone decides its split."""
+        """Whether the split of a subject depends only on its number."""
         return self.method in ("subject", "folds")
 
     def _check_folds(self) -> None:
@@ -103,7 +103,7 @@ class Split(Options, key="data.split"):
 
 
 def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
-    """The split of each subject, as an array of strings.
+    """Return the split of each subject, as an array of strings.
 
     >>> assign(np.array([1, 2, 1]), Split()).tolist()[::2] == [assign(np.array([1]), Split())[0]] * 2
     True
@@ -112,7 +112,7 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
         raise ConfigError(f"data.split.kind: {split.method} needs more than subjects, and cannot split them alone")
     u = uniform(subject_id, split.seed)
     if split.n_folds is not None:
-        # The integer part is the fold; the fraction is another draw, so tuning subjects are dealt within each fold.
+        # The integer part is the fold. The fraction is a second draw, which chooses tuning subjects within each fold.
         fold, u = np.divmod(u * split.n_folds, 1)
         return np.where(fold == split.fold, HELD_OUT, np.where(u < split.tuning, TUNING, TRAIN)).astype(object)
     names = np.where(u < split.held_out, HELD_OUT, np.where(u < split.held_out + split.tuning, TUNING, TRAIN))
@@ -120,7 +120,10 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
 
 
 def uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
-    """A number in [0, 1) per subject: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over id and seed."""
+    """Return a number in [0, 1) per subject from its id and the seed.
+
+    It is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    """
     with np.errstate(over="ignore"):
         x = subject_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

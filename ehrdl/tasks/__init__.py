@@ -1,4 +1,4 @@
-"""Tasks, one file each: EVENTS in, SAMPLES out."""
+"""Tasks, one file each. A task reads EVENTS and returns SAMPLES."""
 
 from ehrdl.lazy import lazily
 

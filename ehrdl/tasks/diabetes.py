@@ -1,4 +1,4 @@
-"""Readmission within 30 days in Diabetes-130, as that table labels it."""
+"""Readmission within 30 days in the table Diabetes-130, with the labels of that table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Dispositions of IDs_mapping.csv after which no patient returns: expired, and hospice.
 DEAD = ("11", "19", "20", "21")
 HOSPICE = ("13", "14")
-#: Uninformative dispositions: NULL, not mapped, unknown or invalid, and none in the table.
+#: Uninformative dispositions: NULL, not mapped, unknown or invalid, and missing in the table.
 UNKNOWN = ("18", "25", "26", "unknown", "")
 
 #: Printed with every result.
@@ -45,7 +45,7 @@ _SEX = "SELECT subject_id, min(code[9:]) AS sex FROM events WHERE code LIKE 'GEN
 
 
 class DiabetesReadmission(Task):
-    """Is a patient who leaves alive, and not for hospice, admitted again within 30 days?"""
+    """Readmission within 30 days of patients who leave alive, and not for a hospice."""
 
     name = "diabetes_readmission"
     #: An untuned LightGBM reaches 0.679 on unseen patients.
@@ -55,8 +55,8 @@ class DiabetesReadmission(Task):
         """Choose a variant of the definition; the default is the primary one.
 
         Args:
-            past_outcomes: whether models read, as history, if an earlier stay was followed by an admission within 30
-                days, or later. That is known once the next stay has begun.
+            past_outcomes: whether models read the outcomes of earlier stays: an admission within 30 days, later, or
+                none. Each is known once the next stay has begun.
         """
         self.past_outcomes = past_outcomes
 
@@ -76,7 +76,7 @@ class DiabetesReadmission(Task):
             events: EVENTS of the source Diabetes130.
 
         Returns:
-            One sample per stay, at its discharge. If the table does not say, the label is unknown (`censored`).
+            One sample per stay, at its discharge. If the table has no outcome, the label is unknown (`censored`).
 
         Raises:
             SchemaError: no stay remains (the message lists the steps of the flow chart).
@@ -109,7 +109,7 @@ class DiabetesReadmission(Task):
 
 
 def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
-    """Add the labels, and the table's own age bands: its bands of ten years differ from those of other tasks."""
+    """Add the labels, and the table's age bands of ten years; other tasks have other bands."""
     known, positive = index["readmitted"].notna(), index["readmitted"] == "<30"
     band = (index["age"] // 10 * 10).map(lambda low: f"{low:.0f}-{low + 9:.0f}", na_action="ignore")
     band = band.astype(object).where(index["age"].notna(), "unknown")

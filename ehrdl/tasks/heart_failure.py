@@ -1,6 +1,6 @@
 """Early diagnosis: whether a stay will end with a heart failure code, predicted on its first day.
 
-The unit is the stay (one encounter_id), not the episode: the definition speaks of stays, and a code belongs to one.
+The unit is the stay (one encounter_id), not the episode, since a code belongs to one stay.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Position = Literal["any", "principal"]
 _CODED = f"coded_{HEART_FAILURE.name}"
 _PRINCIPAL = f"principal_{HEART_FAILURE.name}"
 _NEVER = np.iinfo(np.int64).max
-#: The codes billed for a stay. The times of this stay's codes also hide them at t0, except in a stay whose recorded
-#: discharge precedes the death that ended it. So no such code is an input, whatever the coding lag.
+#: The codes billed for a stay. They are never inputs, whatever the coding lag. The codes of the predicted stay are
+#: dated at its end, which also hides them at t0. The exception is a stay with a discharge recorded before its death.
 _BILLED = ("DIAGNOSIS//", "PROCEDURE//ICD", "DRG//", "HCPCS//")
 
 #: Printed with every result.
@@ -71,13 +71,13 @@ class HeartFailure(Task):
 
         Args:
             hours: the prediction time after admission [h], above 0, at most 720.
-            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            cohort: `incident` has an earlier stay, and no heart failure code in any; `first_stay` has no earlier stay
-                (and may include prevalent cases); `all` is both, distinguished by group_stratum.
-            position: the position of the heart failure code: any, or only the principal diagnosis. Earlier stays count
-                in any position.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
+            cohort: `incident` has an earlier stay, and no heart failure code in any earlier stay. `first_stay` has no
+                earlier stay, and may include prevalent cases. `all` is both; group_stratum distinguishes them.
+            position: the position of the heart failure code: any, or only the principal diagnosis. In earlier stays, a
+                code counts in any position.
             exclude_evidence: whether to leave out patients with evidence of heart failure by the prediction time: an
-                available note that names it, NT-proBNP, an intravenous loop diuretic.
+                available note that names it, NT-proBNP, or an intravenous loop diuretic.
 
         Raises:
             ConfigError: a value is invalid.
@@ -109,10 +109,11 @@ class HeartFailure(Task):
             events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `DIAGNOSIS//`.
 
         Returns:
-            One sample per stay. A stay that was never coded has label 0, and the number of such stays is noted.
+            One sample per stay. A stay without any code has label 0; the notes give the number of such stays.
 
         Raises:
-            SchemaError: no stay remains (the message is the flow), or there is no diagnosis code at all.
+            SchemaError: no stay remains (the message lists the steps of the flow chart), or the data have no diagnosis
+                code at all.
         """
         flow = Flow()
         stays = read_admissions(events, flow, principal=[HEART_FAILURE], coded=[HEART_FAILURE])
@@ -132,7 +133,7 @@ class HeartFailure(Task):
         return TaskResult(samples, flow.steps, [OutputSpec(self.name)], hidden_codes=_BILLED, notes=self._notes(index))
 
     def _check_codes(self, stays: pd.DataFrame) -> None:
-        """Refuse data that can give no label."""
+        """Refuse data without the diagnosis codes that labels need."""
         needs = {"n_codes": "DIAGNOSIS code", "n_icd": "DIAGNOSIS code of ICD-9 or ICD-10"}
         if self.position == "principal":
             needs["n_principal"] = "principal diagnosis (a DIAGNOSIS code with sequence number 1)"
@@ -141,10 +142,10 @@ class HeartFailure(Task):
                 raise SchemaError(f"task.heart_failure: no stay has a {name}; add the table of diagnoses")
 
     def _history(self, stays: pd.DataFrame) -> pd.DataFrame:
-        """Add the prediction time, the end of each stay, and what earlier stays say.
+        """Add the prediction time, the end of each stay, and facts about earlier stays.
 
-        An earlier stay was admitted before this one and ended by the prediction time. Its codes belong to its end, so
-        those of a stay that ends later are not yet known.
+        An earlier stay was admitted before this one and ended by the prediction time. Codes become known at the end of
+        their stay, so the codes of a stay that ends later are not yet known.
         """
         t0 = stays["admittime"] + pd.Timedelta(hours=self.hours)
         end = stays[["dischtime", "deathtime"]].max(axis=1)
@@ -190,7 +191,7 @@ def _coded(index: pd.DataFrame) -> Facts:
 
 
 def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """The stays without evidence by the prediction time, one step per kind."""
+    """Keep the stays without evidence by the prediction time; each kind of evidence is a step of the flow chart."""
     index = index.join(first.add_prefix("first_"), on="subject_id")
     for kind, rule in KINDS.items():
         seen = index[f"first_{kind}"] <= index["prediction_time"]
@@ -199,9 +200,9 @@ def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> p
 
 
 def _first_end(stays: pd.DataFrame, end: pd.Series) -> pd.Series:
-    """For each stay the first `end` [µs] of the patient's stays that were admitted before it; NaT counts as never.
+    """Return, for each stay, the first `end` [µs] among the patient's earlier stays; NaT counts as never.
 
-    Stays are in order of subject and admission; of two admitted at the same time, neither is the earlier.
+    Stays are in order of subject and admission. Of two stays admitted at the same time, neither is earlier.
     """
     subject = stays["subject_id"]
     known = _microseconds(end).where(end.notna(), _NEVER)
@@ -210,5 +211,5 @@ def _first_end(stays: pd.DataFrame, end: pd.Series) -> pd.Series:
 
 
 def _microseconds(time: pd.Series) -> pd.Series:
-    """Times as int64 [µs since 1970]."""
+    """Return times as int64 [µs since 1970]."""
     return pd.Series(time.to_numpy().astype("datetime64[us]").astype(np.int64), index=time.index)

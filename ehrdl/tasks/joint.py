@@ -1,7 +1,7 @@
-"""Several tasks as one: the outputs of all, on both shared and unshared prediction times.
+"""Several tasks as one: the outputs of all tasks, with the samples of all.
 
-One network with one head then learns them together. Tasks are joined on patient, stay and prediction time, so they
-must predict at the same moments, as `heart_failure` and `length_of_stay` do 24 hours after an admission.
+One network with one head can then learn them together. Tasks are joined on patient, stay and prediction time, so they
+must predict at the same moments. For example, `heart_failure` and `length_of_stay` predict 24 hours after an admission.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Joint(Task):
         """Choose the tasks.
 
         Args:
-            tasks: the tasks, at least two, whose outputs have different names. A sample of any of them is a sample
-                here; if a task has no such sample, its label is unknown and its status `not_asked`. What one task hides
-                from the models is hidden for all.
+            tasks: the tasks, at least two, with different names for their outputs. A sample of any task is a sample
+                here. For a task without that sample, the label is unknown and the status is `not_asked`. Codes that one
+                task hides from the models are hidden for all.
 
         Raises:
-            ConfigError: fewer than two tasks.
+            ConfigError: there are fewer than two tasks.
         """
         if len(tasks) < 2:
             raise ConfigError(f"task.tasks: {len(tasks)} task; give at least two, or name it as the task itself")
@@ -51,7 +51,7 @@ class Joint(Task):
         return TaskInfo(", ".join(info.title for info in infos), " ".join(info.sentence for info in infos))
 
     def ceiling(self, output: str) -> float | None:
-        """The ceiling of the output's task; known once `label` has been called."""
+        """Return the ceiling of the output's task; it is known once `label` has been called."""
         task = self._of.get(output)
         return task.ceiling(output) if task else None
 
@@ -62,11 +62,11 @@ class Joint(Task):
             events: EVENTS, with what each of the tasks needs.
 
         Returns:
-            One sample per patient, stay and prediction time of any task. The flow charts follow one another.
+            One sample for each patient, stay and prediction time of any task. The flow charts follow one another.
 
         Raises:
             ConfigError: two tasks have an output of the same name, or a task shares no prediction time with the others.
-            SchemaError: a task finds nobody, or has two samples of one stay at one time.
+            SchemaError: a task finds no sample, or has two samples of one stay at one time.
         """
         results = [task.label(events) for task in self.tasks]
         names = _tell_apart([task.name for task in self.tasks])
@@ -95,12 +95,12 @@ class Joint(Task):
 
 
 def _tell_apart(names: list[str]) -> list[str]:
-    """The names, with a number if a task occurs more than once."""
+    """Return the names of the tasks, numbered if a task occurs more than once."""
     return [f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _join(names: list[str], results: list[TaskResult]) -> tuple[pd.DataFrame, int]:
-    """SAMPLES of all tasks, and the number of them that every task has."""
+    """Join the SAMPLES of all tasks, and count the samples that every task has."""
     joined = pd.DataFrame()
     for name, result in zip(names, results, strict=True):
         part = result.samples.drop(columns="sample_id").astype({"encounter_id": "Int64"}).assign(**{_has(name): 1.0})
@@ -130,7 +130,7 @@ def _has(name: str) -> str:
 
 
 def _ordered(joined: pd.DataFrame, outputs: list[OutputSpec]) -> pd.DataFrame:
-    """The samples, sorted and numbered, with labels in the outputs' order and a status for outputs not asked."""
+    """Sort and number the samples, order the labels like the outputs, and fill in the status `not_asked`."""
     joined = joined.sort_values(_KEY, ignore_index=True)
     joined.insert(0, "sample_id", np.arange(len(joined), dtype=np.int64))
     for column in joined.filter(like="status_"):
@@ -145,7 +145,7 @@ def _last_step(samples: pd.DataFrame) -> FlowStep:
 
 
 def _notes(names: list[str], results: list[TaskResult], n: int, shared: int) -> dict[str, Any]:
-    """The notes of each task, under its name."""
+    """Return the notes of each task under its name, with the numbers of samples and all caveats."""
     notes: dict[str, Any] = {
         "samples": {name: len(result.samples) for name, result in zip(names, results, strict=True)}
         | {"of every task": shared, "of any task": n},

@@ -1,7 +1,8 @@
-"""Reads external labels as SAMPLES: MEDS label files, including those of `aces-cli`.
+"""Reads external labels as SAMPLES, from MEDS label files such as `aces-cli` writes.
 
-One row holds what is true of a subject after a prediction time. Such files do not say which stay a row belongs to, nor
-what defines the outcome. The stay is the one open at that time, and `hidden_codes` keeps codes from the models.
+One row holds what is true of a subject after a prediction time. The files do not give the stay of a row, or the codes
+that define the outcome. A row gets the stay that is open at its prediction time. `hidden_codes` lists the codes to hide
+from the models.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
 
 
 class Labels(Task):
-    """Labels from MEDS label files, yes or no or numbers."""
+    """Labels from MEDS label files: yes or no, or numbers."""
 
     name = "labels"
 
@@ -59,16 +60,16 @@ class Labels(Task):
         """Choose the files.
 
         Args:
-            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. The label is the
-                one value column that holds values; null is unknown.
+            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. The label is in
+                the only value column with values; null is unknown.
             output: the name of the labels in results.
             hidden_codes: the prefixes of codes that define the outcome; models never see those codes.
-            kind: `binary`: true and false, or 1 and 0 alone; `regression`: any numbers; `auto`: binary if the files
-                hold only these, else regression.
+            kind: `binary`: only true and false, or 1 and 0. `regression`: any numbers. `auto`: binary if the files have
+                only such values, else regression.
             unit: the unit of the numbers, for the report.
 
         Raises:
-            ConfigError: the output's name cannot be a column's, there is nothing at the path, or a value is invalid.
+            ConfigError: the output's name cannot be a column's name, the path does not exist, or a value is invalid.
         """
         if unit and kind == BINARY:
             raise ConfigError(f"task.unit: {unit!r} belongs to numbers, not to task.kind binary")
@@ -90,7 +91,7 @@ class Labels(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Read the labels and keep those of subjects who have a history.
+        """Read the labels, and keep only subjects with a history.
 
         Args:
             events: EVENTS of any source.
@@ -99,8 +100,9 @@ class Labels(Task):
             One sample per subject and prediction time.
 
         Raises:
-            SchemaError: a file is damaged or has other columns, a label is of another kind, two labels of a subject at
-                one time differ, or no label is left (the message is the flow chart).
+            SchemaError: a file is damaged or has other columns, a label has another kind, or a subject has two
+                different labels at one time. The error is also raised if no label is left. Its message then lists the
+                steps of the flow chart.
         """
         flow = Flow()
         labels, kind = read_labels(self.path, self.kind)
@@ -130,7 +132,7 @@ class Labels(Task):
         return TaskResult(samples, flow.steps, [output], self.hidden_codes, notes)
 
     def _check_hidden(self, events: duckdb.DuckDBPyRelation) -> None:
-        """Report which prefixes of codes hide nothing: a slip in one of them would be a leak."""
+        """Warn about each prefix that hides no code, since a misspelt prefix would be a leak."""
         for start in self.hidden_codes:
             quoted = start.replace("'", "''")
             rows: Any = events.query("events", f"SELECT 1 FROM events WHERE starts_with(code, '{quoted}') LIMIT 1")
@@ -139,9 +141,9 @@ class Labels(Task):
 
 
 def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kind]:
-    """All labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and their kind.
+    """Read all labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and their kind.
 
-    Value columns without any value, as `aces-cli` writes them, are no labels.
+    Value columns without any value, which `aces-cli` writes, are ignored.
 
     Raises:
         SchemaError: a file is invalid; the message names it and the column or row.
@@ -160,10 +162,10 @@ def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kin
 
 
 def _value_column(path: Path, tables: dict[Path, pa.Table]) -> str:
-    """The one column that holds the labels; NaN, like null, is no value.
+    """Return the name of the only column with labels; NaN, like null, is no value.
 
     Raises:
-        SchemaError: there is no such column, or several, or it cannot hold numbers; or one of several files lacks it.
+        SchemaError: there is no such column, there are several, it cannot hold numbers, or some files lack it.
     """
     full = [name for name in _VALUES if any(_holds(table, name) for table in tables.values())]
     others = sorted({name for table in tables.values() for name in table.column_names} - {_SUBJECT, _TIME, *_VALUES})
@@ -184,7 +186,7 @@ def _value_column(path: Path, tables: dict[Path, pa.Table]) -> str:
 
 
 def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelKind) -> Kind:
-    """The kind, binary or regression, which the labels must fit.
+    """Return the kind, binary or regression, and check that the labels fit it.
 
     Raises:
         SchemaError: a label does not fit; the message names the first.
@@ -204,14 +206,14 @@ def _kind(path: Path, name: str, found: dict[Path, pd.DataFrame], wanted: LabelK
 
 
 def _holds(table: pa.Table, name: str) -> bool:
-    """Whether a column has a value; NaN, with which pandas fills a column, is no value."""
+    """Return whether a column has a value; NaN, with which pandas fills a column, is no value."""
     if name not in table.column_names or not table.num_rows:
         return False
     return not pc.all(pc.is_null(table[name], nan_is_null=True)).as_py()
 
 
 def _read(file: Path) -> pa.Table:
-    """Read a label file, whose subjects and times must have the types of the label schema."""
+    """Read a label file, and check that subjects and times have the types of the label schema."""
     try:
         table = pq.read_table(file, partitioning=None)
     except (OSError, pa.ArrowException) as error:
@@ -258,10 +260,10 @@ def _frame(file: Path, table: pa.Table, name: str) -> pd.DataFrame:
 
 
 def _once(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
-    """Each label once, in order of subject and time.
+    """Return each label once, in order of subject and time.
 
     Raises:
-        SchemaError: a subject has two labels at one time.
+        SchemaError: a subject has two different labels at one time.
     """
     labels = labels.drop_duplicates().sort_values([*_KEY, "label"], ignore_index=True)
     twice = labels[labels.duplicated(_KEY, keep=False)]
@@ -278,7 +280,7 @@ def _status(label: pd.Series, kind: Kind) -> pd.Series:
 
 
 def _times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """The times of each subject's first and last timed event in EVENTS (NaT = none), by subject_id."""
+    """Return the times of each subject's first and last timed event in EVENTS (NaT = none), by subject_id."""
     query = "SELECT subject_id, min(time) AS first_time, max(time) AS last_time FROM events GROUP BY subject_id"
     rows: Any = events.query("events", query)
     frame: pd.DataFrame = rows.df().set_index("subject_id")
@@ -286,7 +288,7 @@ def _times(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def _with_history(index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """The labels of subjects known to the data by the prediction time; the others are named and counted."""
+    """Keep the labels of subjects with an event by the prediction time; the caveat names and counts the others."""
     known = index["known"].eq(True)
     index, strange = index[known], index[~known]
     flow.count(index, "known subject", "the subject is in the data", _named(strange, "of subjects not in the data"))
@@ -297,7 +299,7 @@ def _with_history(index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 
 def _named(labels: pd.DataFrame, where: str) -> str:
-    """The number of labels left out, and their subjects; empty for none."""
+    """Describe the labels that are left out: their number and their subjects; empty if there are none."""
     if labels.empty:
         return ""
     subjects = labels["subject_id"].unique()
@@ -306,7 +308,7 @@ def _named(labels: pd.DataFrame, where: str) -> str:
 
 
 def _with_stay(index: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
-    """Add the stay that is open at each prediction time, the last admitted of several; null if none is open."""
+    """Add the stay that is open at each prediction time, the last admitted if several are; null if none is open."""
     stays = stays.assign(end=stays[["dischtime", "deathtime"]].max(axis=1))
     found = pd.merge_asof(
         index.sort_values("prediction_time", kind="stable"),

@@ -50,10 +50,10 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class IcuStays(Options, key="task.icu"):
-    """The ICU stays that are predicted, and their end.
+    """The ICU stays to use, and the event that ends them.
 
     Args:
-        until: the end of the stay: when the patient leaves the `unit`, or the hospital (`discharge`).
+        until: the end of the stay. The patient leaves the ICU (`unit`) or the hospital (`discharge`).
         first_only: whether to use only the first ICU stay of a hospital stay.
         drop_stepdown: whether to leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU stays.
 
@@ -67,7 +67,7 @@ class IcuStays(Options, key="task.icu"):
 
 
 class LengthOfStay(Task):
-    """The remaining days of a stay, `hours` after its start, and whether they are more than a few."""
+    """The remaining days of a stay, predicted `hours` after its start, and whether they exceed given limits."""
 
     name = "length_of_stay"
 
@@ -84,13 +84,13 @@ class LengthOfStay(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            unit: the kind of stay: `icu`, predicted `hours` after the ICU's intime, or `hospital`, after the admission.
-            hours: the prediction time after that [h], above 0, at most 720.
-            over_days: the limits of the binary outputs: more than this many days remain [d].
-            days: whether the remaining days are a regression output.
-            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
-            death: the treatment of a stay that ends in death: it keeps its length (`keep`), or has an `unknown` label.
-            icu: the ICU stays that are predicted, and their end; only for `unit` icu.
+            unit: the kind of stay. `icu` is predicted `hours` after the ICU's intime, `hospital` after the admission.
+            hours: the prediction time after the start of the stay [h], above 0, at most 720.
+            over_days: the limits of the binary outputs: whether more than this many days remain [d].
+            days: whether the remaining days are also a regression output.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
+            death: the label of a stay that ends in death: its length (`keep`), or `unknown`.
+            icu: the ICU stays to use, and their end; only for the unit `icu`.
 
         Raises:
             ConfigError: a value is invalid.
@@ -118,8 +118,8 @@ class LengthOfStay(Task):
         """Find the patients who are still there at the prediction time, and how long they stay from then on.
 
         Args:
-            events: EVENTS of any source that writes `ADMISSION//` and `DISCHARGE//`, and for unit icu `ICU_IN//` and
-                `ICU_OUT//`.
+            events: EVENTS of any source that writes `ADMISSION//` and `DISCHARGE//`. The unit `icu` also needs
+                `ICU_IN//` and `ICU_OUT//`.
 
         Returns:
             One sample per stay. A stay whose end is not in the data has an unknown label (status `censored`).
@@ -142,7 +142,7 @@ class LengthOfStay(Task):
         return TaskResult(samples, flow.steps, outputs, ("DISCHARGE//", "ICU_OUT//"), self._notes(index))
 
     def _icu(self, joined: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """The requested ICU stays."""
+        """Keep the requested ICU stays."""
         if self.icu.drop_stepdown:
             rule, units = f"not in {' or '.join(_STEPDOWN)}", Facts("names of units", joined["care_unit"] != "unknown")
             joined = flow.keep(joined, ~joined["care_unit"].isin(_STEPDOWN), "no step-down unit", rule, units)

@@ -1,8 +1,8 @@
 """Mortality: death in hospital of patients in intensive care, predicted after the first 24 or 48 hours there.
 
-Models can also learn auxiliary labels of the outcome. A death in hospital is one bit, while the day of a later death
-and the length of stay say how ill the survivors were (multitask learning: Caruana, Machine Learning 28 (1997) 41; on
-ICU series Harutyunyan et al., Scientific Data 6 (2019) 96).
+Models can also learn auxiliary labels of the outcome. A death in hospital is only yes or no. The day of a later death
+and the length of stay show how ill the survivors were. Sources: multitask learning, Caruana, Machine Learning 28 (1997)
+41; on ICU series, Harutyunyan et al., Scientific Data 6 (2019) 96.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CAVEATS = (
 
 
 _LEFT, _DAY_SECONDS = "length_of_stay", 86_400
-#: PhysioNet 2012 dates an unknown end just after its window, which says nothing of the stay's length.
+#: PhysioNet 2012 dates an unknown end just after its window. Such an end tells nothing about the stay's length.
 _LEAST_DAYS = 1 / 24
 _AUXILIARY = re.compile(rf"death_[1-9]\d{{0,3}}d|death_known|{_LEFT}")
 
@@ -66,13 +66,13 @@ class Mortality(Task):
 
         Args:
             hours: the prediction time after the start of the ICU stay [h], above 0, at most 720.
-            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
             first_only: whether to use only the first ICU stay of a hospital stay.
-            auxiliary: the outputs that deep models learn beside the outcome, but that are never predicted: `death_30d`,
-                death within that many days after the prediction time, in hospital or later; `death_known`, death at any
-                time recorded in the data; `length_of_stay`, log(1 + remaining days in hospital), unknown below an hour.
-                A patient without a date of death counts as a survivor, so the days should not exceed the follow-up of
-                the data.
+            auxiliary: the outputs that deep models learn in addition to the outcome, but do not predict. `death_30d`:
+                death within 30 days after the prediction time, in hospital or later; other numbers of days are allowed.
+                `death_known`: death at any time recorded in the data. `length_of_stay`: log(1 + remaining days in
+                hospital), unknown below an hour. A patient without a date of death counts as a survivor, so the number
+                of days should not exceed the follow-up of the data.
 
         Raises:
             ConfigError: a value is invalid.
@@ -158,7 +158,7 @@ def _with_outcome(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _auxiliary(name: str, index: pd.DataFrame) -> pd.Series:
-    """The label of an auxiliary output, NaN if the end of the stay is not in the data."""
+    """Return the label of an auxiliary output; NaN if the end of the stay is not in the data."""
     if name == _LEFT:
         days: pd.Series = (index["hospital_end"] - index["prediction_time"]).dt.total_seconds() / _DAY_SECONDS
         return days.where(days > _LEAST_DAYS).map(math.log1p)

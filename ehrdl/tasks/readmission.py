@@ -1,4 +1,4 @@
-"""30-day unplanned all-cause readmission, after the CMS hospital-wide measure.
+"""Unplanned readmission within 30 days for any cause, after the CMS hospital-wide measure.
 
 Source: CMS, Hospital-Wide All-Cause Unplanned Readmission Measure, adapted to MIMIC-IV (no CCS tables, no enrolment).
 """
@@ -74,18 +74,19 @@ class Readmission(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            variant: the prediction time: at the discharge itself, or 24 h after it, when most summaries are stored
-                (`note_complete`). The latter leaves out patients who are readmitted by then, or died by the end of that
-                day. The horizon runs from the discharge in both.
-            horizon_days: the length of the outcome window from discharge [days], above 0, at most 365 (dod ends there).
-            min_age: the youngest age at admission [years]; 0 or null = everyone, unknown ages too.
+            variant: the prediction time: at the discharge itself (`at_discharge`), or 24 h after it (`note_complete`),
+                when most summaries are stored. `note_complete` leaves out patients who are readmitted by then, or died
+                by the end of that day. In both variants, the horizon starts at the discharge.
+            horizon_days: the length of the outcome window from discharge [days], above 0, at most 365, since MIMIC-IV's
+                dates of death (dod) end there.
+            min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
             keep_hospice: whether to keep index stays that were discharged to a hospice.
-            death: the label of a death in the horizon without an unplanned readmission: 0 (`negative`, as in CMS), 1
-                (`composite`), or left out of the cohort (`exclude`).
+            death: the label of a death in the horizon without an unplanned readmission: 0 (`negative`, as in CMS) or 1
+                (`composite`). `exclude` leaves such stays out of the cohort.
             emergency_return: the label of a return in the horizon only for observation or to the emergency department:
                 0 (`negative`, as in CMS) or 1 (`composite`).
             censor_last_year: the release's last year (2019 for MIMIC-IV 2.x, 2022 for 3.x). The label of an index stay
-                whose approximate year range reaches it is unknown; null = keep them all.
+                is unknown if its range of approximate years reaches that year. null = all labels are kept.
 
         Raises:
             ConfigError: a value is invalid.
@@ -120,10 +121,12 @@ class Readmission(Task):
             events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `ADMISSION_TYPE//`.
 
         Returns:
-            One sample per index episode; status `death` means died in the horizon without an unplanned readmission.
+            One sample per index episode. The status `death` means a death in the horizon without an unplanned
+            readmission.
 
         Raises:
-            SchemaError: no index stay remains (the message is the flow), or a year group is missing.
+            SchemaError: no index stay remains (the message lists the steps of the flow chart), or a year group is
+                missing.
         """
         flow = Flow()
         stays = read_admissions(events, flow, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))
@@ -142,19 +145,21 @@ class Readmission(Task):
         return TaskResult(samples, flow.steps, [OutputSpec(self.name)], notes=notes | _prevalences(index))
 
     def planned(self, episodes: pd.DataFrame) -> pd.Series:
-        """Whether each episode is planned, by admission type; a subclass with CCS tables replaces this (CMS version 4).
+        """Return whether each episode is planned, by its admission type.
+
+        CMS version 4 uses CCS tables instead; a subclass that has them replaces this method and `planned_needs`.
 
         Args:
-            episodes: the episodes of `build_episodes`, without those for observation only.
+            episodes: the episodes of `build_episodes`, without those only for observation.
         """
         return episodes["admission_type"].isin(PLANNED_ADMISSIONS)
 
     def planned_needs(self, episodes: pd.DataFrame) -> list[Facts]:
-        """The facts that `planned` needs; a subclass that replaces one method replaces the other."""
+        """Return the facts that `planned` needs; a subclass that replaces one method must replace the other."""
         return [Facts("admission types", episodes["admission_type"].notna())]
 
     def _inpatient(self, episodes: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """Episodes with more than observation, each with the next such episode: only these can be readmissions."""
+        """Keep episodes that are not only for observation, and add the next one, which may be a readmission."""
         rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
         types = Facts("admission types", episodes["admission_type"].notna())
         inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule, types)
@@ -200,7 +205,7 @@ class Readmission(Task):
             flow.check(index, "outcome: emergency return", "counts as a readmission", seen)
 
     def _at_risk(self, index: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """The index stays whose outcome is still open at their prediction time, which is added."""
+        """Add the prediction time, and keep the index stays that have no outcome by then."""
         if self.variant == "at_discharge":
             return index.assign(prediction_time=index["dischtime"])
         index = index.assign(prediction_time=index["dischtime"] + _NOTE_LAG)
@@ -212,7 +217,7 @@ class Readmission(Task):
         return flow.keep(index, ~(returned | dead), "at risk at t0", rule)
 
     def _outcomes(self, index: pd.DataFrame) -> pd.DataFrame:
-        """Add what followed each index stay in the horizon, and from it `label` and `status`."""
+        """Add the events after each index stay in the horizon, then `label` and `status`."""
         returned = self._follows(index, "next_admittime")
         index = index.assign(
             readmitted=returned & ~index["next_planned"],
@@ -233,7 +238,7 @@ class Readmission(Task):
         return index
 
     def _follows(self, index: pd.DataFrame, column: str) -> pd.Series:
-        """Whether the time in `column` lies in (dischtime, dischtime + horizon]."""
+        """Return whether the time in `column` lies in (dischtime, dischtime + horizon]."""
         gap = index[column] - index["dischtime"]
         return (gap > pd.Timedelta(0)) & (gap <= pd.Timedelta(days=self.horizon_days))
 
@@ -251,7 +256,7 @@ class Readmission(Task):
         return reaches
 
     def _notes(self, index: pd.DataFrame) -> dict[str, Any]:
-        """Counts over all eligible index stays, before any is left out for death."""
+        """Count outcomes over all eligible index stays, before any is left out for death."""
         without = ~index["readmitted"]
         return {
             "summary_stored": _summary_stored(index),
@@ -264,7 +269,7 @@ class Readmission(Task):
 
 
 def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """The episodes, each with the admission time of the next one if that is only for observation (else NaT)."""
+    """Merge stays into episodes, with the next episode's admission time if that is only for observation, else NaT."""
     ended = stays["dischtime"].notna()
     if not ended.all():
         nobody = "" if ended.any() else "no DISCHARGE event of a stay in the data"
@@ -299,13 +304,13 @@ def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
 
 
 def _observation_admit(kind: pd.Series) -> pd.Series:
-    """Whether the stay began as an observation; null if its admission type is unknown."""
+    """Return whether the stay began as an observation; null if its admission type is unknown."""
     named = kind.eq(_OBSERVATION_ADMIT).map({True: "yes", False: "no"}).astype(object)
     return named.where(kind.notna())
 
 
 def _summary_stored(index: pd.DataFrame) -> dict[str, float]:
-    """The shares of index stays by when the episode's first discharge summary could be read."""
+    """Return the shares of index stays by the time when the episode's first discharge summary could be read."""
     lag = index["summary_time"] - index["dischtime"]
     by_discharge = lag <= pd.Timedelta(0)
     soon = ~by_discharge & (lag <= _NOTE_LAG)

@@ -1,4 +1,4 @@
-"""Hourly prediction of sepsis within hours, as labelled by the PhysioNet/CinC Challenge 2019."""
+"""Hourly prediction of sepsis within six hours, with the labels of the PhysioNet/CinC Challenge 2019."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HourlySepsis(Task):
 
         Args:
             after_onset: whether to keep the hours after the onset, which is six hours after the label turned 1. The
-                challenge's own score uses them up to three hours after the onset.
+                challenge's own score uses the hours up to three hours after the onset.
         """
         self.after_onset = after_onset
 
@@ -75,10 +75,10 @@ class HourlySepsis(Task):
             events: EVENTS of the source Physionet2019.
 
         Returns:
-            One sample per hour. If the record has no label, it is unknown (`censored`).
+            One sample per hour. If the record has no label, the sample's label is unknown (`censored`).
 
         Raises:
-            SchemaError: the data have no hour.
+            SchemaError: the data have no hours.
         """
         hours = _frame(events, _HOURS)
         if hours.empty:
@@ -109,9 +109,9 @@ class HourlySepsis(Task):
 
 
 def _described(hours: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
-    """The hours with labels, age and sex."""
+    """Add status, age and sex to the hours."""
     who = patients.set_index("subject_id").reindex(hours["subject_id"].to_numpy())
-    birth = pd.to_datetime(who["birth"]).to_numpy()  # if no patient has one, the column has no type
+    birth = pd.to_datetime(who["birth"]).to_numpy()  # without any known birth, the column has no type
     age = (hours["prediction_time"].to_numpy() - birth) / np.timedelta64(1, "s") / _YEAR_SECONDS
     known = hours["label"].notna()
     status = np.select([~known, hours["label"] == 1], ["censored", "positive"], "negative").astype(object)

@@ -1,1 +1,1 @@
-"""Features of one row per sample: static ones, the coded history, and the table that baselines read."""
+"""Features with one row per sample: static ones, the coded history, and the table that baselines read."""

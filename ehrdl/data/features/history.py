@@ -1,6 +1,6 @@
-"""The record of a patient's stays as known at a prediction time, fact by fact, for clinical scores.
+"""A patient's stays as known at a prediction time, fact by fact, for clinical scores.
 
-Facts come straight from EVENTS, since the store holds neither diagnoses nor the type of a stay. `window.bounds` selects
+The facts are read from EVENTS, since the store holds neither diagnoses nor the type of a stay. `window.bounds` selects
 them, like every other input.
 """
 
@@ -21,17 +21,17 @@ from ehrdl.data.window import bounds
 from ehrdl.engine.paths import scan
 from ehrdl.events.listing import shard_files
 
-#: Codes that are recognised by what stands before `//`; the others have rules of their own.
+#: Codes that are recognised by the part before `//`; the others have rules of their own.
 _KINDS = ("ADMISSION", "DISCHARGE", "ADMISSION_TYPE", "SERVICE_IN", "ED_IN")
 _SAMPLES_A_BLOCK = 20_000
 
 
 def read_history(events: Path) -> pd.DataFrame:
-    """Facts about the stays of all subjects.
+    """Read facts about the stays of all subjects.
 
     Returns:
-        subject_id, encounter_id (-1 = none), kind, text (what follows `//`), comorbidity (the bits of
-        `charlson.mask_sql`, for all diagnoses of a stay together), time and available [µs].
+        subject_id, encounter_id (-1 = none), kind, text (the code after `//`), comorbidity, time [µs] and available
+        [µs]. comorbidity has the bits of `charlson.mask_sql`, for all diagnoses of a stay together.
     """
     kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
     where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"
@@ -56,18 +56,18 @@ def read_history(events: Path) -> pd.DataFrame:
 def seen(
     history: pd.DataFrame, samples: pd.DataFrame, by: Literal["available", "time"] = "available"
 ) -> Iterator[tuple[slice, pd.DataFrame]]:
-    """The facts that each sample sees, in blocks of samples.
+    """Yield the facts that each sample sees, in blocks of samples.
 
     Args:
         history: the facts from `read_history`.
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        by: the time that decides. `available` is the usual cut. `time` also shows what had happened but was not known
-            yet, such as the codes of the stay itself; only the retrospective version of a score uses it, which no
-            hospital could have computed.
+        by: the time that decides. `available` is the usual cut. `time` also shows facts that had happened but were not
+            yet known, such as the codes of the stay itself. Only the retrospective version of a score uses it; no
+            hospital could have computed that version.
 
     Yields:
-        The block's rows of `samples`, and the facts: one row per fact and sample that sees it, with `row` into
-        `samples`.
+        For each block, the slice of its rows in `samples`, and its facts. There is one row for each pair of a fact and
+        a sample that sees it. The column `row` is the sample's row in `samples`.
     """
     ordered = history.sort_values(["subject_id", by], kind="stable", ignore_index=True)
     subjects, first = np.unique(ordered.subject_id.to_numpy(), return_index=True)
@@ -84,7 +84,7 @@ def seen(
 def last_since(
     store: Store, channel: str, subject: np.ndarray, since: np.ndarray, prediction_time: np.ndarray
 ) -> np.ndarray:
-    """Each sample's last visible value of a channel that was measured at or after a time; NaN = none.
+    """Return each sample's last visible value of a channel, measured at or after a given time; NaN = none.
 
     Args:
         store: the series.
@@ -99,12 +99,12 @@ def last_since(
     chosen = np.flatnonzero(store.channel == store.channel_id(channel))
     offsets = np.searchsorted(chosen, store.offsets)
     available, time, value = (np.asarray(array[chosen]) for array in (store.available, store.time, store.value))
-    # What was visible before `since` was also measured before it, so the search begins after it.
+    # Facts that were visible before `since` were also measured before it, so the search begins after them.
     _, start = bounds(available, offsets, store.subjects, subject, since - 1)
     _, stop = bounds(available, offsets, store.subjects, subject, prediction_time)
     for i in np.flatnonzero(stop > start):
         times = time[start[i] : stop[i]]
-        latest = len(times) - 1 - int(times[::-1].argmax())  # of several at the same time, the last in order
+        latest = len(times) - 1 - int(times[::-1].argmax())  # of several at the same time, the last one in order
         if times[latest] >= since[i]:
             last[i] = value[start[i] + latest]
     return last

@@ -1,7 +1,8 @@
 """Static features of a sample: the patient's age and sex at the prediction time, and facts about earlier stays.
 
-Facts about stays come from the store through `window.bounds`; birth and sex are static facts of the subject. No feature
-is NaN: a missing one is 0, and its indicator says so. The counts cover every visible fact, not only the series window.
+Facts about stays come from the store through `window.bounds`. Birth and sex are static facts of the subject. No feature
+is NaN: a missing one is 0, and its indicator marks it as missing. The counts cover all visible facts, not only the
+series window.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ STATICS = (
 
 
 def subject_facts(events: Path) -> pd.DataFrame:
-    """Birth, when it became known [µs since 1970], and sex of each subject, by subject_id; missing where unknown.
+    """Read each subject's birth, when it became known [µs since 1970], and sex; missing if unknown.
 
-    Of several births the one that became known first counts, so that no later one can change an earlier age.
+    The index is subject_id. If several births are recorded, only the first one known counts. A later record then cannot
+    change an earlier age.
     """
     sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
         arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
@@ -50,12 +52,12 @@ def subject_facts(events: Path) -> pd.DataFrame:
 
 
 def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store) -> np.ndarray:
-    """The features named in `STATICS`, (n_samples, S) float32.
+    """Compute the features named in `STATICS`, (n_samples, S) float32.
 
     Args:
         samples: SAMPLES, sorted by subject_id and prediction_time.
         subjects: the facts from `subject_facts`.
-        store: the series store, whose channels `admission` and `discharge` give the stays.
+        store: the series store. Its channels `admission` and `discharge` give the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
     subject = samples.subject_id.to_numpy()
@@ -75,11 +77,11 @@ def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store)
 
 
 def hours_since_admission(samples: pd.DataFrame, store: Store) -> np.ndarray:
-    """Hours since the last admission that is visible at each prediction time (n_samples,); 0 where there is none.
+    """Return the hours since the last visible admission at each prediction time (n_samples,); 0 if there is none.
 
     Args:
         samples: SAMPLES, sorted by subject_id and prediction_time.
-        store: the series store, whose channel `admission` gives the stays.
+        store: the series store. Its channel `admission` gives the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
     admitted, offsets = _times(store, "admission")
@@ -89,7 +91,7 @@ def hours_since_admission(samples: pd.DataFrame, store: Store) -> np.ndarray:
 
 
 def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
-    """Counts of admissions before and up to t, days since the last, and days between the last two stays."""
+    """Return admission counts up to t, days since the last admission, and days between the last two stays, as log1p."""
     admitted, offsets = _times(store, "admission")
     start, stop = bounds(admitted, offsets, store.subjects, subject, t)
     counts = [stop - start]
@@ -99,7 +101,7 @@ def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]
     latest = admitted[np.maximum(stop - 1, 0)] if len(admitted) else np.zeros_like(t)
     since = np.where(stop > start, (t - latest) / _DAY, 0.0)
     left, left_offsets = _times(store, "discharge")
-    # The stay before this one: its discharge is the last that was visible when this stay began.
+    # The stay before this one: its discharge is the last one visible when this stay began.
     first, last = bounds(left, left_offsets, store.subjects, subject, np.where(stop > start, latest, t))
     before = left[np.maximum(last - 1, 0)] if len(left) else np.zeros_like(t)
     gap = np.where(last > first, (np.where(stop > start, latest, t) - before) / _DAY, 3650.0)
@@ -107,7 +109,7 @@ def _stays(store: Store, subject: np.ndarray, t: np.ndarray) -> list[np.ndarray]
 
 
 def _times(store: Store, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """`available` of one channel's facts, and their offsets by subject; the facts are searched in blocks."""
+    """Return `available` of one channel's facts and their offsets by subject; the facts are searched in blocks."""
     names = [channel.name for channel in store.channels]
     number = names.index(name) if name in names else -1
     starts = range(0, len(store.channel), _FACTS_A_BLOCK)

@@ -1,8 +1,8 @@
 """The table that classical models read: one row of summary features per sample.
 
-Every value comes from the slice that the dataset shows the deep models (same cut, same window, same channels,
-same cap), so a difference between models is never a difference between inputs. The rich features also describe the
-course within the window. Boosted trees read them; the plain table is the rich one without them.
+Every value comes from the slice that the dataset shows to the deep models (same cut, window, channels and cap). So all
+models have the same inputs. The rich features also describe the course within the window. Boosted trees read the rich
+table. The plain table is the rich one without these features.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ STATISTICS = ("last", "mean", "min", "max", "slope_per_day", "count", "hours_sin
 _OF_EVENTS = ("count", "hours_since_last")
 N_QUARTERS = 4
 _MEANS, _COUNTS = ([f"{name}_quarter_{q + 1}" for q in range(N_QUARTERS)] for name in ("mean", "count"))
-#: Further features of a numeric channel in the rich table; an event channel has hours since the first, and counts.
+#: The further features of a numeric channel in the rich table. An event channel has hours since the first, and counts.
 RICH = ("first", "hours_since_first", "sd", "range", "change", *_MEANS)
 RICH_OF_EVENTS = ("hours_since_first", *_COUNTS)
 
 
 def tabulate(dataset: SampleDataset, rows: np.ndarray, rich: bool = False) -> pd.DataFrame:
-    """Summary features of some samples.
+    """Compute summary features of some samples.
 
     Args:
         dataset: the dataset of what the samples see.
         rows: the rows of SAMPLES.
-        rich: whether to append the rich features. For each numeric channel: the first value, hours since the first,
-            sample standard deviation (NaN for a single value), range, last - first, and the means of the window's four
-            quarters, oldest first. For each event channel: hours since the first, and the counts of the quarters. Each
-            is float32.
+        rich: whether to append the rich features, all float32. A numeric channel has its first value, hours since the
+            first, sample standard deviation (NaN for a single value), range, and last - first. The means of the
+            window's four quarters follow, oldest first. An event channel has hours since the first, and the counts of
+            the quarters.
 
     Returns:
-        One row per sample, in the order of `rows`: for each numeric channel its last, mean, min and max [canonical
-        unit], slope [unit/day] by least squares, count, and hours since the last; for each event channel its count and
-        hours since the last; the static features; `text`, the visible notes joined, oldest first. NaN = never measured.
+        One row per sample, in the order of `rows`. Each numeric channel has its last, mean, min and max [canonical
+        unit], slope [unit/day] by least squares, count, and hours since the last. Each event channel has its count and
+        hours since the last. The static features follow, then `text`: the visible notes joined, oldest first. NaN =
+        never measured.
     """
     blocks = []
     with progress() as bar:
@@ -49,7 +50,7 @@ def tabulate(dataset: SampleDataset, rows: np.ndarray, rich: bool = False) -> pd
 
 
 def without_rich(table: pd.DataFrame) -> pd.DataFrame:
-    """The plain table that a rich one contains: the same columns in the same order."""
+    """Return the plain table that a rich one contains: the same columns in the same order."""
     added = {f"__{name}" for name in (*RICH, *RICH_OF_EVENTS)}
     return table[[name for name in table.columns if "__" + name.rpartition("__")[2] not in added]]
 
@@ -77,8 +78,8 @@ def _block(dataset: SampleDataset, rows: np.ndarray, rich: bool) -> pd.DataFrame
 
 
 def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """Statistics of the facts of each key (sample x channel): (n,) each, NaN where there is no fact."""
-    order = np.lexsort((hours, key))  # stable: of facts at one time, the one that the store lists last stays last
+    """Compute statistics of the facts of each key (sample x channel): (n,) each, NaN if there is no fact."""
+    order = np.lexsort((hours, key))  # stable: of facts at one time, the last one in the store stays last
     key, value, hours = key[order], value[order], hours[order]
     count = np.bincount(key, minlength=n).astype(float)
     seen = count > 0
@@ -113,12 +114,13 @@ def _summaries(key: np.ndarray, value: np.ndarray, hours: np.ndarray, n: int) ->
 def _courses(
     key: np.ndarray, value: np.ndarray, hours: np.ndarray, features: dict[str, np.ndarray], window_hours: float
 ) -> dict[str, np.ndarray]:
-    """The rich statistics of each key (sample x channel): (n,) each, NaN where there is no fact.
+    """Compute the rich statistics of each key (sample x channel): (n,) each, NaN if there is no fact.
 
-    A quarter includes its older edge, and the last one also the prediction time, like the bins of the deep models.
+    A quarter includes its older edge, and the last quarter also the prediction time. The bins of the deep models do the
+    same.
     """
     n, count, mean = len(features["count"]), features["count"], features["mean"]
-    # Reversed in time, the first fact is the last. Of facts at one time, the one that the store lists first counts.
+    # Reversed in time, the first fact is the last. Of facts at one time, the first one in the store counts.
     mirrored = _summaries(key[::-1], value[::-1], -hours[::-1], n)
     quarter = np.floor((hours + window_hours) * N_QUARTERS / window_hours).astype(np.int64).clip(0, N_QUARTERS - 1)
     cell = key * N_QUARTERS + quarter
@@ -139,7 +141,7 @@ def _courses(
 
 
 def _texts(dataset: SampleDataset, items: Items) -> list[str]:
-    """The visible notes of each sample, each note read once."""
+    """Return the visible notes of each sample as one text; each note is read once."""
     if dataset.notes is None:
         return [""] * len(items.row)
     wanted = np.unique(items.note)

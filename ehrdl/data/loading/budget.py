@@ -1,7 +1,7 @@
 """The token budget: cuts batches by their number of padded tokens, so that long samples do not exhaust memory.
 
-An observation and a note token each count as one. A note that several samples of a batch read is in the batch once, and
-is counted once.
+An observation and a note token each count as one. A note that several samples of a batch read is in the batch once, so
+it is counted once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class TokenBudget:
     Args:
         dataset: the dataset of the samples.
         frame: the rules by which notes become chunks; None without notes.
-        tokens: most padded observations (B x N) and note tokens (C x L), together, in a batch.
+        tokens: the largest number of padded observations (B x N) and note tokens (C x L), together, in a batch.
     """
 
     def __init__(self, dataset: SampleDataset, frame: Chunking | None, tokens: int) -> None:
@@ -28,18 +28,18 @@ class TokenBudget:
         self.cutter = Chunker(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, rows: np.ndarray) -> int:
-        """The number of the given SAMPLES rows, from the first on, that fit into one batch; at least 1."""
+        """Return how many of the given SAMPLES rows fit into one batch, counted from the first; at least 1."""
         size = self._observations(rows) + self._note_tokens(rows)
         return max(1, int(np.searchsorted(size, self.tokens, side="right")))
 
     def _observations(self, rows: np.ndarray) -> np.ndarray:
-        """B x N of a batch of the first 1, 2, … rows; an upper bound, like `n_observations`."""
+        """Return an upper bound of B x N for a batch of the first row, the first 2 rows, and so on."""
         longest = np.maximum.accumulate(self.dataset.n_observations(rows))
         size: np.ndarray = np.arange(1, len(rows) + 1) * padded_observations(longest)
         return size
 
     def _note_tokens(self, rows: np.ndarray) -> np.ndarray:
-        """C x L of a batch of the first 1, 2, … rows, exactly."""
+        """Return the exact C x L for a batch of the first row, the first 2 rows, and so on."""
         n_chunks, longest = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         if self.cutter is not None:
             sample, length = self.cutter.brought(*self.dataset.seen_notes(rows))

@@ -1,10 +1,10 @@
-"""Chunks of notes: the rule that cuts them, and the rule that chooses which of them a sample reads.
+"""Chunks of notes: the rule that cuts them, and the rule that chooses the chunks that a sample reads.
 
-A chunk is a run of at most `Chunking.room` tokens of one note, and of one section where notes were split. Batches, the
-token budget, length buckets and pretraining all use these two rules. What a sample may see is decided before, by
+A chunk is a run of at most `Chunking.room` tokens of one note. If notes are split, it lies within one section. Batches,
+the token budget, length buckets and pretraining all use these two rules. What a sample may see is decided before, by
 `window.bounds`.
 
-Letters: B samples · C chunks · E links between chunks and samples; P pairs of a sample and one of its notes.
+Letters: B samples · C chunks · E links between chunks and samples · P pairs of a sample and one of its notes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Chunking:
     Attributes:
         pad_id, cls_id, sep_id: ids of padding and of the tokens that frame a chunk.
         chunk_tokens: tokens per chunk, including the two that frame it.
-        max_chunks: most chunks per sample; None = all.
-        choose: the rule for which chunks are kept of a sample that has more.
+        max_chunks: the largest number of chunks per sample; None = all.
+        choose: the rule that chooses the kept chunks if a sample has more.
         kinds: the kinds of notes, `DataSpec.note_kinds`; empty = all chunks are of kind 0.
     """
 
@@ -40,7 +40,7 @@ class Chunking:
 
     @property
     def room(self) -> int:
-        """The number of a note's tokens that fit between the two that frame a chunk."""
+        """The number of a note's tokens that fit between the two framing tokens of a chunk."""
         return self.chunk_tokens - 2
 
 
@@ -50,8 +50,8 @@ class Pieces:
 
     Attributes:
         n: (n_notes,) number of chunks of each note; an empty note has none.
-        start: (C,) position among its note's tokens where each chunk begins.
-        length: (C,) tokens of each chunk, without those that frame it.
+        start: (C,) position of each chunk's first token among its note's tokens.
+        length: (C,) number of tokens in each chunk, without the framing tokens.
         kind: (C,) the chunk's kind, an index into `Chunking.kinds`.
     """
 
@@ -63,13 +63,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Read:
-    """Which chunks of its visible notes the model reads for each sample; E pairs of a chunk and a sample.
+    """The chunks of visible notes that a model reads for each sample: E pairs of a chunk and a sample.
 
     Attributes:
         note: (n_notes,) rows of the distinct notes, in the order in which they first appear.
-        pieces: these notes, each cut into pieces.
-        chunk: (E,) the piece that is read.
-        pair: (E,) the pair of a sample and a note for which it is read.
+        pieces: the chunks of these notes.
+        chunk: (E,) the chunk that is read, an index into `pieces`.
+        pair: (E,) the pair of a sample and a note to which the link belongs.
     """
 
     note: np.ndarray
@@ -98,7 +98,7 @@ class Chunker:
         self.code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
 
     def cut(self, rows: np.ndarray) -> Pieces:
-        """The chunks of some notes; none crosses a section."""
+        """Cut some notes into chunks; no chunk crosses a section."""
         if self.sections is None:
             length = self.lengths[rows].astype(np.int64)
             n, within, kept = self._split(length)
@@ -108,23 +108,23 @@ class Chunker:
         part = positions(first, n_parts)
         length = self.sections.length[part].astype(np.int64)
         n, within, kept = self._split(length)
-        before = np.cumsum(length) - length  # tokens before each section, first of all these notes, then of its own
+        before = np.cumsum(length) - length  # tokens before each section, over all these notes; next, within its note
         before -= np.repeat(np.cumsum(self.lengths[rows], dtype=np.int64) - self.lengths[rows], n_parts)
         kind = self.kinds[np.repeat(self.code[rows], n_parts), self.sections.name[part]]
         return Pieces(_sums(n, n_parts), np.repeat(before, n) + within, kept, np.repeat(kind, n))
 
     def _split(self, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How many chunks runs of `length` tokens make, where in its run each begins, and its number of tokens."""
+        """Cut runs of tokens; return the number of chunks per run, and each chunk's start in its run and length."""
         n = -(-length // self.frame.room)
         within = positions(np.zeros_like(n), n) * self.frame.room
         return n, within, np.minimum(np.repeat(length, n) - within, self.frame.room)
 
     def read(self, note: np.ndarray, n_notes: np.ndarray) -> Read:
-        """The chunks that samples read: all chunks of their notes, or the chosen ones where a sample has too many.
+        """Return the chunks that samples read: all chunks of their notes, or the chosen ones if there are too many.
 
         Args:
             note: (P,) the notes that each sample sees, oldest first, one sample after the other.
-            n_notes: (B,) number of notes that each sees.
+            n_notes: (B,) number of notes that each sample sees.
         """
         distinct, of = _distinct(note)
         pieces = self.cut(distinct)
@@ -140,11 +140,11 @@ class Chunker:
         return Read(distinct, pieces, chunk, pair)
 
     def brought(self, note: np.ndarray, n_notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each distinct chunk that the samples read: the first sample that reads it, and its number of tokens.
+        """Return the first sample that reads each distinct chunk, and the chunk's number of tokens.
 
         Args:
             note: (P,) the notes that each sample sees, oldest first, one sample after the other.
-            n_notes: (B,) number of notes that each sees.
+            n_notes: (B,) number of notes that each sample sees.
         """
         sample = np.repeat(np.arange(len(n_notes)), n_notes)
         if self.frame.max_chunks is None:  # every sample that reads a note reads all of it
@@ -157,10 +157,10 @@ class Chunker:
 
 
 def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of each sample's kept chunks, from 0 for the oldest, one sample after the other; and how many.
+    """Return the positions of each sample's kept chunks, one sample after the other, and the number per sample.
 
-    `first_and_last` takes half from each end, and one more from the last end if `at_most` is odd. `even` spreads them
-    from the first to the last. If only one is kept, it is the latest.
+    Position 0 is the oldest chunk. `first_and_last` takes half from each end, and one more from the last end if
+    `at_most` is odd. `even` spreads the chunks from the first to the last. If only one is kept, it is the latest.
 
     >>> for choose in ("latest", "first_and_last", "even"):
     ...     chosen(np.array([2, 10]), 4, choose)[0].tolist()
@@ -180,7 +180,7 @@ def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.
 
 
 def n_chunks(dataset: SampleDataset, frame: Chunking) -> np.ndarray:
-    """Number of chunks of the notes that each sample sees (n_samples,), before any are left out."""
+    """Return the number of chunks in the notes that each sample sees (n_samples,), before any are left out."""
     assert dataset.notes is not None
     cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)
     for block, note, n_notes in dataset.note_blocks():
@@ -190,7 +190,7 @@ def n_chunks(dataset: SampleDataset, frame: Chunking) -> np.ndarray:
 
 
 def n_tokens(dataset: SampleDataset, frame: Chunking | None) -> np.ndarray:
-    """Number of tokens of the chunks that each sample reads (n_samples,), for length buckets."""
+    """Return the number of tokens in the chunks that each sample reads (n_samples,), for length buckets."""
     if dataset.notes is None or frame is None or frame.max_chunks is None:
         return dataset.n_tokens()
     cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)
@@ -202,7 +202,7 @@ def n_tokens(dataset: SampleDataset, frame: Chunking | None) -> np.ndarray:
 
 
 def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct notes of all pairs in order of first appearance, and which of them each pair (P,) has."""
+    """Return the distinct notes in order of first appearance, and the index of each pair's note among them (P,)."""
     found, first, pair = np.unique(note, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
@@ -211,14 +211,14 @@ def _distinct(note: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(values: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Sums of the next `n[0]`, `n[1]`, … values."""
+    """Return the sums of consecutive runs of `values` with the lengths `n`."""
     before, last = np.r_[0, np.cumsum(values)], np.cumsum(n)
     sums: np.ndarray = before[last] - before[last - n]
     return sums
 
 
 def _kind_table(notes: Notes, kinds: tuple[str, ...]) -> np.ndarray:
-    """The kind of each section in notes of each code (n_codes, n_section_names); 0 if it is not among `kinds`."""
+    """Return the kind of each section in notes of each code (n_codes, n_section_names); 0 if it is not in `kinds`."""
     names = ("",) if notes.sections is None else notes.sections.names
     codes = notes.codes or ("",)
     place = {kind: i for i, kind in enumerate(kinds)}

@@ -1,4 +1,4 @@
-"""Collation of items into one `Batch`: padded series, and a flat list of note chunks that holds each chunk once.
+"""Collation of items into one `Batch`: padded series, and a flat list that holds each note chunk once.
 
 Letters: B samples · N observations · C chunks · L tokens per chunk, as in `Batch`.
 """
@@ -15,7 +15,7 @@ from ehrdl.data.dataset import Items
 from ehrdl.data.loading.chunks import NOTHING_READ, Chunker, Chunking, Read
 from ehrdl.data.notes.store import Notes
 
-#: Lengths are rounded up, so that batches have few distinct shapes (a compiled model would recompile for each).
+#: Lengths are rounded up, so that batches have few distinct shapes (a compiled model recompiles for each shape).
 _OBSERVATIONS = 32
 _TOKENS = 16
 _CHUNKS = 8
@@ -25,8 +25,8 @@ class Collate:
     """Makes a `Batch` from items.
 
     Args:
-        notes: tokenised notes, or None, in which case the only chunk group is filler.
-        frame: the rules by which notes become chunks; needed with notes.
+        notes: tokenised notes. None = there are no notes, and a batch holds only filler chunks.
+        frame: the rules by which notes become chunks; needed if there are notes.
     """
 
     def __init__(self, notes: Notes | None, frame: Chunking | None) -> None:
@@ -34,13 +34,13 @@ class Collate:
         self.cutter = Chunker(notes, frame) if notes is not None and frame is not None else None
 
     def __call__(self, items: Items) -> Batch:
-        """The batch of some items, in their order."""
+        """Make the batch of some items, in their order."""
         arrays = {"row": items.row, "static": items.static, "label": items.label}
         arrays |= _series(items) | self._links(items)
         return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _links(self, items: Items) -> dict[str, np.ndarray]:
-        """The distinct chunks, and which sample reads which; fillers have one valid token and link to sample B."""
+        """Return the distinct chunks and their samples. A filler has one valid token and is linked to sample B."""
         read = self.cutter.read(items.note, items.n_notes) if self.cutter else NOTHING_READ
         is_read = np.zeros(len(read.pieces.length), bool)
         is_read[read.chunk] = True
@@ -59,11 +59,11 @@ class Collate:
         }
 
     def _frame(self, read: Read, is_read: np.ndarray, n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (C, L) and their mask: the pieces of notes that are read, each between its framing tokens.
+        """Return tokens (C, L) and their mask: the chunks that are read, each between its framing tokens.
 
         Args:
-            read: the notes, cut into pieces.
-            is_read: whether any sample reads each piece.
+            read: the notes, cut into chunks.
+            is_read: whether any sample reads each chunk.
             n_chunks: C, including fillers.
         """
         length = read.pieces.length[is_read]
@@ -85,7 +85,7 @@ class Collate:
 
 
 def _series(items: Items) -> dict[str, np.ndarray]:
-    """Observations (B, N), each sample's first; 0 and invalid after them."""
+    """Return observations (B, N), padded after each sample's own observations with 0 and marked as not valid."""
     n = items.n_observations
     valid = np.arange(padded_observations(n.max(initial=0))) < n[:, None]
     place = np.flatnonzero(valid)
@@ -97,17 +97,17 @@ def _series(items: Items) -> dict[str, np.ndarray]:
 
 
 def padded_observations(longest: Any) -> Any:
-    """N of a batch whose longest sample has `longest` observations; works on arrays, like the two below."""
+    """Return N of a batch, given the observations of its longest sample; like the next two, it accepts arrays."""
     return _up(np.maximum(longest, 1), _OBSERVATIONS)
 
 
 def padded_chunks(n_chunks: Any) -> Any:
-    """C of a batch with `n_chunks` chunks of notes."""
+    """Return C of a batch with `n_chunks` chunks of notes."""
     return _up(np.maximum(n_chunks, 1), _CHUNKS)
 
 
 def padded_tokens(longest: Any, chunk_tokens: int | None) -> Any:
-    """L of a batch whose longest chunk holds `longest` tokens of a note; 0 for a batch without notes."""
+    """Return L of a batch, given the note tokens of its longest chunk (0 if there are no notes)."""
     width = _up(np.where(longest > 0, longest + 2, 1), _TOKENS)
     return width if chunk_tokens is None else np.minimum(width, chunk_tokens)
 

@@ -1,6 +1,6 @@
-"""The order in which samples are read: batches of similar length, with a subject's samples together.
+"""The order in which samples are read: batches of samples of similar length, with a subject's samples together.
 
-The order depends on the seed, the epoch and the data alone, so a run that was killed resumes where it stopped.
+The order depends only on the seed, the epoch and the data, so a run that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-_POOL = 50  # batches sorted by length together: long enough to cut padding, short enough to stay random
-_SPARE = 50  # one spare batch per this many, for epochs whose draw needs more batches than the first
+_POOL = 50  # batches sorted by length together: enough to reduce padding, few enough to keep the order random
+_SPARE = 50  # one spare batch for every 50, for epochs that need more batches than the first
 
 
 @dataclass(eq=False)
@@ -25,16 +25,16 @@ class LengthBuckets(Sampler[list[int]]):
         subject: (n,) subject of each candidate row, so that a subject's samples stay together.
         length: (n,) cost of each candidate row (observations and tokens).
         rows: (n,) the SAMPLES rows that may be drawn.
-        batch_size: samples per batch; only an upper limit with `fits`.
-        shuffle: whether every epoch has a new order; otherwise all of `rows` come in their order.
-        samples_per_subject: with `shuffle`, most samples per subject, drawn afresh every epoch.
+        batch_size: the number of samples per batch; only an upper limit if `fits` is given.
+        shuffle: whether every epoch has a new order; otherwise all of `rows` are read in their order.
+        samples_per_subject: with `shuffle`, the largest number of samples per subject, drawn anew in every epoch.
         seed: random seed of the order.
-        rank: number of this process among `world_size`; in training each reads its own share, with equally many
-            batches.
-        world_size: number of processes that train together.
-        fits: function that tells how many of some rows, from the first on, fit into a batch; None = all. Epochs then
-            need different numbers of batches. Each epoch gets as many as the first one plus one in fifty; where it
-            needs fewer, its largest batches are halved, and where it needs more, random ones are left out.
+        rank: the number of this process among `world_size`. In training, each process reads its own share, and all
+            shares have the same number of batches.
+        world_size: the number of processes that train together.
+        fits: a function that tells how many of some rows fit into a batch, counted from the first; None = all. Epochs
+            then need different numbers of batches. Each epoch gets as many as the first epoch needs, plus one in fifty.
+            If an epoch needs fewer, its largest batches are halved. If it needs more, random ones are left out.
     """
 
     subject: np.ndarray
@@ -51,29 +51,29 @@ class LengthBuckets(Sampler[list[int]]):
     position: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with the first batch; without `shuffle` every process reads everything."""
-        self.epoch = self.position = 0  # in the instance, from where Lightning's wrapper copies them
+        """Begin with the first batch; without `shuffle`, every process reads everything."""
+        self.epoch = self.position = 0  # set on the instance, since Lightning's wrapper copies them from there
         self.world_size = self.world_size if self.shuffle else 1
 
     def __len__(self) -> int:
-        """Batches per epoch, the same in every epoch and on every rank."""
+        """Return the number of batches per epoch, the same in every epoch and on every rank."""
         return self._n_batches // self.world_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the current epoch, from the current position on."""
+        """Yield the batches of the current epoch, from the current position on."""
         order, edges, batches = self._plan()
         for batch in batches[self.position :].tolist():
             yield self.rows[order[edges[batch] : edges[batch + 1]]].tolist()
 
     def _plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """An order of positions, the edges of its batches, and which batches are this process's, in order."""
+        """Return an order of positions, the edges of all batches in it, and the numbers of this process's batches."""
         if not self.shuffle:
             order = np.arange(len(self.rows))
             return order, self._edges(order), np.arange(len(self))
         rng = np.random.default_rng([self.seed, self.epoch])
         order = self._order(rng)
         edges = _halve_largest(self._edges(order), self._n_batches)
-        # Every process draws the same order and takes its share; a remainder that does not go round is left out.
+        # Every process draws the same order and takes its share; the remainder after equal shares is left out.
         return order, edges, rng.permutation(len(edges) - 1)[self.rank :: self.world_size][: len(self)]
 
     @cached_property
@@ -95,7 +95,7 @@ class LengthBuckets(Sampler[list[int]]):
         return int(np.minimum(counts, self.samples_per_subject).sum())
 
     def _edges(self, order: np.ndarray) -> np.ndarray:
-        """The positions where batches begin in an order, and the end of the order."""
+        """Return the positions in an order at which batches begin, and the end of the order."""
         if self.fits is None:
             return np.append(np.arange(0, len(order), self.batch_size), len(order))
         edges, n = [0], 1
@@ -106,7 +106,7 @@ class LengthBuckets(Sampler[list[int]]):
         return np.array(edges)
 
     def _n_fitting(self, positions: np.ndarray, guess: int) -> int:
-        """The number of positions, from the first on, that make a batch; tries twice the guess, and more if all fit."""
+        """Return how many positions fit into a batch. Try twice the guess, and more as long as all of them fit."""
         assert self.fits is not None
         while True:
             asked = positions[: 2 * guess]
@@ -115,7 +115,7 @@ class LengthBuckets(Sampler[list[int]]):
                 return guess
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
-        """The positions that are drawn, sorted by length within each pool."""
+        """Draw the positions of an epoch, and sort them by length within each pool."""
         order = self._drawn(rng)
         for begin in range(0, len(order), self.batch_size * _POOL):
             part = order[begin : self._pool_end(begin)]
@@ -123,7 +123,7 @@ class LengthBuckets(Sampler[list[int]]):
         return order
 
     def _drawn(self, rng: np.random.Generator) -> np.ndarray:
-        """Positions in a random order of subjects; a subject's own are adjacent, in random order."""
+        """Draw positions in a random order of subjects; each subject's positions are adjacent, in random order."""
         key = rng.random(len(self.rows))
         subjects, owner = np.unique(self.subject, return_inverse=True)
         place = rng.permutation(len(subjects)).astype(np.int32)[owner]
@@ -140,7 +140,7 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
-    """The edges of at least `n_batches` batches; while there are fewer, the largest are halved.
+    """Halve the largest batches until there are at least `n_batches`, and return the edges.
 
     >>> _halve_largest(np.array([0, 1, 5, 8]), 5).tolist()
     [0, 1, 3, 5, 6, 8]
@@ -149,7 +149,7 @@ def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
         size = np.diff(edges)
         largest = np.argsort(-size, kind="stable")[: n_batches - len(size)]
         halves = edges[largest] + size[largest] // 2
-        edges = np.union1d(edges, halves)  # a batch of one has no half, so its edge is there already
+        edges = np.union1d(edges, halves)  # half of a batch of one is its own edge, which adds no batch
     return edges
 
 
@@ -162,13 +162,13 @@ class Loader(DataLoader[Any]):
         self._read = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Batches from the current position on; the next pass is the next epoch."""
+        """Yield batches from the current position on; the next pass is the next epoch."""
         if self._read != self.buckets.position:  # the previous pass ended early, as limit_train_batches does
             self._next_epoch()
         n_batches = len(self.buckets)
         for batch in super().__iter__():
             self._read += 1
-            if self._read == n_batches:  # before the last batch is handed out: Lightning never asks for one more
+            if self._read == n_batches:  # before the last batch is yielded: Lightning does not request another one
                 self._next_epoch()
             yield batch
 
@@ -177,10 +177,10 @@ class Loader(DataLoader[Any]):
         self.buckets.position = self._read = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of its batches that were read."""
+        """Return the epoch, and how many of its batches were read."""
         return {"epoch": self.buckets.epoch, "position": self._read}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume after the batch at which `state` was taken."""
+        """Resume after the batch at which `state` was saved."""
         self.buckets.epoch = state["epoch"]
         self.buckets.position = self._read = state["position"]

@@ -1,9 +1,10 @@
 """De-identification blanks, `___` in place of a name or a date, as one token of a pretrained tokenizer.
 
-BERT's WordPiece reads three underscores there; a byte-level tokenizer reads pieces that may include punctuation. The
-token for a blank is the vocabulary's own `___` where it has one, as byte-level ones may, else its `_`. Pretraining has
-seen both in such places, and no embedding is added. The mask token is not used, because it means a word to be guessed,
-as in masked language modelling on notes. Nor is the unknown token, which an encoder over bytes never learned.
+BERT's WordPiece reads a blank as three underscores. A byte-level tokenizer reads it as pieces that may include
+punctuation. The token for a blank is the vocabulary's own `___` if it has one, as byte-level vocabularies may, and
+otherwise its `_`. Pretraining has seen both in such places, and no embedding is added. The mask token is not used,
+because it means a word to be guessed, as in masked language modelling on notes. The unknown token is not used either,
+because an encoder over bytes never learned it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-#: One blank of any length, and the tokens that may stand for it; the first that a vocabulary has is used.
+#: A blank of any length, and the possible tokens for it; the first one in the vocabulary is used.
 _RUN = "_{2,}"
 _TOKENS = ("___", "_")
 _SPECIAL = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
 def with_blanks(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A fast tokenizer that reads a blank as one token; the given one if it already does.
+    """Return a fast tokenizer that reads a blank as one token, or the given one if it already does.
 
-    It is a plain `PreTrainedTokenizerFast`, because classes such as `BertTokenizer` rebuild their normaliser from
-    options when they are loaded from a folder, and would lose the change.
+    The new tokenizer is a plain `PreTrainedTokenizerFast`. Classes such as `BertTokenizer` rebuild their normaliser
+    from options when they are loaded from a folder, and would lose the change.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, normalizers
     from transformers import PreTrainedTokenizerFast
@@ -36,7 +37,7 @@ def with_blanks(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     blank = normalizers.Replace(Regex(_RUN), token)
     backend.normalizer = normalizers.Sequence([blank, backend.normalizer]) if backend.normalizer else blank
     if backend.token_to_id(token) is not None:
-        # It keeps its id, and is split off before words are, with the space before it: ` ___.` is two tokens.
+        # The token keeps its id, and is split off before words, with the space before it: ` ___.` is two tokens.
         backend.add_tokens([AddedToken(token, lstrip=True, normalized=True)])
     backend.no_truncation()
     backend.no_padding()
@@ -47,7 +48,7 @@ def with_blanks(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 
 def _reads_blanks(backend: Any) -> bool:
-    """Whether `___` is a token of its own, as in tokenizers fitted here, or a normaliser makes it one."""
+    """Return whether `___` is a token of its own, as in tokenizers fitted here, or a normaliser makes it one."""
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     normalizer = json.dumps(json.loads(backend.to_str())["normalizer"])
     return "___" in added or json.dumps(_RUN) in normalizer

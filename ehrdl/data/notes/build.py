@@ -1,6 +1,6 @@
-"""Writes the notes of an EVENTS folder: sorted shard by shard, merged by subject, tokenised in pieces.
+"""Writes the notes of an EVENTS folder: they are sorted shard by shard, merged by subject, and tokenised in pieces.
 
-No step holds more than one block of every shard in memory; what a killed process finished is kept.
+No step holds more than one block of every shard in memory. If a process is killed, its finished work is kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-#: Raised whenever `collect` or `tokenize` would write other bytes for the same input.
+#: Increased whenever `collect` or `tokenize` would write other bytes for the same input.
 VERSION = 9
 
 _ROWS_A_BATCH = 1000
@@ -46,7 +46,7 @@ _NOTES = """
     WHERE code LIKE 'NOTE//%' AND text_value IS NOT NULL AND available_time IS NOT NULL
     ORDER BY subject_id, available, time, code, text
 """
-#: Code prefixes: of discharge summaries with their addenda, of the addenda alone, and of radiology reports.
+#: Code prefixes of discharge summaries (with their addenda), of the addenda alone, and of radiology reports.
 _SUMMARY, _ADDENDUM, _REPORT = "NOTE//discharge", "NOTE//discharge//AD", "NOTE//radiology"
 
 
@@ -55,16 +55,16 @@ def collect(
 ) -> None:
     """Write all notes of an EVENTS folder into `out`, ordered by subject and availability.
 
-    Each shard's notes are sorted separately, then merged by subject; shards that a killed process finished are kept.
+    Each shard's notes are sorted separately, then merged by subject. Shards that a killed process finished are kept.
 
     Args:
         events: the EVENTS folder.
-        out: the folder that gets `text.arrow` and `sections.json`, which counts notes: by section, those that it was
-            cut from or kept in; by code, those that were left out.
+        out: the folder that gets `text.arrow` and `sections.json`. The latter has three counts: for each section, the
+            notes in which it was cut and the notes in which it was kept; for each code, the notes that were left out.
         prepare: limits on memory and workers.
-        mask_sections: headings of the sections whose bodies are cut from discharge summaries and radiology reports.
-        keep_sections: headings of the only sections that are kept in discharge summaries; none = all. A summary that
-            has none of them is left out; an addendum without headings is kept whole.
+        mask_sections: headings of sections in discharge summaries and radiology reports; the text below them is cut.
+        keep_sections: headings of the only sections that are kept in discharge summaries; none = all. A summary without
+            any of them is left out. An addendum without headings is kept whole.
     """
     files = shard_files(events)
     parts = out / ".parts"
@@ -88,7 +88,7 @@ def _no_sections(mask: Sequence[str], keep: Sequence[str]) -> dict[str, Counter[
 
 @dataclass(frozen=True)
 class _Shard:
-    """Sorts the notes of one shard; a class so that joblib can send it to a process."""
+    """Sorts the notes of one shard; it is a class so that joblib can send it to a process."""
 
     prepare: Prepare
     mask: tuple[str, ...]
@@ -107,14 +107,14 @@ class _Shard:
             reader = con.sql(_NOTES.format(rows=scan(file))).to_arrow_reader(_ROWS_A_BATCH)
             with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
                 for batch in reader:
-                    for start in range(0, batch.num_rows, _ROWS_MERGED):  # the rows of every shard that the merge holds
+                    for start in range(0, batch.num_rows, _ROWS_MERGED):  # the rows of a shard that the merge holds
                         few = batch.slice(start, _ROWS_MERGED)
                         writer.write_batch(self._cut(few, found) if self.mask or self.keep else few)
         write_json(done, found)
         return {what: dict(n_notes) for what, n_notes in found.items()}
 
     def _cut(self, batch: pa.RecordBatch, found: dict[str, Counter[str]]) -> pa.RecordBatch:
-        """The batch with its notes cut, counted in `found`; notes of which nothing is kept are left out."""
+        """Cut the notes of a batch, and count the cuts in `found`; notes that are then empty are left out."""
         texts = batch["text"].to_pylist()
         for row, code in enumerate(batch["code"].to_pylist()):
             texts[row], masked, kept = cut_note(code, texts[row], self.mask, self.keep)
@@ -128,14 +128,14 @@ class _Shard:
 
 
 class _Cursor:
-    """Reads a sorted part from its beginning, some rows at a time; holds one small block in memory."""
+    """Reads a sorted part from its beginning, some rows at a time. It holds one small block in memory."""
 
     def __init__(self, stack: ExitStack, part: Path) -> None:
         self._reader = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.OSFile(str(part)))))
         self._block: pa.Table = self._reader.schema.empty_table()
 
     def take(self, n_rows: int) -> list[pa.Table]:
-        """The next rows."""
+        """Return the next rows."""
         found = []
         while n_rows:
             if not self._block.num_rows:
@@ -148,7 +148,7 @@ class _Cursor:
 
 
 def _merge(parts: list[Path], target: Path) -> None:
-    """Merge into one file in the order of subjects; each subject's notes are in a single part, in order."""
+    """Merge parts into one file in the order of subjects; all notes of a subject are in one part, in order."""
     subjects = [_subjects(part) for part in parts]
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in subjects])
     order = np.argsort(np.concatenate(subjects), kind="stable")
@@ -162,7 +162,7 @@ def _merge(parts: list[Path], target: Path) -> None:
             block = owner[start : start + _ROWS_A_BATCH]
             used, counts = np.unique(block, return_counts=True)
             pieces = [piece for i, n in zip(used, counts, strict=True) for piece in cursors[i].take(int(n))]
-            # the pieces are in order of parts; each row of the block takes the next row of its own part
+            # The pieces are in order of parts; each row of the block takes the next row of its own part.
             place = np.empty(len(block), np.int64)
             place[np.argsort(block, kind="stable")] = np.arange(len(block))
             rows = pa.concat_tables(pieces).combine_chunks().take(place).combine_chunks()
@@ -170,14 +170,14 @@ def _merge(parts: list[Path], target: Path) -> None:
 
 
 def _subjects(part: Path) -> np.ndarray:
-    """The subject_id of every row; reads a block at a time and skips the texts."""
+    """Read the subject_id of every row, a block at a time; the texts are skipped."""
     with pa.OSFile(str(part)) as source, pa.ipc.open_stream(source) as reader:
         found = [batch.column("subject_id").to_numpy() for batch in reader]
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def cut_note(code: str, text: str, mask: Sequence[str], keep: Sequence[str]) -> tuple[str | None, set[str], set[str]]:
-    r"""The part of a note that models read, None if nothing is kept; and which sections were cut and kept.
+    r"""Return the part of a note that models read (None if nothing is kept), the cut sections, and the kept ones.
 
     >>> cut_note("NOTE//discharge//DS", "Social History:\nAlone\n", [], ["Physical Exam"])
     (None, set(), set())
@@ -200,15 +200,15 @@ def tokenize(
 ) -> None:
     """Write the token ids of every note, whole and without special tokens, into `out`.
 
-    Sections are tokenised one by one, so that no token of a section depends on its neighbours' text. WordPiece then
-    gives the same tokens as for the whole note; a byte-level tokenizer may split the blanks between two sections
+    Sections are tokenised one by one, so that no token depends on the text of a neighbouring section. WordPiece then
+    gives the same tokens as for the whole note. A byte-level tokenizer may split the blanks between two sections
     differently.
 
     Args:
         notes: the notes with their texts.
         tokenizer: a fast tokenizer.
-        out: the folder that gets `tokens.arrow`, and the sections if asked. Pieces that a killed process finished are
-            kept.
+        out: the folder that gets `tokens.arrow`, and the sections if `by_section` is true. Pieces that a killed process
+            finished are kept.
         prepare: the number of workers.
         by_section: whether notes are split into sections.
     """
@@ -234,7 +234,7 @@ def tokenize(
 
 @dataclass(frozen=True)
 class _Tokenize:
-    """Tokenises a run of notes; a class so that joblib can send it to a process."""
+    """Tokenises a run of notes; it is a class so that joblib can send it to a process."""
 
     source: Path
     parts: Path
@@ -250,8 +250,8 @@ class _Tokenize:
             return piece
         if not self.alone:  # the other processes use the other cores
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        # Chunking comes later. Some pretrained tokenizers are saved with truncation on, which would silently drop the
-        # end of a note.
+        # Notes are cut into chunks later. Some pretrained tokenizers are saved with truncation on, which would silently
+        # drop the end of a note.
         backend = Tokenizer.from_str(self.tokenizer)
         backend.no_truncation()
         backend.no_padding()
@@ -273,7 +273,7 @@ class _Tokenize:
 
     @staticmethod
     def _by_section(backend: Tokenizer, texts: list[str]) -> list[pa.Array]:
-        """The tokens of each note, the names of its sections, and the number of tokens in each section."""
+        """Yield the tokens of each note, the names of its sections, and the number of tokens in each section."""
         notes = [split_sections(text) for text in texts]
         bodies = [text[s.start : s.stop] for text, note in zip(texts, notes, strict=True) for s in note]
         ids = [item.ids for item in backend.encode_batch_fast(bodies, add_special_tokens=False)]
@@ -288,7 +288,7 @@ class _Tokenize:
 
 
 def _texts(source: Path, first: int, stop: int) -> Iterator[list[str]]:
-    """The texts of notes [first, stop), in batches."""
+    """Yield the texts of notes [first, stop), in batches."""
     from datasets import Dataset
 
     text = Dataset.from_file(str(source))

@@ -1,8 +1,9 @@
-"""Sections of notes as MIMIC-IV-Note writes them: splits a text, and cuts sections out of it or keeps them.
+"""Sections of notes in the form of MIMIC-IV-Note: splits a text, and cuts or keeps sections of it.
 
-Discharge summaries have headings on lines of their own (`History of Present Illness:`) and, before the first of these,
-lines that begin with one (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text on the
-same line (`INDICATION:  ___ year old woman`). Any heading of the first form is found, not only those listed here.
+Discharge summaries have headings on lines of their own (`History of Present Illness:`). Before the first of these, they
+have lines that begin with a heading (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text
+on the same line (`INDICATION:  ___ year old woman`). Any heading on a line of its own is found, even if it is not
+listed here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ REPORT = (
     "addendum",
     "wet read",
 )
-# Headings before the first one on a line of its own; `Allergies:` often has its own line.
+# Headings that occur before the first one on a line of its own; `Allergies:` often has its own line.
 _IDENTIFICATION = ("name", "unit no", "admission date", "discharge date", "date of birth", "sex")
 _FRONT = (*_IDENTIFICATION, "service", "allergies", "attending")
 #: Other ways to write a heading, in lower case and with single spaces.
@@ -87,7 +88,7 @@ def _any_of(words: Collection[str]) -> str:
 
 
 # A line of its own, such as `Followup Instructions:`, or a known heading in other letter case. A line with text after
-# the colon (`Mental Status: Clear`) stays in its section: cutting too much is safe, cutting too little is a leak.
+# the colon (`Mental Status: Clear`) stays in its section. Cutting too much is safe; cutting too little is a leak.
 _TITLE = r"[A-Z][a-z]+(?:[ \t]+(?:[A-Z][\w/&'-]*|of|on|or|and|the|to|for|in|with|at))*"
 _ALONE = rf"(?:{_TITLE}|(?i:{_any_of(_SUMMARY_WORDS)}))(?=[ \t]*:[ \t]*$)"
 _FRONT_LINE = rf"(?i:{_any_of(_FRONT)})(?=[ \t]*:)"
@@ -107,7 +108,7 @@ class Section:
 
 
 def normalized(heading: str) -> str:
-    """The normalised name of a heading, however it is written.
+    """Return the normalised name of a heading in any spelling.
 
     >>> normalized("Follow-Up  Instructions"), normalized("___ Hospital Course"), normalized("REASON FOR EXAM")
     ('followup instructions', 'brief hospital course', 'indication')
@@ -117,10 +118,10 @@ def normalized(heading: str) -> str:
 
 
 def split_sections(text: str) -> list[Section]:
-    r"""The sections of a note, which together make up the whole text. An empty text has none.
+    r"""Split a note into sections, which together make up the whole text. An empty text has none.
 
-    Neighbours with the same name are one section. A heading in capitals counts only if the text has no heading of a
-    discharge summary: a report that was pasted into a summary stays within its section.
+    Neighbouring sections with the same name are one section. A heading in capitals counts only if the text has no
+    heading of a discharge summary. So a report that was pasted into a summary stays within its section.
 
     >>> text = "Service: MEDICINE\n\nChief Complaint:\nDyspnea\n\nSocial History:\nLives alone.\n"
     >>> [(section.name, text[section.start : section.stop]) for section in split_sections(text)]
@@ -136,13 +137,13 @@ def split_sections(text: str) -> list[Section]:
 
 
 def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str, bool]:
-    r"""A discharge summary or radiology report without the body of one section, and whether it has that section.
+    r"""Cut the body of one section out of a note, and return the text and whether it had that section.
 
-    The body ends before the next heading of that kind of note, or with the text. The heading itself is kept.
+    The body ends before the next heading of that kind of note, or at the end of the text. The heading itself is kept.
 
     Args:
-        text: the note.
-        section: the section's heading, in any letter case, without the colon; it may share its line with text.
+        text: the note, a discharge summary or a radiology report.
+        section: the section's heading, in any letter case, without the colon. Text may follow it on its line.
         is_report: whether the note is a radiology report.
 
     >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
@@ -154,7 +155,7 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
     wanted = normalized(section)
     bodies = {heading.end() for heading in headings if _name(heading) == wanted}
     bodies |= {line.end() for line in _lines_of(text, section)}
-    # A line such as `Service: X` ends a body in front of a summary, not one that begins on a line with text.
+    # A line such as `Service: X` ends only the body of a section at the front of a summary.
     any_ends = is_report or wanted in _FRONT_NAMES
     starts = [heading.start() for heading in headings if any_ends or _stands_alone(heading)]
     parts, at = [], 0
@@ -166,14 +167,14 @@ def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str,
 
 
 def _lines_of(text: str, section: str) -> Iterator[re.Match[str]]:
-    """The lines that begin with a section's heading, as it is written or by any of its names."""
+    """Return the lines that begin with a section's heading, either as given or by any of its other names."""
     wanted = normalized(section)
     names = {section, wanted, *(alias for alias, name in _ALIASES.items() if name == wanted)}
     return re.finditer(rf"^[ \t]*(?i:{_any_of(names)})[ \t]*:", text, re.MULTILINE)
 
 
 def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
-    r"""The chosen sections of a discharge summary, in their order, with headings; and which of them it has.
+    r"""Return the chosen sections of a discharge summary in the text's order, and which of them the text has.
 
     >>> keep_sections("Service: X\nChief Complaint:\nDyspnea\nSocial History:\nAlone\n", ["Chief complaint", "Exam"])
     ('Chief Complaint:\nDyspnea\n', {'Chief complaint'})
@@ -187,7 +188,7 @@ def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
 
 
 def has_sections(addendum: str) -> bool:
-    r"""Whether an addendum to a discharge summary has a summary's headings, beyond those that identify the patient.
+    r"""Return whether an addendum has headings of a discharge summary; headings that identify the patient do not count.
 
     >>> has_sections("Service: MEDICINE\n\nPlease Note:\nCulture grew.\n"), has_sections("Social History:\nAlone\n")
     (False, True)
@@ -197,7 +198,7 @@ def has_sections(addendum: str) -> bool:
 
 
 def _headings(text: str) -> list[re.Match[str]]:
-    """The lines of a summary or a report that are headings or begin with one."""
+    """Return the lines of a summary or a report that are headings or begin with one."""
     summary = list(_OF_SUMMARY.finditer(text))
     if not any(_name(line) in SUMMARY for line in summary):
         report = list(_OF_REPORT.finditer(text))
@@ -207,7 +208,7 @@ def _headings(text: str) -> list[re.Match[str]]:
 
 
 def _summary_headings(lines: Iterable[re.Match[str]]) -> list[re.Match[str]]:
-    """The headings of a summary: those on lines of their own, and before the first of them also those with text."""
+    """Return the headings of a summary: lines of their own, and before the first of these also lines with text."""
     found, in_front = [], True
     for line in lines:
         is_front = _name(line) in _FRONT_NAMES

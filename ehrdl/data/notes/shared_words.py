@@ -1,8 +1,8 @@
-"""Words that enough patients share; a word that a single patient has is often a name or a telephone number.
+"""Words that enough patients share. A word that a single patient has is often a name or a telephone number.
 
 A vocabulary is written into the run's folder, and a folder is passed on more easily than notes are. So the vocabulary
-is learned only from words in the notes of several training patients (`data.notes.min_patients`), however many notes
-they have.
+is learned only from words in the notes of several training patients (`data.notes.min_patients`). The number of notes
+per patient makes no difference.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _ROWS_A_BATCH = 1000
-#: What BERT's pre-tokenizer makes of ASCII: words, and every other visible character by itself.
+#: The tokens that BERT's pre-tokenizer makes from ASCII: words, and every other visible character by itself.
 _WORDS = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-#: Word count above which all counts are scaled down, since a trainer only compares them; and words per text.
+#: The word count above which all counts are scaled down, since a trainer only compares them. The words per text.
 _SHOWN, _WORDS_A_TEXT = 20_000_000, 1000
 
 
@@ -35,7 +35,7 @@ class SharedWords:
     Attributes:
         counts: number of occurrences of each word that enough patients have, in alphabetical order.
         n_left_out: number of other words.
-        n_patients: number of patients who have a text at all.
+        n_patients: number of patients who have any text.
     """
 
     counts: dict[str, int]
@@ -43,11 +43,11 @@ class SharedWords:
     n_patients: int
 
     def characters(self) -> list[str]:
-        """The characters of the words, sorted."""
+        """Return the characters of the words, sorted."""
         return sorted(set().union(*self.counts))
 
     def texts(self) -> Iterator[str]:
-        """Each word as often as it occurs in the texts, scaled down if there are many words, in texts of one word."""
+        """Yield texts that repeat each word as often as it occurs; if there are many words, counts are scaled down."""
         share = max(1, -(-sum(self.counts.values()) // _SHOWN))
         for word, count in self.counts.items():
             shown = -(-count // share)
@@ -60,9 +60,9 @@ def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_p
 
     Args:
         notes: the texts.
-        subjects: subject_id of the subjects whose notes are read.
-        tokenizer: a tokenizer whose normalizer and pre-tokenizer, those of BERT, define what a word is.
-        min_patients: fewest subjects that must have a word.
+        subjects: subject_id of the subjects; only their notes are read.
+        tokenizer: a tokenizer with the normalizer and pre-tokenizer of BERT, which define what a word is.
+        min_patients: the fewest subjects that must have a word.
     """
     owner = notes.owners()
     rows = np.flatnonzero(np.isin(owner, subjects))
@@ -86,7 +86,7 @@ def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_p
 
 
 def split_words(text: str, tokenizer: Tokenizer) -> list[str]:
-    """The words of a text as a BERT tokenizer splits it; plain ASCII is split here, which is much faster.
+    """Split a text into words as a BERT tokenizer does; plain ASCII is split here, which is much faster.
 
     Args:
         text: the note's text, unchanged.

@@ -1,8 +1,9 @@
 """Notes as memory-mapped Arrow tables (`datasets`), ordered by (subject, available): their text, and their tokens.
 
-The text table depends on no task or tokenizer; a token table is keyed by its tokenizer. `notes_build` writes both.
+The text table depends on no task or tokenizer; a token table is keyed by its tokenizer. `notes/build.py` writes both.
 Reading a note is a zero-copy slice of the Arrow buffers. `window.bounds` over `available` decides which notes a sample
-may see, as for every fact. A verbalised record is the exception: it belongs to one sample, which alone reads it.
+may see, as for every fact. A verbalised record is the exception: it belongs to one sample, and only that sample reads
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ehrdl.engine.files import read_json, write_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: The prefix of note codes, and the kind of filler chunks and of text whose kind the training notes lack.
+#: The prefix of note codes. The kind of filler chunks, and of text of a kind that the training notes lack.
 NOTE, OTHER = "NOTE//", "other"
 
 _ROWS_A_BATCH = 1000
@@ -29,11 +30,11 @@ _SECTIONS = ("offsets", "length", "name")
 
 @dataclass(frozen=True)
 class Sections:
-    """The sections of notes, memory-mapped: note i has [offsets[i], offsets[i + 1]).
+    """The sections of notes, memory-mapped: note i has the sections [offsets[i], offsets[i + 1]).
 
     Attributes:
         offsets: (n_notes + 1,) int64.
-        length: (n_sections,) int32, number of tokens of each.
+        length: (n_sections,) int32, number of tokens in each section.
         name: (n_sections,) int32, index into `names`.
         names: normalised headings; the first is empty, for text before any heading.
     """
@@ -44,7 +45,7 @@ class Sections:
     names: tuple[str, ...]
 
     def followed_by(self, other: Sections) -> Sections:
-        """These sections, followed by those of other notes."""
+        """Append the sections of other notes to these sections."""
         return Sections(
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             np.concatenate([self.length, other.length]),
@@ -55,18 +56,18 @@ class Sections:
 
 @dataclass(frozen=True)
 class Notes:
-    """Opened notes.
+    """Notes that were opened from a folder.
 
     Attributes:
         available, time: (n_notes,) int64 [µs], ordered within each subject.
         subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
         text: the `datasets` table with the columns subject_id, available, time, code, text.
         tokens: token ids of each note, without special tokens; None until tokenised.
-        sections: the sections of the tokens; None where notes were not split.
+        sections: the sections of the tokens; None if notes were not split.
         code: (n_notes,) int32, index into `codes`; None = unknown.
         codes: the codes of the notes, such as `NOTE//discharge//DS`.
-        record_subjects: subjects of the verbalised records, which are the last rows, one per sample in SAMPLES order.
-            Only sample i reads row `first_record + i`. Records are in no subject's slice.
+        record_subjects: the subjects of the verbalised records. Records are the last rows, one per sample in the order
+            of SAMPLES. Row `first_record + i` is read only by sample i, and is in no subject's slice.
     """
 
     available: np.ndarray
@@ -94,11 +95,11 @@ class Notes:
         return len(self) - self.n_records
 
     def owners(self) -> np.ndarray:
-        """The subject of every row (n_notes,)."""
+        """Return the subject of every row (n_notes,)."""
         return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The texts of notes, by row."""
+        """Return the texts of notes, by row."""
         return list(self.text.select(np.asarray(rows, dtype=np.int64))["text"]) if len(rows) else []
 
 
@@ -120,7 +121,7 @@ class TokenLists:
         return tokens
 
     def flat(self, rows: np.ndarray) -> np.ndarray:
-        """The tokens of some rows, one row after the other."""
+        """Return the tokens of some rows, one row after the other."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         first = self._first[rows]
         pieces = zip(part.tolist(), first.tolist(), (first + self.lengths[rows]).tolist(), strict=True)
@@ -129,7 +130,7 @@ class TokenLists:
 
 
 def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
-    """Map collected notes, and their tokens if given, into memory."""
+    """Map collected notes into memory, with their tokens if a token folder is given."""
     from datasets import Dataset
 
     text = Dataset.from_file(str(folder / "text.arrow"))
@@ -155,7 +156,7 @@ def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
 
 
 def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
-    """Write the sections of notes beside their tokens.
+    """Write the sections of notes into the folder of their tokens.
 
     Args:
         folder: the folder of the token table.
@@ -176,7 +177,7 @@ def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
 
 
 def _open_sections(folder: Path) -> Sections | None:
-    """The sections beside a token table, if it has any."""
+    """Open the sections stored with a token table; None if it has none."""
     if not (folder / "sections.json").is_file():
         return None
     arrays = {name: np.asarray(np.load(folder / f"section_{name}.npy", mmap_mode="r")) for name in _SECTIONS}
@@ -184,7 +185,7 @@ def _open_sections(folder: Path) -> Sections | None:
 
 
 def kind_name(code: str, section: str = "") -> str:
-    """The kind of text of a note, or of a section of it.
+    """Return the kind of text of a note, or of a section of it.
 
     >>> kind_name("NOTE//discharge//AD"), kind_name("NOTE//discharge//DS", "physical exam")
     ('discharge//AD', 'discharge//DS//physical exam')
@@ -194,10 +195,10 @@ def kind_name(code: str, section: str = "") -> str:
 
 
 def with_records(notes: Notes | None, records: Notes) -> Notes:
-    """The hospital's notes, or none, followed by the samples' verbalised records.
+    """Return the hospital's notes, if there are any, followed by the samples' verbalised records.
 
     Args:
-        notes: opened notes.
+        notes: opened notes; None = there are none.
         records: the records, one per sample in SAMPLES order, opened like notes; tokenised if the notes are.
     """
     from datasets import concatenate_datasets
@@ -228,7 +229,7 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:
-    """The texts in batches; with `keep` (n_notes,), only the rows where it is true."""
+    """Yield the texts in batches; with `keep` (n_notes,), only the rows where it is true."""
     for start in range(0, len(notes), _ROWS_A_BATCH):
         rows = np.arange(start, min(start + _ROWS_A_BATCH, len(notes)))
         yield notes.texts(rows if keep is None else rows[keep[rows]])

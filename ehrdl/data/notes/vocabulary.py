@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-#: Raised whenever `fit_tokenizer` would write another tokenizer for the same notes.
+#: Increased whenever `fit_tokenizer` would write another tokenizer for the same notes.
 VERSION = 5
 
-#: How many training patients must have a word, unless a configuration says otherwise.
+#: The default for the number of training patients who must have a word.
 MIN_PATIENTS = 10
-#: File in a fitted tokenizer's folder that holds the number of words it was learned from.
+#: The file in a fitted tokenizer's folder with the number of words from which it was learned.
 VOCABULARY = "vocabulary.json"
 
 #: The blank that MIMIC's de-identification leaves in place of a name or date; one token.
 DEIDENTIFIED = "___"
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 _FACTS_A_BLOCK = 1 << 22
-#: Fewest training notes that give a kind of note or section an embedding of its own.
+#: The fewest training notes for a kind of note or section to get an embedding of its own.
 _COMMON = 20
-#: A spread this small relative to the mean is rounding: float32 values keep seven digits.
+#: A standard deviation this small relative to the mean is rounding: float32 values keep seven digits.
 _CONSTANT = 1e-6
 
 
@@ -44,12 +44,12 @@ def fit_tokenizer(
 ) -> None:
     """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
 
-    It is learned from the words in the notes of enough of these subjects; every other word is split into pieces.
-    The number of words goes into the folder's `vocabulary.json`.
+    The tokenizer is learned from words that occur in the notes of at least `min_patients` of these subjects. Every
+    other word is split into pieces. The number of words is written to the folder's `vocabulary.json`.
 
-    The trainer numbers the inner letters (`##a`) in the order of a hash map that differs from run to run, and breaks
-    ties between merges by those numbers. Passing these letters as special tokens fixes their numbers, so that
-    equal notes give equal files.
+    The trainer numbers the inner letters (`##a`) in the order of a hash map, which differs from run to run. These
+    numbers decide ties between merges. Passing the letters as special tokens fixes their numbers, so that equal notes
+    give equal files.
 
     Raises:
         ConfigError: no word is shared by enough subjects.
@@ -85,7 +85,7 @@ def _wordpiece(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _inner_letters(tokenizer: Tokenizer, characters: list[str]) -> list[str]:
-    """The characters that can stand inside a word: no blanks, no punctuation."""
+    """Return the characters that can occur inside a word; blanks and punctuation cannot."""
     return [c for c in characters if len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{c}a")) == 1]
 
 
@@ -105,13 +105,13 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """A Hugging Face fast tokenizer by hub name or local folder, which reads the blank `___` as one token.
+    """Load a Hugging Face fast tokenizer by hub name or local folder; it reads the blank `___` as one token.
 
     Code in the folder is never run.
 
     Raises:
-        ConfigError: the tokenizer is not there, needs code of its own, has no fast form, or lacks the tokens that frame
-            a chunk.
+        ConfigError: the tokenizer is missing, needs code of its own, has no fast form, or lacks a token for padding or
+            for framing a chunk.
     """
     from transformers import AutoTokenizer
 
@@ -129,12 +129,12 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
 
 
 def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_PATIENTS) -> tuple[str, ...]:
-    """The kinds of text that a model can learn to tell apart: `other`, then those that enough training notes have.
+    """Return the kinds of text that a model can learn to distinguish: `other`, then those frequent in training notes.
 
     Args:
-        notes: tokenised notes; where they were split, a kind is a section of a type of note.
+        notes: tokenised notes. If they were split, a kind is a section of a type of note.
         train_subjects: subject_id of the training subjects.
-        min_patients: fewest training subjects that must have a kind, since a heading can be a name.
+        min_patients: the fewest training subjects that must have a kind, since a heading can be a name.
     """
     if notes.code is None:
         return (OTHER,)
@@ -155,10 +155,10 @@ def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_
 
 
 def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -> tuple[ChannelSpec, ...]:
-    """The channels that a model can learn from, with mean and standard deviation over the training subjects' facts.
+    """Return the channels that a model can learn from, with the mean and standard deviation over training subjects.
 
-    A channel that no training subject has is left out: it would cost time and teach nothing. Sums run in float64, a
-    block at a time.
+    A channel that no training subject has is left out: it would cost time, and nothing could be learned from it. Sums
+    are computed in float64, a block at a time.
 
     Args:
         store: the series.
@@ -176,7 +176,7 @@ def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -
     seen = np.maximum(count, 1)
     mean = total / seen
     std = np.sqrt(np.maximum(square / seen - mean**2, 0))
-    std[std <= _CONSTANT * np.abs(mean)] = 0  # equal values, apart from the rounding of the sums
+    std[std <= _CONSTANT * np.abs(mean)] = 0  # all values are equal, apart from the rounding of the sums
     scaled = []
     for i, known in enumerate(store.channels):
         if hidden[i] or not count[i]:
@@ -189,7 +189,7 @@ def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -
 
 
 def _blocks(offsets: np.ndarray, keep: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Runs [start, stop) of kept subjects, cut so that none is much longer than a block."""
+    """Yield the facts of kept subjects as runs [start, stop), each not much longer than a block."""
     start = stop = 0
     for i in np.flatnonzero(keep):
         first = int(offsets[i])

@@ -1,9 +1,9 @@
 """Coded facts (diagnoses, procedures, drugs, care units) as flat memory-mapped arrays, for the verbalised record.
 
-The series store holds facts that have a concept; this one holds the codes themselves, whatever the task. There is one
-store per section, with `available` i64 and `time` i64 [µs] and `code` i32, ordered by (subject, available, time) with
-the first-ranked code of a stay last, plus `subjects` and `offsets`. So the last fact of a slice is the latest and most
-important.
+The series store holds facts that have a concept. This store holds the codes themselves, whatever the task. Each section
+has a store of its own with `available` i64 and `time` i64 [µs], `code` i32, `subjects` and `offsets`. Facts are ordered
+by (subject, available, time), with the first-ranked code of a stay last. So the last fact of a slice is the latest and
+most important.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ehrdl.engine.options import Prepare
 from ehrdl.engine.paths import scan
 from ehrdl.events.listing import shard_files
 
-#: Raised whenever `build` would write other bytes for the same EVENTS.
+#: Increased whenever `build` would write other bytes for the same EVENTS.
 VERSION = 2
 
-#: Code prefixes by section: those of MIMIC-IV's own tables, and of MEDS datasets made from them.
+#: Code prefixes by section, as in MIMIC-IV's own tables and in MEDS datasets made from them.
 FAMILIES = {
     "units": ("TRANSFER_IN", "TRANSFER_TO"),
     "diagnoses": ("DIAGNOSIS",),
@@ -89,7 +89,7 @@ def _quoted(texts: Sequence[str]) -> str:
 
 
 def _write(folder: Path, reader: Any, n_facts: int) -> None:
-    """Write a section's arrays batch by batch; not by mapped memory, which counts as memory of the process."""
+    """Write a section's arrays batch by batch, without mapped memory, which would count as memory of the process."""
     subjects: list[np.ndarray] = []
     counts: list[np.ndarray] = []
     files = {name: (folder / f"{name}.npy").open("wb") for name in _ARRAYS}
@@ -114,7 +114,7 @@ def _write(folder: Path, reader: Any, n_facts: int) -> None:
 
 
 def _descriptions(events: Path) -> dict[str, str]:
-    """Descriptions of codes, as the EVENTS folder has them."""
+    """Read the descriptions of codes from the EVENTS folder."""
     file = events / meds.code_metadata_filepath
     if not file.is_file():
         return {}
@@ -123,7 +123,7 @@ def _descriptions(events: Path) -> dict[str, str]:
 
 
 def _names(codes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """The name of each code in a text: its description, else the code without its first part.
+    """Return the name of each code in a text: its description, else the code without its first part.
 
     >>> _names(["DIAGNOSIS//ICD10//I500", "DRUG_START//Furosemide//IV"], {"DIAGNOSIS//ICD10//I500": "Heart failure"})
     ['Heart failure', 'Furosemide IV']

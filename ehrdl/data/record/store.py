@@ -1,4 +1,4 @@
-"""The store of verbalised records: a text table like that of notes, with one row per sample, in SAMPLES order."""
+"""The store of verbalised records: a text table like the notes' table, with one row per sample, in SAMPLES order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 from ehrdl.data.record.text import Verbalizer
 from ehrdl.engine.messages import progress
 
-#: The code of a record in the text table, where notes have theirs.
+#: The code of a record, in the column that holds the codes of notes.
 CODE = "NOTE//record"
 _SAMPLES_A_BLOCK = 1000
-#: The schema with which `notes_build.collect` writes notes, so that the two tables can be joined.
+#: The schema with which `notes.build.collect` writes notes, so that the two tables can be joined.
 _SCHEMA = pa.schema(
     [
         ("subject_id", pa.int64()),
@@ -29,7 +29,7 @@ def write(verbalizer: Verbalizer, out: Path) -> None:
     """Write `text.arrow` into `out`, holding only one block of samples in memory.
 
     Args:
-        verbalizer: the verbaliser of the samples, whose prediction times become `available` and `time`.
+        verbalizer: the verbaliser of the samples. Their prediction times become `available` and `time`.
         out: the output folder.
     """
     dataset = verbalizer.dataset

@@ -1,8 +1,9 @@
 """The record as text: what a sample may see at its prediction time, in short sections of a fixed order.
 
-It serves hospitals whose notes cannot leave, or adds one more note. Series facts come from the dataset's own slices
-(the same cut, window, channels and cap as every model's), coded facts through `window.bounds`, and age, sex and stays
-from the static features. So a text says nothing that its sample does not see, and nothing is fitted to write it.
+It serves hospitals that cannot share their notes, and can be read in addition to notes. Series facts come from the
+dataset's own slices (with the same cut, window, channels and cap as for every model). Coded facts come through
+`window.bounds`, and age, sex and stays from the static features. So a text contains only what its sample sees, and
+nothing is fitted to write it.
 
 Letters: B samples · F pairs of a sample and a channel that it sees.
 """
@@ -23,7 +24,7 @@ from ehrdl.data.features.static import STATICS
 from ehrdl.data.record.coded import Coded
 from ehrdl.data.window import bounds, inside
 
-#: Raised whenever the same sample would get another text.
+#: Increased whenever the same sample would get another text.
 VERSION = 1
 
 _HEADINGS = {
@@ -35,18 +36,18 @@ _HEADINGS = {
     "vitals": "Vital signs",
     "treatment": "Treatment and events",
 }
-#: Sections limited to the series window; diagnoses and procedures cover the whole record.
+#: Sections that are limited to the series window; diagnoses and procedures cover the whole record.
 _RECENT = ("units", "drugs")
-#: Sections of the series, with the category of their numeric channels; every other channel is in the last section.
+#: Sections of the series, with the category of their numeric channels. All other channels are in the last section.
 _MEASURED = {"laboratory": "lab", "vitals": "vital", "treatment": ""}
 _OTHER = 2
 _NOTHING = "Nothing is recorded."
 _NO_UNIT = ("", "pH", "score", "ratio")
-#: Change that counts as rising or falling: a share of the reference range's width, or of the value if it has none.
+#: The change that counts as rising or falling: a share of the reference range's width, or of the value without one.
 _MOVED, _MOVED_ALONE = 0.2, 0.1
 _SAME = 1e-6
 _FLAGS, _MOVES = ("", "low ", "high "), ("", "falling", "rising")
-#: Ages are written in hours up to this many, then in days.
+#: Ages below this many hours are written in hours, others in days.
 _HOURS_TOLD = 48
 
 
@@ -57,20 +58,20 @@ def verbalize(
     options: RecordOptions | None = None,
     hidden_codes: Sequence[str] = (),
 ) -> list[str]:
-    """The visible record of some samples, one text per sample.
+    """Write the visible record of some samples, one text per sample.
 
     Args:
         dataset: the dataset of the samples.
         coded: diagnoses, procedures, drugs and care units, from `coded.open_coded`.
         rows: SAMPLES rows, in any order.
         options: the sections to write, and their largest lengths.
-        hidden_codes: prefixes of codes that define the outcome; no text names a fact with such a code.
+        hidden_codes: prefixes of codes that define the outcome. Facts with these codes are not named in a text.
     """
     return Verbalizer(dataset, coded, options or RecordOptions(), hidden_codes)(rows)
 
 
 class Verbalizer:
-    """`verbalize`, with everything that is the same for all samples computed once."""
+    """The work of `verbalize`; everything that is the same for all samples is computed once."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Verbalizer:
         self._channels()
 
     def _channels(self) -> None:
-        """Section, order of mention, name, unit and limits of each of the dataset's channels."""
+        """Set section, order of mention, name, unit and limits of each of the dataset's channels."""
         channels, sections = self.dataset.channels, list(_MEASURED)
         category = {channel.name: channel.category for channel in self.dataset.store.channels}
         at = {category: i for i, category in enumerate(_MEASURED.values())}
@@ -112,7 +113,7 @@ class Verbalizer:
         self.low, self.high = reference.limits([(c.name, c.unit) for c in channels])
 
     def __call__(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The texts of some samples, in their order."""
+        """Write the texts of some samples, in their order."""
         distinct, place = np.unique(np.asarray(rows, np.int64), return_inverse=True)
         if not len(distinct):
             return []
@@ -132,7 +133,7 @@ class Verbalizer:
         return [text or _NOTHING for text in written] if columns else [_NOTHING] * len(rows)
 
     def _listed(self, section: str, rows: np.ndarray) -> list[str]:
-        """The distinct names of a section's visible facts, latest first, up to the number that the options allow."""
+        """Return the distinct names of a section's visible facts, latest first, up to the allowed number."""
         facts, data, n_rows = self.coded[section], self.dataset, len(rows)
         t, recent = data.time[rows], section in _RECENT
         span = data.span if recent else None
@@ -153,25 +154,25 @@ class Verbalizer:
         return ["; ".join(named[i:j]) for i, j in zip(begin.tolist(), end.tolist(), strict=True)]
 
     def _measured(self, items: Items) -> dict[str, list[str]]:
-        """The sections of the series: last value, flag and trend of each channel that a sample sees, by age."""
+        """Write the sections of the series: last value, flag and trend of each visible channel, ordered by age."""
         wanted = [(i, name) for i, name in enumerate(_MEASURED) if name in self.options.sections]
         if not wanted or not len(items.value):
             return {name: [""] * len(items.row) for _, name in wanted}
         pairs, n_sections = self._pairs(items), len(_MEASURED)
         group = pairs.sample * n_sections + self.section[pairs.channel]
-        order = np.lexsort((pairs.age, group))  # stable: what was measured together is written together
+        order = np.lexsort((pairs.age, group))  # stable: facts measured at one time are written together
         said = self._say(pairs.take(order), group[order], items.static)
         edges = np.searchsorted(group[order], np.arange(len(items.row) * n_sections + 1)).tolist()
         texts = ["".join(said[i:j]) for i, j in pairwise(edges)]
         return {name: texts[i::n_sections] for i, name in wanted}
 
     def _pairs(self, items: Items) -> _Pairs:
-        """The pairs of a sample and a channel, sample after sample and in the order of mention."""
+        """Return the pairs of a sample and a channel, sample by sample and in the order of mention."""
         sample, n_channels = np.repeat(np.arange(len(items.row)), items.n_observations), len(self.channel)
         keep = self.wanted[items.channel]
         key = sample[keep] * n_channels + self.rank[items.channel[keep]]
         value, hours = items.value[keep], items.hours[keep]
-        order = np.lexsort((hours, key))  # stable: of facts at one time, the one that the store lists last stays last
+        order = np.lexsort((hours, key))  # stable: of facts at one time, the last one in the store stays last
         key = key[order]
         last = np.flatnonzero(np.diff(key, append=-1))
         first = np.r_[0, last[:-1] + 1][: len(last)]
@@ -186,7 +187,7 @@ class Verbalizer:
         )
 
     def _say(self, pairs: _Pairs, group: np.ndarray, static: np.ndarray) -> list[str]:
-        """The text of each pair, with its separator from the one before.
+        """Write the text of each pair, with the separator before it.
 
         Args:
             pairs: the pairs, in the order of the text.
@@ -209,7 +210,7 @@ class Verbalizer:
         return said
 
     def _judge(self, pairs: _Pairs, sex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices into `_FLAGS` and `_MOVES` of each pair (F,), given its sample's row of `reference.limits`."""
+        """Return indices into `_FLAGS` and `_MOVES` for each pair (F,); `sex` is its row of `reference.limits`."""
         low, high = self.low[sex, pairs.channel], self.high[sex, pairs.channel]
         flag = np.where(pairs.last < low, 1, np.where(pairs.last > high, 2, 0))  # NaN compares as false
         width = high - low
@@ -230,18 +231,18 @@ class _Pairs:
     age: np.ndarray
 
     def take(self, order: np.ndarray) -> _Pairs:
-        """The pairs in another order."""
+        """Return the pairs in another order."""
         return _Pairs(**{name: values[order] for name, values in vars(self).items()})
 
 
 def _sex(static: np.ndarray) -> np.ndarray:
-    """Row of `reference.limits` for each row of static features."""
+    """Return the row of `reference.limits` for each row of static features."""
     female, missing = (static[:, STATICS.index(name)] > 0.5 for name in ("sex_female", "sex_missing"))
     return np.where(missing, reference.UNKNOWN, np.where(female, reference.FEMALE, reference.MALE))
 
 
 def _demographics(static: np.ndarray) -> list[str]:
-    """Age, sex and stays, from the static features (B, S)."""
+    """Write age, sex and stays, from the static features (B, S)."""
     column = {name: static[:, i] for i, name in enumerate(STATICS)}
     sex = np.array(("female", "male", "sex unknown"))[_sex(static)].tolist()
     age = np.where(column["age_missing"] > 0.5, -1, np.floor(column["age_years"])).astype(np.int64).tolist()
@@ -256,13 +257,13 @@ def _demographics(static: np.ndarray) -> list[str]:
     return texts
 
 
-#: The days between stays that `static_features` gives if there is no earlier stay.
+#: The days between stays in `static_features` if there is no earlier stay.
 _NO_STAY_BEFORE = 3650
 
 
 @lru_cache(maxsize=100_000)
 def _number(value: float) -> str:
-    """A value with three significant digits, as a whole number from a thousand on, never in powers of ten.
+    """Write a value with three significant digits, or as a whole number from a thousand on, without an exponent.
 
     >>> _number(2.0999999), _number(0.00512), _number(123456.7), _number(-0.0)
     ('2.1', '0.00512', '123457', '0')
@@ -273,7 +274,7 @@ def _number(value: float) -> str:
 
 
 def _shown_age(hours: np.ndarray) -> np.ndarray:
-    """Ages as they are written: whole hours, and from two days on whole days; given in hours.
+    """Round ages to the written precision: whole hours, and from two days on whole days. The result is in hours.
 
     >>> _shown_age(np.array([-0.4, -47.4, -47.6, -60.1])).tolist()
     [0, 47, 48, 72]

@@ -11,7 +11,7 @@ from ehrdl.quality import Finding
 
 
 def find_in_series(series: Store, known: Concepts) -> list[Finding]:
-    """Values out of their plausible range, and values in units that the concepts do not know, by channel."""
+    """Find values out of their plausible range, and values in units that the concepts do not know, by channel."""
     channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))
     kept = {name: counts["kept"] for name, counts in series.counts.items()}
     unknown: Counter[str] = Counter()

@@ -1,7 +1,8 @@
 """The series store: all subjects' facts as flat memory-mapped arrays, independent of tasks, splits and scalers.
 
-`available` i64 and `time` i64 [µs], `channel` u16, `value` f32 in canonical units, ordered by (subject, available,
-time, channel), plus `subjects` and `offsets`. A fact without a number is a channel of kind `event` with value 1.
+The arrays are `available` i64 and `time` i64 [µs], `channel` u16 and `value` f32 in canonical units, ordered by
+(subject, available, time, channel), with `subjects` and `offsets`. A fact without a number has a channel of kind
+`event` and the value 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ehrdl.errors import SchemaError
 from ehrdl.events.listing import shard_files
 from ehrdl.schema import NEVER_INPUT
 
-#: Raised whenever `build` would write other bytes for the same EVENTS.
+#: Increased whenever `build` would write other bytes for the same EVENTS.
 VERSION = 6
 
 _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value": np.float32}
@@ -39,8 +40,8 @@ class Store:
 
     Attributes:
         channels: the meaning of each number in `channel`.
-        counts: numbers of facts kept, out of the plausible range, and of unknown unit, and of their patients, per
-            channel.
+        counts: for each channel, the numbers of facts that were kept, were out of the plausible range, or had an
+            unknown unit; and the numbers of their patients.
     """
 
     available: np.ndarray
@@ -53,13 +54,13 @@ class Store:
     counts: dict[str, Any]
 
     def channel_id(self, name: str) -> int:
-        """The number of a channel, by its name."""
+        """Return the number of a channel, given its name."""
         return [channel.name for channel in self.channels].index(name)
 
     def unknown_units(self, min_patients: int) -> dict[str, int]:
-        """Number of facts in unknown units, by code; a unit of fewer than `min_patients` patients is not named.
+        """Count facts in unknown units, by code. A unit of fewer than `min_patients` patients is not named.
 
-        Somebody typed the unit, so it may name a patient.
+        Units are typed by people, so one may contain a patient's name.
         """
         found: Counter[str] = Counter()
         for code, counts in self.counts.items():
@@ -70,7 +71,7 @@ class Store:
 
 
 def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
-    """Write the store of an EVENTS folder into `out`: extract it shard by shard, then order the whole by subject.
+    """Write the store of an EVENTS folder into `out`: extract it shard by shard, then order it by subject.
 
     Shards that a killed process finished are not extracted again.
     """
@@ -98,7 +99,7 @@ def open_store(folder: Path, concepts: Concepts) -> Store:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Extracts one shard's facts; a class so that joblib can send it to a process."""
+    """Extracts one shard's facts; it is a class so that joblib can send it to a process."""
 
     concepts: Concepts
     prepare: Prepare
@@ -129,7 +130,7 @@ def _counts(part: Path) -> Path:
 
 
 # canonical value = value * factor + offset; an event is 1; a numeric fact without a number is dropped. The range is
-# compared in float32 too, so that a value written as the limit itself is plausible.
+# also compared in float32, so that a value equal to a limit is plausible.
 _FACTS = """
     SELECT subject_id, epoch_us(available_time) AS available, epoch_us(time) AS time, channel_id AS channel,
         c.channel AS name,
@@ -158,9 +159,9 @@ def _refuse_never_input(concepts: Concepts) -> None:
 
 
 def _lay_out(parts: list[Path], out: Path) -> None:
-    """Write each shard's rows at their subjects' place, so that the whole is ordered by subject.
+    """Write each shard's rows at the positions of their subjects, so that the whole is ordered by subject.
 
-    This uses `pwrite` rather than mapped memory, whose pages count as memory of the process.
+    This uses `pwrite`. The pages of mapped memory would count as memory of the process.
     """
     sizes = []
     for part in parts:

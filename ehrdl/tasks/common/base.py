@@ -1,4 +1,4 @@
-"""The interface of a task: EVENTS in, SAMPLES with their flow chart out."""
+"""The interface of a task, which reads EVENTS and returns SAMPLES with their flow chart."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Task(Recorded, Checked, ABC, key="task"):
-    """A clinical prediction task. Each task has its own file, without torch."""
+    """A clinical prediction task. Each task has its own file, which does not import torch."""
 
     name: str
-    #: An AUROC above this on real data exceeds that of any honest model, and is reported as a probable leak.
+    #: A ceiling for the AUROC on real data. A higher value is reported as a probable leak: no honest model reaches it.
     too_good: float | None = None
-    #: Whether this is the definition whose true risk a simulator writes beside its events.
+    #: Whether a simulator writes the true risk for this definition beside its events.
     simulated: bool = False
 
     def ceiling(self, output: str) -> float | None:
-        """The AUROC of an output above which a leak is the likely explanation; None = no such value is known."""
+        """Return the AUROC of an output above which a leak is the likely explanation; None = no such value is known."""
         return self.too_good
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report; your own task may rely on its name instead."""
+        """A description of the prediction for the report. Your own task may leave it out and rely on its name."""
         title = self.name.replace("_", " ").capitalize()
         return TaskInfo(title, f"Each model gives the chance of {title.lower()}, from {{inputs}} known by then.")
 
@@ -38,9 +38,10 @@ class Task(Recorded, Checked, ABC, key="task"):
         """Find the cohort, its prediction times and its labels.
 
         Args:
-            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (when it happened)
-                for cohorts, labels and exclusions. `available_time` is for inputs, and tells when a note could be read.
+            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (when a fact
+                happened) for cohorts, labels and exclusions. `available_time` is for inputs, and tells when a note
+                could be read.
 
         Returns:
-            Samples sorted by subject_id, prediction_time, encounter_id, with `sample_id` 0…n-1 and no `split` yet.
+            Samples sorted by subject_id, prediction_time and encounter_id, with `sample_id` 0…n-1 and without `split`.
         """

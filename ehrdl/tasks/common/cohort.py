@@ -1,4 +1,4 @@
-"""Shared code for cohorts of stays: ages, and SAMPLES with the groups that results are broken down by."""
+"""Shared code for cohorts of stays: ages, and SAMPLES with the groups for which results are also reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: The prediction time after the start of a stay [h], at most thirty days.
 HoursIn = Annotated[float, Bound("(0, 720]")]
-#: The youngest age of a cohort [years]; null, like 0, means everyone.
+#: The youngest age of a cohort [years]; null, like 0, includes everyone.
 Age = Annotated[int, Bound("[0, 120]")] | None
 
 _ADULT = 18
@@ -29,7 +29,7 @@ _ORDER = ["subject_id", "prediction_time", "encounter_id"]
 
 
 def whom(min_age: int) -> str:
-    """The phrase for patients of at least `min_age` years."""
+    """Return the phrase for patients of at least `min_age` years."""
     named = {0: "patients", _ADULT: "adults"}
     return named.get(min_age, f"patients of at least {min_age} years")
 
@@ -37,7 +37,7 @@ def whom(min_age: int) -> str:
 def read_admissions(
     events: duckdb.DuckDBPyRelation, flow: Flow, principal: Sequence[CodeSet] = (), coded: Sequence[CodeSet] = ()
 ) -> pd.DataFrame:
-    """The stays of `read_stays`, as the first step of a flow chart; stays without an admission are counted there."""
+    """Read stays as the first step of a flow chart; stays without an admission are left out and counted."""
     stays = read_stays(events, principal, coded, unadmitted=True)
     admitted = stays["admittime"].notna()
     n_without = int((~admitted).sum())
@@ -48,14 +48,14 @@ def read_admissions(
 
 
 def with_patients(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Add what is known of the patients, and `deaths_recorded`: whether the data record any death at all."""
+    """Add the facts about each stay's patient, and `deaths_recorded`: whether the data record any death at all."""
     subjects = read_subjects(events)
     recorded = bool(subjects["death"].notna().any() or stays["died"].any())
     return stays.join(subjects, on="subject_id").assign(deaths_recorded=recorded)
 
 
 def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: Flow) -> pd.DataFrame:
-    """The ICU stays of hospital stays, one row each, as a step of the flow chart."""
+    """Return the ICU stays of hospital stays, one row each, and count them as a step of the flow chart."""
     icu = read_icu_stays(events)
     joined = stays.drop(columns="care_unit").merge(icu, on=["subject_id", "encounter_id"])
     caveat = "" if len(icu) else "no ICU_IN// event of a hospital stay in the data"
@@ -64,26 +64,27 @@ def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: F
 
 
 def deaths(index: pd.DataFrame) -> Facts:
-    """The facts that a rule about deaths needs, for stays with their patients."""
+    """Return the facts that a rule about deaths needs, for stays with their patients."""
     return Facts("deaths", index["deaths_recorded"])
 
 
 def age_at_admission(stays: pd.DataFrame) -> pd.Series:
-    """The age at each stay's admission [years], NaN where the birth is unknown.
+    """Return the age at each stay's admission [years]; NaN if the birth is unknown.
 
-    Birth is 1 January of anchor_year - anchor_age, so this is anchor_age + year(admittime) - anchor_year.
+    Birth is 1 January of anchor_year - anchor_age, so the age is anchor_age + year(admittime) - anchor_year.
     """
     age: pd.Series = stays["admittime"].dt.year - stays["birth"].dt.year
     return age
 
 
 def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
-    """The rows of at least `min_age`. An unknown age fails no rule, but has a step of its own.
+    """Keep the rows of at least `min_age`. Unknown ages have a step of their own.
 
     Args:
-        index: the rows, with age [years], NaN = unknown.
+        index: the rows, with age [years]; NaN = unknown.
         flow: the flow chart.
-        min_age: the youngest age [years]; 0 keeps everyone, also patients of unknown age.
+        min_age: the youngest age [years]. 0 keeps everyone, also patients of unknown age. Any other value leaves out
+            unknown ages.
     """
     known = index["age"].notna()
     nobody = f"no {BIRTH} in the data" if len(index) and not known.any() else ""
@@ -100,11 +101,11 @@ def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
 def still_there(
     index: pd.DataFrame, flow: Flow, min_age: int, t0: str, place: str = "in hospital", ongoing: bool = False
 ) -> pd.DataFrame:
-    """The rows of patients old enough who are still there, and alive, at their prediction time.
+    """Keep patients who are old enough, and still there and alive at their prediction time.
 
     Args:
-        index: the result of `with_patients`, with age, prediction_time, end (of the stay, NaT = not in the data),
-            death.
+        index: the result of `with_patients`, with the columns age, prediction_time, end (of the stay; NaT = not in the
+            data) and death.
         flow: the flow chart.
         min_age: the youngest age at admission [years]; 0 = everyone, also patients of unknown age.
         t0: the prediction time in words.
@@ -130,13 +131,13 @@ def still_there(
 def to_samples(
     index: pd.DataFrame, outputs: str | Sequence[str], auxiliary: Mapping[str, pd.Series] = MappingProxyType({})
 ) -> pd.DataFrame:
-    """SAMPLES of index stays, without their split.
+    """Make SAMPLES of index stays, without their split.
 
     Args:
         index: the stays: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language,
             care_unit (null = no ICU), and any further group_ columns.
         outputs: the outputs to predict. If there are several, each has columns label_NAME and status_NAME in `index`.
-        auxiliary: the labels of auxiliary outputs by name; rows as in `index`.
+        auxiliary: the labels of auxiliary outputs, by name, with the same rows as `index`.
     """
     named = (
         {outputs: ("label", "status")}
@@ -163,6 +164,6 @@ def to_samples(
 
 
 def prevalence(index: pd.DataFrame) -> float | None:
-    """The share of known labels that are 1; None if no label is known."""
+    """Return the share of known labels that are 1; None if no label is known."""
     known = index["label"].dropna().astype(np.float64)
     return float(known.mean()) if len(known) else None

@@ -1,4 +1,4 @@
-"""Evidence of heart failure before any code: notes that name it, NT-proBNP, intravenous loop diuretics."""
+"""Evidence of heart failure before any code: notes that name it, NT-proBNP, and intravenous loop diuretics."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ KINDS = {
     "nt_probnp": "NT-proBNP not ordered",
     "iv_loop_diuretic": "no intravenous loop diuretic given or ordered",
 }
-# A note that denies heart failure counts too: someone thought of it.
+# A note that denies heart failure also counts, since someone considered it.
 _NAMES = r"\b(heart|cardiac)\s+failure\b|\bCHF\b|\bHF[pr]EF\b|\bHFmrEF\b"
 _NT_PROBNP = "LAB//50963"
-#: Channels of the concepts. The administration record (EMAR) is not among them, since it has no route.
+#: Channels of the concepts. Drugs from the administration record (EMAR) are not included, since it has no route.
 _DIURETICS = ("iv_loop_diuretic_given", "iv_loop_diuretic_ordered")
 
 
 def first_evidence(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """The time of each subject's first evidence of each kind; NaT = none.
+    """Find the time of each subject's first evidence of each kind; NaT = none.
 
-    A laboratory test and a drug count from `time`, as in every exclusion. A note counts from `available_time`: its
-    `time` may be a bare date, and a discharge summary dated today is not yet written in the morning.
+    A laboratory test and a drug count from `time`, as in every exclusion. A note counts from `available_time`. Its
+    `time` may be a bare date, and a discharge summary with today's date is not yet written in the morning.
 
     Args:
         events: EVENTS.
@@ -52,7 +52,7 @@ def first_evidence(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def _diuretic_codes(events: duckdb.DuckDBPyRelation) -> list[str]:
-    """The EVENTS codes of intravenous loop diuretics, quoted for SQL."""
+    """Return the EVENTS codes of intravenous loop diuretics, quoted for SQL."""
     query = """SELECT DISTINCT code FROM events
         WHERE starts_with(code, 'INPUT_START//') OR starts_with(code, 'DRUG_START//') ORDER BY code"""
     rows: Any = events.query("events", query)

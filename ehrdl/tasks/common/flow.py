@@ -8,17 +8,17 @@ import pandas as pd
 
 from ehrdl.schema import FlowStep
 
-#: A rule that lacks its facts in more than this share of the rows reports it.
+#: A rule reports missing facts if more than this share of the rows lacks them.
 _LARGE = 0.1
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that a rule needs to judge a row; without them it drops nobody, which is not the same as passing.
+    """The facts that a rule needs to judge a row. Without them the row is kept, although it may break the rule.
 
     Attributes:
         name: the facts' name in the plural, such as `diagnosis codes`.
-        known: whether each row has them; a single value if it holds for the whole data.
+        known: whether each row has them; a single value if it applies to the whole data.
         exception: whether only an exception of the rule needs them.
     """
 
@@ -29,12 +29,12 @@ class Facts:
 
 @dataclass
 class Flow:
-    """The flow chart, built by the filters themselves so that it cannot disagree with them."""
+    """The flow chart. The filters themselves build it, so that it always agrees with them."""
 
     steps: list[FlowStep] = field(default_factory=list)
 
     def keep(self, rows: pd.DataFrame, mask: pd.Series, step: str, rule: str, *needs: Facts) -> pd.DataFrame:
-        """Keep the rows under `mask`, counted as one step; its caveat says where the rule lacks its facts."""
+        """Keep the rows under `mask`, and count them as one step. A caveat reports facts that the rule lacks."""
         return self.count(rows[mask], step, rule, _caveat(rows, needs))
 
     def count(self, rows: pd.DataFrame, step: str, rule: str, caveat: str = "") -> pd.DataFrame:
@@ -43,7 +43,7 @@ class Flow:
         return rows
 
     def check(self, rows: pd.DataFrame, step: str, rule: str, *needs: Facts) -> None:
-        """Add a step for a rule that drops nobody, such as one of the outcome, only if it lacks its facts."""
+        """Add a step for a rule that drops nobody, such as a rule of the outcome, if facts for it are missing."""
         if caveat := _caveat(rows, needs):
             self.count(rows, step, rule, caveat)
 
@@ -53,7 +53,7 @@ class Flow:
 
 
 def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
-    """The caveat of a rule for its first missing facts; empty if it has all it needs.
+    """Return the caveat of a rule about its first missing facts; empty if it has all that it needs.
 
     >>> rows = pd.DataFrame({"code": [None, None]})
     >>> _caveat(rows, (Facts("diagnosis codes", rows["code"].notna()),))
@@ -75,7 +75,7 @@ def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
 
 
 def _lacking(rows: pd.DataFrame, facts: Facts) -> float:
-    """The share of rows without the facts; 0 if there is no row to judge."""
+    """Return the share of rows without the facts; 0 if there is no row to judge."""
     if isinstance(facts.known, bool):
         return float(not facts.known)
     return 1 - float(facts.known[rows.index].mean()) if len(rows) else 0.0

@@ -1,7 +1,7 @@
 """Reads hospital stays from EVENTS, and merges them into episodes of care.
 
 A stay is one encounter_id with its `ADMISSION//` and `DISCHARGE//` events. Stays that overlap or touch on a calendar
-day are one episode: a transfer within the hospital or a same-day return is no readmission.
+day are one episode. So a transfer within the hospital or a return on the same day is no readmission.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ehrdl.schema import BIRTH, DEATH
 if TYPE_CHECKING:
     import duckdb
 
-#: A source's words for what the hospital did not know.
+#: The words that sources use for what the hospital did not know.
 _MISSING = frozenset({"", "?", "UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED", "PATIENT DECLINED TO ANSWER"})
 _DAY_US = 86_400_000_000
 
-#: The admission source and the disposition may be missing, as in other MEDS datasets.
+#: The code may lack the admission source or the disposition, as in other MEDS datasets.
 _ADMITS = "code = 'ADMISSION' OR starts_with(code, 'ADMISSION//')"
 _DISCHARGES = "code = 'DISCHARGE' OR starts_with(code, 'DISCHARGE//')"
 _PREFIXES = (
@@ -37,7 +37,7 @@ def read_stays(
     coded: Sequence[CodeSet] = (),
     unadmitted: bool = False,
 ) -> pd.DataFrame:
-    """One row per stay that has an `ADMISSION//` event, in order of subject and admission.
+    """Read one row per stay that has an `ADMISSION//` event, in order of subject and admission.
 
     Args:
         events: EVENTS.
@@ -46,13 +46,23 @@ def read_stays(
         unadmitted: whether to include stays that have only a discharge; their admittime is NaT.
 
     Returns:
-        subject_id, encounter_id, admittime, dischtime (NaT = no discharge seen), deathtime (NaT = did not die in the
-        stay, or no time is known), admission_type, disposition, insurance, race, language (null = not known), care_unit
-        (first ICU unit, null = none), n_codes (diagnoses of the stay), n_icd (those in ICD-9 or ICD-10), n_principal
-        (of these, in the principal position), n_services; true or false: surgical (a surgical service), died (where no
-        stay of the data says so: the patient's death is dated on a day of a stay without a disposition), and a
-        column for each set, `principal_NAME` or `coded_NAME`; summary_time (the discharge summary's earliest
-        `available_time`: it says which notes a sample can have, and enters no rule).
+        One row per stay, with these columns:
+
+        - subject_id, encounter_id, admittime.
+        - dischtime: NaT = no discharge in the data.
+        - deathtime: NaT = the patient did not die in the stay, or the time is not known.
+        - admission_type, disposition, insurance, race, language: null = not known.
+        - care_unit: the first ICU unit; null = none.
+        - n_codes: the number of the stay's diagnoses.
+        - n_icd: the number of diagnoses in ICD-9 or ICD-10.
+        - n_principal: the number of diagnoses in ICD-9 or ICD-10 in the principal position.
+        - n_services: the number of services.
+        - surgical: whether the patient had a surgical service.
+        - died: whether the patient died in the stay. If no stay in the data records a death, a stay without a
+          disposition counts as the stay of death when the date of death falls within it.
+        - `principal_NAME` or `coded_NAME`: whether the stay has a code of the set, for each set.
+        - summary_time: the earliest `available_time` of the discharge summary. It shows which notes a sample can have,
+          and no rule uses it.
     """
     stays = _frame(events, _stays_sql(principal, coded, unadmitted))
     for name in ("admission_type", "disposition", "insurance", "race", "language"):
@@ -63,15 +73,15 @@ def read_stays(
 
 
 def _died_by_date(stays: pd.DataFrame, death: pd.Series) -> pd.Series:
-    """Whether a stay ended in death by the patient's date of death: it is on a day of a stay without a disposition."""
-    own = death.reindex(stays["subject_id"]).set_axis(stays.index)  # also if nothing is known of any subject
+    """Return whether each stay has no disposition, and the patient's date of death is on one of its days."""
+    own = death.reindex(stays["subject_id"]).set_axis(stays.index)  # works also if nothing is known of any subject
     day, first, last = (times.dt.normalize() for times in (own, stays["admittime"], stays["dischtime"]))
     died: pd.Series = stays["disposition"].isna() & (first <= day) & (day <= last)
     return died
 
 
 def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """One row per subject, by subject_id.
+    """Read one row per subject, by subject_id.
 
     Args:
         events: EVENTS.
@@ -96,14 +106,14 @@ def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """One row per stay in an intensive care unit within a hospital stay, in order of subject and time.
+    """Read one row per ICU stay within a hospital stay, in order of subject and time.
 
     Args:
         events: EVENTS.
 
     Returns:
-        subject_id, encounter_id, intime, outtime (NaT = no end before the next begins), care_unit (the first one, or
-        `unknown`).
+        subject_id, encounter_id, intime, outtime (NaT = no end in the data before the next ICU stay begins), care_unit
+        (of the first unit, or `unknown`).
     """
     query = """
         WITH starts AS (
@@ -123,9 +133,9 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Visits to an emergency department that ended without an admission: subject_id and time, in order of time.
+    """Read emergency department visits that ended without an admission: subject_id and time, in order of time.
 
-    In MIMIC-IV such a visit is only in transfers, without a hadm_id.
+    In MIMIC-IV, these visits are only in the table transfers, without a hadm_id.
     """
     query = """
         SELECT DISTINCT subject_id, time FROM events
@@ -137,17 +147,18 @@ def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
     """Merge stays transitively into episodes, in order of subject and admission.
 
-    A stay joins the episode before it when it begins no later than the latest discharge so far (running maximum), or
-    on that discharge's calendar day. A stay nested in an earlier one therefore does not end the episode.
+    A stay joins the episode before it if it begins no later than the latest discharge so far (running maximum), or on
+    that discharge's calendar day. So a stay nested in an earlier one does not end the episode.
 
     Args:
         stays: the rows of `read_stays` with admittime < dischtime, in any order.
 
     Returns:
-        The columns of `stays`, one row per episode. admittime is the first stay's. admission_type is that of the first
-        stay not for observation (the first stay's if there is none). `died`, `surgical` and `coded_…` are true if they
-        are for any stay, and summary_time is the earliest. The rest are the last stay's, the one that ends with the
-        episode (latest dischtime, then latest admittime). New: `observation_only`, every stay is for observation.
+        The columns of `stays`, one row per episode. admittime is the first stay's. admission_type is taken from the
+        first stay that is not for observation, or from the first stay if all are for observation. `died`, `surgical`
+        and `coded_…` are true if they are true for any stay, and summary_time is the earliest. All other columns are
+        taken from the stay that ends last (latest dischtime, then latest admittime). `observation_only` is new: whether
+        every stay is for observation.
     """
     stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
     stays["episode"] = _episode_number(stays)
@@ -166,7 +177,7 @@ def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
 
 
 def _episode_number(stays: pd.DataFrame) -> pd.Series:
-    """The number of each stay's episode, for stays in order of subject and admission."""
+    """Return the number of each stay's episode; stays must be in order of subject and admission."""
     admit = stays["admittime"].to_numpy().astype("datetime64[us]").astype(np.int64)
     discharge = stays["dischtime"].to_numpy().astype("datetime64[us]").astype(np.int64)
     subject = stays["subject_id"].to_numpy()
@@ -178,14 +189,14 @@ def _episode_number(stays: pd.DataFrame) -> pd.Series:
 
 
 def _known(words: pd.Series, compared: bool) -> pd.Series:
-    """The words, null where the hospital did not know; words that rules compare are put in the compared form."""
+    """Return words, null if the hospital did not know them; with `compared`, in the form that rules compare."""
     same = {word: folded(word) for word in words.dropna().unique()}
     known = words.where(~words.map(same).isin(_MISSING))
     return known.map(same).astype(words.dtype) if compared else known
 
 
 def _named(unit: pd.Series) -> pd.Series:
-    """The care units, `unknown` where a patient was in one without a name."""
+    """Return the care units, with `unknown` for a unit without a name."""
     return unit.where(~unit.isin(_MISSING), "unknown")
 
 
@@ -197,7 +208,7 @@ def _frame(events: duckdb.DuckDBPyRelation, query: str) -> pd.DataFrame:
 
 def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitted: bool) -> str:
     services = ", ".join(f"'{service}'" for service in SURGICAL_SERVICES)
-    # A diagnosis carries its seq_num as its number.
+    # The number of a diagnosis event is its sequence number (seq_num).
     found = {f"principal_{codes.name}": f"{sql(codes)} AND numeric_value = 1" for codes in principal}
     found |= {f"coded_{codes.name}": sql(codes) for codes in coded}
     flags = " ".join(f"coalesce(bool_or({condition}), false) AS {name}," for name, condition in found.items())
@@ -234,5 +245,5 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitte
 
 
 def _value(prefix: str, name: str) -> str:
-    """SQL for the part of a stay's (or subject's) one code that follows `prefix`."""
+    """Return SQL for the rest of a stay's or subject's code that starts with `prefix`."""
     return f"max(substr(code, {len(prefix) + 1})) FILTER (starts_with(code, '{prefix}')) AS {name}"
