@@ -6,13 +6,19 @@ Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), secti
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ehrdl.metrics.discrimination import Floats
 
+Counts = NDArray[np.integer[Any]]
+
 #: Samples x draws in memory at once: small enough for the processor's cache, which halves the time.
 _BLOCK = 2**16
+#: Bytes of counts in memory at once.
+_COUNTS = 2**28
 #: No interval is given if more than this share of the draws has no value, since a whole tail could be missing.
 MAX_UNDEFINED = 0.025
 
@@ -29,13 +35,31 @@ def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> I
     Yields:
         Counts (draws of this block, S). A sample's weight in a draw is the count of its subject.
     """
+    for counts in _draw(n_subjects, n_draws, seed, max(1, _BLOCK // max(n_samples, n_subjects))):
+        yield counts.astype(np.float64)
+
+
+def subject_counts(n_subjects: int, n_draws: int, seed: int) -> Iterator[Counts]:
+    """Yield the draws of `subject_draws` in large blocks (draws of this block, S) of small integers."""
+    size = max(1, _COUNTS // max(n_subjects, 1))
+    small = _draw(n_subjects, n_draws, seed, max(1, _BLOCK // max(n_subjects, 1)))
+    block: list[Counts] = []
+    for counts in small:
+        block.append(counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint32))
+        if sum(map(len, block)) >= size:
+            yield np.concatenate(block)
+            block = []
+    if block:
+        yield np.concatenate(block)
+
+
+def _draw(n_subjects: int, n_draws: int, seed: int, size: int) -> Iterator[Counts]:
     rng = np.random.default_rng(seed)
-    size = max(1, _BLOCK // max(n_samples, n_subjects))
     for first in range(0, n_draws, size):
         rows = min(size, n_draws - first)
         drawn = rng.integers(n_subjects, size=(rows, n_subjects)) + n_subjects * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * n_subjects)
-        yield counts.reshape(rows, n_subjects).astype(np.float64)
+        yield counts.reshape(rows, n_subjects)
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.discrimination import Floats, auprc, auroc
-from ehrdl.metrics.regression import mae, r2, rmse
+from ehrdl.metrics.bootstrap import Counts, interval, subject_counts
+from ehrdl.metrics.catalogue import BY_KIND, score_draws
+from ehrdl.metrics.discrimination import Floats
 from ehrdl.schema import BINARY, REGRESSION
 
 #: The column of SAMPLES and PREDICTIONS with the modalities that a sample has, and the values of the column.
@@ -18,9 +19,9 @@ PRESENT = "group_present"
 STRATA = ("notes and series", "notes only", "series only", "neither")
 #: A stratum with fewer events or non-events is counted but not scored. For a regression output, samples count.
 MIN_EVENTS = 10
-_METRICS: dict[str, dict[str, Callable[..., Floats]]] = {
-    BINARY: {"auroc": auroc, "auprc": auprc},
-    REGRESSION: {"mae": mae, "rmse": rmse, "r2": r2},
+_METRICS = {
+    BINARY: {name: BY_KIND[BINARY][name] for name in ("auroc", "auprc")},
+    REGRESSION: BY_KIND[REGRESSION],
 }
 
 
@@ -48,7 +49,9 @@ def by_present(
     members = {name: (rows[PRESENT] == name).to_numpy(bool) for name in STRATA}
     label = rows["label"].to_numpy(np.float64)
     scored = {name: member for name, member in members.items() if _enough(label[member], kind)}
-    draws = _draws(rows["subject_id"].to_numpy(), label, prob, scored, n_bootstrap, seed, kind) if scored else {}
+    subjects, place = np.unique(rows["subject_id"].to_numpy(), return_inverse=True)
+    point = _score(place, rows, prob, scored, kind, [np.ones((1, len(subjects)), np.uint8)])
+    draws = _score(place, rows, prob, scored, kind, subject_counts(len(subjects), n_bootstrap, seed) if scored else ())
     return {
         name: {
             "n": int(member.sum()),
@@ -56,10 +59,10 @@ def by_present(
             "subjects": int(rows["subject_id"][member].nunique()),
             "models": {
                 model: {
-                    metric: _estimate(_mean(score, label, seeds, member), draws[name, model, metric])
-                    for metric, score in _METRICS[kind].items()
+                    metric: _estimate(point[name, model][i], draws[name, model][i])
+                    for i, metric in enumerate(_METRICS[kind])
                 }
-                for model, seeds in prob.items()
+                for model in prob
                 if name in scored
             },
         }
@@ -75,34 +78,26 @@ def _enough(label: Floats, kind: str) -> bool:
     return min(events, len(label) - events) >= MIN_EVENTS
 
 
-def _draws(
-    subject: np.ndarray,
-    label: Floats,
+def _score(
+    place: NDArray[np.intp],
+    rows: pd.DataFrame,
     prob: dict[str, Floats],
-    members: dict[str, np.ndarray],
-    n_bootstrap: int,
-    seed: int,
+    members: dict[str, NDArray[np.bool_]],
     kind: str,
-) -> dict[tuple[str, str, str], Floats]:
-    """Return the values (R,) in all draws, by stratum, model and metric; NaN where a draw is empty or has one class."""
-    subjects, place = np.unique(subject, return_inverse=True)
-    blocks: dict[tuple[str, str, str], list[Floats]] = {}
-    for counts in subject_draws(len(subjects), n_bootstrap, seed, len(label)):
-        for name, member in members.items():
-            weight = counts[:, place[member]]
-            for model, seeds in prob.items():
-                for metric, score in _METRICS[kind].items():
-                    values = _mean(score, label, seeds, member, weight)
-                    blocks.setdefault((name, model, metric), []).append(values)
-    return {key: np.concatenate(parts) for key, parts in blocks.items()}
-
-
-def _mean(score: Any, label: Floats, seeds: Floats, member: np.ndarray, weight: Floats | None = None) -> Floats:
-    """Return the mean over seeds, one number per row of `weight`."""
-    return np.asarray(np.mean([score(label[member], row[member], weight) for row in seeds], axis=0))
+    blocks: Iterable[Counts],
+) -> dict[tuple[str, str], Floats]:
+    """Return the values (metrics, R) of each stratum and model, mean over seeds; NaN where a draw lacks a class."""
+    label, metrics = rows["label"].to_numpy(np.float64), _METRICS[kind]
+    found: dict[tuple[str, str], list[Floats]] = {(name, model): [] for name in members for model in prob}
+    for counts in blocks:
+        for (name, model), values in found.items():
+            some = members[name]
+            seeds = [score_draws(metrics, label[some], row[some], place[some], counts) for row in prob[model]]
+            values.append(np.mean(seeds, axis=0))
+    return {key: np.concatenate(parts, axis=1) for key, parts in found.items() if parts}
 
 
 def _estimate(value: Floats, draws: Floats) -> dict[str, float | None]:
     low, high = interval(draws)
-    numbers = {"value": float(value), "low": low, "high": high}
+    numbers = {"value": float(value[0]), "low": low, "high": high}
     return {key: number if np.isfinite(number) else None for key, number in numbers.items()}

@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrdl.metrics.discrimination import Floats, as_weight
+from ehrdl.metrics.logistic import fit_logistic
 
 N_BINS = 10
 #: Probabilities are kept this far from 0 and 1 before a logit: forests give exact zeros, whose logit is infinite.
 LOGIT_MARGIN = 1e-6
-#: Newton converges quadratically: the last step of 1e-6 leaves an error near 1e-12.
-_MAX_STEPS, _MAX_STEP, _TOLERANCE = 30, 2.0, 1e-6
 
 
 def brier(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Mean squared distance of risk and outcome; 0 is perfect, prevalence x (1 - prevalence) is uninformative.
+    """Return the Brier score, the mean squared difference between risk and outcome.
+
+    0 is perfect; prevalence x (1 - prevalence) is uninformative.
 
     >>> round(float(brier([0, 1], [0.2, 0.6])), 3)
     0.1
@@ -35,10 +36,10 @@ def brier(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
 
 
 def ece(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None, n_bins: int = N_BINS) -> Floats:
-    """Expected calibration error: mean gap between observed and predicted risk over bins of equal mass.
+    """Return the expected calibration error: the mean gap between observed and predicted risk over bins of equal mass.
 
-    It is above 0 by chance alone, the more so the fewer the samples. A bootstrap draw repeats samples, so the interval
-    is slightly too high.
+    Chance alone makes it larger than 0, and more so with fewer samples. A bootstrap draw repeats samples, so the
+    interval is slightly too high.
 
     >>> round(float(ece([0, 0, 0, 1], [0.1, 0.1, 0.4, 0.4], n_bins=2)), 3)
     0.1
@@ -51,7 +52,10 @@ def ece(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None, n_bi
 
 
 def calibration_curve(label: ArrayLike, prob: ArrayLike, n_bins: int = N_BINS) -> tuple[Floats, Floats, Floats]:
-    """Mean predicted risk, observed share and number of samples in each bin of equal mass; empty bins are left out."""
+    """Return the mean predicted risk, observed share and number of samples of each bin of equal mass.
+
+    Empty bins are left out.
+    """
     score, truth = np.asarray(prob, dtype=np.float64), np.asarray(label, dtype=np.float64)
     bins = _bins(score, np.ones(len(score)), n_bins)
     count = _bin_sums(bins, np.ones(len(score)), n_bins)
@@ -61,16 +65,18 @@ def calibration_curve(label: ArrayLike, prob: ArrayLike, n_bins: int = N_BINS) -
 
 
 def equal_bins(prob: ArrayLike, n_bins: int = N_BINS) -> NDArray[np.intp]:
-    """The bin of equal mass of each prediction (n,), as in `calibration_curve`."""
+    """Return each prediction's bin (n,), out of bins of equal mass as in `calibration_curve`."""
     score = np.asarray(prob, dtype=np.float64)
     return _bins(score, np.ones(len(score)), n_bins)
 
 
 def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Slope of the logistic regression of label on logit(prob): 1 is ideal, below 1 the risks are too extreme.
+    """Return the slope of the logistic regression of label on logit(prob).
+
+    1 is ideal; below 1 the risks are too extreme.
 
     Returns:
-        One number per row of `weight`; NaN for a constant prediction or if the classes are separable.
+        One number per row of `weight`; NaN if the prediction is constant or the classes are separable.
     """
     x = logit(prob)
     spread = x.std()
@@ -78,17 +84,17 @@ def calibration_slope(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | Non
     if spread < 1e-9:
         return np.full(weights.shape[:-1], np.nan)
     design = np.stack([np.ones(len(x)), (x - x.mean()) / spread])
-    fitted = _logistic(design, np.zeros(len(x)), np.asarray(label, dtype=np.float64), weights)
+    fitted = fit_logistic(design, np.zeros(len(x)), np.asarray(label, dtype=np.float64), weights)
     return np.asarray(fitted[..., 1] / spread)
 
 
 def calibration_intercept(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> Floats:
-    """Calibration in the large: the shift on the logit that makes predicted and observed prevalence equal.
+    """Return the calibration in the large: the shift on the logit that makes predicted and observed prevalence equal.
 
     0 is ideal; below 0 the risks are too high on average.
     """
     x = logit(prob)
-    fitted = _logistic(np.ones((1, len(x))), x, np.asarray(label, dtype=np.float64), as_weight(weight, len(x)))
+    fitted = fit_logistic(np.ones((1, len(x))), x, np.asarray(label, dtype=np.float64), as_weight(weight, len(x)))
     return np.asarray(fitted[..., 0])
 
 
@@ -99,12 +105,12 @@ class Platt(NamedTuple):
     b: float
 
     def apply(self, prob: ArrayLike) -> Floats:
-        """Recalibrated probabilities."""
+        """Return recalibrated probabilities."""
         return sigmoid(self.a + self.b * logit(prob))
 
 
 def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
-    """Fit the logistic recalibration, without penalty; give it the tuning split.
+    """Fit the logistic recalibration, without a penalty, to samples of the tuning split.
 
     If the slope cannot be fitted (a constant prediction, separable classes) or would reverse the ranking, only the
     intercept is fitted. With only one class nothing is fitted, and the calibrator changes nothing.
@@ -121,27 +127,27 @@ def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
     slope = float(calibration_slope(truth, score))
     if not slope > 0:
         slope = 1.0
-    for one in (slope, 1.0):  # a slope in the thousands, from nearly equal predictions, leaves no finite intercept
-        shift = float(_logistic(np.ones((1, len(truth))), one * logit(score), truth, np.ones(len(truth)))[0])
+    for one in (slope, 1.0):  # nearly equal predictions can give a huge slope, without a finite intercept
+        shift = float(fit_logistic(np.ones((1, len(truth))), one * logit(score), truth, np.ones(len(truth)))[0])
         if np.isfinite(shift):
             return Platt(shift, one)
     return Platt(0.0, 1.0)
 
 
 def logit(prob: ArrayLike) -> Floats:
-    """Log odds, with probabilities kept `LOGIT_MARGIN` away from 0 and 1."""
+    """Return the log odds, with probabilities kept `LOGIT_MARGIN` away from 0 and 1."""
     clipped = np.clip(np.asarray(prob, dtype=np.float64), LOGIT_MARGIN, 1 - LOGIT_MARGIN)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def sigmoid(x: Floats) -> Floats:
-    """Inverse of `logit`, safe for large |x|."""
+    """Return the inverse of `logit`, safe for large |x|."""
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
         return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _bins(score: Floats, weight: Floats, n_bins: int) -> NDArray[np.intp]:
-    """Bin of equal mass of each sample (..., n). Equal scores share the bin of their middle rank."""
+    """Return each sample's bin of equal mass (..., n). Equal scores share the bin of their middle rank."""
     order = np.argsort(score, kind="stable")
     ordered = score[order]
     total = np.cumsum(weight[..., order], axis=-1)
@@ -154,56 +160,8 @@ def _bins(score: Floats, weight: Floats, n_bins: int) -> NDArray[np.intp]:
 
 
 def _bin_sums(bins: NDArray[np.intp], value: Floats, n_bins: int) -> Floats:
-    """Sum of `value` (..., n) in each bin -> (..., n_bins)."""
+    """Return the sum of `value` (..., n) in each bin -> (..., n_bins)."""
     rows = bins.reshape(-1, bins.shape[-1])
     flat = (rows + n_bins * np.arange(len(rows))[:, None]).ravel()
     sums: Floats = np.bincount(flat, weights=value.ravel(), minlength=n_bins * len(rows)).astype(np.float64)
     return sums.reshape(*bins.shape[:-1], n_bins)
-
-
-def _logistic(design: Floats, offset: Floats, label: Floats, weight: Floats) -> Floats:
-    """Unpenalised weighted logistic regression, by Newton's method, for every row of `weight` at once.
-
-    Args:
-        design: (k, n), standardised columns; the first is all ones.
-        offset: (n,), a term of the logit with its coefficient fixed to 1.
-        label: (n,).
-        weight: (n,) or (R, n).
-
-    Returns:
-        Coefficients (k,) or (R, k); NaN where there is no finite optimum.
-    """
-    if weight.ndim == 1:
-        return np.asarray(_newton(np.zeros((1, len(design))), design, offset, label, weight[None])[0])
-    # Each draw's fit is near that of all draws together, and needs three or four steps from there.
-    start = _newton(np.zeros((1, len(design))), design, offset, label, weight.sum(0)[None])
-    start = np.where(np.isfinite(start), start, 0.0)
-    return _newton(np.repeat(start, len(weight), axis=0), design, offset, label, weight)
-
-
-def _newton(fitted: Floats, design: Floats, offset: Floats, label: Floats, weight: Floats) -> Floats:
-    """Newton's method from `fitted` (R, k); the step is bounded, since a saturated sigmoid makes it overshoot."""
-    k = len(design)
-    products = (design[:, None] * design[None]).reshape(k * k, -1).T
-    target, mass = (weight * label) @ design.T, weight.sum(1)
-    odds, expected = np.empty_like(weight), np.empty_like(weight)  # reused at each step: half the time is memory access
-    lost = np.zeros(len(weight), dtype=bool)
-    step = np.full_like(fitted, np.inf)
-    for _ in range(_MAX_STEPS):
-        np.matmul(-fitted, design, out=odds)
-        odds -= offset
-        with np.errstate(over="ignore"):
-            np.exp(odds, out=odds)
-        odds += 1
-        np.divide(weight, odds, out=expected)
-        gradient = target - expected @ design.T
-        expected -= np.divide(expected, odds, out=odds)  # w p (1 - p)
-        curvature = (expected @ products).reshape(-1, k, k)
-        lost |= np.linalg.det(curvature) <= 1e-10 * mass**k  # flat: the optimum is at infinity
-        curvature[lost], gradient[lost] = np.eye(k), 0.0
-        step = np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -_MAX_STEP, _MAX_STEP)
-        fitted = fitted + step
-        if np.abs(step).max() <= _TOLERANCE:
-            break
-    fitted[lost | (np.abs(step).max(1) > _TOLERANCE)] = np.nan
-    return fitted

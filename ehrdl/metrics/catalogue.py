@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
+from ehrdl.metrics.draws import Binned, Errors, Family, Places, Ranking, Recalibration, Squares, in_draws
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -25,23 +29,43 @@ class Metric:
     score: Callable[..., Floats]
     heading: str
     good: str
+    family: type[Family] | None = None
 
 
 _HIGHER, _LOWER = "higher is better", "lower is better"
 METRICS = {
-    "auroc": Metric(auroc, "AUROC", _HIGHER),
-    "auprc": Metric(auprc, "AUPRC", _HIGHER),
-    "brier": Metric(brier, "Brier", _LOWER),
-    "ece": Metric(ece, "ECE", _LOWER),
-    "calibration_slope": Metric(calibration_slope, "Slope", "1 is ideal"),
-    "calibration_intercept": Metric(calibration_intercept, "Intercept", "0 is ideal"),
+    "auroc": Metric(auroc, "AUROC", _HIGHER, Ranking),
+    "auprc": Metric(auprc, "AUPRC", _HIGHER, Ranking),
+    "brier": Metric(brier, "Brier", _LOWER, Squares),
+    "ece": Metric(ece, "ECE", _LOWER, Binned),
+    "calibration_slope": Metric(calibration_slope, "Slope", "1 is ideal", Recalibration),
+    "calibration_intercept": Metric(calibration_intercept, "Intercept", "0 is ideal", Recalibration),
 }
 #: Metrics of an output by its kind.
 BY_KIND = {
     BINARY: METRICS,
     REGRESSION: {
-        "mae": Metric(mae, "MAE", _LOWER),
-        "rmse": Metric(rmse, "RMSE", _LOWER),
-        "r2": Metric(r2, "R²", _HIGHER),
+        "mae": Metric(mae, "MAE", _LOWER, Errors),
+        "rmse": Metric(rmse, "RMSE", _LOWER, Errors),
+        "r2": Metric(r2, "R²", _HIGHER, Errors),
     },
 }
+
+
+def score_draws(names: Mapping[str, Metric], label: Floats, prob: Floats, subject: Places, counts: Counts) -> Floats:
+    """Return metrics of one model in every draw (metrics, R).
+
+    Args:
+        names: the metrics.
+        label: the labels (n,).
+        prob: the predictions (n,).
+        subject: the place (n,) of each sample's subject in a draw.
+        counts: how often each subject was drawn (R, S).
+    """
+    found: dict[str, Floats] = {}
+    for family in dict.fromkeys(metric.family for metric in names.values() if metric.family):
+        found |= family(label, prob, subject, counts.shape[1])(counts)
+    for name, metric in names.items():
+        if not metric.family:
+            found[name] = in_draws(metric.score, label, prob, subject, counts)
+    return np.stack([found[name] for name in names])

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ehrdl.errors import SchemaError
 from ehrdl.info import RunInfo
-from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.bootstrap import Counts, interval, subject_counts
 from ehrdl.metrics.by_modality import by_present
-from ehrdl.metrics.catalogue import BY_KIND
+from ehrdl.metrics.catalogue import BY_KIND, score_draws
 from ehrdl.metrics.discrimination import Floats
+from ehrdl.metrics.draws import per_subject, product
 from ehrdl.schema import BINARY, REGRESSION
 
 #: Values of a model: (seeds, metrics, draws).
@@ -180,36 +181,60 @@ def _score_all(
     """Return the point values and the values in every draw of each scope. All scopes share the draws of subjects."""
     subjects = np.unique(np.concatenate([scope.rows["subject_id"].to_numpy() for scope in scopes]))
     where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
-    point = [_score(scope, np.ones((1, len(scope.label)))) for scope in scopes]
+    every = np.ones((1, len(subjects)), np.uint8)
+    point = [_score(scope, column, every) for scope, column in zip(scopes, where, strict=True)]
     blocks: list[list[Scores]] = [[] for _ in scopes]
-    longest = max(len(scope.label) for scope in scopes)
-    for counts in subject_draws(len(subjects), n_bootstrap, seed, longest):
+    n_fits = sum(len(prob) for scope in scopes for prob in scope.prob.values())
+    for counts in subject_counts(len(subjects), n_bootstrap, seed):
+        share = _shares(len(counts), n_fits, on_draws)
         for block, scope, column in zip(blocks, scopes, where, strict=True):
-            block.append(_score(scope, counts[:, column]))
-        on_draws(len(counts))
+            block.append(_score(scope, column, counts, share))
     draws = [{name: _join_draws(block, name, point[i][name]) for name in point[i]} for i, block in enumerate(blocks)]
     return point, draws
+
+
+def _shares(n_draws: int, n_parts: int, on_draws: Callable[[int], object]) -> Callable[[], None]:
+    """Return a function to call after each of `n_parts` parts of the work on a block of draws."""
+    done = iter(range(1, n_parts + 1))
+
+    def report() -> None:
+        part = next(done)
+        on_draws(n_draws * part // n_parts - n_draws * (part - 1) // n_parts)
+
+    return report
 
 
 def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
     return np.concatenate([like[..., :0], *(scores[name] for scores in block)], axis=-1)
 
 
-def _score(scope: Outcome, weight: Floats) -> Scores:
-    """Score every model by every metric for each row of `weight` (R, n); NaN in rows with one class or no sample."""
+def _score(
+    scope: Outcome, subject: NDArray[np.intp], counts: Counts, on_fit: Callable[[], None] = lambda: None
+) -> Scores:
+    """Score every model by every metric in each draw; NaN in draws with one class or no sample.
+
+    Args:
+        scope: the predictions.
+        subject: the place (n,) of each sample's subject in a draw.
+        counts: how often each subject was drawn (R, S).
+        on_fit: function that is called after each model and seed.
+    """
+    sums = per_subject(subject, counts.shape[1], np.ones(len(subject)), scope.label)
+    mass, events = product(counts, sums).T
+    used = (events > 0) & (events < mass) if scope.kind == BINARY else mass > 0
     metrics = BY_KIND[scope.kind]
-    mass = weight.sum(1)
-    events = weight @ scope.label
-    both = (events > 0) & (events < mass) if scope.kind == BINARY else mass > 0
-    used = weight[both]
-    scores = {name: np.full((len(prob), len(metrics), len(weight)), np.nan) for name, prob in scope.prob.items()}
-    if not len(used):
-        return scores
+    scores = {name: np.full((len(prob), len(metrics), len(counts)), np.nan) for name, prob in scope.prob.items()}
     for name, seeds in scope.prob.items():
         for i, prob in enumerate(seeds):
-            for j, metric in enumerate(metrics.values()):
-                scores[name][i, j, both] = metric.score(scope.label, prob, used)
+            if used.any():
+                scores[name][i][:, used] = score_draws(metrics, scope.label, prob, subject, _only(counts, used))
+            on_fit()
     return scores
+
+
+def _only(counts: Counts, used: NDArray[np.bool_]) -> Counts:
+    """Return the used draws, without a copy if that is all of them."""
+    return counts if used.all() else counts[used]
 
 
 def _mean_scores(scopes: list[Scores]) -> Scores:
