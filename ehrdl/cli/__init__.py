@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line of ehrdl."""
 
 from ehrdl.lazy import lazily
 

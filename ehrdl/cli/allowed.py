@@ -1,10 +1,14 @@
-"""Restricts the modules that a configuration may name, because the classes it names are imported and called.
+"""Restricts the modules that a configuration may name, because the classes in it are imported and called.
 
-A configuration is therefore code. A config from someone else, or the folder of a run, must not be able to call
-`os.system`. So a name is refused before its module is imported, unless the module is part of ehrdl, of a library that
-ehrdl is made of, or of an installed plug-in, lies beside the config file, or is allowed on the command line.
-jsonargparse applies this wherever it imports: at any depth, in a file or on the command line, and also to names that
-such a module merely re-exports.
+A configuration is therefore code. A config from someone else, or from a run's folder, must not be able to call
+`os.system`. A name is refused before its module is imported, unless the module is
+
+- part of ehrdl, of a library that ehrdl is made of, or of an installed plug-in,
+- beside the config file, or
+- allowed on the command line.
+
+jsonargparse applies this rule wherever it imports: in a file or on the command line, and at any depth. The rule also
+applies to names that an allowed module only re-exports.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from jsonargparse import set_parsing_settings
 
 from ehrdl.errors import ConfigError
 
-#: The entry points by which an installed package offers its modules to configurations.
+#: The group of entry points with which an installed package offers its modules to configurations.
 PLUGINS = "ehrdl.plugins"
 OPTION = "--allow-module"
 HELP = (
@@ -34,16 +38,16 @@ HELP = (
     "it may name classes of ehrdl, its plug-ins, torch, Lightning, transformers, and modules beside the config file"
 )
 _OURS = ("ehrdl", "torch", "pytorch_lightning", "lightning", "lightning_fabric", "transformers")
-#: A folder that holds one of these files belongs to a run, and is no place for code.
+#: A folder that holds one of these belongs to a run, and no code is imported from it.
 _OF_A_RUN = ("checkpoints", "manifest.json", "spec.json", "flow.json")
 _DOTTED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 
 
 def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The modules that a command line allows, and the rest of it.
+    """Split a command line into the modules that it allows and the rest.
 
     Raises:
-        ConfigError: a value is no module name.
+        ConfigError: a value is not the name of a module that can be allowed.
 
     >>> take_option(["--config", "a.yaml", "--allow-module", "mine", "--allow-module=your.models"])
     (['mine', 'your.models'], ['--config', 'a.yaml'])
@@ -63,7 +67,7 @@ def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
-    """The config files of a command line.
+    """Return the config files of a command line.
 
     >>> config_files(["--config", "a.yaml", "--seeds=[1]", "--config=b.yaml"])
     ['a.yaml', 'b.yaml']
@@ -80,20 +84,20 @@ def config_files(argv: Sequence[str]) -> list[str]:
 def allowed_modules(
     names: Sequence[str], contents: Mapping[str, Any], argv: Sequence[str] = (), beside: bool = True
 ) -> Iterator[None]:
-    """A block in which configurations may name modules that the command line allows, or that lie beside their files.
+    """Let configurations name more modules in a `with` block: allowed ones, and those beside the config files.
 
-    A module beside a config is found last, so a file `torch.py` there hides nothing. In the folder of a run none is
-    found.
+    A module beside a config is found last, so a file `torch.py` there hides nothing. A run's folder is never searched
+    for modules.
 
     Args:
-        names: the modules that the command line allows; they are also looked for in the current folder, last.
+        names: the modules that the command line allows. The current folder is searched for them too, last.
         contents: the contents of each config file.
-        argv: the command line, whose values may name a module beside a config as well.
+        argv: the command line. Its values may also name a module beside a config.
         beside: whether modules beside the files may be named.
 
     Raises:
-        ConfigError: a class is of another module, in which case the message names it and the key, or an allowed module
-            is broken.
+        ConfigError: a class is in a module that is not allowed (the message names the class and the key), or an allowed
+            module is broken.
     """
     before, ours, hidden = list(sys.path), list(names), dict[str, str]()
     wanted = {*_tops(list(contents.values())), *_tops([_value(token) for token in argv])} - set(_OURS)
@@ -118,7 +122,7 @@ def allowed_modules(
 
 
 def refusal(name: str) -> str:
-    """The message on why a class is not imported, and what to do."""
+    """Return the message that explains why a class is not imported, and what to do."""
     module = name.rpartition(".")[0] or name
     return (
         f"{name!r} is not imported: a configuration may name classes of ehrdl, its plug-ins, torch, Lightning, "
@@ -127,18 +131,18 @@ def refusal(name: str) -> str:
 
 
 def _plugins() -> list[str]:
-    """The top-level modules that installed packages offer."""
+    """Return the top-level modules that installed packages offer."""
     return sorted({point.module.split(".")[0] for point in entry_points(group=PLUGINS)})
 
 
 def _beside_all(files: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """The wanted modules that lie beside the files, found from now on, each with the module that hides it, or ''."""
+    """Make the wanted modules beside the files importable. Yield each with the module that hides it ('' = none)."""
     for folder in sorted({Path(file).resolve().parent for file in files}):
         yield from _beside(folder, wanted).items()
 
 
 def _beside(folder: Path, wanted: set[str]) -> dict[str, str]:
-    """The wanted modules in a folder, importable from now on, each with the module that hides it ('' = none)."""
+    """Make the wanted modules in a folder importable. Return each with the module that hides it ('' = none)."""
     if any((folder / name).exists() for name in _OF_A_RUN):
         return {}
     here = [name for name in sorted(wanted) if _is_module(folder, name)]
@@ -157,24 +161,24 @@ def _is_module(folder: Path, name: str) -> bool:
 
 
 def _import(name: str) -> None:
-    """Import a module that a configuration names, so that a fault in its code gives one line."""
+    """Import a module that a configuration names, and report an error in its code as one line."""
     try:
         import_module(name)
     except ImportError:  # the parser reports it with the key that names it
         return
-    except Exception as error:  # whatever external code does
+    except Exception as error:  # external code can raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError) else f"; {last.filename}, line {last.lineno}"
         raise ConfigError(f"{name}: cannot be imported ({type(error).__name__}: {error}{where})") from None
 
 
 def _value(token: str) -> str:
-    """The part of a command-line token that may name a class."""
+    """Return the part of a command-line token that may name a class."""
     return token.partition("=")[2] if token.startswith("--") else token
 
 
 def _structures(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Each value of the command line that contains the name of a class, with its option."""
+    """Yield each command-line value that contains the name of a class, with its option."""
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         text = value if equals else after
@@ -184,7 +188,7 @@ def _structures(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _tops(content: Any) -> Iterator[str]:
-    """The first part of each dotted name in a content."""
+    """Yield the first part of each dotted name in a nested value."""
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list):
@@ -197,7 +201,7 @@ def _tops(content: Any) -> Iterator[str]:
 def _require_all(
     contents: Mapping[str, Any], argv: Sequence[str], allowed: Sequence[str], hidden: Mapping[str, str]
 ) -> None:
-    """Refuse every `class_path` of another module in the config files and on the command line."""
+    """Refuse every `class_path` of a module that is not allowed, in config files and on the command line."""
     for file, content in contents.items():
         _require(content, allowed, hidden, f"{file}: ")
     for option, content in _structures(argv):
@@ -205,7 +209,7 @@ def _require_all(
 
 
 def _require(content: Any, allowed: Sequence[str], hidden: Mapping[str, str], key: str) -> None:
-    """Refuse every `class_path` of another module, wherever it occurs."""
+    """Refuse every `class_path` of a module that is not allowed, at any depth."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for name, value in items:
         here = f"{key}{name}" if key.endswith(" ") else f"{key}.{name}"

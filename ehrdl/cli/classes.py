@@ -1,4 +1,4 @@
-"""Finds the classes that a configuration may name, by kind or by one word, from source, without importing torch."""
+"""Finds the classes that a configuration may name. It reads their source and does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ehrdl.options.signatures import summary
 
 
 def list_classes(key: str, annotations: Mapping[str, str]) -> str:
-    """The classes that a key takes, one per line.
+    """List the classes that a key takes, one per line.
 
     Args:
         key: the key, such as `task`.
@@ -34,19 +34,19 @@ def list_classes(key: str, annotations: Mapping[str, str]) -> str:
 
 
 def classes_of(kind: str) -> list[str]:
-    """The classes of ehrdl of one kind, by the names under which their packages offer them."""
+    """Return the paths of ehrdl's classes of one kind, such as `ehrdl.models.GRUD`."""
     return sorted(name for name in offered().values() if is_of(name.rpartition(".")[2], kind))
 
 
 def is_of(name: str, kind: str) -> bool:
-    """Whether a class of ehrdl is a subclass of another one, according to its source."""
+    """Return whether a class of ehrdl is a subclass of another, according to its source."""
     bases = _bases().get(name, frozenset())
     return kind in bases or any(is_of(base, kind) for base in bases)
 
 
 @functools.cache
 def _bases() -> dict[str, frozenset[str]]:
-    """The bases of each class of ehrdl, found by name in its source files, so that nothing is imported."""
+    """Return the base classes of each class of ehrdl. They are found in the source files, so nothing is imported."""
     found = {}
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         for name, given in re.findall(r"^class (\w+)\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE):
@@ -56,6 +56,6 @@ def _bases() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def offered() -> dict[str, str]:
-    """The classes that a configuration may name by one word, each with its path."""
+    """Return the classes that a configuration may name by one word, each with its path."""
     packages = [import_module(f"ehrdl.{package}") for package in ("models", "sources", "tasks")]
     return {name: f"{package.__name__}.{name}" for package in packages for name in package.__all__}

@@ -1,4 +1,4 @@
-"""The configs that ehrdl ships: found by name, and written where a user can edit them."""
+"""Finds the configs that ehrdl ships by name, and writes copies for users to edit."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from pathlib import Path
 from ehrdl.engine.files import write_text
 from ehrdl.errors import ConfigError
 
-#: The configs' folders: beside the package in a checkout; a wheel uses the environment, or `pip install --target`.
+#: In a checkout, the configs are beside the package. A wheel installs them into `share/ehrdl/configs` of the
+#: environment, or of the folder given to `pip install --target`.
 _PACKAGE, _INSTALLED = Path(__file__).parents[2], Path("share/ehrdl/configs")
 
 
 def shipped() -> dict[str, Path]:
-    """The shipped configs by name, such as `quickstart` or `physionet2012`."""
+    """Return the shipped configs by name, such as `quickstart` or `physionet2012`."""
     places = (_PACKAGE / "configs", _PACKAGE / _INSTALLED, Path(sysconfig.get_path("data")) / _INSTALLED)
     found = next((files for place in places if (files := sorted(place.rglob("*.yaml")))), [])
     return {file.stem: file for file in found}
 
 
 def with_shipped(argv: Sequence[str]) -> list[str]:
-    """A command line in which `--config quickstart` names the shipped file; a file of that name takes priority.
+    """Replace the name of a shipped config, as in `--config quickstart`, with its file.
+
+    A file of that name takes priority.
 
     Raises:
         ConfigError: a word is neither a file nor the name of a shipped config.
@@ -50,7 +53,7 @@ def _located(name: str) -> str:
 
 
 def subject_of(file: Path) -> str:
-    """The subject of a shipped config: about the first sentence of its header."""
+    """Return the subject of a shipped config, from the `# What:` line of its header."""
     lines = file.read_text(encoding="utf-8").splitlines()
     head = next((line for line in lines if line.startswith("# What:")), "")
     return head.removeprefix("# What:").strip()

@@ -18,7 +18,7 @@ TRAIN_EXAMPLE = "--config quickstart --run.name first --trainer.max_epochs 2"
 
 
 def train_parser(prog: str = "ehrdl train", description: str = TRAIN, example: str = TRAIN_EXAMPLE) -> Parser:
-    """The parser of a training configuration; its keys are the fields of `Settings`."""
+    """Return the parser of a training configuration. Its keys are the fields of `Settings`."""
     from ehrdl.experiment.settings import Settings
 
     parser = Parser(prog=prog, description=description, allow_abbrev=False)
@@ -30,7 +30,7 @@ def train_parser(prog: str = "ehrdl train", description: str = TRAIN, example: s
 
 
 def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
-    """The objects of a configuration, and the configuration."""
+    """Parse a command line. Return the objects of the configuration, and the configuration."""
     if argv in (["--help", "all"], ["-h", "all"]):
         parser.explains_all, argv = True, ["--help"]
     if argv and argv[-1].startswith("--") and argv[-1].endswith(".help"):
@@ -47,7 +47,7 @@ def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def named(argv: list[str]) -> Iterator[list[str]]:
-    """A command line without its allowed modules, in a block where its configs may name only those."""
+    """Yield a command line without its `--allow-module` options, in a block where only allowed modules may be named."""
     names, rest = take_option(with_shipped(argv))
     with allowed_modules(names, {file: read_yaml(file) for file in config_files(rest)}, rest):
         yield rest

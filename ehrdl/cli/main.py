@@ -1,4 +1,4 @@
-"""The console command `ehrdl`: one module per command in `commands/`, one line per error, exit status 2."""
+"""The console command `ehrdl`, with one module per command in `commands/`. An error is one line, with exit status 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.processes.ranks import first_alone
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console command `ehrdl`."""
+    """Run the console command `ehrdl`."""
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
     if name in NAMES:

@@ -1,4 +1,4 @@
-"""The messages of the command line: the parser's errors as one line, and help that fits a screen."""
+"""The messages of the command line: each error of the parser as one line, and help that fits a screen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ehrdl.cli.classes import classes_of, is_of
 from ehrdl.options.bounds import nearest, shown
 
 _HELP_WIDTH = 110
-#: What the parser says of a key that does not exist, or of a group of keys that got a single value.
+#: The parser's phrases for a key that does not exist, and for a group of keys that got a single value.
 UNKNOWN = ("is not accepted", "does not accept option", "unrecognized arguments", "Unable to load config")
 
 
 def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str:
-    """A command's description, an example, and its keys by group."""
+    """Return a command's description, an example, and its keys by group."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         group, _, name = key.rpartition(".")
@@ -45,10 +45,11 @@ def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str
 
 
 def explain(message: str, keys: Mapping[str, str]) -> str:
-    r"""The parser's message as one line.
+    r"""Rewrite the parser's message as one line.
 
     Args:
-        message: the message of jsonargparse; a key inside a class is in the messages of all enclosing classes.
+        message: the message of jsonargparse. For a key inside a class, it repeats the messages of all enclosing
+            classes.
         keys: the parser's keys, with the names of their types.
 
     >>> explain('Parser key "optim.lr":\n  Expected a <class \'float\'>. Got value: fast', {})
@@ -68,7 +69,9 @@ def explain(message: str, keys: Mapping[str, str]) -> str:
 
 
 def _path(message: str) -> str:
-    '''The key that a message is about: each class on its way adds `init_args`, a group of options does not.
+    '''Return the key that a message is about.
+
+    Each class around the key adds `init_args`; a group of options does not.
 
     >>> _path("""Parser key "task": Problem with given class_path 'ehrdl.tasks.Readmission': Parser key "min_age":""")
     'task.init_args.min_age'
@@ -81,38 +84,38 @@ def _path(message: str) -> str:
 
 
 def _no_file(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on a group of keys that got neither keys nor a config file."""
+    """Explain that a group of keys got neither keys nor a config file."""
     parent, inside = _inside(match.string, keys)
     group = ", ".join(below(match[1], inside))
     return f"{parent}{match[1]}: expected the keys {group}, or a config file, got {match[2]!r}"
 
 
 def _not_allowed(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on a class of a module that is not allowed; a group of keys can have none."""
+    """Explain that the module of a class is not allowed, or that a group of keys got the name of a class."""
     if group := ", ".join(below(path, list(keys))) if path else "":
         return f"{path}: expected the keys {group}, or a config file, got {match[1]!r}"
     return f"{path or 'command line'}: {refusal(match[1])}"
 
 
 def _no_argument(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on an argument that a class does not take."""
+    """Explain that a class does not take an argument."""
     return unknown_key(f"{path}{_inner(match.string)}", match[1].split(".")[0], match[2].split(", "))
 
 
 def _inner(reason: str) -> str:
-    """What stands between a key and an argument of its class: nothing if the class is a group of options."""
+    """Return the part between a key and an argument of its class: nothing if the class is a group of options."""
     made = re.search(r"Problem with given class_path '(?:[\w.]+\.)?(\w+)'", reason)
     return "" if made and is_of(made[1], "Options") else ".init_args"
 
 
 def _no_key(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on a key that does not exist; a group and what it lacks are matched apart."""
+    """Explain that a key does not exist. The pattern may match the key and the group around it separately."""
     parent, inside = _inside(match.string, keys)
     return parent + outermost(".".join(match.groups()), inside)
 
 
 def _inside(message: str, keys: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The prefix of a key inside a class, and the keys there; of a key outside any class: none, and all keys."""
+    """Return the prefix of a key inside a class, and the keys there. Outside any class: no prefix, and all keys."""
     taken = re.search(r"\[takes (.*?)\]", message)
     if not taken or ": Problem with given class_path" not in message:
         return "", list(keys)
@@ -121,18 +124,18 @@ def _inside(message: str, keys: Mapping[str, str]) -> tuple[str, list[str]]:
 
 
 def _missing(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on keys without a value."""
+    """Explain that keys have no value."""
     inside = f"{path}{_inner(match.string)}." if path else ""
     return f"{inside}{match[1].strip()}: missing; give --config (for example configs/quickstart.yaml) or --KEY=VALUE"
 
 
 def _of_another_type(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """The line on a value of another type than its key takes."""
+    """Explain that a value has a type that its key does not take."""
     return f"{path}: expected {_plain(match[1])}, got {shown(match[2])}"
 
 
 def _plain(wanted: str) -> str:
-    """A type in the words of a reader of YAML.
+    """Describe a type in the words of YAML.
 
     >>> _plain("list[str], <class 'NoneType'>"), _plain("typing.Literal['a', 'b']")
     ('list[str] or null', "one of 'a', 'b'")
@@ -144,13 +147,13 @@ def _plain(wanted: str) -> str:
 
 
 def below(parent: str, keys: list[str]) -> list[str]:
-    """The names that may follow a key, such as `lr` after `optim`."""
+    """Return the names that may follow a key, such as `lr` after `optim`."""
     prefix = f"{parent}." if parent else ""
     return sorted({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
 
 
 def outermost(path: str, keys: list[str]) -> str:
-    """The outermost part of a key that does not exist: `optimm` of `optimm.lr`."""
+    """Explain that a key does not exist, naming its outermost wrong part: `optimm` of `optimm.lr`."""
     parent = ""
     for name in path.split("."):
         allowed = below(parent, keys)
@@ -161,7 +164,7 @@ def outermost(path: str, keys: list[str]) -> str:
 
 
 def unknown_key(parent: str, name: str, allowed: list[str]) -> str:
-    """The line on a key that does not exist, with its nearest neighbour and the allowed keys."""
+    """Explain that a key does not exist, with the nearest name and the allowed keys."""
     hint = nearest(name, allowed) or "."
     return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
 
@@ -173,7 +176,7 @@ _CLASS_NAME = re.compile(
 
 
 def _no_class(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
-    """A class path that does not exist or is of another kind, with the classes of the kind that ehrdl has."""
+    """Explain that a class path does not exist or is of another kind, and list ehrdl's classes of the right kind."""
     reason = match.string
     kinds = re.findall(r"(\w+)\] expects", reason) or re.findall(r"subclass of (\w+)", reason) or [keys.get(path, "")]
     names = [name for match in _CLASS_NAME.findall(reason) for name in match if name] or ["null"]
@@ -182,13 +185,13 @@ def _no_class(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
 
 
 def of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
-    """The line on a class of another kind than its key takes, with the classes of that kind."""
+    """Explain that a class is of another kind than its key takes, and list the classes of the right kind."""
     there = f"; there are {', '.join(classes_of(kind))}" if kind else ""
     return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"
 
 
-#: What the parser says (of all its message, of the innermost key's, or without values around it), and our line on it;
-#: the first that is found counts.
+#: The part of the parser's message to search, the pattern to find there, and the function that explains it. The first
+#: match counts. Parts: `all` of the message; the innermost key's `reason`; its `own` reason without enclosing values.
 _LINES: tuple[tuple[str, str, Callable[[re.Match[str], str, Mapping[str, str]], str]], ...] = (
     ("all", r"Parser key \"([\w.]+)\": Unable to load config ['\"]([^'\"]*)", _no_file),
     ("all", r"Importing '([\w.]+)' is not allowed", _not_allowed),

@@ -1,4 +1,4 @@
-"""The parser of a configuration, with one-line errors: the innermost key, the value and what is allowed."""
+"""The parser of a configuration. Each error is one line with the innermost key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ehrdl.options.bounds import check_call, options_of
 from ehrdl.options.signatures import Argument, arguments
 from ehrdl.processes.ranks import hold_back
 
-#: Actions of the parser that are no keys of a configuration.
+#: Actions of the parser that are not keys of a configuration.
 _NOT_KEYS = ("help", "config", "print_config", "print_shtab")
-#: Keys whose value may be the name of a class.
+#: Keys that may have the name of a class as their value.
 _CLASSES = ("task", "model", "source", "note", "series", "static", "fusion", "head", "words")
-#: Arguments of a network class that its caller provides, if the class has no default.
+#: Arguments of a network class that its caller provides, if they have no default.
 _GIVEN = ("spec", "width", "widths")
 
 
 class Parser(ArgumentParser):
-    """A parser whose every error is one line that names the innermost key, the value and what is allowed."""
+    """A parser that reports each error in one line, with the innermost key, the value and what is allowed."""
 
     #: The command line of an example, and whether `--help` explains every key.
     example, explains_all = "", False
 
     def format_help(self, formatter: Any = None) -> str:
-        """The keys by group, on one screen; all of them with their meaning if `explains_all`."""
+        """Return the keys by group, on one screen. With `explains_all`, return all keys with their meaning."""
         if self.explains_all or not self.example:
             return str(super().format_help(formatter))
         return short_help(self, self.annotations(), self.example)
@@ -49,30 +49,32 @@ class Parser(ArgumentParser):
         """Print the reason and exit with status 2."""
         if self.exit_on_error:
             fail(explain(message, self.keys()))
-        # The inner parser of one class: only it knows what the class takes. The outer one adds the place of the class.
+        # This is the inner parser of one class. Only it knows what the class takes. The outer parser adds the key.
         unknown = any(said in message for said in UNKNOWN)
         takes = f" [takes {', '.join(self.keys())}]" if unknown and "[takes" not in message else ""
         super().error(message + takes, ex)
         raise AssertionError("unreachable")
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """The configuration of a command line.
+        """Return the configuration of a command line.
 
         Raises:
-            ConfigError: an option's value cannot be read at all; `error` reports other errors.
+            ConfigError: an option's value cannot be read at all. Other errors are reported by `error`.
         """
         argv = (args[0] if args else None) or []
         _import_short_names(argv)
         try:
             parsed = super().parse_args(*args, **kwargs)
-            is_outer = any(action.dest == "config" for action in self._actions)  # and not a class's parser
+            is_outer = any(action.dest == "config" for action in self._actions)  # false for the inner parser of a class
             return _with_own_defaults(parsed, argv) if is_outer else parsed
         except (RecursionError, ValueError, OverflowError) as error:
             reason = "is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
             raise ConfigError(f"a value cannot be read ({reason})") from None
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """The objects of a configuration; every argument is checked first, including those of a network made later.
+        """Check every argument, then return the objects of a configuration.
+
+        Arguments of networks that are made later are checked too.
 
         Raises:
             ConfigError: an argument is invalid; the message names the key.
@@ -81,11 +83,11 @@ class Parser(ArgumentParser):
         return super().instantiate(*args, **kwargs)
 
     def keys(self) -> dict[str, str]:
-        """The keys of a configuration, each with the name of its type."""
+        """Return the keys of a configuration, each with the name of its type."""
         return {key: getattr(kind, "__name__", "") for key, kind in self._typed().items()}
 
     def annotations(self) -> dict[str, str]:
-        """The keys of a configuration, each with its type in full."""
+        """Return the keys of a configuration, each with its full type."""
         return {key: str(kind) for key, kind in self._typed().items()}
 
     def _typed(self) -> dict[str, Any]:
@@ -100,17 +102,17 @@ def fail(line: str) -> NoReturn:
 
 
 def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
-    """Refuse faults of a command line that the parser would not name, would report late or would accept silently.
+    """Refuse faults of a command line that the parser would accept, report late or describe badly.
 
-    A wrong key is reported before any class of a config is imported, which takes seconds.
+    A wrong key is reported before the classes of a config are imported, because the import takes seconds.
 
     Args:
         argv: the command line.
         annotations: the keys of a configuration, each with its type.
 
     Raises:
-        ConfigError: a config file is missing, is no YAML or no mapping, has a key twice, or gives a group of keys no
-            keys; or a key in a file or an option does not exist.
+        ConfigError: a config file is missing, is not YAML, has no keys or has a key twice. Or a group of keys has a
+            single value. Or a key in a file or an option does not exist.
     """
     keys = list(annotations)
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
@@ -127,7 +129,7 @@ def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
 
 
 def _check_trainer_option(name: str, value: str) -> None:
-    """Refuse `--trainer.NAME VALUE`, as far as the value can be read here."""
+    """Check `--trainer.NAME VALUE`. If the value cannot be read here, check only the name."""
     if "." in name:
         trainer.check_keys([name.split(".")[0]])
         return
@@ -138,7 +140,7 @@ def _check_trainer_option(name: str, value: str) -> None:
 
 
 def _check_option(path: str, keys: list[str]) -> None:
-    """Refuse an option that is no key of the configuration; the arguments of classes are not checked."""
+    """Refuse an option that is not a key of the configuration. Arguments of classes are not checked."""
     parent = ""
     for name in path.split("."):
         allowed = below(parent, keys)
@@ -148,10 +150,10 @@ def _check_option(path: str, keys: list[str]) -> None:
 
 
 def check_help(argv: list[str]) -> None:
-    """Refuse `--KEY.help NAME` of a name that is no class.
+    """Refuse `--KEY.help NAME` if the name is not a class.
 
     Raises:
-        ConfigError: ehrdl offers no class of this name, and the name is no path of another one.
+        ConfigError: ehrdl offers no class of this name, and the name is not the path of another class.
     """
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
@@ -161,9 +163,9 @@ def check_help(argv: list[str]) -> None:
 
 
 def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
-    """The values that a class takes over from the class of an earlier config or option, one line per class.
+    """List the values that a class takes over from the class of an earlier config or option, one line per class.
 
-    The parser keeps every value whose name and type fit, even one that was a default of the earlier class.
+    The parser keeps every value with a fitting name and type, even a default of the earlier class.
 
     Args:
         argv: the command line that gave `parsed`.
@@ -179,7 +181,7 @@ def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
 
 
 def _replaced(argv: list[str]) -> dict[str, set[str]]:
-    """The keys whose class stands in the place of an earlier one, each with the arguments that are given with it."""
+    """Return the keys with a class that replaces an earlier one, each with the arguments given for the new class."""
     classes: dict[str, str] = {}
     own: dict[str, set[str]] = {}
     for given in _layers(argv):
@@ -195,7 +197,7 @@ def _replaced(argv: list[str]) -> dict[str, set[str]]:
 
 
 def _kept(named: Namespace, given: set[str]) -> list[str]:
-    """The arguments of a class that were not given with it and are not its own defaults, with their values."""
+    """Return a class's arguments that were not given with it and differ from its defaults, with their values."""
     if not named.get("init_args"):
         return []
     takes = inspect.signature(resolve_name(named.class_path)).parameters
@@ -207,10 +209,9 @@ def _kept(named: Namespace, given: set[str]) -> list[str]:
 
 
 def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:
-    """A configuration in which each class has its short name, and only given values and its own defaults.
+    """Return a configuration in which each class has its short name, its given values and its own defaults.
 
-    If the default of an argument is a class, the parser keeps that class's values for another class named in its place
-    (jsonargparse 4.53).
+    Without this, jsonargparse 4.53 keeps the values of a default class when another class is named in its place.
     """
     given = {name.replace(".init_args", "") for layer in _layers(argv) for name in layer}
 
@@ -220,7 +221,7 @@ def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:
         if isinstance(part.get("class_path"), str) and isinstance(part.get("init_args"), Namespace):
             named = resolve_name(part.class_path)
             takes, short = inspect.signature(named).parameters, offered().get(named.__name__)
-            if short and resolve_name(short) is named:  # so that one class has one name in the config of a run
+            if short and resolve_name(short) is named:  # one class then has one name in the config of a run
                 part.class_path = short
             for name, value in vars(part.init_args).items():
                 if f"{key}.{name}" not in given and name in takes and _differs(value, takes[name].default):
@@ -233,7 +234,7 @@ def _with_own_defaults(parsed: Any, argv: list[str]) -> Any:
 
 
 def _import_short_names(argv: list[str] | None) -> None:
-    """Import the classes that a command line or its config files name by one word, so that the parser knows it."""
+    """Import the classes that a command line or its configs name by one word, so that the parser knows them."""
     for given in _layers(argv or []):
         for name, value in given.items():
             if name.endswith("class_path") or name.removesuffix(".help").rpartition(".")[2] in _CLASSES:
@@ -244,7 +245,7 @@ def _import_short_names(argv: list[str] | None) -> None:
 
 
 def _layers(argv: list[str]) -> Iterator[dict[str, Any]]:
-    """The values that each config file and option of a command line gives, by their full keys."""
+    """Yield the values of each config file and each option of a command line, by their full keys."""
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
         option, equals, value = token.partition("=")
         value = value if equals else after
@@ -255,7 +256,10 @@ def _layers(argv: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _layer(key: str, value: Any) -> dict[str, Any]:
-    """The values of one config file or option; a value may be written out, or be the name of a file that holds it."""
+    """Return the values of one config file or option.
+
+    A value may be written out, or be the name of a file that holds it.
+    """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with suppress(yaml.YAMLError, ValueError):
             value = yaml.load(value, Loader)
@@ -271,7 +275,7 @@ def _is_config(value: str) -> bool:
 
 
 def _differs(value: Any, default: Any) -> bool:
-    """Whether a plain value differs from a plain default; other values are not compared."""
+    """Return whether a plain value differs from a plain default. Other values are not compared."""
     plain = (int, float, str, bool, list)
     return isinstance(value, plain) and (default is None or isinstance(default, plain)) and value != default
 
@@ -293,7 +297,7 @@ def _check_groups(file: str, content: Mapping[Any, Any], annotations: Mapping[st
 
 
 def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix: str) -> Mapping[str, Argument]:
-    """The arguments of a class, as far as its source shows them.
+    """Check the class that a config file names, and return its arguments as far as its source shows them.
 
     Args:
         file: the file that names the class.
@@ -302,7 +306,7 @@ def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix:
         prefix: the prefix of that key.
 
     Raises:
-        ConfigError: a part is wrong, or the class does not have an argument.
+        ConfigError: a key or a value is wrong, or the class does not take an argument.
     """
     for name, value in content.items():
         kind = {"class_path": str, "init_args": dict}.get(name)
@@ -322,14 +326,14 @@ def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix:
 
 
 def _check_kind(class_path: str, annotation: str, prefix: str) -> None:
-    """Refuse a class of ehrdl of another kind than its key wants, since then its arguments are not the fault."""
+    """Refuse a class of ehrdl that is of the wrong kind for its key, because its arguments are then not the fault."""
     kind = next((word for word in re.findall(r"\w+", annotation) if classes_of(word)), None)
     if kind and class_path.startswith("ehrdl.") and not is_of(class_path.rpartition(".")[2], kind):
         raise ConfigError(of_another_kind(prefix.removesuffix("."), class_path, kind))
 
 
 def _check_classes(config: Any, prefix: str = "") -> None:
-    """Refuse arguments that break the rules of the classes that a parsed configuration names."""
+    """Refuse arguments that break the rules of the classes in a parsed configuration."""
     if isinstance(config, list):
         config = {str(i): part for i, part in enumerate(config)}
     elif isinstance(config, Namespace):

@@ -1,4 +1,4 @@
-"""The start of every command: the environment, one line per error, and a small parser for its own options."""
+"""What all commands share: the environment, errors as one line, and a small parser for a command's own options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ehrdl.processes.signals import last_words, stoppable
 
 
 def set_environment() -> None:
-    """Set the environment variables that must be set before torch and tokenizers are imported."""
+    """Set the environment variables that torch and tokenizers read on import, and hide deprecation warnings."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -23,7 +23,7 @@ def set_environment() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn errors that ehrdl raises on purpose into one line; anything else is a bug and keeps its traceback."""
+    """Print expected errors as one line. Any other error is a bug and keeps its traceback."""
     try:
         with stoppable():
             yield
@@ -42,7 +42,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """A small parser whose every error is one line."""
+    """A small parser that reports each error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print the reason and exit with status 2."""

@@ -1,4 +1,4 @@
-"""Reads YAML for the command line: no key twice, no endless nesting, and flattened by the full names of its keys."""
+"""Reads YAML for the command line, refuses duplicate keys and deep nesting, and flattens keys to their full names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import yaml
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
 
-#: The largest depth and number of values of any config; Python's recursion ends at about 1000.
+#: The largest depth and number of values of a config. Python's recursion ends at a depth of about 1000.
 _DEEPEST, _MOST_PARTS = 64, 100_000
 
 
 def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their dotted keys.
+    """Return the values of nested mappings by their dotted keys.
 
     >>> flat({"optim": {"lr": 0.1}, "seeds": [0]})
     {'optim.lr': 0.1, 'seeds': [0]}
@@ -28,10 +28,10 @@ def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_yaml(file: str) -> dict[str, Any]:
-    """The content of a config file.
+    """Read the content of a config file.
 
     Raises:
-        ConfigError: the file is missing, is no YAML or no mapping, or has a key twice.
+        ConfigError: the file is missing, is not YAML, has no keys, or has a key twice.
     """
     try:
         content = yaml.load(expanded(file).read_text(encoding="utf-8"), Loader)
@@ -51,15 +51,15 @@ def read_yaml(file: str) -> dict[str, Any]:
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML like the parser, but refuses a duplicate key (YAML drops the first one) and endlessly nested files.
+    """A loader that reads YAML like the parser, but refuses duplicate keys and deep nesting.
 
-    Numbers such as 1e-3 are numbers, and dates are text.
+    Plain YAML would silently drop the first of two equal keys. Numbers such as 1e-3 are numbers, and dates are text.
     """
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A part of the file; refused beyond the depth limit."""
+        """Read a part of the file. Refuse it beyond the depth limit."""
         self.depth += 1
         if self.depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ class Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; refused if a key is there twice."""
+        """Read a mapping. Refuse a key that occurs twice."""
         seen = set()
         for key, _ in node.value:
             name = str(key.value)
@@ -86,7 +86,7 @@ Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.v
 
 
 def _refuse_loops(file: str, content: Any) -> None:
-    """Refuse anchors by which a part contains itself, or that expand to more than any config holds."""
+    """Refuse anchors that make a part contain itself, or that expand to more values than any config has."""
     n_parts, waiting = 0, [(content, 0)]
     while waiting:
         part, depth = waiting.pop()

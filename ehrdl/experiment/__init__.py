@@ -1,4 +1,4 @@
-"""One experiment: a cohort, models that are compared on it, and their report."""
+"""One experiment: a cohort, the models that are compared on it, and their report."""
 
 from ehrdl.lazy import lazily
 

@@ -1,4 +1,4 @@
-"""What can be told of a configuration before anything is written, so that a mistake costs seconds and not hours."""
+"""Checks a configuration before anything is written, so that a mistake costs seconds and not hours."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ehrdl.training.variants import variants
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be fitted, checked.
+    """What is to be fitted, after all checks.
 
     Attributes:
         training: how networks are made and fitted, with the trainer's defaults filled in.
-        baselines: those that are of the task.
-        members: the members of the combined models; empty where there are none.
+        baselines: the baselines that apply to the task.
+        members: the members of the combined models; empty if there are no combined models.
     """
 
     training: Training
@@ -39,13 +39,13 @@ class Plan:
 
 
 def check_settings(settings: Settings) -> tuple[Training, list[str]]:
-    """Refuse what no data could make right, and data that are not there.
+    """Refuse settings that are wrong for any data, and data that are missing.
 
     Returns:
         `training` and `baselines` of the plan.
 
     Raises:
-        EhrdlError: naming the key.
+        EhrdlError: a setting is wrong or data are missing; the message names the key.
     """
     trainer, baselines = check_config(
         settings.task.name,
@@ -61,16 +61,16 @@ def check_settings(settings: Settings) -> tuple[Training, list[str]]:
 
 
 def make_plan(settings: Settings, training: Training, baselines: list[str], cohort: Cohort) -> Plan:
-    """Refuse what does not go with the prepared data.
+    """Check that the settings fit the prepared data, and return the plan.
 
     Args:
         settings: the configuration of the experiment.
-        training: from `check_settings`.
-        baselines: from `check_settings`.
-        cohort: the patients.
+        training: the networks' options, from `check_settings`.
+        baselines: the names of the baselines, from `check_settings`.
+        cohort: the patients, with their prepared data.
 
     Raises:
-        EhrdlError: naming the key.
+        EhrdlError: a setting does not fit the data; the message names the key.
     """
     if cohort.data != settings.data or cohort.task is not settings.task:
         raise ConfigError("cohort: was prepared with other data or another task than this experiment's; use prepare()")
@@ -80,15 +80,15 @@ def make_plan(settings: Settings, training: Training, baselines: list[str], coho
 
 
 def check_networks(training: Training, data: DataConfig, prepared: Prepared) -> None:
-    """Refuse networks, schedules and encoders that do not go with the prepared data.
+    """Refuse networks, schedules and encoders that do not fit the prepared data.
 
     Args:
         training: how the networks are made and fitted.
-        data: what was configured.
-        prepared: what it became.
+        data: the configuration of the data.
+        prepared: the prepared data.
 
     Raises:
-        EhrdlError: naming the key.
+        EhrdlError: something does not fit; the message names the key.
     """
     optim = training.optim
     check_fits(prepared, data.batch, training.trainer, optim)
@@ -102,7 +102,7 @@ def check_networks(training: Training, data: DataConfig, prepared: Prepared) -> 
 
 
 def _check_stages(networks: list[Network], spec: DataSpec) -> None:
-    """Refuse two stages of networks that cannot start from others, and say where there is but one."""
+    """Refuse two stages if the networks cannot start from others. Print a note if the data allow only one stage."""
     if not networks[0].can_start_from_others:
         name = type(networks[0]).__name__
         raise ConfigError(f"optim.stages: 2, but {name} cannot start from other models (no `start_from`); set it to 1")
@@ -113,22 +113,22 @@ def _check_stages(networks: list[Network], spec: DataSpec) -> None:
 
 
 def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Network:
-    """Make the network once, so that a size that cannot be is reported before the run folder is opened."""
+    """Build the network once, so that an impossible size is reported before the run's folder is opened."""
     try:
         return model(spec.trained())
     except EhrdlError:
         raise
-    except Exception as error:  # whatever torch says of an impossible size
+    except Exception as error:  # torch raises various errors for an impossible size
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
 
 
 def warn_of_leaks(metrics: dict[str, Any], settings: Settings) -> list[str]:
-    """A line for each score that no honest model has reached: it is probably a leak.
+    """Warn of each score that no honest model has reached: it probably comes from a leak. Return the warnings.
 
     Args:
-        metrics: from `evaluate`.
-        settings: the configuration; its task knows the highest honest score.
+        metrics: the result of `evaluate`.
+        settings: the configuration. Its task defines the highest honest score.
     """
     lines = []
     for output, scores in metrics["outputs"].items():

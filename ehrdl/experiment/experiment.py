@@ -1,6 +1,6 @@
 """One experiment: prepare -> fit -> evaluate -> write_report. Each step can be called alone.
 
-Heavy libraries are imported where a step needs them, so that `--help` and errors in a config come at once.
+Heavy libraries are imported where a step needs them, so that `--help` and errors in a config appear at once.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Experiment(Settings):
         return RunFolder(self.run, self.resolved())
 
     def complete(self, cohort: Cohort | None = None) -> Path:
-        """All that is missing of prepare, fit, evaluate and write_report; a finished run is left alone.
+        """Run the steps that are still missing: prepare, fit, evaluate and write_report. A finished run is not changed.
 
         Args:
-            cohort: from `prepare`; by default it is prepared here, after the cheap checks.
+            cohort: the result of `prepare`. By default the cohort is prepared here, after the cheap checks.
 
         Returns:
             The run's folder, with `report.html`.
 
         Raises:
-            EhrdlError: one line that says what is wrong with the config or the data; nothing is left behind.
+            EhrdlError: the config or the data are wrong. The message is one line, and nothing is left behind.
         """
         with self._alone() as leads:
             if leads and self.folder.finished:
@@ -61,21 +61,21 @@ class Experiment(Settings):
         return self.folder.folder
 
     def prepare(self) -> Cohort:
-        """EVENTS, cohort, series, notes and tokens, all in the cache. Nothing is written to the run's folder.
+        """Prepare EVENTS, cohort, series, notes and tokens in the cache. Nothing is written to the run's folder.
 
         Raises:
-            EhrdlError: one line that says what is wrong with the data.
+            EhrdlError: the data are wrong. The message is one line.
         """
         return prepare(self.data, self.task, self.folder.timed)
 
     def fit(self, cohort: Cohort | None = None) -> pd.DataFrame:
-        """Fit every model on every seed, or load what an earlier process has fitted.
+        """Fit every model with every seed, or load what an earlier process has fitted.
 
         Args:
-            cohort: as for `complete`.
+            cohort: the cohort, as in `complete`.
 
         Returns:
-            PREDICTIONS of the tuning and held-out samples, a DataFrame; also in `predictions.parquet`.
+            PREDICTIONS of the tuning and held-out samples as a DataFrame. They are also in `predictions.parquet`.
         """
         from ehrdl.experiment.results import read_table
 
@@ -85,7 +85,9 @@ class Experiment(Settings):
         return read_table(self.folder.folder)
 
     def evaluate(self) -> dict[str, Any]:
-        """Score the held-out predictions of `fit`: every metric with its interval. Also in `metrics.json`.
+        """Score the held-out predictions of `fit`, and return every metric with its interval.
+
+        The metrics are also in `metrics.json`.
 
         Raises:
             ConfigError: no model is fitted yet.
@@ -98,10 +100,10 @@ class Experiment(Settings):
         return read_metrics(self.folder.folder)
 
     def write_report(self) -> Path:
-        """Write `report.html` of what `fit` and `evaluate` left, and finish the run.
+        """Write `report.html` from the results of `fit` and `evaluate`, and finish the run.
 
         Raises:
-            ConfigError: no model is fitted yet.
+            ConfigError: the models are not fitted or not evaluated yet.
         """
         from ehrdl.experiment.results import finish, read_metrics, read_table
 
@@ -124,9 +126,10 @@ class Experiment(Settings):
         self._fit(cohort, rest)
 
     def _fit(self, cohort: Cohort | None, then: Callable[[pd.DataFrame, Tracker], None]) -> None:
-        """Check, prepare and fit; `then` gets PREDICTIONS and the tracker, while that is open.
+        """Check, prepare and fit, then call `then` with PREDICTIONS and the open tracker.
 
-        Cheap checks come first: a wrong trainer argument or a missing table is reported before hours of reading.
+        Cheap checks come first, so that a wrong trainer argument or a missing table is reported before hours of
+        reading.
         """
         with self.folder.timed("import"):
             from ehrdl.experiment.checks import check_settings, make_plan
@@ -143,7 +146,10 @@ class Experiment(Settings):
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """The run's folder for this process alone; False = another process leads, and all is done when this returns."""
+        """Yield whether this process leads the run. The leader has the run's folder to itself.
+
+        A process that does not lead has already done its part of every fit when the block begins.
+        """
         from ehrdl.processes.team import Follower
         from ehrdl.processes.together import together
         from ehrdl.runs.folder import holding
@@ -172,5 +178,5 @@ class Experiment(Settings):
 
 
 def run(*settings: Any, **options: Any) -> Path:
-    """`Experiment(...).complete()`, in one call; returns the run's folder."""
+    """Run `Experiment(...).complete()` and return the run's folder."""
     return Experiment(*settings, **options).complete()

@@ -1,4 +1,4 @@
-"""All models of an experiment, fitted: baselines, deep models with every seed, and what is made of both."""
+"""Fits all models of an experiment: baselines, deep models with every seed, and combinations of both."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from ehrdl.training.predict import predict, prediction_rows, true_risk, write_ca
 from ehrdl.training.setup import Fit, Training
 from ehrdl.training.variants import variants
 
-#: Until a run is finished: which data it was begun on, and what its manifest will say.
+#: Files of an unfinished run: the identity of its data, and the facts for its manifest.
 BEGUN, FACTS = ".data", ".facts.json"
 
 
 def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
-    """Open the run's folder, and write who is in the cohort.
+    """Open the run's folder, and write its flow chart and the description of its data.
 
     Raises:
-        ConfigError: the folder was begun on other data: files may have changed under the same configuration.
+        ConfigError: the folder belongs to a run on other data. For example, a file has changed under the same
+            configuration.
     """
     prepared = cohort.prepared
     path = folder.folder / BEGUN
@@ -54,14 +55,14 @@ def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
 
 
 def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, tracker: Tracker) -> pd.DataFrame:
-    """Fit every model, and write `predictions.parquet`, `calibration.json` and what the manifest will say.
+    """Fit every model, and write `predictions.parquet`, `calibration.json` and the facts for the manifest.
 
     Args:
         settings: the configuration of the experiment.
-        plan: what is to be fitted.
-        folder: the run's, opened.
-        cohort: the patients.
-        tracker: where curves go beside the run's folder.
+        plan: the plan of what is fitted.
+        folder: the run's folder, already opened.
+        cohort: the patients, with their prepared data.
+        tracker: the tracker that receives the learning curves, in addition to the run's folder.
 
     Returns:
         PREDICTIONS of the tuning and held-out samples.
@@ -85,14 +86,14 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
 def _fit_deep(
     settings: Settings, training: Training, folder: RunFolder, cohort: Cohort, tracker: Tracker
 ) -> list[pd.DataFrame]:
-    """PREDICTIONS of every deep model and seed."""
+    """Fit every deep model with every seed, and return its PREDICTIONS."""
     prepared = cohort.prepared
     module = ClinicalDataModule(prepared, settings.data.batch)
     specs = variants(prepared.spec)
     two_stages = training.optim.stages == 2
     parts = []
     for seed in settings.seeds:
-        start: dict[str, LitNetwork] = {}  # what `fused` starts from; stays empty where there is one stage
+        start: dict[str, LitNetwork] = {}  # the models that `fused` starts from; empty if there is one stage
         for name in sorted(specs, key=lambda name: name == "fused") if two_stages else specs:
             with folder.timed(name):
                 one = Fit(folder.folder, name, seed)
@@ -108,7 +109,7 @@ def _fit_deep(
 
 
 def _facts(settings: Settings, folder: RunFolder, cohort: Cohort, predictions: pd.DataFrame) -> dict[str, object]:
-    """What the manifest will say of data, task and models. The ledger of held-out samples gets its line too."""
+    """Return the facts of data, task and models for the manifest. Enter the run in the ledger of held-out samples."""
     prepared, outputs, task = cohort.prepared, cohort.result.outputs, cohort.task
     config = settings.resolved()
     names = [output.name for output in outputs]

@@ -1,4 +1,4 @@
-"""From PREDICTIONS to metrics, report and manifest: what a run's folder holds is all that is needed."""
+"""Turns the files of a run's folder into metrics, report and manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ehrdl.schema import TUNING
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What is known of a run whose models are fitted: its manifest, or what the manifest will say.
+    """Read the facts of a run with fitted models, from its manifest or from the facts kept for the manifest.
 
     Raises:
         ConfigError: no model is fitted yet.
@@ -39,7 +39,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """PREDICTIONS of a run whose models are fitted.
+    """Read PREDICTIONS of a run with fitted models.
 
     Raises:
         ConfigError: no model is fitted yet.
@@ -50,10 +50,10 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The metrics of a run that was evaluated.
+    """Read the metrics of an evaluated run.
 
     Raises:
-        ConfigError: it was not.
+        ConfigError: the run is not evaluated yet.
     """
     if not (folder / "metrics.json").is_file():
         raise ConfigError(f"{folder}: is not evaluated yet; call evaluate() first")
@@ -74,7 +74,7 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
 
 
 def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, metrics: dict[str, Any]) -> Path:
-    """Write `report.html` and, last, the manifest: with it the run is finished."""
+    """Write `report.html` and then the manifest, which marks the run as finished."""
     facts = read_facts(folder.folder)
     manifest = folder.manifest(facts)
     flow = read_json(folder.folder / "flow.json", dict)
@@ -88,7 +88,7 @@ def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, met
 
 
 def best_checkpoint(folder: Path, predictions: pd.DataFrame) -> Path:
-    """The checkpoint of the fit with the highest tuning AUPRC (R2 of a regression output), averaged over outputs."""
+    """Return the checkpoint of the fit with the highest tuning AUPRC (R2 for regression), averaged over outputs."""
     scores = {}
     for (model, seed), part in predictions.groupby(["model", "seed"], sort=False):
         path = folder / "checkpoints" / f"{model}-seed{seed}.ckpt"

@@ -1,6 +1,6 @@
-"""What an experiment is configured with: the keys of a config are these fields.
+"""The settings of an experiment. Their fields are the keys of a config.
 
-The parser resolves the annotations of this module, so they name nothing that imports torch.
+The parser resolves the annotations of this module, so none of them may need an import of torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ehrdl.options.training import Boosting, Combine, LoggerOptions, Optim, Repo
 from ehrdl.recorded import describe
 from ehrdl.tasks.common.base import Task
 
-#: The clinical scores are left out, with a line, where the task is not theirs.
+#: The default baselines. A clinical score that does not apply to the task is left out, and a message says so.
 BASELINES = [
     "prevalence",
     "logistic_regression",
@@ -41,21 +41,21 @@ class Settings:
         run: where the results go.
         data: where the data come from and how they become batches.
         task: what is predicted.
-        model: the network; fitted on all modalities (`fused`) and on each alone (`notes_only`, `series_only`).
-        seeds: one fit of the deep models per seed; baselines are fitted once, with the first.
+        model: the network. It is fitted on all modalities (`fused`) and on each alone (`notes_only`, `series_only`).
+        seeds: the random seeds. Deep models are fitted once per seed, baselines once with the first seed.
         optim: how the deep models are optimised.
         trainer: arguments of pytorch_lightning.Trainer (accelerator, devices, max_epochs, precision, strategy, …).
-        baselines: classical models and clinical scores on the same samples; `…_retrospective` reads the codes of the
+        baselines: classical models and clinical scores on the same samples. `…_retrospective` reads the codes of the
             stay itself and is not deployable. `lightgbm` and `xgboost` (extra `boost`) read richer features.
         boosting: how `lightgbm` and `xgboost` are tuned.
-        combine: models made of these: an average of deep and boosted ones over all seeds, and a stack.
-        logger: Weights & Biases, beside the curves in the run folder.
-        baseline_params: parameters of baselines, by the baseline's name, as `gradient_boosting: {max_leaf_nodes: 7}`;
-            such a one is fitted once, with these, instead of chosen among its own candidates.
-        tune: what `ehrdl tune` searches; a run takes from it only how its values were chosen, for the manifest.
-        report: what the report shows of small groups.
-        config: the resolved configuration, for the run folder; by default these fields, objects as `class_path` and
-            `init_args` (`ehrdl.recorded`).
+        combine: models made of others: an average of deep and boosted models over all seeds, and a stack.
+        logger: Weights & Biases, in addition to the curves in the run folder.
+        baseline_params: parameters of baselines by name, such as `gradient_boosting: {max_leaf_nodes: 7}`. Such a
+            baseline is fitted once with these values, and none of its own candidates is tried.
+        tune: what `ehrdl tune` searches. A run only copies `tune.chosen` into its manifest.
+        report: how the report treats small groups.
+        config: the resolved configuration, for the run folder. By default it is made from these fields, with objects as
+            `class_path` and `init_args` (`ehrdl.recorded`).
     """
 
     run: RunOptions
@@ -75,10 +75,10 @@ class Settings:
     config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse seeds that cannot be.
+        """Refuse invalid seeds.
 
         Raises:
-            ConfigError: naming the key.
+            ConfigError: no seed is given, or a seed is out of range or repeated.
         """
         if not self.seeds:
             raise ConfigError("seeds: [] is empty; give at least one, such as [0]")
@@ -90,12 +90,12 @@ class Settings:
 
     @classmethod
     def of(cls, objects: Any, config: dict[str, Any]) -> Self:
-        """From the objects that a parser made, with the configuration that it made them of."""
+        """Make settings from the objects of a parser and their configuration."""
         names = [each.name for each in fields(cls) if each.name != "config"]
         return cls(**{name: getattr(objects, name) for name in names}, config=config)
 
     def resolved(self) -> dict[str, Any]:
-        """The configuration as plain values."""
+        """Return the configuration as plain values."""
         if self.config is not None:
             return self.config
         found: dict[str, Any] = describe(

@@ -1,4 +1,4 @@
-"""Options of a configuration: types with bounds, and the options of training and of a search. Free of torch."""
+"""Options of a configuration: types with bounds, options of training, and options of a search. None imports torch."""
 
 from ehrdl.lazy import lazily
 

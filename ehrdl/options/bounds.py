@@ -1,10 +1,11 @@
-"""Rules for the values of options: an option's annotation states them, and they are checked when it is set.
+"""Rules for the values of options. An option's annotation states its rules, which are checked when a value is set.
 
     lr: Annotated[float, Bound("(0, 10]")] = 1e-3
 
-A dataclass of options inherits from `Options`; any other class that a configuration names inherits from `Checked`. Even
-without a rule, a number must be finite and not `true`, a text must be neither empty nor broken over lines, and a list
-must not repeat an item.
+A dataclass of options inherits from `Options`. Any other class that a configuration names inherits from `Checked`.
+
+Some rules hold without an annotation. A number must be finite and not `true`. A text must not be empty and must fit on
+one line. A list must not repeat a text.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from ehrdl.errors import ConfigError
 
-#: Names that Windows reserves for devices, whatever follows a dot: a run's folder could not be copied there.
+#: Names that Windows reserves for devices, with any extension. A run's folder of that name could not be copied there.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-#: A file name has at most 255 bytes on all common file systems; ours get a prefix and a suffix while they are written.
+#: A file name has at most 255 bytes on common file systems. Ours get a prefix and a suffix while they are written.
 _MOST_BYTES_OF_A_NAME, _MOST_BYTES_OF_A_PATH = 200, 3000
 
 
@@ -36,7 +37,7 @@ class Rule(ABC):
 
     @abstractmethod
     def broken(self, value: Any) -> str | None:
-        """The fault of the value, such as `is below 1`; None = none."""
+        """Describe how the value breaks the rule, such as `is below 1`; None if it does not."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Bound(Rule):
     """A number within an interval.
 
     Attributes:
-        interval: the interval, as `[low, high)`; a round bracket excludes its end.
+        interval: the interval, such as `[low, high)`; a round bracket excludes its end.
         hint: advice on what to do instead.
 
     >>> Bound("[0, 1)").broken(1.0), Bound("[1, inf)").broken(0), Bound("(0, 5]").broken(5)
@@ -55,7 +56,7 @@ class Bound(Rule):
     hint: str = ""
 
     def broken(self, value: Any) -> str | None:
-        """The end of the interval that the value exceeds, as a message."""
+        """Describe which end of the interval the value exceeds."""
         low, high = self.interval[1:-1].replace(" ", "").split(",")
         from_low, to_high = self.interval[0] == "[", self.interval[-1] == "]"
         above = float(low) <= value if from_low else float(low) < value
@@ -86,30 +87,30 @@ class Filled(Rule):
     hint: str = "give at least one"
 
     def broken(self, value: Any) -> str | None:
-        """A message if the list has fewer items."""
+        """Describe a list with fewer items than `n`."""
         if len(value) >= self.n:
             return None
         return f"is empty; {self.hint}" if not value else f"has {len(value)} of at least {self.n}; {self.hint}"
 
 
 class Distinct(Rule):
-    """A list without duplicates; a list of text need not state this rule."""
+    """A list without duplicates. Lists of text are checked even without this rule."""
 
     def broken(self, value: Any) -> str | None:
-        """The item that occurs twice, as a message."""
+        """Describe the item that occurs twice."""
         twice = next((one for one in value if value.count(one) > 1), None)
         return None if twice is None else f"holds {shown(twice)} {value.count(twice)} times; once is enough"
 
 
 class FolderName(Rule):
-    """The name of one folder, valid here and wherever the folder may be copied to.
+    """The name of one folder, valid here and on any system that it may be copied to.
 
     >>> [FolderName().broken(name) for name in ("a b", "a/b", ".a", "nul")]
     [None, 'is not a folder name', 'is not a folder name', 'is not a folder name']
     """
 
     def broken(self, value: Any) -> str | None:
-        """A message if the value is no folder name."""
+        """Describe why the value is not a folder name."""
         if set(value) & set("/\\") or value.startswith(".") or value != value.strip() or value.endswith("."):
             return "is not a folder name"
         if _DEVICES.fullmatch(value):
@@ -124,7 +125,7 @@ class FolderPath(Rule):
     """A valid path of a folder."""
 
     def broken(self, value: Any) -> str | None:
-        """A message if no file system accepts the path."""
+        """Describe why no file system accepts the path."""
         if len(value.encode()) > _MOST_BYTES_OF_A_PATH or any(len(part.encode()) > 255 for part in value.split("/")):
             return "is too long for a path"
         return "is blank" if not value.strip() else None
@@ -144,18 +145,18 @@ Probability = Annotated[float, Bound("[0, 1]")]
 #: A share below 1.
 Share = Annotated[float, Bound("[0, 1)")]
 Rate = Annotated[float, Bound("(0, 10]")]
-#: Hours, up to about a hundred years: times are counted in microseconds, which would overflow beyond that.
+#: Hours, up to about a hundred years. Times are counted in microseconds, and longer ones would overflow.
 Hours = Annotated[float, Bound("(0, 1000000]")]
 
 
 def wrong(value: Any, hint: Any) -> str | None:
-    """The fault of a value of an annotated type, as a message with the value; None = none.
+    """Describe how a value breaks the rules of its annotated type; None if it does not.
 
     >>> wrong(True, int), wrong(float("nan"), float), wrong("b", Literal["a"]), wrong(["a", "a"], list[str])
     ('expected int, got True', 'nan is not finite', "'b' is not one of a", "'a' stands 2 times; once is enough")
     """
     kind, inner = get_origin(hint), get_args(hint)
-    value = str(value) if isinstance(value, PurePath) else value  # from Python, a path counts as its text
+    value = str(value) if isinstance(value, PurePath) else value  # Python code may give a path; its text is checked
     if kind is Annotated:
         return wrong(value, inner[0]) or _against(value, hint.__metadata__)
     wrong_of = _OF_ORIGIN.get(kind)
@@ -169,19 +170,19 @@ def _against(value: Any, rules: tuple[Any, ...]) -> str | None:
 
 
 def _wrong_union(value: Any, inner: tuple[Any, ...]) -> str | None:
-    """What the last of the types says, where the value is of none of them."""
+    """Return the message of the last type if the value fits none of the types."""
     reasons = [wrong(value, one) for one in inner if one is not NoneType]
     return None if (value is None and NoneType in inner) or None in reasons else reasons[-1]
 
 
 def _wrong_literal(value: Any, inner: tuple[Any, ...]) -> str | None:
-    """That the value is none of those allowed; 1 is not True."""
+    """Describe a value that is not among the allowed ones. The number 1 does not count as `true`."""
     known = any(value == one and type(value) is type(one) for one in inner)
     return None if known else f"{shown(value)} is not one of {', '.join(map(str, inner))}"
 
 
 def _wrong_tuple(value: Any, inner: tuple[Any, ...]) -> str | None:
-    """What is wrong with the first wrong part."""
+    """Return the message of the first wrong part."""
     pairs = zip(value, inner, strict=False) if isinstance(value, list | tuple) else ()
     return next((reason for one, type_ in pairs if (reason := wrong(one, type_))), None)
 
@@ -204,7 +205,7 @@ def _wrong_dict(value: Any, inner: tuple[Any, ...]) -> str | None:
     return next((f"{name!r}: {reason}" for name, one in pairs if (reason := wrong(one, inner[1]))), None)
 
 
-#: What is wrong with a value, by the origin of its type and given the types in its brackets.
+#: The check for each generic type, such as list[str]. It gets the value and the types in the brackets.
 _OF_ORIGIN: dict[Any, Callable[[Any, tuple[Any, ...]], str | None]] = {
     Union: _wrong_union,
     UnionType: _wrong_union,
@@ -226,17 +227,17 @@ def _wrong_leaf(value: Any, kind: Any) -> str | None:
 
 
 def _wrong_number(value: Any, kind: type[int | float]) -> str | None:
-    """That it is no number of the kind, too large, or not finite."""
+    """Describe a value that is not a number of the kind, is too large, or is not finite."""
     number = Integral if kind is int else Real
     if isinstance(value, bool) or not isinstance(value, number):
         return f"expected {kind.__name__}, got {shown(value)}"
-    if isinstance(value, Integral):  # what does not fit into 64 bits is in no table and no tensor
+    if isinstance(value, Integral):  # tables and tensors hold at most 64 bits
         return None if abs(int(value)) < 2**63 else f"{shown(value)} is too large"
     return None if math.isfinite(float(value)) else f"{shown(value)} is not finite"
 
 
 def _wrong_text(value: Any) -> str | None:
-    """That it is no text, empty, or cannot be written on a line."""
+    """Describe a value that is not text, is empty, or cannot be written on one line."""
     if not isinstance(value, str):
         return f"expected text, got {shown(value)}"
     if not value:
@@ -247,7 +248,7 @@ def _wrong_text(value: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value as text, cut if it is long."""
+    """Return a value as text, shortened if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or a list in a list in a list …
@@ -256,14 +257,14 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """The name that was probably meant, as the end of a message; empty if no name is near."""
+    """Suggest the name that was probably meant, as the end of a message; empty if no name is near."""
     near = get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 @functools.cache
 def _hints(made: Any) -> dict[str, Any]:
-    """The annotations of a class or function, with their rules."""
+    """Return the annotations of a class or function, with their rules."""
     try:
         return get_type_hints(made, include_extras=True)
     except NameError:  # a type known only to type checkers: there are no rules to check
@@ -275,11 +276,11 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
 
     Args:
         function: the function, or a class for its constructor.
-        given: the arguments by name; those equal to their default are accepted.
-        where: prefix of an argument's name in errors, such as `model.init_args.`.
+        given: the arguments by name. An argument equal to its default is accepted.
+        where: the prefix of an argument's name in errors, such as `model.init_args.`.
 
     Raises:
-        ConfigError: naming the key, the value and what is allowed.
+        ConfigError: an argument breaks a rule. The message names the key, the value and what is allowed.
     """
     hints = _hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -288,7 +289,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
 
 
 def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, type[Options]]]:
-    """The arguments of a function that are groups of options, each with its class."""
+    """Yield the arguments of a function that are groups of options, each with its class."""
     for name, hint in _hints(function).items():
         for kind in (hint, *get_args(hint)):
             if isinstance(kind, type) and issubclass(kind, Options):
@@ -304,10 +305,10 @@ def _check(key: str, value: Any, hint: Any, default: Any) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Base of a dataclass of options: making the object refuses a value that breaks a rule of its field.
+    """Base class for dataclasses of options. Making an object refuses values that break a field's rule.
 
     Args of a subclass:
-        key: key of the options in a configuration.
+        key: the key of the options in a configuration.
     """
 
     _where: ClassVar[str] = ""
@@ -317,7 +318,7 @@ class Options:
         cls._where = key
 
     def __post_init__(self) -> None:
-        """Refuse a value that breaks a rule, naming the key."""
+        """Refuse a value that breaks a rule. The error names the key."""
         hints = _hints(type(self))  # type: ignore[arg-type]  # mypy: a frozen dataclass without fields
         for field in fields(self):
             default = field.default_factory() if field.default_factory is not MISSING else field.default
@@ -325,10 +326,10 @@ class Options:
 
 
 class Checked:
-    """Base of a class that a configuration can name: its constructor refuses values that break an annotation's rule.
+    """Base class for classes that a configuration can name. Making an object refuses values that break a rule.
 
     Args of a subclass:
-        key: key of such objects in a configuration; by default an error names the class.
+        key: the key of such objects in a configuration. By default, errors name the class.
     """
 
     _where: ClassVar[str] = ""
@@ -341,7 +342,7 @@ class Checked:
 
 
 def _checking(init: Any) -> Any:
-    """A constructor that checks its arguments first."""
+    """Wrap a constructor so that it checks its arguments first."""
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:

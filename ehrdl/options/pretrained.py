@@ -1,4 +1,4 @@
-"""Options of a pretrained note encoder: which one, what of it is trained, and how it is computed."""
+"""Options of a pretrained note encoder: its name, the part that is trained, and how it is computed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Pretrained(Options, key="NoteTransformer: pretrained"):
 
     Attributes:
         name: name or local folder of a Hugging Face encoder.
-        tune: the part of it that is trained. `full`: all of it, at `optim.pretrained_lr_factor` of the rate. `lora`:
-            low-rank adapters of its attention, at the full rate (needs `pip install 'ehrdl[lora]'`). `frozen`: nothing;
-            each chunk is encoded once for all epochs and runs, and kept on disk.
+        tune: the part that is trained. `full` trains the whole encoder, at `optim.pretrained_lr_factor` of the learning
+            rate. `lora` trains low-rank adapters of its attention at the full rate (needs `pip install 'ehrdl[lora]'`).
+            `frozen` trains nothing: each chunk is encoded once for all epochs and runs, and kept on disk.
         lora_rank: rank of the adapters.
-        lora_alpha: alpha of the adapters, whose updates are scaled by alpha / rank.
-        gradient_checkpointing: whether to compute states twice in training rather than keep them, which is slower and
+        lora_alpha: alpha of the adapters. Their updates are scaled by alpha / rank.
+        gradient_checkpointing: whether to compute states twice in training instead of keeping them. This is slower and
             needs much less memory.
-        attention: implementation of attention in transformers (`sdpa`, `eager`, `flash_attention_2`, …); None = the
-            fastest one that the family has everywhere, which is sdpa if there is one.
+        attention: implementation of attention in transformers (`sdpa`, `eager`, `flash_attention_2`, …). None = the
+            default of transformers, which is sdpa if this family of encoders has it.
         compile: whether to compile the encoder with torch.compile, for all lengths at once.
-        padding: the layout of chunks. `groups` encodes chunks of similar length together; `packed` puts several chunks
+        padding: the layout of chunks. `groups` encodes chunks of similar length together. `packed` puts several chunks
             into one row, where they do not see each other.
-        cache: folder of the frozen encoder's vectors, safe to delete at any time; `auto` = in `data.prepare.cache`,
-            None = encode in every epoch.
+        cache: folder of the frozen encoder's vectors, which can be deleted at any time. `auto` = in
+            `data.prepare.cache`; None = encode in every epoch.
 
     Raises:
         ConfigError: a value is invalid, or options contradict each other.

@@ -1,4 +1,4 @@
-"""The `tune` part of a configuration: the values `ehrdl tune` may change, and how it chooses. No optuna, no torch."""
+"""The `tune` part of a configuration: which values `ehrdl tune` may change, and how it chooses. Free of torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Metric = Literal["auprc", "auroc", "log_loss"]
 Pruner = Literal["median", "hyperband", "none"]
 Number = int | float
 _KEYS = ("low", "high", "log", "step", "choices")
-#: Keys that define the question and its patients. A search over these would change the question, or pick a lucky draw.
+#: Keys that define the question and its patients. A search over them would change the question or pick a lucky draw.
 FIXED = ("run", "seeds", "task", "data.source", "data.split", "data.prepare", "baselines", "logger", "tune")
 #: Keys of a configuration that hold the parameters of baselines, by the baseline's name.
 BASELINE_KEYS = ("baseline_params",)
@@ -26,24 +26,24 @@ BASELINE_KEYS = ("baseline_params",)
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice among some values of any kind."""
+    """A choice among given values of any kind."""
 
     choices: tuple[Any, ...]
 
     def corners(self) -> list[Any]:
-        """The values that must be right for all to be right."""
+        """Return the values to check. If they are valid, all values are."""
         return list(self.choices)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number in [low, high], both included; a whole number where both are.
+    """A number from `low` to `high`, both included. It is whole if both ends and the step are whole.
 
     Attributes:
         low: the smallest value.
         high: the largest value.
-        log: whether its logarithm is searched uniformly.
-        step: the distance between two values, from `low` on; None = any.
+        log: whether to search uniformly in the logarithm.
+        step: the distance between two values, starting at `low`; None = any value.
     """
 
     low: Number
@@ -53,36 +53,36 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether it holds whole numbers alone."""
+        """Whether all numbers of the range are whole."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
 
     def corners(self) -> list[Number]:
-        """The values that must be right for all to be right."""
+        """Return the values to check. If they are valid, all values are."""
         return [self.low, self.high]
 
 
 @dataclass(frozen=True)
 class TuneOptions(Options, key="tune"):
-    """The options of `ehrdl tune`: what it tries, and how it chooses; `ehrdl train` reads none of them.
+    """The options of `ehrdl tune`: what it tries, and how it chooses. `ehrdl train` only copies `chosen`.
 
     Attributes:
-        space: the search space: a configuration's key, such as `optim.lr`, with its `low` and `high` (and `log: true`
-            or a `step`), or with its `choices`. A number in a key is an index into a list, from 0. Keys under
-            `baseline_params.NAME` are those of `--baseline NAME`.
-        n_trials: number of trials in total, including those of an earlier call of the same study.
-        timeout_minutes: time after the call [min] from which no further trial begins; null = no limit.
-        metric: the metric on the tuning samples that selects the best trial, as a mean over outputs (R2 for a
-            regression output, unless it is `log_loss`).
-        pruner: the rule that stops a trial: `median`, if it is worse than the median of earlier ones at the same epoch,
-            or `hyperband`; none lets all trials end. If `trainer.max_steps` or `max_time` alone ends a fit, trials are
-            compared fit by fit.
-        folds: number of folds. null scores the tuning split; k scores k folds of the training and tuning subjects
-            together, each fitted on the other folds, which selects with less noise and takes k times as long.
-        seeds: number of fits per trial (and fold), with seeds 0, 1, …; their mean counts.
+        space: the search space. Each key of a configuration, such as `optim.lr`, has its `low` and `high`, or its
+            `choices`. A range can also have `log: true` or a `step`. A number in a key is an index into a list, from 0.
+            Keys under `baseline_params.NAME` are searched with `--baseline NAME`.
+        n_trials: total number of trials, including those of earlier calls of the same study.
+        timeout_minutes: time limit of the call [min], after which no further trial begins; null = no limit.
+        metric: the metric on the tuning samples that selects the best trial, as a mean over outputs. A regression
+            output is scored by R2 instead, and does not allow `log_loss`.
+        pruner: the rule that stops bad trials early. `median` stops a trial that is worse than the median of earlier
+            ones at the same epoch. `hyperband` follows the Hyperband rule. `none` stops no trial. If
+            `trainer.max_steps` or `max_time` alone ends a fit, trials are compared fit by fit.
+        folds: number of folds. null scores the tuning split. k pools the training and tuning subjects and scores each
+            of k folds with models fitted on the others. This selects with less noise and takes k times as long.
+        seeds: number of fits per trial (and fold), with seeds 0, 1, …. Their mean score counts.
         seed: the random seed of the search.
         name: the name of the study's folder under `run.root`; null = the run's name with `-tune`.
-        chosen: the record of how values of this configuration were chosen, one mapping per study; `ehrdl tune` writes
-            it, and it is copied into the manifest of a run.
+        chosen: the record of how values of this configuration were chosen, one mapping per study. `ehrdl tune` writes
+            it, and a run copies it into its manifest.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -97,13 +97,13 @@ class TuneOptions(Options, key="tune"):
     chosen: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
+        """Refuse an invalid option or search space. The error names the key."""
         super().__post_init__()
         for key, value in self.space.items():
             _distribution(key, value)
 
     def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
-        """The part of the space that belongs to a baseline, or by default to the deep model.
+        """Return the part of the space that belongs to a baseline, or by default to the deep model.
 
         Raises:
             ConfigError: nothing is left, a key may not be searched, or a distribution is invalid.
@@ -125,17 +125,19 @@ class TuneOptions(Options, key="tune"):
 
 
 def _check_free(keys: Iterable[str]) -> None:
-    """Refuse a key that decides the question, or that is below such a one."""
+    """Refuse a key that defines the question, and any key below it."""
     for key, fixed in product(keys, FIXED):
         if f"{key}.".startswith(f"{fixed}."):
             raise ConfigError(f"tune.space: {key}: {fixed} decides the question that is asked, so it is fixed")
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration with other values of some keys; a whole number in a key is an index into a list.
+    """Return a resolved configuration with other values of some keys.
+
+    A whole number in a key is an index into a list.
 
     Raises:
-        ConfigError: there is no such key; a key below `trainer` or of a baseline's parameters need not exist yet.
+        ConfigError: there is no such key. A key below `trainer` or of a baseline's parameters need not exist yet.
     """
     found = copy.deepcopy(config)
     for key, value in values.items():
@@ -159,7 +161,7 @@ def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
 
 
 def _place(key: str, names: list[str], n: int) -> int:
-    """The index, from 0, into a list of n that the last of a key's names gives."""
+    """Read the last of a key's names as an index, from 0, into a list of n items."""
     *above, name = names
     if not re.fullmatch(r"\d+", name, re.ASCII) or int(name) >= n:
         places = f"from 0 to {n - 1}" if n else "but it is empty"
@@ -170,7 +172,7 @@ def _place(key: str, names: list[str], n: int) -> int:
 
 
 def _distribution(key: str, given: Any) -> Choice | Range:
-    """The distribution that a mapping of the space defines."""
+    """Return the distribution that an entry of the space defines."""
     where = f"tune.space: {key}"
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}: expected low and high, or choices, got {given!r}")
@@ -181,7 +183,7 @@ def _distribution(key: str, given: Any) -> Choice | Range:
 
 
 def _choice(where: str, given: Mapping[str, Any]) -> Choice:
-    """The values to choose from; beside them no other key may stand."""
+    """Return the values to choose from. No other key may accompany `choices`."""
     values = given["choices"]
     if len(given) > 1:
         raise ConfigError(f"{where}: choices do not go with {', '.join(sorted(given.keys() - {'choices'}))}")
@@ -191,7 +193,7 @@ def _choice(where: str, given: Mapping[str, Any]) -> Choice:
 
 
 def _range(where: str, given: Mapping[str, Any]) -> Range:
-    """The numbers from low to high."""
+    """Return the range of numbers from low to high."""
     for name in ("low", "high"):
         if name not in given:
             raise ConfigError(f"{where}.{name}: missing; give low and high, or choices")
@@ -206,7 +208,7 @@ def _range(where: str, given: Mapping[str, Any]) -> Range:
 
 
 def _check_range(where: str, found: Range) -> None:
-    """Refuse a range without a number in it, or that cannot be searched in the way that is asked for."""
+    """Refuse a range that is empty, or that cannot be searched in the requested way."""
     low, high, step = found.low, found.high, found.step
     if not low < high:
         raise ConfigError(f"{where}: low {low} is not below high {high}")
@@ -217,7 +219,7 @@ def _check_range(where: str, found: Range) -> None:
 
 
 def _number(where: str, value: Any) -> Number:
-    """The value as a number; YAML reads 1e-4 as a word."""
+    """Return the value as a number. YAML reads 1e-4 as text."""
     number = value
     if isinstance(value, str):
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The arguments of a class, read from its source: nothing is imported, so a wrong key is reported at once."""
+"""Reads the arguments of a class from its source. Nothing is imported, so a wrong key is reported at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-#: The types of YAML, by their names in annotations.
+#: The YAML types, by their names in annotations.
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
 
@@ -19,8 +19,8 @@ class Argument:
     """An argument of a constructor.
 
     Attributes:
-        annotation: the annotation as written in the source, '' = none.
-        kinds: the types of YAML that it takes; None = its annotation does not tell.
+        annotation: the annotation as written in the source; '' = none.
+        kinds: the YAML types that it accepts; None = the annotation does not tell.
         required: whether it has no default.
     """
 
@@ -31,14 +31,14 @@ class Argument:
 
 @functools.cache
 def arguments(path: str) -> dict[str, Argument] | None:
-    """The arguments of a class by name.
+    """Return the arguments of a class by name.
 
     Args:
         path: the path of the class, `package.module.Class`.
 
     Returns:
-        The arguments; None if the source does not tell: it is missing, or the class inherits a constructor or takes any
-        argument.
+        The arguments. None if the source does not tell them: it is missing, or the class inherits its constructor or
+        takes any argument.
 
     >>> list(arguments("ehrdl.models.Ensemble"))
     ['spec', 'networks', 'copies']
@@ -51,7 +51,7 @@ def arguments(path: str) -> dict[str, Argument] | None:
 
 
 def summary(path: str) -> str:
-    """The first line of a class's docstring, without its final full stop.
+    """Return the first line of a class's docstring, without its final full stop.
 
     >>> summary("ehrdl.models.GRUD")
     'GRU-D over a regular grid: a step a bin, so the intervals of the paper are whole bins, counted in days'
@@ -61,7 +61,7 @@ def summary(path: str) -> str:
 
 
 def _definition(path: str) -> ast.ClassDef | None:
-    """The definition of a class, by its path, in its source; None = it is missing."""
+    """Return the definition of a class, found in its source by its path; None if it is missing."""
     module, _, name = path.rpartition(".")
     file = _file(module)
     for source in _sources(file, name) if file else ():
@@ -72,7 +72,7 @@ def _definition(path: str) -> ast.ClassDef | None:
 
 
 def _sources(file: Path, name: str) -> Iterator[str]:
-    """The sources that may define a class: that of the module, and for a package also those below it."""
+    """Yield the source texts that may define a class: its module's, and for a package also its submodules'."""
     yield file.read_text(encoding="utf-8")
     if file.name == "__init__.py":
         for inner in sorted(file.parent.rglob("*.py")):
@@ -82,7 +82,7 @@ def _sources(file: Path, name: str) -> Iterator[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The source file of a module; only the package above it is looked up, which imports nothing."""
+    """Find the source file of a module. Only the top-level package is looked up, so nothing is imported."""
     top, *below = module.split(".")
     try:
         spec = find_spec(top) if top else None
@@ -118,7 +118,7 @@ def _argument(given: ast.arg, required: bool) -> Argument:
 
 
 def _kinds(annotation: ast.expr | None) -> frozenset[type] | None:
-    """The types of YAML that an annotation allows.
+    """Return the YAML types that an annotation allows; None if it does not tell.
 
     >>> sorted(kind.__name__ for kind in _kinds(ast.parse("Optional[Union[int, list[str]]]", mode="eval").body))
     ['NoneType', 'int', 'list']

@@ -1,4 +1,4 @@
-"""The `trainer` part of a configuration, as far as it can be checked without Lightning. Free of torch."""
+"""Checks the `trainer` part of a configuration, as far as that is possible without Lightning and torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ehrdl.options.signatures import arguments
 
 TRAINER = "pytorch_lightning.trainer.trainer.Trainer"
 OURS = ("logger", "callbacks", "default_root_dir", "enable_checkpointing")
-#: Arguments with which Lightning turns checkpoints off; a run needs checkpoints.
+#: Arguments with which Lightning turns checkpoints off. A run needs checkpoints.
 NO_RUN = ("fast_dev_run", "barebones")
-#: Bounds on values that Lightning accepts although they train nothing, or are impossible.
+#: Bounds that exclude values which Lightning accepts although they are impossible or train nothing.
 _BOUNDS = {
     "max_epochs": Bound("[1, inf)"),
     "max_steps": Bound("[1, inf)"),
@@ -37,10 +37,10 @@ _UNITS = ("days", "hours", "minutes", "seconds", "weeks", "milliseconds", "micro
 
 
 def check_arguments(trainer: Any) -> None:
-    """Refuse unknown arguments of the Trainer, those that ehrdl sets, and impossible values.
+    """Refuse unknown arguments of the Trainer, arguments that ehrdl sets itself, and impossible values.
 
     Raises:
-        ConfigError: naming the key, with the nearest one that there is.
+        ConfigError: an argument is wrong. The message names the key and, for an unknown one, the nearest known key.
     """
     if not isinstance(trainer, Mapping):
         raise ConfigError(f"trainer: expected dict, got {trainer!r}; {{}} leaves all to ehrdl")
@@ -53,23 +53,23 @@ def check_arguments(trainer: Any) -> None:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Refuse unknown arguments of the Trainer, and those that ehrdl sets.
+    """Refuse unknown arguments of the Trainer, and arguments that ehrdl sets itself.
 
     Raises:
-        ConfigError: naming the key, with the nearest one that there is.
+        ConfigError: a key is wrong. The message names it and, if it is unknown, the nearest known key.
     """
     takes = arguments(TRAINER) or {}
     allowed = [name for name in takes if name not in (*OURS, *NO_RUN)]
     for key in keys:
         if key in OURS:
             raise ConfigError(f"trainer.{key}: set by ehrdl; leave it out")
-        if takes and key not in takes:  # without Lightning's source, its own check follows
+        if takes and key not in takes:  # without Lightning's source, Lightning checks it later
             said = f"not an argument of pytorch_lightning.Trainer{nearest(key, allowed) or '.'}"
             raise ConfigError(f"trainer.{key}: {said} Allowed: {', '.join(allowed)}")
 
 
 def _check_kind(key: str, value: Any) -> None:
-    """Refuse a value of another type."""
+    """Refuse a value of the wrong type."""
     argument = (arguments(TRAINER) or {}).get(key)
     kinds = argument.kinds if argument else None
     fits = kinds is None or type(value) in kinds or (type(value) is int and float in kinds)
@@ -81,7 +81,7 @@ def _check_kind(key: str, value: Any) -> None:
 
 
 def _check_value(key: str, value: Any) -> None:
-    """Refuse a number or a time with which nothing is trained."""
+    """Refuse a number or a time that would train nothing."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"trainer.{key}: {value} is not finite")
     endless = key in ("max_epochs", "max_steps") and value == -1
@@ -92,7 +92,7 @@ def _check_value(key: str, value: Any) -> None:
 
 
 def _check_time(value: str | Mapping[str, Any]) -> None:
-    """Refuse a time in which nothing is trained."""
+    """Refuse a time that would train nothing."""
     if isinstance(value, str):
         match = _TIME.fullmatch(value.strip())
         parts = [int(part) for part in match.groups()] if match else []

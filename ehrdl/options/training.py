@@ -1,4 +1,4 @@
-"""Options of a run: its folder, and how models are fitted, tuned and combined. Free of torch: parsing is quick."""
+"""Options of a run: its folder, and how models are fitted, tuned and combined. Free of torch, so parsing is quick."""
 
 from __future__ import annotations
 
@@ -39,30 +39,31 @@ class RunOptions(Options, key="run"):
 
 @dataclass(frozen=True)
 class Optim(Options, key="optim"):
-    """The optimisation of deep models: AdamW, linear warm-up, then a cosine to zero.
+    """The optimisation of deep models: AdamW with a linear warm-up, then a cosine decay to zero.
 
     Attributes:
         lr: peak learning rate.
         weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
         warmup: share of all steps in which the rate rises.
         selection: the weights that are kept. `averaged` trains a fixed schedule and keeps the exponential average of
-            the weights, which with small tuning sets scores higher on held-out patients; `best_tuning` keeps the epoch
-            with the best tuning AUPRC (R2 for a regression output; the mean over outputs) and stops early.
-        ema_decay: decay of the average per step; lower in a short run.
+            the weights. With small tuning sets this scores higher on held-out patients. `best_tuning` stops early and
+            keeps the epoch with the best tuning AUPRC (R2 for a regression output; the mean over outputs).
+        ema_decay: decay of the average per step. Lower it for a short run.
         patience: number of epochs without a better tuning score before `best_tuning` stops.
         pretrained_lr_factor: learning rate of a pretrained note encoder, as a share of `lr`.
-        auxiliary_weight: weight in the loss of each auxiliary output of the task, which is learned but never predicted.
-            A predicted output has weight 1.
-        pretrain_epochs: number of passes over the training subjects' notes in which a note encoder from scratch learns
-            to guess hidden words, before any label is seen; 0 = none.
+        auxiliary_weight: weight in the loss of each auxiliary output of the task. Such an output is learned but never
+            predicted. A predicted output has weight 1.
+        pretrain_epochs: number of passes over the training subjects' notes before any label is seen; 0 = none. In these
+            passes, a note encoder from scratch learns to guess hidden words.
         pretrain_lr: peak learning rate of these passes.
-        stages: number of stages. 1 fits every model from scratch; 2 fits `notes_only` and `series_only` first, and then
-            `fused` from their encoders and words.
-        stage_lr_factor: learning rate, in the second stage, of the parts that `fused` took over, as a share of that in
-            the first.
-        hide_observations: augmentation: share of single observations of the series that a training batch does not see.
-        value_noise: augmentation: standard deviation of the noise added to values in training, in units of their
-            channel's.
+        stages: number of stages. 1 fits every model from scratch. 2 fits `notes_only` and `series_only` first, and then
+            starts `fused` from their encoders and words.
+        stage_lr_factor: learning rate, in the second stage, of the parts that `fused` took over, as a share of their
+            rate in the first stage.
+        hide_observations: augmentation: share of the observations of a series that are hidden from a training batch,
+            each by itself.
+        value_noise: augmentation: standard deviation of the noise added to values in training, in units of the
+            channel's standard deviation.
         shift_hours: augmentation: longest time by which a sample's series is moved into the past in training [h].
     """
 
@@ -88,10 +89,10 @@ class Boosting(Options, key="boosting"):
     """The tuning of the baselines `lightgbm` and `xgboost`.
 
     Attributes:
-        trials: number of fits of each, with parameters drawn at random; the one with the lowest loss on the tuning
-            split is kept, and the tuning split decides each trial's number of trees.
-        samples_per_subject: most training samples per subject, drawn once, on which all classical models are fitted;
-            useful where hourly samples would fill the memory; null = all. All tuning and held-out samples are always
+        trials: number of fits of each model, with parameters drawn at random. The fit with the lowest loss on the
+            tuning split is kept. The tuning split also decides each fit's number of trees.
+        samples_per_subject: largest number of training samples per subject for all classical models, drawn once; null =
+            all. A limit helps if hourly samples would fill the memory. All tuning and held-out samples are always
             scored.
     """
 
@@ -101,11 +102,11 @@ class Boosting(Options, key="boosting"):
 
 @dataclass(frozen=True)
 class Combine(Options, key="combine"):
-    """Models that are made from the run's models.
+    """Models that are made from the run's other models.
 
     Attributes:
-        models: the combined models: `ensemble`, the equal average of the members over all their seeds, and `stack`,
-            with weights fitted on the tuning split; [] = neither.
+        models: the combined models. `ensemble` is the equal average of the members over all their seeds. `stack` has
+            weights fitted on the tuning split. [] = neither.
         members: names of the models to combine; null = `fused` (or the only deep model), with `lightgbm` and `xgboost`
             if they are among the baselines.
     """
@@ -114,7 +115,7 @@ class Combine(Options, key="combine"):
     members: Annotated[list[str], Filled(1, "name two models, or leave the key out")] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
+        """Refuse members without a combined model. The error names the key."""
         super().__post_init__()
         if self.members and not self.models:
             raise ConfigError("combine.members: are of no model; name ensemble or stack in combine.models")
@@ -124,21 +125,22 @@ class ProjectName(Rule):
     """A valid name of a W&B project."""
 
     def broken(self, value: str) -> str | None:
-        """A message if the name has a character that is not allowed."""
+        """Describe a name with a character that is not allowed."""
         return "is not a project name: it has one of /\\#?%:" if set(value) & set("/\\#?%:") else None
 
 
 @dataclass(frozen=True)
 class LoggerOptions(Options, key="logger"):
-    """Loggers of learning curves, beside `curves/` in the run folder, which is always written.
+    """Additional loggers of learning curves. `curves/` in the run folder is always written.
 
     Attributes:
-        wandb: whether to send the run to Weights & Biases: its configuration without local paths, curves and metrics.
-        artifacts: whether to send the report and the best checkpoint too. They are made from patients' data: do so only
-            if the data use agreement allows it.
+        wandb: whether to send the run to Weights & Biases: its configuration without local paths, its curves and its
+            metrics.
+        artifacts: whether to send the report and the best checkpoint too. They are made from patients' data, so do this
+            only if the data use agreement allows it.
         project: the W&B project.
         entity: the W&B user or team; null = the account's default.
-        mode: the mode of W&B; `offline` writes files under the run folder, for `wandb sync`, and needs no network.
+        mode: the mode of W&B. `offline` needs no network and writes files under the run folder, for `wandb sync`.
         group: the W&B group; null = the run's name.
         tags: the W&B tags.
     """
@@ -157,8 +159,8 @@ class ReportOptions(Options, key="report"):
     """The content of `report.html`.
 
     Attributes:
-        min_count: fewest patients of a group that is shown. Smaller groups are not shown, nor what they could be
-            computed from; 1 shows all. The JSON files of the run stay exact.
+        min_count: smallest number of patients in a group that is shown. Smaller groups are hidden, with every number
+            that they could be computed from. 1 shows all. The JSON files of the run stay exact.
     """
 
     min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
@@ -166,21 +168,22 @@ class ReportOptions(Options, key="report"):
 
 @dataclass(frozen=True)
 class Pretraining(Options, key="pretrain"):
-    """The options of `ehrdl pretrain`, which teaches an encoder the language of the training notes by guessing words.
+    """The options of `ehrdl pretrain`, which teaches an encoder the training notes' language by guessing words.
 
     Attributes:
         epochs: number of passes over the training subjects' notes.
-        lr: peak learning rate; null = 5e-5 for an encoder that was pretrained before, 1e-3 for one from scratch.
-        tokens: most tokens per batch, padding included; a single longer chunk is a batch of its own.
-        mask_share: share of the tokens that are to be guessed. Of these 80 % are hidden, 10 % are replaced by a random
-            token and 10 % stay (Devlin 2019, arXiv:1810.04805).
-        warmup: share of all steps in which the rate rises; then it falls as a cosine to zero.
+        lr: peak learning rate; null = 5e-5 for an encoder that is already pretrained, 1e-3 for one from scratch.
+        tokens: largest number of tokens per batch, padding included. A single longer chunk is a batch of its own.
+        mask_share: share of the tokens to be guessed. Of these, 80 % are hidden, 10 % are replaced by a random token
+            and 10 % stay (Devlin 2019, arXiv:1810.04805).
+        warmup: share of all steps in which the rate rises. After that, the rate falls as a cosine to zero.
         weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
         seed: random seed of the initial weights, the order of the notes, the masks and the dropout.
-        layers: number of layers of a BERT from scratch, like all options below; null = 4.
-        width: width of its states; null = 256.
-        heads: number of its attention heads; null = 4.
-        dropout: share of its units dropped in training; null = 0.1.
+        layers: number of layers of a BERT from scratch; null = 4. This and the options below apply only to a BERT from
+            scratch.
+        width: width of the hidden states; null = 256.
+        heads: number of attention heads; null = 4.
+        dropout: share of the units that are dropped in training; null = 0.1.
     """
 
     epochs: Count = 3
@@ -196,7 +199,7 @@ class Pretraining(Options, key="pretrain"):
     dropout: Share | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the key."""
+        """Refuse an invalid option, and a width that the number of heads does not divide."""
         super().__post_init__()
         sizes = self.sizes
         if sizes["width"] % sizes["heads"]:
@@ -208,10 +211,10 @@ class Pretraining(Options, key="pretrain"):
         return {"layers": self.layers or 4, "width": self.width or 256, "heads": self.heads or 4}
 
     def require_scratch(self) -> None:
-        """Refuse the size of an encoder if a given encoder already has its own.
+        """Refuse options of an encoder's size, because a given encoder already has its own.
 
         Raises:
-            ConfigError: naming the first such option.
+            ConfigError: such an option is set. The message names the first one.
         """
         for name in ("layers", "width", "heads", "dropout"):
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""The table of results by what was present: the deep and combined models and the best baseline in each stratum."""
+"""The table of results by the inputs that are present, with deep and combined models and the best baseline."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from ehrdl.info import RunInfo
 
 
 def present(scores: dict[str, Any], reference: str, baseline: str | None, info: RunInfo) -> list[dict[str, Any]]:
-    """Each stratum with its size and one row per model; empty if all samples are in one stratum, or none is known.
+    """Return each stratum of samples with its size and one row per model.
 
-    A stratum with too few events (for a regression output: samples) has no rows.
+    The result is empty if all samples are in one stratum, or if no stratum is known. A stratum with too few events (for
+    a regression output: samples) has no rows.
 
     Args:
         scores: an output's part of metrics.json.
-        reference: the model that the others are compared with; it gets a row of its own only if no model is deep.
-        baseline: the best model that is not deep.
+        reference: the model that the others are compared with. If no model is deep or combined, it gets a row too.
+        baseline: the best model without a deep part.
         info: the known facts about the models.
     """
     strata = scores.get("present") or {}

@@ -1,4 +1,4 @@
-"""Exports PREDICTIONS to the schema of `meds-evaluation` 0.0.6: MEDS labels, and two columns of predictions."""
+"""Exports PREDICTIONS to the schema of `meds-evaluation` 0.0.6: MEDS labels with two columns of predictions."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ _SCHEMA = pa.schema(
         ("predicted_boolean_probability", pa.float32()),
     ]
 )
-#: The threshold of a calibrated probability, above which the outcome is more likely than not.
+#: The lowest calibrated probability that counts as a predicted outcome. Above it, the outcome is more likely than not.
 _THRESHOLD = 0.5
 
 
 def export_predictions(predictions: Path, out: Path) -> list[Path]:
     """Write the held-out predictions with a known label, one file per model, seed and binary output.
 
-    The schema has no place for a predicted number: regression outputs are left out, with a line.
+    Regression outputs are left out with a message, because the schema has no column for a predicted number.
 
-    The probability is `prob`, by which metrics.json also scores a model. The predicted value says whether
-    `prob_calibrated`, or `prob` if a model has none, is 0.5 or more.
+    The probability is `prob`, which metrics.json also scores. The predicted value is true if `prob_calibrated` is 0.5
+    or more. Without `prob_calibrated`, `prob` is compared instead.
 
     Args:
         predictions: the Parquet file, or the folder that holds `predictions.parquet`.
-        out: the output folder, which must be empty; it gets `OUTPUT/MODEL-seedN.parquet`, whole or not at all.
+        out: the output folder, which must be new or empty. It gets `OUTPUT/MODEL-seedN.parquet`. If a file fails, none
+            is written.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        ConfigError: the folder is taken.
-        SchemaError: the file is not PREDICTIONS, no held-out row has a label, a label is neither 0 nor 1, or the name
-            of a model or output cannot be a file's.
+        ConfigError: the folder is not empty or cannot be written to.
+        SchemaError: the file is not PREDICTIONS, no held-out row has a label, or a label is neither 0 nor 1. Or the
+            name of a model or output cannot be a file name.
     """
     out = free_folder(out)
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions

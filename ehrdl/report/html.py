@@ -1,4 +1,4 @@
-"""Renders the summary as one HTML file that opens offline, needs no script and can be printed."""
+"""Renders the summary as one HTML file that opens offline, runs no script and can be printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.report.plots import draw
 
-#: Each metric's heading, and what is good.
+#: Each metric's heading, and which values are good.
 _HEADINGS = {name: (metric.heading, metric.good) for kind in BY_KIND.values() for name, metric in kind.items()}
 _VERDICTS = {
     "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
@@ -30,21 +30,21 @@ _VERDICTS_NUMERIC = {
 
 
 def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write `report.html`, whole or not at all.
+    """Write `report.html` whole or not at all.
 
     Args:
         summary: the result of `summarize`.
-        path: the file; an old one is replaced.
+        path: the path of the file. An old file is replaced.
     """
     target = Path(path)
     text = render(summary)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, text)  # with the mode that the umask gives
+    write_text(target, text)  # the file mode follows the umask
     return target
 
 
 def render(summary: dict[str, Any]) -> str:
-    """The page as text."""
+    """Render the page as text."""
     loader = PackageLoader("ehrdl.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -86,7 +86,7 @@ def percent(value: float | None) -> str:
 
 
 def number(value: Any) -> str:
-    """Format counts with a separator, other numbers with three figures, and leave text unchanged.
+    """Format a count with a separator and another number with three figures. Text stays unchanged.
 
     >>> [number(12345), number(0.12345), number(None)]
     ['12,345', '0.123', 'n/a']
@@ -105,7 +105,7 @@ def number(value: Any) -> str:
 
 
 def fact(value: Any, name: str) -> str:
-    """Format a number, as a percentage if its name says that it is a share."""
+    """Format a number. It becomes a percentage if its name contains `share` or `prevalence`."""
     share = any(word in name.lower() for word in ("prevalence", "share"))
     return percent(value) if share and isinstance(value, float) and 0 <= value <= 1 else number(value)
 

@@ -1,4 +1,4 @@
-"""One regression output's part of the summary: headline, table rows, differences, plots and subgroups, as numbers."""
+"""The summary of one regression output: headline, table rows, differences, plots and subgroups, as numbers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from ehrdl.report.subgroups import grouped, one_group
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 
-#: Cells along each axis of predicted against observed, the finest first, and the share that must lie in drawn cells.
+#: Numbers of cells along each axis of the plot of predicted against observed values, the finest first.
 N_CELLS = (24, 16, 12, 8, 6, 4, 3)
+#: The share of predictions that must lie in cells that are shown.
 _MOST = 0.8
-#: The share of samples within the axis limits, so that one outlier does not squeeze the rest.
+#: Axes run between the quantiles 1 - 0.995 and 0.995, so that one outlier does not squeeze the rest.
 _SHOWN = 0.995
 
 
@@ -40,12 +41,14 @@ def describe_numeric(
     scores: dict[str, Any],
     shown: Shown = Shown(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Everything that the report shows about a regression output; no number if there are too few patients.
+    """Return everything that the report shows about a regression output.
+
+    If there are too few patients, no number is shown.
 
     Args:
-        outcome: the output's predictions, all models' on the same samples in the same order.
+        outcome: the output's predictions. All models have the same samples in the same order.
         scores: the output's part of metrics.json.
-        shown: the smallest group that may be shown, and what is known of the models.
+        shown: the smallest group that may be shown, and the known facts about the models.
     """
     info = shown.info
     if scores["subjects"] < shown.min_count:
@@ -103,7 +106,10 @@ def _row(name: str, metrics: dict[str, Any], reference: str, info: RunInfo) -> d
 
 
 def _curves(outcome: Outcome, drawn: list[str], baseline: str | None, shown: Shown) -> dict[str, Any]:
-    """The points of the plots, the first model being the reference; a model's prediction is its mean over seeds."""
+    """Return the points of the plots.
+
+    The first model is the reference. A model's prediction is its mean over seeds.
+    """
     value = {name: seeds.mean(0) for name, seeds in outcome.prob.items()}
     reference, min_count = drawn[0], shown.min_count
     compared = [name for name in (reference, baseline) if name]
@@ -120,11 +126,11 @@ def _curves(outcome: Outcome, drawn: list[str], baseline: str | None, shown: Sho
 
 
 def _cells(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, Any]:
-    """The number of predictions in each cell of observed by predicted value, in a range that holds nearly all.
+    """Return the share of predictions in each cell of a grid of observed and predicted values.
 
-    A point per patient would show each patient's outcome. The cells are the smallest that leave most predictions in
-    cells of enough patients. `share` (predicted, observed) is null in the other cells, and `drawn` is the share in the
-    cells that are shown.
+    The grid's range holds nearly all predictions. It replaces one point per patient, which would reveal each patient's
+    outcome. The cells are the smallest that leave most predictions in cells with enough patients. `share` (predicted,
+    observed) is null in all other cells. `drawn` is the total share of the cells that are shown.
     """
     both = np.concatenate([label, value])
     low, high = (float(end) for end in np.quantile(both, [1 - _SHOWN, _SHOWN]))
@@ -148,7 +154,7 @@ def _cells(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[s
 
 
 def _bins(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[str, list[Any]]:
-    """The mean observed by mean predicted value, with its 95 % interval (null for a bin of one sample)."""
+    """Return the mean predicted and observed value per bin, with the 95 % interval (null for a bin of one sample)."""
     bins = joined(equal_bins(value), lambda rows: patients(subject, rows) >= min_count)
     predicted, observed, error, count = binned(label, value, bins)
     margin = [1.96 * e if np.isfinite(e) else None for e in error.tolist()]
@@ -161,9 +167,9 @@ def _bins(label: Floats, value: Floats, subject: Any, min_count: int) -> dict[st
 
 
 def _within(label: Floats, value: Floats, top: float, min_count: int) -> dict[str, list[float]]:
-    """The share of predictions off by at most x (the regression error characteristic: Bi & Bennett, ICML 2003).
+    """Return the share of predictions off by at most x (regression error characteristic: Bi & Bennett, ICML 2003).
 
-    It rises by at least `min_count` predictions at a time.
+    The curve rises by at least `min_count` predictions at a time.
     """
     grid = np.linspace(0, top, 101)
     within = np.searchsorted(np.sort(np.abs(value - label)), grid, side="right")
@@ -175,7 +181,10 @@ def _within(label: Floats, value: Floats, top: float, min_count: int) -> dict[st
 
 
 def _errors(error: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
-    """The share of predictions in 40 intervals of predicted minus observed, joined where there are few patients."""
+    """Return the share of predictions in 40 intervals of predicted minus observed.
+
+    Intervals with few patients are joined with their neighbours.
+    """
     low, high = np.quantile(error, [1 - _SHOWN, _SHOWN])
     edges = np.linspace(low, max(high, low + 1e-6), 41)
     return joined_histogram(np.clip(error, edges[0], edges[-1]), edges, subject, min_count)

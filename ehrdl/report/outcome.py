@@ -1,4 +1,4 @@
-"""One output's part of the summary: headline, table rows, differences, curves and subgroups, as plain numbers."""
+"""The summary of one binary output: headline, table rows, differences, curves and subgroups, as plain numbers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ MIN_EVENTS = 10
 
 
 def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
-    """Everything that the page shows of one binary output; no number if few patients had it, or did not have it.
+    """Return everything that the page shows about one binary output.
+
+    No number is shown if few patients had the outcome, or if few did not.
 
     Args:
-        outcome: the output's predictions, all models' on the same samples in the same order.
+        outcome: the output's predictions. All models have the same samples in the same order.
         scores: the output's part of metrics.json.
-        shown: the smallest group that may be shown, and what is known of the models.
+        shown: the smallest group that may be shown, and the known facts about the models.
     """
     info = shown.info
     if min(count_patients(outcome, True)[1:]) < shown.min_count:
@@ -63,18 +65,21 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
 
 
 def hidden_output(outcome: Outcome, why: str, shown: Shown) -> dict[str, Any]:
-    """An output for which the page says only why it shows nothing."""
+    """Return an output for which the page only explains why it shows nothing."""
     return {"name": outcome.output, "kind": outcome.kind, "ours": shown.ours, "hidden": why}
 
 
 def strata_shown(strata: list[dict[str, Any]], outcome: Outcome, shown: Shown) -> list[dict[str, Any]]:
-    """The table by what was present, without small groups."""
+    """Return the table of results by inputs present, without small groups."""
     rows = [row | {"patients": count_patients(outcome, outcome.rows[PRESENT] == row["name"])} for row in strata]
     return hide_groups(rows, shown)
 
 
 def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
-    """Model names by falling AUROC; for a regression output by rising MAE (by falling R2 if MAE has no value)."""
+    """Order the names of models by falling AUROC.
+
+    A regression output is ordered by rising MAE, or by falling R2 if MAE has no value.
+    """
     if kind == REGRESSION:
         errors = {name: (table["mae"]["value"], table["r2"]["value"]) for name, table in models.items()}
         return sorted(errors, key=lambda name: (errors[name][0] or 0.0, -(errors[name][1] or 0.0)))
@@ -82,23 +87,23 @@ def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
 
 
 def reference_of(differences: dict[str, Any], ranked: list[str], info: RunInfo) -> str:
-    """The reference model of the differences; if there are none, the best model that could be used."""
+    """Return the reference model of the differences. Without differences, return the best deployable model."""
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
     return next(filter(info.deployable, ranked), ranked[0])
 
 
 def best_baseline(ranked: list[str], reference: str, info: RunInfo) -> str | None:
-    """The best-ranked usable model without a deep part, other than the reference.
+    """Return the best deployable model without a deep part, other than the reference.
 
-    A model of which nothing is known counts as such.
+    Constant models are left out. A model without known facts counts as deployable and not deep.
     """
     left_out = (reference, *info.named("deep", "combined", "constant", among=ranked))
     return next((name for name in ranked if name not in left_out and info.deployable(name)), None)
 
 
 def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> list[dict[str, Any]]:
-    """The rows of the differences table with their verdicts, those that favour the reference most first."""
+    """Return the rows of the differences table with verdicts. Those that favour the reference most come first."""
     main, sign = ("mae", 1) if kind == REGRESSION else ("auroc", -1)
     rows = [
         {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics[main], kind)}
@@ -109,7 +114,7 @@ def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> li
 
 
 def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
-    """The verdict of a difference in AUROC (or MAE) on the reference: better, worse, or not distinguishable."""
+    """Judge the reference by a difference in AUROC (or MAE): better, worse, or not told apart."""
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return "no interval"
@@ -151,21 +156,24 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
 
 
 def by_interest(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
-    """The reference and the other usable models, ordered by a reader's interest."""
+    """Order the reference and the other deployable models by a reader's interest.
+
+    After the reference come the best baseline, the deep and combined models, and the rest.
+    """
     wanted = [baseline, *info.named("deep", "combined", among=ranked), *ranked]
     usable = [name for name in wanted if name is not None and info.deployable(name)]
     return list(dict.fromkeys([reference, *usable]))
 
 
 def _drawn(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
-    """At most `N_DRAWN` models, the truth among them; a constant prediction has no curve."""
+    """Choose at most `N_DRAWN` models to draw, the true risk among them. Constant models have no curve."""
     truth = info.named("truth", among=ranked)
     names = by_interest(ranked, reference, baseline, info)
     return [name for name in names if info.kind(name) not in ("constant", "truth")][: N_DRAWN - len(truth)] + truth
 
 
 def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | None, show: Shown) -> dict[str, Any]:
-    """The points of the plots. ROC and PR are averaged over seeds; calibration pools them."""
+    """Return the points of the plots. ROC and PR are averaged over seeds; calibration pools all seeds."""
     label, calibrated = outcome.label, outcome.prob_calibrated[reference]
     lines = [
         {"name": name, "roc": _mean_roc(label, outcome.prob[name]), "pr": _mean_pr(label, outcome.prob[name])}
@@ -204,9 +212,9 @@ def _mean_pr(label: Floats, prob: Floats) -> dict[str, list[float]]:
 
 
 def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:
-    """The points of the calibration curve, with the interval of each observed share (Wilson, JASA 22 (1927) 209).
+    """Return the calibration curve, with an interval for each observed share (Wilson, JASA 22 (1927) 209).
 
-    Bins are joined where few patients had, or did not have, the outcome.
+    Bins are joined if few patients had the outcome, or if few did not.
     """
     truth, score, who = np.tile(label, len(prob)), prob.ravel(), np.tile(subject, len(prob))
 
@@ -231,7 +239,10 @@ def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> d
 
 
 def _risk(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, Any]:
-    """The shares with and without the outcome in 25 intervals of predicted risk, joined where patients are few."""
+    """Return the distribution of predicted risk over 25 intervals, for samples with and without the outcome.
+
+    Intervals with few patients are joined.
+    """
     top = float(np.quantile(prob, 0.999))
     edges = np.linspace(0, max(top, 1e-6), 26)
     held, truth = np.minimum(prob.ravel(), edges[-1]), np.tile(label, len(prob))
@@ -243,7 +254,7 @@ def _risk(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str
 
 
 def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
-    """A group's size, events, and the reference's mean risk and AUROC in it."""
+    """Return a group's size and events, and the reference's mean risk and AUROC in it."""
     label, prob = outcome.label[member], outcome.prob[reference][:, member]
     events = int(label.sum())
     enough = min(events, len(label) - events) >= MIN_EVENTS

@@ -1,4 +1,4 @@
-"""Removes places of a machine from what a report shows: a path names a user, a server, a project."""
+"""Removes file paths from a report, because a path can name a user, a server or a project."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 #: The replacement of a path.
 PATH = "PATH"
-#: Keys whose values are places, however short.
+#: Keys that always have a path as their value, however short.
 _PLACES = ("root", "note_root", "cache", "files", "scheduler", "concepts", "path", "folder")
-#: `/a`, `~/a`, `./a`, `../a`, `C:\a`, `\\server`, `file:///a`, `s3://bucket`.
+#: A path: `/a`, `~/a`, `./a`, `../a`, `C:\a`, `\\server`, `file:///a`, `s3://bucket`.
 _BEGINS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:[\\/]|\\\\|~|\.{1,2}/|/)\S*")
-#: The same within a sentence; `mg/dL` and `and/or` are no paths, and `/min` after a blank is a unit.
+#: A path within a sentence. `mg/dL` and `and/or` are not paths, and `/min` after a blank is a unit.
 _WITHIN = re.compile(
     r"(?:(?<=[\s'\"=(,;:])|^)(?:[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:[\\/]|\\\\|~/|\.{1,2}/|/[\w.-]+/)[^\s'\",;)]*"
 )
 
 
 def in_text(text: str) -> str:
-    """A sentence with its paths replaced.
+    """Replace the paths in a sentence.
 
     >>> in_text("icd: not under /home/ann/mimic; labs in mg/dL or beats /min, and/or none")
     'icd: not under PATH; labs in mg/dL or beats /min, and/or none'
@@ -29,7 +29,7 @@ def in_text(text: str) -> str:
 
 
 def in_command(command: str) -> str:
-    """A command line with its paths replaced; a config keeps its name.
+    """Replace the paths in a command line. A config keeps its file name.
 
     >>> in_command("ehrdl train --config /home/ann/c.yaml --run.root=/data --data.source.root ~/m --optim.lr 0.1")
     'ehrdl train --config c.yaml --run.root=PATH --data.source.root PATH --optim.lr 0.1'
@@ -51,7 +51,7 @@ def in_command(command: str) -> str:
 
 
 def in_config(value: Any, key: str = "") -> Any:
-    """A configuration with its paths replaced.
+    """Replace the paths in a configuration.
 
     >>> in_config({"root": "data/ann/mimic", "pretrained": "org/model", "cache": "cache", "lr": 0.1})
     {'root': 'PATH', 'pretrained': 'org/model', 'cache': 'PATH', 'lr': 0.1}
@@ -64,7 +64,7 @@ def in_config(value: Any, key: str = "") -> Any:
 
 
 def _value(text: str, key: str) -> str:
-    """The value of a key with paths replaced; a name on the hub has one slash, and stays."""
+    """Replace the paths in the value of a key. A name on the Hugging Face hub has one slash, and stays."""
     is_place = bool(_BEGINS.fullmatch(text)) or text.count("/") > 1 or "\\" in text or (key in _PLACES and bool(text))
     if not is_place:
         return in_text(text)

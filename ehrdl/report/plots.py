@@ -1,4 +1,4 @@
-"""Plots as SVG text for one HTML page: matplotlib figures without pyplot, so that no state is shared."""
+"""Plots as SVG text for one HTML page. The figures do not use pyplot, so they share no state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from ehrdl.schema import REGRESSION
 
-#: Okabe & Ito's palette, which colour-blind readers can distinguish: the reference first, then the others in turn.
+#: Okabe & Ito's palette, which colour-blind readers can distinguish. The first colour is the reference's.
 _REFERENCE, _OTHERS, _CEILING = "#0072B2", ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "#222222"
 _MUTED = "#777777"
-#: The number of letters of a name in a plot.
+#: The largest number of letters of a name in a plot.
 _LONGEST = 32
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
@@ -35,15 +35,15 @@ _STYLE: Any = {
 
 
 def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
-    """All plots of one output.
+    """Draw all plots of one output.
 
     Args:
         output: one of the summary's `outputs`.
-        prefix: the prefix that makes the ids inside the SVGs unique on the page.
+        prefix: the prefix of the ids inside the SVGs, which makes them unique on the page.
 
     Returns:
-        The SVG elements roc, pr, calibration, risk (for a regression output: cells, bins, within, errors) and, if there
-        are differences, forest.
+        The SVG elements roc, pr, calibration and risk, or for a regression output cells, bins, within and errors. If
+        there are differences, forest too.
     """
     numeric = output["kind"] == REGRESSION
     main = "mae" if numeric else "auroc"
@@ -53,7 +53,7 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
         else:
             figures = {name: plot(output["curves"]) for name, plot in _PLOTS.items()}
         told = [row for row in output["differences"] if row["metrics"][main]["low"] is not None]
-        # An AUROC of 0.5 by definition would squeeze the others.
+        # A constant model's AUROC is always 0.5, and its bar would squeeze the others.
         rows = [row for row in told if numeric or row["other"] not in output["constant"]]
         if rows:
             figures["forest"] = _forest(rows, output["reference"], main, output.get("unit", ""))
@@ -61,7 +61,7 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
 
 
 def _svg(figure: Figure, prefix: str) -> str:
-    """The figure as an `<svg>` element whose ids start with `prefix`."""
+    """Return the figure as an `<svg>` element with ids that start with `prefix`."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def _svg(figure: Figure, prefix: str) -> str:
 
 
 def _label(name: str) -> str:
-    """A model's name for a legend: one line, not too long; matplotlib leaves out names that begin with `_`."""
+    """Shorten a model's name to one line of a legend. Pad a leading `_`, because matplotlib would omit the name."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     if len(plain) > _LONGEST:
         plain = f"{plain[: _LONGEST - 11]}…{plain[-10:]}"
@@ -90,7 +90,7 @@ def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
 
 
 def _styles(names: Iterable[str], curves: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The colour and line of each model: the reference bold, the truth dashed."""
+    """Return the colour and line of each model: bold for the reference, dashed for the true risk."""
     styles: dict[str, dict[str, Any]] = {}
     free = iter(_OTHERS)
     for name in names:
@@ -165,7 +165,7 @@ def _risk(curves: dict[str, Any]) -> Figure:
 
 
 def _forest(rows: list[dict[str, Any]], reference: str, metric: str, unit: str) -> Figure:
-    """Differences in AUROC (or MAE) with their intervals; those that cross zero stay grey."""
+    """Plot the differences in AUROC (or MAE) with their intervals. Those that cross zero stay grey."""
     figure, axes = _axes(8.8, 1.0 + 0.32 * len(rows))
     for height, row in enumerate(reversed(rows)):
         value = row["metrics"][metric]

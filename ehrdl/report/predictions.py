@@ -1,4 +1,4 @@
-"""Reads PREDICTIONS from Parquet or CSV files, of a run or of other origin, and fills in what a file leaves out."""
+"""Reads PREDICTIONS from Parquet or CSV files of any origin, and fills in missing columns."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Predictions:
 
     Attributes:
         table: the table, with every column.
-        assumed: the values filled in for missing columns, one line each.
-        independent: whether the file names no patients, so that each row counts as one.
-        timed: whether the file says when each prediction was made.
+        assumed: the values that were filled in for missing columns, one line each.
+        independent: whether the file names no patients. Each sample then counts as its own patient.
+        timed: whether the file contains the time of each prediction.
     """
 
     table: pd.DataFrame
@@ -52,16 +52,21 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read PREDICTIONS.
 
-    Only `label` and `prob` (`value` of a regression output) are required. Without `model` the model is named after the
-    file, without `output` there is one output, without `split` all rows are held out, without `seed` it is 0, and
-    without `subject_id` each sample counts as its own patient.
+    Only `label` and `prob` are required (for a regression output, `label` and `value`). Every other missing column gets
+    a default:
+
+    - `model`: the name of the file
+    - `output`: one output for all rows
+    - `split`: held out for all rows
+    - `seed`: 0
+    - `subject_id`: each sample counts as its own patient
 
     Args:
-        path: a Parquet file, or a CSV or TSV file with a header, which may be gzipped.
+        path: a Parquet file, or a CSV or TSV file with a header. Text files may be gzipped.
 
     Raises:
         SchemaError: the file is missing or of another kind, lacks columns, or has a value that breaks a rule of the
-            table; the message names its column and row.
+            table. For a bad value, the message names its column and row.
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
@@ -84,7 +89,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The columns as in the file; those of a text file as text."""
+    """Read the columns as they are in the file. The columns of a text file stay text."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head == b"PAR1":
@@ -116,7 +121,7 @@ def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
-    """Refuse a file that lacks a column or has one twice, naming all such columns and their possible other names."""
+    """Refuse a file that lacks a column or has one twice. Name all such columns and their probable other names."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SchemaError(f"{path}: column {', '.join(twice)} is there twice; keep one")
@@ -126,7 +131,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _missing(path: Path, missing: list[str], names: list[str]) -> SchemaError:
-    """The error of a file that lacks columns, with what may be they, and the columns that it has."""
+    """Return the error for missing columns, with columns that may be meant, and the columns of the file."""
     hints = [f"{found} may be {name}" for name in missing if (found := _near(name, names))]
     hint = f" ({', '.join(hints)}: rename)" if hints else ""
     has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
@@ -135,7 +140,7 @@ def _missing(path: Path, missing: list[str], names: list[str]) -> SchemaError:
 
 
 def _near(name: str, names: Iterable[str]) -> str | None:
-    """The file's column that is probably the wanted one under another name."""
+    """Return the file's column that is probably the wanted one under another name."""
     folded = {other.lower().replace(" ", "_").replace("-", "_"): other for other in names}
     for other in (name, *_OTHER_NAMES.get(name, ())):
         if other in folded:
@@ -145,20 +150,20 @@ def _near(name: str, names: Iterable[str]) -> str | None:
 
 
 def _known(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The columns of PREDICTIONS, and the names of the other columns."""
+    """Return the columns that PREDICTIONS has, and the names of all other columns."""
     known = [name for name in frame.columns if name in PREDICTIONS.names() or name.startswith("group_")]
     unread = [f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in frame.columns]
     return frame[known].copy(), [text for text, name in zip(unread, frame.columns, strict=True) if name not in known]
 
 
 def _wanted(name: str, known: list[str]) -> str | None:
-    """The optional column that an unknown column may stand for."""
+    """Return the optional column that an unknown column probably stands for."""
     absent = [wanted for wanted in PREDICTIONS.names() if wanted not in known]
     return next((wanted for wanted in absent if _near(wanted, [name])), None)
 
 
 def _ids(path: Path, column: pd.Series) -> pd.Series:
-    """Distinct numbers for distinct ids; ids that are integers stay unchanged."""
+    """Map distinct ids to distinct numbers. Ids that are integers stay unchanged."""
     empty = column.isna() | (column.astype(str).str.strip() == "")
     _refuse(path, column, empty, "is empty")
     if pd.api.types.is_integer_dtype(column):
@@ -170,7 +175,7 @@ def _ids(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
-    """The column as numbers, with NaN for empty cells; true and false become 1 and 0."""
+    """Read the column as numbers. Empty cells become NaN; true and false become 1 and 0."""
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return column.astype(np.float64)
     text = column.where(column.notna(), "").astype(str).str.strip()
@@ -181,7 +186,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame:
-    """The table with every column; adds a line to `assumed` for each missing thing that a reader should know of."""
+    """Fill in every missing column. For each one that a reader should know of, add a line to `assumed`."""
     n, model = len(frame), path.name.split(".")[0] or "model"
     defaults: dict[str, Any] = {"model": model, "seed": 0, "split": HELD_OUT, "output": _OUTPUT}
     lines = {
@@ -253,7 +258,7 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:
-    """Refuse a column with bad rows, naming the first by its number (from 1) and counting the others."""
+    """Refuse a column with bad rows. Name the first row by its number (from 1), and count the others."""
     rows = np.flatnonzero(np.asarray(bad, bool))
     if len(rows):
         value = column.iloc[rows[0]]

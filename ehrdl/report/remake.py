@@ -1,4 +1,4 @@
-"""Makes a report from PREDICTIONS alone, whatever their origin and model."""
+"""Makes a report from PREDICTIONS alone, of any origin and any model."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def remake(
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
-        predictions: the file, or the folder that holds `predictions.parquet`. If a `manifest.json` lies beside it,
-            it is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise the
-            report shows only what the file holds.
-        out: the folder for the results; by default the file's own.
-        on_draws: a function that is called with the number of bootstrap draws that were made.
-        min_count: the smallest number of patients in a group that is shown; by default that of the config beside the
-            file, else 10.
+        predictions: the file, or the folder that holds `predictions.parquet`. If a `manifest.json` lies beside the
+            file, the file is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise
+            the report shows only what the file holds.
+        out: the folder for the results; by default the file's own folder.
+        on_draws: a function that gets the number of bootstrap draws that were made.
+        min_count: the smallest number of patients in a group that is shown. The default is the value in the config
+            beside the file, else 10.
 
     Returns:
-        The report.
+        The path of the report.
 
     Raises:
-        SchemaError: the file does not exist, has not the columns of PREDICTIONS, or has no labels to compare with.
-        ConfigError: the folder is not writable, or a run's file beside the predictions is damaged.
+        SchemaError: the file does not exist, lacks columns of PREDICTIONS, or has no labels to compare with.
+        ConfigError: the folder is not writable, or another file of the run is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     folder = out or path.parent
@@ -81,7 +81,7 @@ def _min_count(config: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class _Beside:
-    """The files beside the predictions of a run, or of `ehrdl predict`; empty for predictions of other origin."""
+    """The files beside the predictions of a run or of `ehrdl predict`; empty for predictions of other origin."""
 
     manifest: dict[str, Any] = field(default_factory=dict)
     flow: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +90,11 @@ class _Beside:
 
 
 def _beside(folder: Path) -> _Beside:
-    """Read the run's files; a config or flow chart alone does not tell the origin of the predictions."""
+    """Read the run's files in a folder.
+
+    Without a manifest nothing is read, because a config or flow chart alone does not tell the origin of the
+    predictions.
+    """
     if not (folder / "manifest.json").is_file():
         return _Beside()
     manifest: dict[str, Any] = read_json(folder / "manifest.json", dict)

@@ -12,14 +12,14 @@ from ehrdl.schema import FlowStep
 
 
 def print_flow(steps: Iterable[FlowStep]) -> None:
-    """Print the flow chart, one line per step, with what its rules could not judge."""
+    """Print the flow chart, one line per step, with a note on what a step could not judge."""
     for step in steps:
         caveat = f"   {step.caveat}" if step.caveat else ""
         say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects{caveat}")
 
 
 def print_metrics(metrics: dict[str, Any], info: RunInfo, folder: Path) -> None:
-    """Print every model's scores and the differences, one output after another, and the place of the report."""
+    """Print every model's scores and differences, one output after another, and the path of the report."""
     for output, scores in metrics["outputs"].items():
         if scores["prevalence"] is None:
             _print_regression(output, scores)

@@ -1,4 +1,4 @@
-"""The tables of subgroups: patients by sex, age, ward and whatever else a task names in `group_*` columns."""
+"""The tables of subgroups: patients by sex, age, ward and any other `group_*` column of a task."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from ehrdl.report.suppress import WITHHELD, Shown, hide_groups, patients
 from ehrdl.schema import BINARY
 
 MAX_GROUPS = 8
-#: Groups that are sums of strata in the table by what was present.
+#: Groups that are sums of strata in the table of results by inputs present.
 _SUMS_OF_STRATA = ("has note", "has series")
 
 
 def grouped(
     outcome: Outcome, of: Callable[[str, Any], dict[str, Any]], shown: Shown, strata: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The result of `of` for each group of each `group_*` column, without small groups.
+    """Apply `of` to each group of each `group_*` column, and hide small groups.
 
     Args:
         outcome: the predictions.
         of: a function of a group's name and the mask (n,) of its samples.
-        shown: the limit.
-        strata: the table by what was present; if some of it is hidden, sums of its parts would reveal it.
+        shown: the smallest group that may be shown.
+        strata: the table of results by inputs present. If part of it is hidden, groups that are sums of its strata are
+            left out, because they would reveal the hidden part.
     """
     result = []
     given_away = _SUMS_OF_STRATA if any(WITHHELD in row.values() or shown.few in row.values() for row in strata) else ()
     for column, text in _memberships(outcome).items():
         sizes = dict(zip(*np.unique(text, return_counts=True), strict=True))
-        if len(sizes) < 2 or column in given_away:  # the only row would be all patients: `one_group` names it
+        if (
+            len(sizes) < 2 or column in given_away
+        ):  # the only row would be all patients; `one_group` names such a column
             continue
         largest = sorted(sizes, key=lambda name: -sizes[name])
         named = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
@@ -45,13 +48,13 @@ def grouped(
 
 
 def one_group(outcome: Outcome) -> list[dict[str, str]]:
-    """The name and value of each `group_*` column that has only one group."""
+    """Return the name and value of each `group_*` column that has only one group."""
     groups = {name: np.unique(text) for name, text in _memberships(outcome).items()}
     return [{"name": name, "value": str(found[0])} for name, found in groups.items() if len(found) == 1]
 
 
 def _memberships(outcome: Outcome) -> dict[str, Any]:
-    """The group of each sample (n,) in each `group_*` column, by the column's title; null is `unknown`."""
+    """Return the group of each sample (n,) in each `group_*` column, by the column's title. Null becomes `unknown`."""
     result = {}
     for column in outcome.rows.columns:
         if column.startswith("group_") and column != PRESENT:  # it has its own table
@@ -62,7 +65,10 @@ def _memberships(outcome: Outcome) -> dict[str, Any]:
 
 
 def count_patients(outcome: Outcome, member: Any) -> list[int]:
-    """The number of patients among some samples (n,); for a binary output also those with and without the outcome."""
+    """Count the patients among some samples (n,).
+
+    For a binary output, also count the patients with the outcome and those without it.
+    """
     subject = outcome.rows["subject_id"].to_numpy()
     rows = np.zeros(len(subject), bool)
     rows[:] = member

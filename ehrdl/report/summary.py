@@ -46,7 +46,7 @@ def summarize(
     config: Json | None = None,
     min_count: int = 10,
 ) -> dict[str, Any]:
-    """Collect what the page shows, without groups of few patients and without places of the machine.
+    """Collect what the page shows, without small groups of patients and without file paths.
 
     Args:
         predictions: the PREDICTIONS table.
@@ -95,7 +95,7 @@ def summarize(
 
 
 def _known(part: Json | None) -> dict[str, Any]:
-    """What a file of a run holds, without the keys that have no value."""
+    """Return the content of a run's file, without the keys that have no value."""
     return {key: value for key, value in (part or {}).items() if value is not None}
 
 
@@ -113,7 +113,7 @@ def _outputs(outcomes: list[Outcome], metrics: Json, shown: Shown) -> list[dict[
 
 
 def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: int = 10) -> dict[str, Any]:
-    """The page's content for a file that no run of ehrdl wrote: only what the file itself says.
+    """Collect what the page shows for a file of other origin: only what the file itself contains.
 
     Args:
         read: the file's content.
@@ -135,7 +135,7 @@ def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: in
 
 
 def _what(manifest: Json, outcome: Outcome, info: RunInfo) -> tuple[str, str]:
-    """The title, and the sentence that says what was predicted, for whom, when and from what."""
+    """Return the title, and a sentence that tells what was predicted, for whom, when and from what."""
     name = _words(str(manifest.get("task") or outcome.output))
     told = manifest.get("task_info") or {"title": name, "sentence": f"Each model gives the chance of {name}."}
     deep = info.named("deep", among=outcome.prob)
@@ -145,7 +145,10 @@ def _what(manifest: Json, outcome: Outcome, info: RunInfo) -> tuple[str, str]:
 
 
 def _averages(metrics: Json, kinds: list[str], info: RunInfo) -> list[dict[str, Any]]:
-    """Macro and micro averages over the outputs of each kind that has several, as table rows."""
+    """Return macro and micro averages for each kind of output, as table rows.
+
+    A kind needs several outputs. Micro averages exist for binary outputs only.
+    """
     which = {BINARY: "yes-or-no outputs", REGRESSION: "outputs that are numbers"}
     result = []
     for kind in BY_KIND:
@@ -159,7 +162,7 @@ def _averages(metrics: Json, kinds: list[str], info: RunInfo) -> list[dict[str, 
 
 
 def _average(part: Json, kind: str, info: RunInfo) -> dict[str, Any]:
-    """The rows of the models and differences that have metrics of a kind."""
+    """Return the rows of the models and differences that have metrics of a kind."""
     some = next(iter(BY_KIND[kind]))
     models, told = ({name: row for name, row in part[key].items() if some in row} for key in ("models", "differences"))
     ranked = rank(models, kind)
@@ -169,7 +172,7 @@ def _average(part: Json, kind: str, info: RunInfo) -> dict[str, Any]:
 
 
 def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
-    """The steps of the flow charts, each with what it dropped, without small numbers."""
+    """Return the steps of the flow charts, each with the numbers that it dropped. Small numbers are hidden."""
     result: list[dict[str, Any]] = []
     for step in steps:
         row: dict[str, Any] = {"step": _words(str(step.get("step", "")))}
@@ -186,7 +189,7 @@ def _steps(steps: list[Json], shown: Shown) -> list[dict[str, Any]]:
 
 
 def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
-    """The findings of the data-quality block, the loud ones first; empty if the manifest has none."""
+    """Return the manifest's findings on data quality, the serious ones first. Small counts are hidden."""
     columns = ("table", "column", "what", "n", "of", "share", "level")
     rows = [{name: finding.get(name) for name in columns} for finding in manifest.get("quality", [])]
     for row in rows:
@@ -196,7 +199,7 @@ def _quality(manifest: Json, shown: Shown) -> list[dict[str, Any]]:
 
 
 def _run(manifest: Json) -> list[dict[str, Any]]:
-    """The facts about the run, as titled lists of name and value."""
+    """Return the facts about the run, as titled lists of name and value."""
     facts = {
         key: manifest[key]
         for key in ("command", "created", "ehrdl", "git", "task", "seeds", "source")
@@ -210,7 +213,7 @@ def _run(manifest: Json) -> list[dict[str, Any]]:
 
 
 def _flat(value: Any, name: str = "") -> list[dict[str, Any]]:
-    """The rows of name and value from nested counts; a list becomes one text."""
+    """Flatten nested counts into rows of name and value. A list becomes one text."""
     if isinstance(value, Mapping):
         return [row for key, part in value.items() for row in _flat(part, f"{name}: {key}" if name else str(key))]
     if isinstance(value, list | tuple):
@@ -220,6 +223,6 @@ def _flat(value: Any, name: str = "") -> list[dict[str, Any]]:
 
 
 def _words(name: str) -> str:
-    """`summary_stored` -> `Summary stored`."""
+    """Turn a name into words: `summary_stored` -> `Summary stored`."""
     text = name.replace("_", " ").strip()
     return text[:1].upper() + text[1:]

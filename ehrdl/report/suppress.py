@@ -1,9 +1,13 @@
 """Hides small groups of patients, and whatever they could be computed from.
 
-A cell of a few patients, beside their outcome, reveals it to anyone who knows that they were there. A number below the
-limit is shown as `<10`. If a total is known, a hidden part can be recovered by subtraction, so further parts are hidden
-(complementary suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4): at least two, and
-together not below the limit either. Bins of a curve are joined with their neighbours instead.
+If a cell counts a few patients beside their outcome, it reveals the outcome to anyone who knows that they were there. A
+number below the limit is therefore shown as `<10`.
+
+If a total is known, one hidden part can be recovered by subtraction. Further parts are then hidden too (complementary
+suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4). At least two parts are hidden, and
+their sum is not below the limit either.
+
+Bins of a curve are joined with their neighbours instead.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ from numpy.typing import NDArray
 from ehrdl.info import RunInfo
 
 Mask = NDArray[np.bool_]
-#: The replacement of a number that is large enough, but would reveal a small one.
+#: The replacement of a number that is itself large enough, but would reveal a small one.
 WITHHELD = "not shown"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The settings for showing an outcome.
+    """The limit for small groups, and the known facts about the models.
 
     Attributes:
         min_count: the smallest number of patients in a group that is shown; 1 shows all.
@@ -36,7 +40,7 @@ class Shown:
 
     @property
     def ours(self) -> bool:
-        """Whether the models are those of a run, and so their kinds are known."""
+        """Whether the models come from a run of ehrdl, so that their kinds are known."""
         return bool(self.info.models)
 
     @property
@@ -45,12 +49,14 @@ class Shown:
         return f"<{self.min_count}"
 
     def count(self, n: int) -> int | str:
-        """A number of patients or predictions, unless it is small; 0 is shown, as it means nobody."""
+        """Return a number of patients or predictions, or its replacement if it is small. 0 is shown as it is."""
         return self.few if 0 < n < self.min_count else n
 
 
 def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
-    """The parts of a known total to hide: small ones, then the next larger until none can be found by subtraction.
+    """Choose the parts of a known total to hide.
+
+    These are the small parts, and then the next larger ones until no hidden part can be found by subtraction.
 
     >>> sorted(hidden_parts([50, 3, 20], 10)), hidden_parts([50, 30], 10), sorted(hidden_parts([4, 3, 90], 10))
     ([1, 2], set(), [0, 1, 2])
@@ -59,19 +65,21 @@ def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
 
 
 def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count: int, start: set[int]) -> set[int]:
-    """The groups whose outcomes to hide: those where few had it or few did not, and the next larger as above.
+    """Choose the groups with outcomes to hide, because few patients had the outcome or few did not.
+
+    Further groups are added as in `hidden_parts`.
 
     Args:
         positive: the number of patients of each group who had the outcome.
-        negative: the number who did not.
+        negative: the number of patients of each group who did not.
         min_count: the smallest number that is shown.
-        start: the groups that are hidden anyway.
+        start: the groups that are already hidden.
     """
     return _hidden([positive, negative], min_count, start)
 
 
 def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: Collection[int] = ()) -> set[int]:
-    """Which parts to hide, given their sizes in each column, `start` among them."""
+    """Choose the parts to hide, given their sizes in each column. The parts in `start` are always hidden."""
     smallest = [min(part) for part in zip(*sizes, strict=True)]
     hidden = {i for i, size in enumerate(smallest) if size < min_count}.union(start)
     rest = [i for i in np.argsort(smallest, kind="stable").tolist() if i not in hidden]
@@ -81,16 +89,16 @@ def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: Collection[in
 
 
 def _least(sizes: Sequence[Sequence[int]], parts: Collection[int]) -> int:
-    """The smallest sum over some parts that a column has."""
+    """Return the smallest sum over some parts that any column has."""
     return min(sum(column[i] for i in parts) for column in sizes)
 
 
 def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np.intp]:
-    """Bins joined with the next until each holds enough, numbered from 0; a remainder joins the last.
+    """Join bins with the next ones until each holds enough. New numbers start at 0. A remainder joins the last bin.
 
     Args:
         bins: the bin of each row (n,), numbered in order.
-        enough: a function that says whether a bin of these rows can be shown.
+        enough: a function that tells whether a bin of these rows can be shown.
 
     >>> joined(np.array([0, 0, 1, 2, 2, 3]), lambda rows: rows.sum() >= 2).tolist()
     [0, 0, 1, 1, 1, 1]
@@ -108,18 +116,19 @@ def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np
 
 
 def patients(subject: NDArray[Any], rows: Any) -> int:
-    """The number of patients among some rows."""
+    """Count the patients among some rows."""
     return len(np.unique(subject[rows]))
 
 
 def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: int) -> dict[str, list[float]]:
-    """A histogram whose bars are joined until each is empty or holds enough patients.
+    """Return a histogram with bars that are joined until each is empty or holds enough patients.
 
     Returns:
-        `edges` (k + 1), and `share` (k) of the rows per bar of the old width, so that the areas are unchanged.
+        `edges` (k + 1), and `share` (k): the share of the rows in each bar, scaled to the original bar width so that
+        areas are unchanged.
     """
     bins = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
-    bars: list[list[int]] = []  # the first and last bin of each
+    bars: list[list[int]] = []  # the first and last bin of each bar
     is_open = False
     for k in range(len(edges) - 1):
         if is_open:
@@ -129,7 +138,7 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
         first, last = bars[-1]
         n = patients(subject, (bins >= first) & (bins <= last))
         is_open = 0 < n < min_count
-    while is_open and len(bars) > 1:  # the last one has too few, and is merged with those before it
+    while is_open and len(bars) > 1:  # the last bar has too few patients, and is merged with the bars before it
         first, last = bars.pop()
         bars[-1][1] = last
         is_open = 0 < patients(subject, bins >= bars[-1][0]) < min_count
@@ -140,12 +149,12 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
 
 
 def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """The rows of a table of groups, without small numbers.
+    """Hide the small numbers in a table of groups.
 
     Args:
-        rows: the parts of the same predictions, each with `n`, and `patients`: their number, and for a binary output
-            the numbers with and without the outcome.
-        shown: the settings, with the limit.
+        rows: one row per group of the same predictions. Each has `n` and `patients`: the number of patients, and for a
+            binary output the numbers with and without the outcome.
+        shown: the limit.
     """
     sizes = [row["patients"][0] for row in rows]
     hidden = hidden_parts(sizes, shown.min_count)
@@ -157,7 +166,7 @@ def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
 
 
 def _group(row: dict[str, Any], is_hidden: bool, hides_outcome: bool, shown: Shown) -> dict[str, Any]:
-    """The row of a group, without its number where it is hidden, and without its outcome where that is."""
+    """Return the row of a group without its number, its outcome or both, if they are hidden."""
     n, *by_outcome = row["patients"]
     kept = {key: value for key, value in row.items() if key != "patients"}
     if is_hidden:
@@ -169,10 +178,10 @@ def _group(row: dict[str, Any], is_hidden: bool, hides_outcome: bool, shown: Sho
 
 
 def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """The steps of one flow chart, such that no shown numbers differ by few patients or admissions.
+    """Hide numbers of one flow chart, so that no two shown numbers differ by few patients or admissions.
 
-    Admissions and patients are treated separately. A number too near the last shown one is withheld, with what the step
-    left out. The last step's number is the size of the cohort in the results, and stays.
+    Admissions and patients are treated separately. A number too near another shown number is withheld, with what its
+    step dropped. The last step's number has priority, because it is the size of the cohort in the results.
     """
     result = [dict(step) for step in steps]
     for key in ("admissions", "subjects"):
@@ -184,7 +193,10 @@ def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]
 
 
 def _steps(numbers: list[int], shown: Shown) -> Iterator[tuple[int | str, int | str | None]]:
-    """Each number and what its step left out, as they are shown; what is left out is exact between shown numbers."""
+    """Yield each number and what its step dropped, as they are shown.
+
+    What a step dropped is exact if the numbers before and after it are shown.
+    """
     kept = _kept(numbers, shown.min_count)
     for i, number in enumerate(numbers):
         dropped = numbers[i - 1] - number if i else None
@@ -193,40 +205,44 @@ def _steps(numbers: list[int], shown: Shown) -> Iterator[tuple[int | str, int | 
 
 
 def _kept(numbers: list[int], min_count: int) -> list[int]:
-    """The positions whose numbers can be shown together: the last, then the first ones that are far enough from it."""
+    """Choose the positions of numbers that can be shown together.
+
+    The last position comes first. Then, from the start, each number is added that differs enough from all chosen ones.
+    """
 
     def apart(a: int, b: int) -> bool:
         return numbers[a] == numbers[b] or abs(numbers[a] - numbers[b]) >= min_count
 
     kept: list[int] = []
-    for i in (len(numbers) - 1, *range(len(numbers) - 1)):  # the last one first, then from the start
+    for i in (len(numbers) - 1, *range(len(numbers) - 1)):  # the last position first, then from the start
         if (numbers[i] == 0 or numbers[i] >= min_count) and all(apart(i, k) for k in kept):
             kept.append(i)
     return sorted(kept)
 
 
 def _instead(n: int, shown: Shown) -> str:
-    """What stands for a number that is not shown: that it is small, or that it would give a small one away."""
+    """Return the text in place of a hidden number: that it is small, or only that it is not shown."""
     return shown.few if n < shown.min_count else WITHHELD
 
 
 def hides(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Whether any output is not shown at all, because then a mean over outputs would reveal it."""
+    """Return whether any output is hidden. A mean over outputs would then reveal it."""
     return any(output["hidden"] for output in outputs)
 
 
 def any_few(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Whether the number of predictions without a known outcome (all minus those scored) is hidden."""
+    """Return whether any output hides the number of predictions without a known outcome (all minus those scored)."""
     return any(output["hidden"] or isinstance(output["unknown"], str) for output in outputs)
 
 
 def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
-    """The counts in a task's notes, without small ones and without shares of the cohort that mean a small count.
+    """Hide the small counts in a task's notes, and shares of the cohort that amount to a small count.
 
     Args:
-        value: a count, a share, or a mapping of them by name. If `n` of a mapping is small, all of it is hidden.
-        shown: the settings, with the limit.
-        total: the size of the cohort, which shares refer to.
+        value: a count, a share, or a mapping of them by name. If `n` of a mapping is small, the whole mapping is
+            hidden.
+        shown: the limit.
+        total: the size of the cohort, to which shares refer; None = unknown.
     """
     if isinstance(value, dict):
         if isinstance(value.get("n"), int) and 0 < value["n"] < shown.min_count:
@@ -238,7 +254,10 @@ def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
 
 
 def _hide_second(value: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Where one of several shares that add up to 1 is hidden, the smallest other one too: else it could be computed."""
+    """Hide a second share if only one of several shares that add up to 1 is hidden.
+
+    Otherwise, the hidden share could be computed. The smallest of the others is chosen.
+    """
     shares = [key for key, part in value.items() if isinstance(part, float)]
     small = [key for key in shares if isinstance(found[key], str)]
     if len(small) == 1 and len(shares) > 2 and abs(sum(value[key] for key in shares) - 1) < 1e-6:
@@ -247,7 +266,7 @@ def _hide_second(value: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]
 
 
 def _hide_share(value: float, shown: Shown, total: int | None) -> float | str:
-    """A share of `total` patients, or its bound where it stands for few of them, or leaves few."""
+    """Return a share of `total` patients. If it amounts to few patients or leaves few, return a bound instead."""
     if not total or not 0 < value < 1 or min(value, 1 - value) * total >= shown.min_count - 0.5:
         return value
     few = 100 * shown.min_count / total
@@ -255,7 +274,7 @@ def _hide_share(value: float, shown: Shown, total: int | None) -> float | str:
 
 
 def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str, Any]:
-    """The numbers of samples and patients of a run, without small ones; no size of a split if `all_sizes` is true."""
+    """Hide the small numbers of samples and patients of a run. If `all_sizes`, hide all sizes of splits."""
     found = dict(data)
     for key, value in data.items():
         if key in ("n_samples", "n_subjects") and isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""A synthetic hospital in MIMIC-IV's layout, whose true risk is known. It imports nothing of ehrdl."""
+"""A synthetic hospital in MIMIC-IV's layout, with a known true risk. It imports nothing else of ehrdl."""

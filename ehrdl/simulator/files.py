@@ -1,4 +1,4 @@
-"""The files of the synthetic hospital: MIMIC-IV's columns, and gzipped CSV whose bytes depend on the content alone."""
+"""Writes the files of the synthetic hospital: MIMIC-IV's columns as gzipped CSV, byte for byte reproducible."""
 
 import gzip
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pyarrow import csv
 NULL = np.iinfo(np.int64).min  # a missing integer or time, until it is written
 _KINDS = {"i": pa.int64(), "f": pa.float64(), "s": pa.string(), "t": pa.timestamp("s"), "d": pa.date32()}
 
-# column:kind, in MIMIC-IV's order; i integer, f float, s string, t time (minutes since 1970), d date (days since 1970)
+# column:kind, in MIMIC-IV's order. i integer, f float, s string, t time (minutes since 1970), d date (days since 1970)
 _COLUMNS = {
     "hosp/patients": "subject_id:i gender:s anchor_age:i anchor_year:i anchor_year_group:s dod:d",
     "hosp/admissions": "subject_id:i hadm_id:i admittime:t dischtime:t deathtime:t admission_type:s "
@@ -41,12 +41,12 @@ Columns = Mapping[str, Any]  # one array per column; a missing column is all nul
 
 
 def columns(table: str) -> list[str]:
-    """The column names of a table of the hospital, in order."""
+    """Return the column names of a table of the hospital, in order."""
     return [pair.split(":")[0] for pair in _COLUMNS[table].split()]
 
 
 class HospitalWriter:
-    """Open files of all tables under a folder; blocks of rows go straight through, so memory stays flat."""
+    """The open files of all tables under a folder. Each block of rows is written directly, so memory stays flat."""
 
     def __init__(self, root: Path, truth: Mapping[str, str]) -> None:
         self._specs = {name: dict(p.split(":") for p in spec.split()) for name, spec in _COLUMNS.items()}
@@ -95,7 +95,7 @@ def _schema(spec: Mapping[str, str]) -> pa.Schema:
 
 
 def _array(values: Any, kind: str, n_rows: int) -> pa.Array:
-    """The Arrow column of `values`; NULL, NaN and None become null, a scalar is repeated."""
+    """Return the Arrow column of `values`. NULL, NaN and None become null, and a scalar is repeated."""
     if values is None:
         return pa.nulls(n_rows, _KINDS[kind])
     values = np.broadcast_to(np.asarray(values), (n_rows,))

@@ -1,13 +1,14 @@
 """The first-day signs of heart failure, for the task of early diagnosis.
 
-A patient who comes in with heart failure (its code is the principal diagnosis) more often has NT-proBNP measured, has a
-higher value, and has a chest film that says so, within hours of admission. Other patients with a chest complaint are
-tested too. Other codes of heart failure come by chance and without a sign. What a patient comes in with is independent
-of the latent states, so none of this changes the risk of readmission.
+A patient admitted with heart failure has its code as the principal diagnosis. Within hours of admission, such patients
+more often have NT-proBNP measured, and have higher values. They also more often have a chest film that shows heart
+failure. Other patients with a chest complaint are tested too. Further codes of heart failure occur by chance and
+without a sign. The reason for admission is independent of the latent states, so none of this changes the risk of
+readmission.
 
-P(test or film in the first 10 h): 0.60 with heart failure, 0.45 with another chest complaint, 0.08 otherwise. NT-proBNP
-is log-normal with median 3,400 pg/mL with heart failure (log sd 0.8), otherwise 380 (1.1). The figures are invented, of
-the order that emergency departments see.
+Test and film are drawn separately. The probability of each in the first 10 h is 0.60 with heart failure, 0.45 with
+another chest complaint and 0.08 otherwise. NT-proBNP is log-normal. Its median is 3,400 pg/mL with heart failure (log
+sd 0.8) and 380 pg/mL otherwise (log sd 1.1). The figures are invented, but of a size that emergency departments see.
 """
 
 import random
@@ -45,7 +46,7 @@ _NOTHING = (
 
 
 def kind(conditions: Ints, episode: Ints) -> Ints:
-    """The kind of each stay: 0 other, 1 chest complaint, 2 heart failure."""
+    """Return the kind of each stay: 0 other, 1 chest complaint, 2 heart failure."""
     failure = np.array([condition.name == _FAILURE for condition in CONDITIONS])
     chest = np.array([condition.complaint in _CHEST for condition in CONDITIONS])
     of_condition = np.where(failure, 2, np.where(chest, 1, 0))
@@ -53,7 +54,7 @@ def kind(conditions: Ints, episode: Ints) -> Ints:
 
 
 def labs(rng: np.random.Generator, stays: pd.DataFrame, kinds: Ints) -> dict[str, Any]:
-    """The labevents rows of NT-proBNP without labevent_id, one draw each; specimen_id counts from 0."""
+    """Draw the labevents rows of NT-proBNP, at most one per stay. They lack labevent_id; specimen_id counts from 0."""
     tested = np.flatnonzero((rng.random(len(stays)) < np.array(_P_TESTED)[kinds]) & stays["labs"].to_numpy())
     group = kinds[tested]
     value = np.rint(np.exp(np.log(_MEDIAN)[group] + np.array(_LOG_SD)[group] * rng.standard_normal(len(tested))))
@@ -77,7 +78,7 @@ def labs(rng: np.random.Generator, stays: pd.DataFrame, kinds: Ints) -> dict[str
 
 
 def films(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, kinds: Ints) -> dict[str, Any]:
-    """Chest films of the first hours: stay (row of `stays`), charttime, storetime and text."""
+    """Draw the chest films of the first hours: stay (row of `stays`), charttime, storetime and text."""
     made = np.flatnonzero(rng.random(len(stays)) < np.array(_P_TESTED)[kinds])
     charttime = stays["start"].to_numpy()[made] + rng.integers(10, 10 * HOUR, len(made))
     pick = random.Random(int(rng.integers(2**62)))
@@ -93,7 +94,7 @@ def films(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, kinds
 
 
 def _film(pick: random.Random, group: int, female: bool, complaint: str) -> str:
-    shown = pick.random() < (0.8 if group == 2 else 0.08)  # a film can miss it, and can mistake it
+    shown = pick.random() < (0.8 if group == 2 else 0.08)  # a film can miss heart failure, or show it wrongly
     found = " ".join(pick.sample(_FINDINGS if shown else _NOTHING, 2))
     who = "woman" if female else "man"
     impression = "Findings consistent with heart failure." if shown else "No acute cardiopulmonary process."

@@ -1,7 +1,8 @@
 """The synthetic hospital's reasons for admission, and the ICD codes that bill for them.
 
-What a patient comes in with is independent of the latent states. Chronic burden decides how many further codes a stay
-carries, and so which. Codes come seven days after discharge, too late for the stay's own prediction.
+The reason for admission is independent of the latent states. Chronic burden decides how many further codes a stay has,
+and so influences which codes these are. Codes are available seven days after discharge, too late for the stay's own
+prediction.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from ehrdl.simulator.files import Columns
 from ehrdl.simulator.risk import Ints
 from ehrdl.simulator.stays import ANCHOR_GROUPS, OBSERVATION, PLANNED, UNPLANNED, Block, year_of
 
-DELIVERY = 3  # an unplanned episode of a woman under 45, now and then
+DELIVERY = 3  # some unplanned episodes of women under 45
 P_DELIVERY = 0.12
 ICD10_YEAR = 2015  # in fact 1 October 2015
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One reason for coming in: words for the note, (ICD-9, ICD-10), service, ward, kind of episode, and weight."""
+    """A reason for admission: words for the note, (ICD-9, ICD-10), service, ward, kind of episode, and weight."""
 
     name: str
     complaint: str
@@ -69,7 +70,7 @@ _FURTHER = (  # (ICD-9, ICD-10), weight
     (("53081", "K219"), 18),
     (("2761", "E871"), 10),
     (("496", "J449"), 12),
-    (("4280", "I509"), 4),  # heart failure of long standing, without a sign of it on the first day
+    (("4280", "I509"), 4),  # chronic heart failure, without a sign of it on the first day
     (("3051", "F17210"), 9),
     (("30500", "F1010"), 5),
     (("V1588", "Z9181"), 4),
@@ -157,7 +158,7 @@ TITLES = {
 
 
 def draw_conditions(rng: np.random.Generator, block: Block) -> Ints:
-    """A row of CONDITIONS for each episode."""
+    """Draw a row of CONDITIONS for each episode."""
     episodes, who = block.episodes, block.patients.iloc[block.episodes["patient"]]
     kind = episodes["kind"].to_numpy().copy()
     young = (who["female"] & (who["anchor_age"] < 45)).to_numpy()
@@ -172,7 +173,7 @@ def draw_conditions(rng: np.random.Generator, block: Block) -> Ints:
 
 
 def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Columns:
-    """The diagnoses_icd rows of a block: the principal code, then one more for each unit of burden and chance."""
+    """Draw the diagnoses_icd rows of a block: the principal code, then more codes by chronic burden and chance."""
     stays, episodes = block.stays, block.episodes
     episode = stays["episode"].to_numpy()
     patient = block.patients.iloc[episodes["patient"].to_numpy()[episode]]
@@ -180,7 +181,7 @@ def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Colum
     principal = conditions[episode]
     n_further = 1 + 2 * patient["chronic"].to_numpy() + rng.poisson(1.5, len(stays))
     n_further = np.minimum(n_further, len(_FURTHER))
-    # each code's rank in a weighted shuffle: the first n_further are billed
+    # each code's rank in a weighted shuffle; the first n_further codes are billed
     weight = np.array([weight for _, weight in _FURTHER], dtype=np.float64)
     order = np.argsort(rng.exponential(size=(len(stays), len(weight))) / weight, axis=1)
     stay, position = np.nonzero(np.arange(len(weight)) < n_further[:, None])
@@ -201,7 +202,7 @@ def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Colum
 
 
 def code_titles() -> Columns:
-    """The d_icd_diagnoses rows: every code this hospital uses."""
+    """Return the d_icd_diagnoses rows: every code that this hospital uses."""
     return {
         "icd_code": [code for code, _ in TITLES],
         "icd_version": [version for _, version in TITLES],
@@ -210,7 +211,7 @@ def code_titles() -> Columns:
 
 
 def _icd10(block: Block, patient: pd.DataFrame) -> Ints:
-    """Whether each stay falls in the years of ICD-10, by its approximate true year."""
+    """Return whether each stay falls in the years of ICD-10, by its approximate true year."""
     group_start = np.array([int(group[:4]) for group in ANCHOR_GROUPS])[patient["anchor_group"]]
     year = group_start + year_of(block.stays["start"].to_numpy()) - patient["anchor_year"].to_numpy()
     return np.asarray(year >= ICD10_YEAR)

@@ -1,7 +1,7 @@
-"""The words of the synthetic hospital's notes: wordings of each fact, denials, and sentences that only look alike.
+"""The words of the synthetic hospital's notes: wordings of each fact, denials, and sentences that only look similar.
 
-Slots in braces are filled per note. `___` is where de-identification removed something, as in MIMIC. No sentence states
-a laboratory value, so the series facts stay out of the text.
+Slots in braces are filled for each note. `___` marks text that de-identification removed, as in MIMIC. No sentence
+states a laboratory value, so the series facts stay out of the text.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SECTIONS = (HPI, PMH, SOCIAL, FAMILY, EXAM, COURSE, ISSUES, MEDICATIONS, INSTRUC
 
 @dataclass(frozen=True)
 class Wording:
-    """The wordings of a fact: the sections it may appear in, wordings of each level, and wordings of its absence."""
+    """The wordings of a fact: the sections it may appear in, and the sentences for each level and for its absence."""
 
     sections: tuple[str, ...]
     stated: dict[int, tuple[str, ...]]
@@ -191,7 +191,7 @@ WORDINGS = {
     ),
 }
 
-# sentences without a fact; many share words with one, about relatives, the past, or something else
+# sentences without a fact; many use words of a fact, but are about relatives, the past, or something else
 DISTRACTORS = {
     HPI: (
         "Denies chest pain, fevers or chills.",

@@ -1,7 +1,7 @@
 """The synthetic hospital's administrative tables: patients, admissions, transfers, services, icustays and the truth.
 
-Everything here depends on the latent states only through age band, length-of-stay band, acuity and death. Acuity
-decides which stays go to an ICU. Only stays with labs do, so a stay without labs does not reveal its acuity.
+The latent states influence these tables only through age band, length-of-stay band, acuity and death. Acuity decides
+which stays go to an ICU. Only stays with labs go there, so a stay without labs does not reveal its acuity.
 """
 
 from typing import Any
@@ -70,7 +70,7 @@ TRUTH_SPEC = {
 
 
 def stay_frame(block: Block) -> pd.DataFrame:
-    """The stays, joined with their episode's columns and their patient's ids."""
+    """Join the stays with their episode's columns and their patient's ids."""
     of_episode = block.episodes.drop(columns=["start", "end"]).iloc[block.stays["episode"]].reset_index(drop=True)
     stays = pd.concat([block.stays.reset_index(drop=True), of_episode], axis=1)
     who = block.patients.iloc[stays["patient"]].reset_index(drop=True)
@@ -78,7 +78,7 @@ def stay_frame(block: Block) -> pd.DataFrame:
 
 
 def patients(block: Block) -> Columns:
-    """The patients rows."""
+    """Return the patients rows."""
     people = block.patients
     return {
         "subject_id": people["subject_id"],
@@ -91,7 +91,7 @@ def patients(block: Block) -> Columns:
 
 
 def admissions(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> dict[str, Any]:
-    """The admissions rows, one per stay, in the order of `stays`."""
+    """Draw the admissions rows, one per stay, in the order of `stays`."""
     n = len(stays)
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
     kind = _admission_type(rng, stays)
@@ -114,7 +114,7 @@ def admissions(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> d
 
 def transfers(rng: np.random.Generator, stays: pd.DataFrame, table: dict[str, Any], icu: pd.DataFrame,
               conditions: Ints) -> Columns:  # fmt: skip
-    """The transfers rows without their ids: emergency department, ward, ICU and back, discharge."""
+    """Draw the transfers rows without their ids: emergency department, ward, ICU and back, discharge."""
     wards = np.array([condition.ward for condition in CONDITIONS], dtype=object)[conditions[stays["episode"]]]
     base = pd.DataFrame({"subject_id": stays["subject_id"], "hadm_id": stays["hadm_id"], "careunit": wards})
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
@@ -124,7 +124,7 @@ def transfers(rng: np.random.Generator, stays: pd.DataFrame, table: dict[str, An
     leaves = np.minimum(in_icu["outtime"].fillna(0).astype(np.int64).to_numpy(), end)
     registered, out = table["edregtime"], table["edouttime"]
     in_ed = registered != NULL
-    # visits that became a stay late: the ED row keeps its null hadm_id
+    # some ED visits became a stay late; their ED row keeps its null hadm_id
     nameless = np.where(rng.random(len(base)) < 0.15, NULL, base["hadm_id"])
     rows = [
         base.assign(eventtype="ED", careunit="Emergency Department", hadm_id=nameless, intime=registered, outtime=out)[
@@ -139,7 +139,7 @@ def transfers(rng: np.random.Generator, stays: pd.DataFrame, table: dict[str, An
 
 
 def services(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) -> Columns:
-    """The services rows: the condition's service at admission, and for some a move to another."""
+    """Draw the services rows: the condition's service at admission, and for some stays a later move."""
     first = np.array([condition.service for condition in CONDITIONS], dtype=object)[conditions[stays["episode"]]]
     base = pd.DataFrame({"subject_id": stays["subject_id"], "hadm_id": stays["hadm_id"]})
     at = stays["start"].to_numpy() + rng.integers(0, 20, len(stays))
@@ -154,7 +154,10 @@ def services(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) ->
 
 
 def icu_stays(rng: np.random.Generator, stays: pd.DataFrame) -> pd.DataFrame:
-    """The ICU stays: row of `stays`, ids, unit, intime, outtime. The sickest stays go, if they have labs at all."""
+    """Draw the ICU stays: row of `stays`, ids, unit, intime, outtime.
+
+    Sicker stays go to an ICU more often, but only if they have labs.
+    """
     goes = rng.random(len(stays)) < P_ICU_BY_ACUITY[stays["acuity"]]
     goes &= (stays["labs"] & stays["last"] & (stays["kind"] != OBSERVATION)).to_numpy()
     chosen = stays[goes]
@@ -162,7 +165,7 @@ def icu_stays(rng: np.random.Generator, stays: pd.DataFrame) -> pd.DataFrame:
     intime = start + rng.integers(5, 2 * HOUR, n)
     hours = np.clip(rng.uniform(0.3, 0.6, n) * (end - start) / HOUR, 8, 96)
     outtime = np.minimum(intime + (hours * HOUR).astype(np.int64), end - 30)
-    # paperwork: occasionally the ICU record closes after the discharge
+    # occasionally, the ICU record is closed after the discharge
     outtime = np.where(rng.random(n) < 0.02, end + rng.integers(5, HOUR, n), outtime)
     ids = {"stay": np.flatnonzero(goes), "subject_id": chosen["subject_id"], "hadm_id": chosen["hadm_id"]}
     unit = np.array(_ICUS, dtype=object)[rng.choice(len(_ICUS), n, p=[0.35, 0.25, 0.2, 0.2])]
@@ -170,7 +173,7 @@ def icu_stays(rng: np.random.Generator, stays: pd.DataFrame) -> pd.DataFrame:
 
 
 def icu_columns(icu: pd.DataFrame) -> Columns:
-    """The icustays rows of `icu_stays` once they have ids."""
+    """Return the icustays rows of `icu_stays`, once these have ids."""
     columns = _columns(icu[["subject_id", "hadm_id", "stay_id", "intime", "outtime"]])
     unit = icu["unit"].to_numpy()
     los = ((icu["outtime"] - icu["intime"]) / DAY).to_numpy()
@@ -178,7 +181,10 @@ def icu_columns(icu: pd.DataFrame) -> Columns:
 
 
 def truth(stays: pd.DataFrame) -> Columns:
-    """The truth rows, one per stay; only the id where the patient does not leave an inpatient episode alive."""
+    """Return the truth rows, one per stay.
+
+    A row has values if the patient leaves an inpatient episode alive with this stay. Other rows have only ids.
+    """
     shown = (stays["indexed"] & stays["last"]).to_numpy()
     note_visible = shown & (stays["note"] == NOTE_VISIBLE).to_numpy()
     labs = shown & stays["labs"].to_numpy()
@@ -192,7 +198,10 @@ def truth(stays: pd.DataFrame) -> Columns:
 
 
 def _admission_type(rng: np.random.Generator, stays: pd.DataFrame) -> Any:
-    """The type of each stay; an unplanned episode that began under observation is recognised by its second stay."""
+    """Draw the type of each stay.
+
+    An unplanned episode with two stays may begin under observation. Its second stay is always unplanned.
+    """
     last = stays["last"].to_numpy()
     second = last & stays["episode"].duplicated().to_numpy()
     kind = np.where(second, UNPLANNED, stays["kind"])
@@ -202,7 +211,7 @@ def _admission_type(rng: np.random.Generator, stays: pd.DataFrame) -> Any:
 
 
 def _leaving(rng: np.random.Generator, stays: pd.DataFrame, end: Ints) -> dict[str, Any]:
-    """dischtime, deathtime, discharge_location and hospital_expire_flag; not every death carries all three marks."""
+    """Draw dischtime, deathtime, discharge_location and hospital_expire_flag. Not every death has all three marks."""
     n = len(stays)
     place = np.array(_GOES_TO, dtype=object)[risk.draw(rng, _P_GOES_TO[stays["age_band"] + stays["stay_band"]])]
     home = rng.random(n) < 0.4
@@ -210,7 +219,7 @@ def _leaving(rng: np.random.Generator, stays: pd.DataFrame, end: Ints) -> dict[s
     place[observed & home], place[observed & ~home] = "HOME", None
     place[~stays["last"].to_numpy()] = "HOME"
     dead = (stays["dead"] & stays["last"]).to_numpy()
-    only = np.where(rng.random(n) < 0.06, rng.integers(0, 3, n), -1)  # the one mark that was made, -1: all three
+    only = np.where(rng.random(n) < 0.06, rng.integers(0, 3, n), -1)  # the only mark of a death, or -1 for all three
     place[dead] = None
     place[dead & np.isin(only, (-1, 1))] = "DIED"
     midnight = day_of(end) * DAY
@@ -224,7 +233,7 @@ def _leaving(rng: np.random.Generator, stays: pd.DataFrame, end: Ints) -> dict[s
 
 
 def _demographics(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> dict[str, Any]:
-    """The answers given at registration: one answer per patient, insurance by age."""
+    """Draw the answers given at registration: one answer per patient, insurance by age."""
     n = len(block.patients)
     patient = stays["patient"].to_numpy()
     old = (block.patients["anchor_age"] >= 65).to_numpy()
@@ -239,14 +248,14 @@ def _demographics(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -
 
 
 def _previous_end(stays: pd.DataFrame) -> Ints:
-    """The end of the patient's stay before each stay; a time long ago where there is none."""
+    """Return the end of the patient's stay before each stay, or a time long ago if there is none."""
     ends = stays["end"].to_numpy()
     same = np.concatenate([[False], stays["patient"].to_numpy()[1:] == stays["patient"].to_numpy()[:-1]])
     return np.where(same, np.roll(ends, 1), -(10**9))
 
 
 def _pick_by(rng: np.random.Generator, keys: Any, choices: Any) -> Any:
-    """One of the choices (words, probabilities) for each key."""
+    """Draw one of the choices (words, probabilities) for each key."""
     out = np.empty(len(keys), dtype=object)
     for key, (words, probs) in choices.items():
         rows = np.asarray(keys) == key

@@ -1,13 +1,13 @@
-"""The known answer of the synthetic hospital: facts, latent state, 30-day risk, and exact Bayes probabilities.
+"""The true risk of the synthetic hospital: facts, latent state, 30-day risk, and exact Bayes probabilities.
 
-Everything here is invented: plausible in direction and size, estimated from no data set. It is built so that the right
-answer is known exactly, not so that one kind of model wins.
+All numbers here are invented. They are plausible in direction and size, but not estimated from any data set. The design
+makes the right answer known exactly, and favours no kind of model.
 
 Each patient has an age band and two latent states that no table shows: chronic burden and frailty (0, 1, 2). Each
-episode draws a third state, acute severity. Given this state z (27 values), every fact of the episode is an independent
-categorical draw, and the risk is a function of the facts alone:
+episode draws a third state, acute severity. Together they are the state z with 27 values. Given z, every fact of the
+episode is an independent categorical draw. The risk is a function of the facts alone:
 
-    logit P(unplanned readmission in 30 days) = INTERCEPT + EFFECTS that hold + INTERACTIONS that hold
+    logit P(unplanned readmission in 30 days) = INTERCEPT + EFFECTS that apply + INTERACTIONS that apply
 
 Because z affects the current episode only through its facts, P(risk | any subset of facts) is an exact sum over the 27
 states.
@@ -21,7 +21,8 @@ The facts, where each is written, and their levels:
             2 > 1.25 rising), acuity (0 daily labs, 1 twice daily, 2 four times daily and an ICU stay)
     record  age_band (0 18-49, 1 50-64, 2 65-79, 3 80 and over), stay_band (0 26-68 h, 1 68-168 h, 2 168-480 h)
 
-Effects on the log-odds (a level that is not listed adds 0; follow_up has none of its own); the intercept is -5.15:
+The intercept is -5.15. The effects on the log-odds are listed below. A level that is not listed adds 0, and follow_up
+has no effect of its own.
 
     lives_alone=1 +0.55         missed_medication=1 +0.95   recent_falls=1 +0.70        substance_use=1 +0.85
     poor_understanding=1 +0.75  pending_workup=1 +0.65      haemoglobin=1 +0.40         haemoglobin=2 +0.95
@@ -32,12 +33,13 @@ Effects on the log-odds (a level that is not listed adds 0; follow_up has none o
     follow_up=2 and sodium=1 +1.00                          lives_alone=1 and haemoglobin=2 +0.95
     poor_understanding=1 and stay_band=2 +0.50              substance_use=1 and creatinine_trend=0 +0.40
 
-Follow-up matters only together with sodium; with a normal sodium it changes nothing. Death in hospital depends on
-acuity and age (`death_prob`); those who die have no outcome, which the sums account for. Chronic burden and frailty
-stay with a patient, so high-risk patients return more often and are over-represented among later episodes: `notes`,
-`series` and `none` are exact for a first episode and very nearly calibrated over all; `full` is exact for each episode.
-Where the note or the labs are not visible, the outcome is drawn from the table of what is visible, so it is exact there
-too.
+Follow-up matters only together with a low sodium. With a normal sodium it changes nothing. Death in hospital depends on
+acuity and age (`death_prob`). Patients who die have no outcome, and the sums account for that.
+
+Chronic burden and frailty stay with a patient. High-risk patients therefore return more often, and are over-represented
+among later episodes. `notes`, `series` and `none` are exact for a first episode, and very nearly calibrated over all
+episodes. `full` is exact for each episode. If the note or the labs are not visible, the outcome is drawn from the table
+of what is visible. That table is then exact too.
 """
 
 import math
@@ -55,7 +57,7 @@ LEVELS = 3  # of each latent state: chronic burden, frailty, acute severity
 
 @dataclass(frozen=True)
 class Fact:
-    """One observable categorical fact; P(level | z) is the softmax of base + level-wise slopes times the states."""
+    """An observable categorical fact. P(level | z) is the softmax of `base` plus the states times their slopes."""
 
     name: str
     base: tuple[float, ...]
@@ -69,7 +71,7 @@ class Fact:
         return len(self.base)
 
     def given_state(self) -> Floats:
-        """P(level | z) as (27, levels)."""
+        """Return P(level | z) as (27, levels)."""
         logits = np.tile(np.asarray(self.base), (LEVELS**3, 1))
         for state, slopes in zip(_state_grid(), (self.chronic, self.frailty, self.severity), strict=True):
             if slopes is not None:
@@ -98,7 +100,7 @@ AGE_LEVELS = 4
 P_CHRONIC = np.array([[0.60, 0.30, 0.10], [0.42, 0.38, 0.20], [0.30, 0.40, 0.30], [0.25, 0.42, 0.33]])  # by age band
 P_FRAILTY = np.array([[0.75, 0.20, 0.05], [0.58, 0.30, 0.12], [0.40, 0.37, 0.23], [0.20, 0.42, 0.38]])  # by age band
 P_SEVERITY = np.array([0.45, 0.35, 0.20])
-P_DEATH = np.array([0.004, 0.012, 0.060])  # in hospital, by acuity; age multiplies it
+P_DEATH = np.array([0.004, 0.012, 0.060])  # in hospital, by acuity; a factor for age multiplies it
 DEATH_AGE_FACTOR = np.array([0.5, 0.8, 1.2, 1.8])
 
 INTERCEPT = -5.15
@@ -142,7 +144,7 @@ _RECORD_SHAPE = (AGE_LEVELS, STAY_FACT.n_levels)
 
 @dataclass(frozen=True)
 class Risk:
-    """Exact risks: n indexes the joint level of the note facts, s of the series facts, x of the record facts.
+    """Exact risks by joint levels: index n for the note facts, s for the series facts, x for the record facts.
 
     `full` (n, s, x), `notes` (n, x), `series` (s, x), `none` (x,).
     """
@@ -154,45 +156,45 @@ class Risk:
 
 
 def note_index(facts: dict[str, Ints]) -> Ints:
-    """Joint index of the note facts, for `Risk.full` and `Risk.notes`."""
+    """Return the joint index of the note facts, for `Risk.full` and `Risk.notes`."""
     return np.ravel_multi_index(tuple(facts[name] for name in NOTE_NAMES), _NOTE_SHAPE)
 
 
 def series_index(facts: dict[str, Ints]) -> Ints:
-    """Joint index of the series facts, for `Risk.full` and `Risk.series`."""
+    """Return the joint index of the series facts, for `Risk.full` and `Risk.series`."""
     return np.ravel_multi_index(tuple(facts[name] for name in SERIES_NAMES), _SERIES_SHAPE)
 
 
 def record_index(facts: dict[str, Ints]) -> Ints:
-    """Joint index of the record facts, the last axis of every table of `Risk`."""
+    """Return the joint index of the record facts, the last axis of every table of `Risk`."""
     return np.ravel_multi_index(tuple(facts[name] for name in RECORD_NAMES), _RECORD_SHAPE)
 
 
 def state_index(chronic: Ints, frailty: Ints, severity: Ints) -> Ints:
-    """Index of z = (chronic, frailty, severity) among its 27 values."""
+    """Return the index of z = (chronic, frailty, severity) among its 27 values."""
     return np.ravel_multi_index((chronic, frailty, severity), (LEVELS,) * 3)
 
 
 def draw(rng: np.random.Generator, prob: Floats) -> Ints:
-    """One level per row of `prob` (rows, levels)."""
+    """Draw one level per row of `prob` (rows, levels)."""
     edges = np.cumsum(prob, axis=1)
     level = (rng.random(len(prob))[:, None] >= edges).sum(axis=1)
     return np.asarray(np.minimum(level, prob.shape[1] - 1), dtype=np.int64)
 
 
 def draw_facts(rng: np.random.Generator, state: Ints) -> dict[str, Ints]:
-    """Every fact of an episode but its age band, given the state z."""
+    """Draw every fact of an episode except its age band, given the state z."""
     facts = (*NOTE_FACTS, *SERIES_FACTS, STAY_FACT)
     return {fact.name: draw(rng, fact.given_state()[state]) for fact in facts}
 
 
 def death_prob(acuity: Ints, age_band: Ints) -> Floats:
-    """P(death in hospital)."""
+    """Return P(death in hospital)."""
     return np.asarray(P_DEATH[acuity] * DEATH_AGE_FACTOR[age_band])
 
 
 def logit(facts: dict[str, Ints]) -> Floats:
-    """The log-odds of readmission; `facts` are arrays of levels that broadcast against each other."""
+    """Return the log-odds of readmission. `facts` are arrays of levels that broadcast against each other."""
     total: Floats = np.asarray(INTERCEPT)
     for name, level, size in EFFECTS:
         total = total + size * (facts[name] == level)
@@ -203,7 +205,7 @@ def logit(facts: dict[str, Ints]) -> Floats:
 
 @lru_cache(maxsize=1)
 def risk() -> Risk:
-    """The exact risk given all facts, given the note's facts, given the series' facts, and given the record alone."""
+    """Compute the exact risk given all facts, the note's facts, the series' facts, or the record alone."""
     note, series, record = _levels(NOTE_NAMES, _NOTE_SHAPE), _levels(SERIES_NAMES, _SERIES_SHAPE), _record_levels()
     grid = {name: values[:, None, None] for name, values in note.items()}
     grid |= {name: values[None, :, None] for name, values in series.items()}
@@ -226,7 +228,7 @@ def risk() -> Risk:
 
 
 def state_prior() -> Floats:
-    """P(z | age band) as (27, age bands)."""
+    """Return P(z | age band) as (27, age bands)."""
     chronic, frailty, severity = _state_grid()
     return np.asarray(P_CHRONIC.T[chronic] * P_FRAILTY.T[frailty] * P_SEVERITY[severity][:, None])
 
@@ -237,7 +239,7 @@ def _state_grid() -> tuple[Ints, Ints, Ints]:
 
 
 def _levels(names: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Ints]:
-    """The level of each fact at every joint index."""
+    """Return the level of each fact at every joint index."""
     return dict(zip(names, np.unravel_index(np.arange(math.prod(shape)), shape), strict=True))
 
 
@@ -246,7 +248,7 @@ def _record_levels() -> dict[str, Ints]:
 
 
 def _joint(facts: tuple[Fact, ...]) -> Floats:
-    """P(joint level | z) as (27, product of levels), in the order of the joint index."""
+    """Return P(joint level | z) as (27, product of levels), in the order of the joint index."""
     prob: Floats = np.ones((LEVELS**3, 1))
     for fact in facts:
         prob = (prob[:, :, None] * fact.given_state()[:, None, :]).reshape(LEVELS**3, -1)

@@ -1,11 +1,14 @@
 """The synthetic hospital's labs and vitals: the series facts rendered as noisy measurements.
 
-A stay with labs has blood drawn at a steady pace set by its acuity, from admission to 5 to 12 h before discharge. Its
-last panel is in the chart by discharge, and shows the haemoglobin and sodium levels. The ratio of the stay's last to
-first creatinine shows the trend, most of which happens in the last 72 h. In between, values drift and jitter. The data
-also hold labs without hadm_id (drawn in the emergency department, and at clinics before admission and after discharge,
-at the patient's usual level), late and missing storetimes, other spellings and units, and impossible values. None of
-these is in the first or last panel of a stay, which carry the facts.
+A stay with labs has blood drawn at a steady pace set by its acuity. The first draw is near admission, and the last is 5
+to 11 h before discharge. The last panel is in the chart by discharge, and shows the haemoglobin and sodium levels. The
+ratio of the stay's last to first creatinine shows the trend. Most of this change happens in the last 72 h. Between the
+first and the last panel, values drift and jitter.
+
+Half of the labs from the emergency department and a few others have no hadm_id. Neither do labs from clinics, which are
+drawn before admission and after discharge at the patient's usual level. Some storetimes are late or missing. Some rows
+have other spellings or units, or impossible values. Such rows are never in the first or last panel of a stay, because
+these panels carry the facts.
 """
 
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ TREND_FOLD = np.array([[0.45, 0.66], [0.96, 1.04], [1.5, 2.2]])  # last / first;
 
 @dataclass(frozen=True)
 class Lab:
-    """One analyte: the usual mean, its spread between and within patients, and how often a panel has it."""
+    """An analyte: its usual mean, its spread between and within patients, and how often a panel contains it."""
 
     itemid: int
     label: str
@@ -68,7 +71,7 @@ LABS = (
 _COLUMN = {lab.label: column for column, lab in enumerate(LABS)}
 _SODIUM, _CREATININE, _HAEMOGLOBIN = _COLUMN["Sodium"], _COLUMN["Creatinine"], _COLUMN["Hemoglobin"]
 _IMPOSSIBLE = {_SODIUM: 1400.0, _COLUMN["Potassium"]: 99.9, _COLUMN["Glucose"]: 9999.0, _HAEMOGLOBIN: 113.0}
-# (other unit, factor from the usual one, share of the rows)
+# (other unit, factor from the usual unit, share of the rows)
 _OTHER_UNITS = {
     _CREATININE: (("mg/dl", 1.0, 0.01), ("umol/L", 88.42, 0.004)),
     _COLUMN["Glucose"]: (("mg/dl", 1.0, 0.01), ("mmol/L", 0.05551, 0.004)),
@@ -77,7 +80,7 @@ _OTHER_UNITS = {
 
 @dataclass(frozen=True)
 class Panels:
-    """Blood draws: stay (row of the stay frame), time, and values. `first` and `last` are those of the episode."""
+    """Blood draws: stay (row of the stay frame), time, and values. `first` and `last` mark the ends of an episode."""
 
     stay: Ints
     charttime: Ints
@@ -89,7 +92,7 @@ class Panels:
 
 
 def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns:
-    """The labevents rows without labevent_id; specimen_id counts draws from 0."""
+    """Draw the labevents rows without labevent_id. specimen_id counts draws from 0."""
     usual = _usual(rng, block)
     parts = [_inpatient(rng, block, stays, usual), _outpatient(rng, stays, usual)]
     rows = [_rows(rng, panels, stays) for panels in parts]
@@ -98,7 +101,7 @@ def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns
 
 
 def lab_items() -> Columns:
-    """The d_labitems rows."""
+    """Return the d_labitems rows."""
     return {
         "itemid": [*[lab.itemid for lab in LABS], NT_PROBNP],
         "label": [*[lab.label for lab in LABS], "NTproBNP"],
@@ -108,7 +111,7 @@ def lab_items() -> Columns:
 
 
 def _usual(rng: np.random.Generator, block: Block) -> Floats:
-    """Each patient's usual values (patients, labs), by sex and independent of risk."""
+    """Draw each patient's usual values (patients, labs), which depend on sex and not on risk."""
     mean, between = np.array([[lab.mean, lab.between] for lab in LABS]).T
     usual = mean + between * rng.normal(size=(len(block.patients), len(LABS)))
     male = ~block.patients["female"].to_numpy()
@@ -119,7 +122,7 @@ def _usual(rng: np.random.Generator, block: Block) -> Floats:
 
 
 def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usual: Floats) -> Panels:
-    """The draws of the stays that have labs, over the whole episode."""
+    """Draw the panels of the stays that have labs, over the whole episode."""
     whole = stays[stays["last"] & stays["labs"]]
     start = block.episodes["start"].to_numpy()[whole["episode"]]
     end = whole["end"].to_numpy()
@@ -136,7 +139,7 @@ def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usua
 
     value = _course(rng, whole, usual, _Draws(of, time, first, final, is_first | is_last))
     second = whole.index.to_numpy()[of]
-    # before the second admission of an episode, the draw belongs to the first (the row above)
+    # a draw before the second admission of an episode belongs to the first admission (the row above)
     split = (whole["start"].to_numpy() > start)[of] & (time < whole["start"].to_numpy()[of])
     stay = np.where(split, second - 1, second)
     before = time < start[of]
@@ -146,7 +149,7 @@ def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usua
 
 
 class _Draws(NamedTuple):
-    """When blood is drawn in the episodes (n): which episode a draw (m,) is of, its time, and the ends (n,) of each."""
+    """The draws (m,) in the episodes (n,): each draw's episode and time, and each episode's first and last time."""
 
     of: Ints
     time: Ints
@@ -156,7 +159,7 @@ class _Draws(NamedTuple):
 
 
 def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, draws: _Draws) -> Floats:
-    """The values (draws, labs): the facts at the ends, drift and jitter between, the usual level for all else."""
+    """Draw the values (draws, labs): the facts at both ends, drift and jitter between, usual levels for other labs."""
     of, time, first, final, at_an_end = draws
     n, m = len(whole), len(of)
     within = np.array([lab.within for lab in LABS])
@@ -173,7 +176,7 @@ def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, draws:
 
     low, high = TREND_FOLD[whole["creatinine_trend"]].T
     fold = low + (high - low) * rng.random(n)
-    # a patient who improves starts above the usual level and ends at it; one who worsens leaves it
+    # a patient who improves starts above the usual level and ends at it; one who worsens starts at it
     starts_at = usual[whole["patient"], _CREATININE] / np.where(fold < 0.8, fold, 1.0)
     span = np.minimum(final - first, TREND_HOURS * HOUR)
     done = np.clip(1 - (final[of] - time) / span[of], 0, 1)
@@ -188,7 +191,7 @@ def _course(rng: np.random.Generator, whole: pd.DataFrame, usual: Floats, draws:
 
 
 def _outpatient(rng: np.random.Generator, stays: pd.DataFrame, usual: Floats) -> Panels:
-    """Clinic draws without hadm_id before an admission and after a discharge, at the patient's usual level."""
+    """Draw clinic panels without hadm_id before an admission and after a discharge, at the patient's usual level."""
     patient = stays["patient"].to_numpy()
     same = patient[1:] == patient[:-1]
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
@@ -205,7 +208,7 @@ def _outpatient(rng: np.random.Generator, stays: pd.DataFrame, usual: Floats) ->
 
 
 def _rows(rng: np.random.Generator, panels: Panels, stays: pd.DataFrame) -> dict[str, Any]:
-    """One row per draw and analyte in it, with the quirks of a real laboratory's records."""
+    """Return one row per draw and analyte in it, with the irregularities of a real laboratory's records."""
     share = np.array([lab.share for lab in LABS])
     ends = panels.first | panels.last
     draw, lab = np.nonzero((rng.random(panels.value.shape) < share) | (ends[:, None] & (share >= 0.7)))
@@ -237,7 +240,7 @@ def _rows(rng: np.random.Generator, panels: Panels, stays: pd.DataFrame) -> dict
 
 
 def _quirks(rng: np.random.Generator, lab: Ints, value: Floats, unit: Any, plain: Any) -> tuple[Floats, Any]:
-    """Other spellings, other units with the value converted, and impossible values, except in the `plain` rows."""
+    """Add other spellings, other units with converted values, and impossible values, except in the `plain` rows."""
     chance = rng.random(len(lab))
     for column, others in _OTHER_UNITS.items():
         low = 0.0
@@ -252,10 +255,10 @@ def _quirks(rng: np.random.Generator, lab: Ints, value: Floats, unit: Any, plain
 
 
 def _stored(rng: np.random.Generator, charttime: Ints, last_charttime: Ints, last: Any) -> Ints:
-    """When results reach the chart: half an hour to hours later; never after the last draw, except its own results.
+    """Draw the times when results reach the chart, half an hour to hours after the draw.
 
-    So the last value drawn is the last to appear, and it appears within 4 h. Rarely, the storetime is before the draw
-    or missing.
+    No result of an earlier draw arrives after the last draw. The last value drawn is therefore the last to appear, and
+    it appears within 4 h. Rarely, the storetime is before the draw or missing.
     """
     n = len(charttime)
     lag = np.clip(rng.lognormal(np.log(80), 0.6, n), 20, 12 * HOUR).astype(np.int64)

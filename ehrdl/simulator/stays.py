@@ -1,8 +1,8 @@
 """The lives of the synthetic hospital's patients: episodes, what follows each, and the stays within an episode.
 
-Times are minutes since 1970 (int64) until a table is written. An episode is what the readmission task makes of the
-admissions: stays joined by a same-day return. The outcome Y of an episode is drawn from the exact risk given what is
-visible at its discharge. The next episode is then placed so that the tables agree with the draw:
+Times are minutes since 1970 (int64) until a table is written. As in the readmission task, an episode joins the stays
+before and after a same-day return. The outcome Y of an episode is drawn from the exact risk given what is visible at
+its discharge. The next episode is then placed so that the tables agree with Y:
 
     Y = 1   the next episode starts 12 h to 30 d after discharge, on a later calendar day, unplanned
     Y = 0   planned return within 30 d (4 %); observation-only return within 30 d (4 %), nothing else before day 31;
@@ -29,7 +29,7 @@ P_AGE = np.array([0.20, 0.28, 0.34, 0.18])
 P_PLANNED_RETURN, P_OBSERVATION_RETURN, P_LATER = 0.04, 0.04, 0.54
 P_DEATH_AT_HOME = np.array([0.01, 0.03, 0.07])  # within 30 d, by frailty
 P_DEATH_LATER = 0.08  # 31 to 365 d after the last discharge; MIMIC's dod ends there
-P_SPLIT = 0.05  # of the long enough episodes: a return on the day of discharge
+P_SPLIT = 0.05  # share of the long enough episodes with a return on the day of discharge
 AGE_BANDS = ((18, 50), (50, 65), (65, 80), (80, 98))
 STAY_HOURS = np.array([[26, 68], [68, 168], [168, 480]])
 ANCHOR_GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019", "2020 - 2022")
@@ -39,7 +39,7 @@ _N_DAYS = int(np.datetime64("2191-01-01", "D").astype(np.int64)) - _FIRST_DAY
 
 @dataclass(frozen=True)
 class Block:
-    """A block of patients, as three frames: one row per patient, per episode, and per stay (an admission).
+    """A block of patients, as three frames with one row per patient, per episode, and per stay (an admission).
 
     `episodes.patient` and `stays.episode` are row numbers in the frame above.
     """
@@ -50,7 +50,7 @@ class Block:
 
 
 def simulate(rng: np.random.Generator, first_patient: int, n_patients: int, first_stay: int) -> Block:
-    """Draw a block of patients and their lives; ids continue from `first_patient` and `first_stay`."""
+    """Draw a block of patients and their lives. Ids continue from `first_patient` and `first_stay`."""
     patients = _patients(rng, first_patient, n_patients)
     episodes = _episodes(rng, patients)
     stays = _stays(rng, episodes)
@@ -60,12 +60,12 @@ def simulate(rng: np.random.Generator, first_patient: int, n_patients: int, firs
 
 
 def year_of(minutes: Ints) -> Ints:
-    """The calendar year of times in minutes since 1970."""
+    """Return the calendar year of times in minutes since 1970."""
     return np.asarray(minutes).astype("datetime64[m]").astype("datetime64[Y]").astype(np.int64) + 1970
 
 
 def day_of(minutes: Ints) -> Ints:
-    """Days since 1970 of times in minutes since 1970."""
+    """Return the days since 1970 of times in minutes since 1970."""
     return np.asarray(minutes) // DAY
 
 
@@ -76,7 +76,7 @@ def _patients(rng: np.random.Generator, first: int, n: int) -> pd.DataFrame:
     age = rng.integers(low, high)
     return pd.DataFrame(
         {
-            # three ids per patient, one of them used: unique whatever the block size, but not a counter
+            # one of three ids reserved for each patient: unique for any block size, but not a counter
             "subject_id": 10_000_000 + 3 * (first + np.arange(n)) + rng.integers(0, 3, n),
             "female": rng.random(n) < 0.5,
             "anchor_age": np.where(age > 89, 91, age),
@@ -95,7 +95,7 @@ def _hour_of_admission(rng: np.random.Generator, n: int) -> Ints:
 
 
 def _episodes(rng: np.random.Generator, patients: pd.DataFrame) -> pd.DataFrame:
-    """Every patient's episodes, drawn one generation at a time until nobody returns."""
+    """Draw every patient's episodes, one generation at a time, until nobody returns."""
     generations = []
     patient = np.arange(len(patients))
     start, kind = patients["first_start"].to_numpy(), rng.choice(3, len(patients), p=P_FIRST_KIND)
@@ -113,7 +113,7 @@ def _episodes(rng: np.random.Generator, patients: pd.DataFrame) -> pd.DataFrame:
 def _one_generation(
     rng: np.random.Generator, patients: pd.DataFrame, patient: Ints, start: Ints, kind: Ints
 ) -> dict[str, Any]:
-    """One episode for each of `patient`: facts, end, death, what is visible, risks and outcome."""
+    """Draw one episode for each of `patient`: facts, end, death, what is visible, risks and outcome."""
     n, who = len(patient), patients.iloc[patient]
     severity = risk.draw(rng, np.tile(risk.P_SEVERITY, (n, 1)))
     facts = risk.draw_facts(rng, risk.state_index(who["chronic"].to_numpy(), who["frailty"].to_numpy(), severity))
@@ -141,7 +141,7 @@ def _one_generation(
 
 
 def _probabilities(facts: dict[str, Ints], note: Any, labs: Any, removed: Any) -> dict[str, Any]:
-    """The exact risks given what is visible, given each modality alone, and with the note `removed`."""
+    """Return the exact risks given what is visible, given each modality alone, and with the note `removed`."""
     table = risk.risk()
     x = risk.record_index(facts)
     n, s = risk.note_index(facts), risk.series_index(facts)
@@ -158,7 +158,11 @@ def _probabilities(facts: dict[str, Ints], note: Any, labs: Any, removed: Any) -
 
 
 def _end(rng: np.random.Generator, start: Ints, stay_band: Ints, observation: Any) -> Ints:
-    """Discharge times: 10:00 to 19:00, the stay's length inside its band; observation stays 8 to 46 h, at any hour."""
+    """Draw the times of discharge.
+
+    Most are between 10:00 and 19:00, with a length of stay inside its band. Observation stays last 8 to 46 h and end at
+    any hour.
+    """
     n = len(start)
     low, high = (STAY_HOURS[stay_band] * HOUR).T
     wanted = start + low + ((high - low) * rng.random(n) ** 1.3).astype(np.int64)
@@ -169,7 +173,10 @@ def _end(rng: np.random.Generator, start: Ints, stay_band: Ints, observation: An
 
 
 def _what_follows(rng: np.random.Generator, episode: dict[str, Any], frailty: Ints) -> dict[str, Ints]:
-    """The next episode's kind (-1: none) and gap from this one's end, and the minute of death at home (-1: none)."""
+    """Draw the next episode's kind (-1: none) and gap from this one's end, and the minute of death at home.
+
+    The minute of death is -1 if the patient does not die at home.
+    """
     n, end = len(frailty), episode["end"]
     outcome = episode["outcome"] & episode["indexed"]
     fate = rng.random(n)
@@ -184,8 +191,8 @@ def _what_follows(rng: np.random.Generator, episode: dict[str, Any], frailty: In
     kind[later] = rng.choice(3, n, p=P_LATER_KIND)[later]
     kind[outcome], kind[planned_return], kind[observed] = UNPLANNED, PLANNED, OBSERVATION
     early = _not_same_day(end, 12 * HOUR + (rng.beta(1.1, 1.6, n) * (30 * DAY - 12 * HOUR)).astype(np.int64))
-    early = np.where(rng.random(n) < 0.005, 30 * DAY, early)  # occasionally the last minute that still counts
-    # an observation stay of at most 46 h must end before day 30, or it would merge with what follows
+    early = np.where(rng.random(n) < 0.005, 30 * DAY, early)  # occasionally at the last minute that still counts
+    # an observation stay of at most 46 h must end before day 30, or it would merge with the next episode
     brief = _not_same_day(end, rng.integers(12 * HOUR, 26 * DAY, n))
     far = 31 * DAY + (rng.beta(0.9, 2.0, n) * 469 * DAY).astype(np.int64)
     return {
@@ -196,12 +203,12 @@ def _what_follows(rng: np.random.Generator, episode: dict[str, Any], frailty: In
 
 
 def _not_same_day(end: Ints, gap: Ints) -> Ints:
-    """The gap, a day longer where the next episode would start on the day of discharge and so merge with this one."""
+    """Return the gap, one day longer if the next episode would start on the day of discharge and merge with this."""
     return np.asarray(np.where(day_of(end + gap) == day_of(end), gap + DAY, gap))
 
 
 def _stays(rng: np.random.Generator, episodes: pd.DataFrame) -> pd.DataFrame:
-    """The admissions: one per episode, or two where the patient came back on the day of discharge."""
+    """Draw the admissions: one per episode, or two if the patient came back on the day of discharge."""
     n = len(episodes)
     start, end = episodes["start"].to_numpy(), episodes["end"].to_numpy()
     middle = day_of((start + end) // 2) * DAY
@@ -216,7 +223,10 @@ def _stays(rng: np.random.Generator, episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _deaths(rng: np.random.Generator, patients: pd.DataFrame, episodes: pd.DataFrame) -> Floats:
-    """The day of death in days since 1970: in hospital, at home, or within a year after; NaN where none is recorded."""
+    """Return the day of death in days since 1970; NaN if none is recorded.
+
+    Death is in hospital, at home, or within a year after the last discharge.
+    """
     last = episodes.groupby("patient").last().reindex(np.arange(len(patients)))
     end, at_home = last["end"].to_numpy(), last["dies_at"].to_numpy()
     later = rng.random(len(patients)) < P_DEATH_LATER

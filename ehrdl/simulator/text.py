@@ -1,8 +1,8 @@
-"""The synthetic hospital's notes: discharge summaries that render the note facts, radiology reports that carry none.
+"""The synthetic hospital's notes: discharge summaries with the note facts, and radiology reports without them.
 
-A fact that holds is written once, in one of its wordings; one that does not is denied half the time and otherwise not
-mentioned. Facts are written whatever length is requested; sentences without a fact fill the rest. The choice of words
-depends only on chance.
+A fact that is present is written once, in one of its wordings. A fact that is absent is denied half the time, and
+otherwise not mentioned. Facts are written whatever length is requested. Sentences without a fact fill the rest. The
+choice of words depends only on chance.
 """
 
 import random
@@ -21,14 +21,14 @@ from ehrdl.simulator.stays import DAY, HOUR, NOTE_ABSENT, NOTE_LATE, NOTE_NO_STO
 P_NEGATED = 0.5
 FULL_HEADER_TOKENS = 200  # from this length on, summaries carry MIMIC's whole header
 P_RADIOLOGY = (0.45, 0.35, 0.20)  # 0, 1 or 2 reports per stay
-P_RADIOLOGY_NAMELESS = 0.10  # of them, without hadm_id
-P_RADIOLOGY_CLINIC = 0.10  # a report after the stay, from clinic
+P_RADIOLOGY_NAMELESS = 0.10  # share of these reports without hadm_id
+P_RADIOLOGY_CLINIC = 0.10  # probability of a report from clinic after the stay
 
 
 def discharge(
     rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, places: Any, note_tokens: tuple[int, int]
 ) -> Columns:
-    """The discharge rows: one summary per episode, at its last stay, unless it was never written."""
+    """Draw the discharge rows: one summary per episode, at its last stay. Some summaries were never written."""
     written = (stays["last"] & (stays["note"] != NOTE_ABSENT)).to_numpy()
     rows = stays[written]
     end = rows["end"].to_numpy()
@@ -52,7 +52,7 @@ def discharge(
 
 
 def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, films: dict[str, Any]) -> Columns:
-    """The radiology rows: up to two reports per stay, some from clinic after it, and the `films` of the first hours."""
+    """Draw the radiology rows: up to two reports per stay, some from clinic after it, and the `films`."""
     n_reports = rng.choice(3, len(stays), p=P_RADIOLOGY)
     inside = np.repeat(np.arange(len(stays)), n_reports)
     after = np.flatnonzero((rng.random(len(stays)) < P_RADIOLOGY_CLINIC) & ~stays["dead"].to_numpy())
@@ -89,7 +89,7 @@ def summary(
     place: str | None,
     note_tokens: tuple[int, int],
 ) -> str:
-    """One discharge summary of about `note_tokens` words that states `facts`."""
+    """Write one discharge summary of about `note_tokens` words that states `facts`."""
     wanted = pick.randint(*note_tokens)
     filled = _Slots(pick, female)
     sections: dict[str, list[str]] = {name: [] for name in phrases.SECTIONS}
@@ -114,7 +114,7 @@ def summary(
 
 
 def _fact(pick: random.Random, name: str, level: int) -> str | None:
-    """A wording of the fact at this level, a denial, or nothing."""
+    """Choose a wording of the fact at this level, a denial, or nothing."""
     wording = phrases.WORDINGS[name]
     if level in wording.stated:
         return pick.choice(wording.stated[level])
@@ -124,7 +124,7 @@ def _fact(pick: random.Random, name: str, level: int) -> str | None:
 
 
 class _Slots(dict[str, str]):
-    """The words for the braces of a sentence: the patient's own are drawn once, drugs and doses at each use."""
+    """The words for the braces of a sentence. Words about the patient are fixed; drugs and doses vary at each use."""
 
     _DRAWN: dict[str, tuple[str, ...]] = {"drug": phrases.DRUGS, "dose": phrases.DOSES, "often": phrases.OFTEN}  # noqa: RUF012
 
@@ -161,7 +161,7 @@ def _header(wanted: int, female: bool, condition: Condition) -> str:
 
 
 def _report(pick: random.Random, female: bool, complaint: str) -> str:
-    """One radiology report of 15 to 40 words."""
+    """Write one radiology report of 15 to 40 words."""
     study, findings, impressions = pick.choice(phrases.STUDIES)
     found = " ".join(pick.sample(findings, pick.randint(1, min(4, len(findings)))))
     who = "woman" if female else "man"
@@ -172,7 +172,7 @@ def _report(pick: random.Random, female: bool, complaint: str) -> str:
 
 
 def _identified(subject_id: Ints, hadm_id: Ints, note_type: str) -> dict[str, Any]:
-    """The id columns; notes are numbered within a patient."""
+    """Return the id columns. Notes are numbered within a patient."""
     seq = pd.Series(subject_id).groupby(subject_id).cumcount().to_numpy() + 1
     ids = [f"{subject}-{note_type}-{number}" for subject, number in zip(subject_id, seq, strict=True)]
     return {"note_id": ids, "subject_id": subject_id, "hadm_id": hadm_id, "note_type": note_type, "note_seq": seq}

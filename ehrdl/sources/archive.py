@@ -12,10 +12,10 @@ from ehrdl.errors import SchemaError
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file of a tar (compressed or not) or zip archive, in its order.
+    """Yield the name and content of every file of a tar (compressed or not) or zip archive, in its order.
 
     Raises:
-        SchemaError: the archive is damaged, or the file is no archive.
+        SchemaError: the archive is damaged, or the file is not an archive.
     """
     try:
         yield from _zipped(path) if path.suffix == ".zip" else _tarred(path)
@@ -25,7 +25,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def content(file: Path) -> bytes:
-    """All bytes of an unpacked file.
+    """Read all bytes of an unpacked file.
 
     Raises:
         SchemaError: the file cannot be read.

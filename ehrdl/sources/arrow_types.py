@@ -1,10 +1,10 @@
-"""The types of an Arrow column's values, however its writer wrapped or encoded them."""
+"""Tells the types of an Arrow column's values, without the wrapping or encoding that its writer chose."""
 
 import pyarrow as pa
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values without the wrapping that a writer may add: dictionary encoding, or an extension type.
+    """Return the type of the values without dictionary encoding or extension types, which a writer may add.
 
     A UUID keeps its type, because it is stored as raw bytes, not as text.
     """
@@ -16,10 +16,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds text that its writer marked as bytes."""
+    """Return whether a column holds text that its writer marked as bytes."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds text, in any of Arrow's layouts."""
+    """Return whether a column holds text, in any of Arrow's layouts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from ehrdl.errors import SchemaError
 
-#: The endings of table files, in any case; if a table has several files, the first one counts.
+#: The endings of table files, in upper or lower case. If a table has several files, the first ending counts.
 SUFFIXES = (".csv.gz", ".csv", ".parquet", ".csv.zst", ".csv.bz2")
 READ = ", ".join(SUFFIXES)
 #: The first bytes of each compression, and pyarrow's name for it.
 _STREAMS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
-#: The first bytes of files that are no CSV, compressed or not; what they are, and what to do.
+#: The first bytes of files that are not CSV, compressed or not, each with what it is and what to do.
 _OTHERS = {
     b"PK\x03\x04": "is a zip archive (an Excel file is one too); unzip it, or save the table as CSV",
     b"\xfd7zXZ\x00": "is compressed with xz; run xz -d, and gzip where space matters",
@@ -24,7 +24,7 @@ _OTHERS = {
     b"\xff\xfe": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
     b"\xfe\xff": "is UTF-16 text; convert the file (iconv -f utf-16 -t utf-8)",
 }
-#: The advice on a file whose ending is not read.
+#: The advice on a file with an ending that is not read.
 _ADVICE = {
     ".zip": "unzip it",
     ".xz": "run xz -d on it",
@@ -37,19 +37,19 @@ _ADVICE = {
 
 
 def find(root: Path, name: str) -> Path | None:
-    """The file of a table such as `hosp/labevents` under `root`, or None; names count in any case."""
+    """Return the file of a table such as `hosp/labevents` under `root`, or None. Case does not matter."""
     return next(iter(find_all(root, name)), None)
 
 
 def find_all(root: Path, name: str) -> list[Path]:
-    """All files of a table, the one that is read first."""
+    """Return all files of a table, starting with the one that is read."""
     files = {path.name.lower(): path for path in reversed(list(_beside(root, name))) if path.is_file()}
     base = name.rpartition("/")[2].lower()
     return [files[f"{base}{suffix}"] for suffix in SUFFIXES if f"{base}{suffix}" in files]
 
 
 def unread(root: Path, name: str) -> str:
-    """A line on unread files with the name of a table that was not found, and what to do; empty if there are none."""
+    """Return a line on a file that has the name of a missing table but cannot be read, and what to do; else empty."""
     base = name.rpartition("/")[2].lower()
     for path in _beside(root, name):
         if path.name.lower() == base or path.name.lower().startswith(f"{base}."):
@@ -60,7 +60,7 @@ def unread(root: Path, name: str) -> str:
 
 
 def elsewhere(root: Path, name: str) -> str:
-    """A line on where a table's folder is, if `root` is one level too high or too low; empty if not found."""
+    """Return a line on where a table is, if `root` is one level too high or too low; empty if it is not found."""
     folder, _, base = name.rpartition("/")
     if find(root, base):
         where = f"give the folder above it, {root.parent}" if root.name.lower() == folder else f"move it to {folder}/"
@@ -72,7 +72,7 @@ def elsewhere(root: Path, name: str) -> str:
 
 
 def _beside(root: Path, name: str) -> Iterator[Path]:
-    """The files in a table's folder, sorted; a folder of the exact name comes before one in another case."""
+    """Yield the files in a table's folder, sorted. A folder of the exact name comes before one in another case."""
     *folders, _ = name.split("/")
     inside = [root]
     for folder in folders:
@@ -83,20 +83,20 @@ def _beside(root: Path, name: str) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The content of a folder, without hidden files (`._labevents.csv` is what macOS leaves beside a file)."""
+    """List the content of a folder, without hidden files (macOS leaves `._labevents.csv` beside a file)."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file's ending says that it is Parquet."""
+    """Return whether a file has the ending of a Parquet file."""
     return path.suffix.lower() == ".parquet"
 
 
 def packing(path: Path) -> str | None:
-    """The compression of a CSV, as pyarrow names it; None = not compressed.
+    """Return the compression of a CSV, as pyarrow names it; None = not compressed.
 
     Raises:
-        SchemaError: the file is no CSV, or cannot be opened.
+        SchemaError: the file is not a CSV, or cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -108,19 +108,19 @@ def packing(path: Path) -> str | None:
 
 
 def open_stream(path: Path) -> pa.NativeFile:
-    """The bytes of a CSV, decompressed.
+    """Open a CSV as a stream of decompressed bytes.
 
     Raises:
-        SchemaError: the file is no CSV.
+        SchemaError: the file is not a CSV.
     """
     return pa.input_stream(str(path), compression=packing(path))
 
 
 def check_head(path: Path, head: bytes) -> None:
-    """Refuse decompressed bytes that are compressed again, or are no text.
+    """Refuse decompressed bytes that are compressed again, or are not text.
 
     Raises:
-        SchemaError: the bytes are no plain text; the message names what they are.
+        SchemaError: the bytes are not plain text; the message names what they are.
     """
     for mark, name in _STREAMS.items():
         if head.startswith(mark):
@@ -130,7 +130,7 @@ def check_head(path: Path, head: bytes) -> None:
 
 
 def stream_fault(path: Path, reason: str, after: str) -> str:
-    """The fault of a compressed file, by pyarrow's message; empty if the fault lies elsewhere.
+    """Explain the fault of a compressed file, by pyarrow's message; empty if the fault lies elsewhere.
 
     Args:
         path: the file.

@@ -1,9 +1,11 @@
-"""Reads a hospital's raw tables (CSV, compressed or not, and Parquet), streaming, with explicit types and plain errors.
+"""Reads a hospital's raw tables (CSV, compressed or not, and Parquet) as streams, with explicit types and plain errors.
 
-CSV is read with Arrow. DuckDB's own reader loses its place in notes (quoted text over many lines) when it runs in
-parallel, holds the whole file when it does not, and never checks a gzip's checksum. Every cell that is used is cast
-here and nowhere else. DuckDB would silently drop a time zone and round 1.5 to the patient 2, so a cell that does not
-fit its type stops the reading with a mark, which `explain` turns into one line.
+CSV is read with Arrow, because DuckDB's own reader has three faults. In parallel, it loses its place in notes (quoted
+text over many lines). With one thread, it holds the whole file in memory. It never checks the checksum of a gzip file.
+
+Every cell that is used is cast here and nowhere else. DuckDB would silently drop a time zone and round 1.5 to the
+patient 2. A cell that does not fit its type therefore stops the reading with a mark in the error. `explain` turns that
+error into one line.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ from ehrdl.sources.raw_errors import BLOCK_BYTES, CONVERT, MARK, MEANING, NUL_MA
 _WHOLE = {"BIGINT": pa.int64(), "INTEGER": pa.int32(), "SMALLINT": pa.int16()}
 #: A date, or a date and a time of day, and nothing after it.
 _TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?"
-#: Digits; `10.0` is what pandas makes of a 10 in a column with gaps.
+#: Digits. pandas writes 10 as `10.0` in a column with gaps.
 _INTEGER = r"\s*\d+(\.0*)?\s*"
 _NUL = re.compile(b"\0")
-#: Whole numbers are read as text, at no cost, and cast once they are known to be only digits: Arrow itself would accept
-#: 0x10 and -1.
+#: The types that Arrow reads. Whole numbers are read as text, at no cost, and are cast after a check for digits. Arrow
+#: itself would accept 0x10 and -1.
 _ARROW = {"DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"), "VARCHAR": pa.string()}
-#: More than any header has.
+#: More bytes than any header has.
 _HEADER_BYTES = 1 << 16
 #: A table of MIMIC-IV has 6 to 9 times the size of its csv.gz.
 _PACKED = 7
@@ -49,9 +51,10 @@ class RawTable:
     """One table file, and the types of the columns that are read from it.
 
     Attributes:
-        name: the table, such as `hosp/labevents`.
-        path: the file.
-        columns: the types of the columns; a column of `optional` may be missing, and is then null.
+        name: the table's name, such as `hosp/labevents`.
+        path: the table's file.
+        columns: the type of each column.
+        optional: the columns that may be missing, and are then null.
         null_words: words that stand for an absent value, as empty cells do.
     """
 
@@ -62,15 +65,15 @@ class RawTable:
     null_words: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Read the header.
+        """Check the header.
 
         Raises:
-            SchemaError: the file cannot be opened, or a column is missing, is there twice or has a time zone.
+            SchemaError: the file cannot be opened, or a column is missing, occurs twice or has a time zone.
         """
         self._find(self._header())
 
     def packed_bytes(self) -> int:
-        """Size of the file [bytes]; for a plain CSV, its approximate size as csv.gz."""
+        """Return the size of the file [bytes]. For a plain CSV, return its approximate size as csv.gz."""
         size = self.path.stat().st_size
         return size if is_parquet(self.path) or packing(self.path) else size // _PACKED
 
@@ -80,14 +83,16 @@ class RawTable:
         typed: bool = True,
         on_rows: Callable[[pa.RecordBatch], object] | None = None,
     ) -> str:
-        """SQL that selects the wanted columns, typed. A CSV is a stream that is read once: open it again to reread it.
+        """Return SQL that selects the wanted columns with their types.
+
+        A CSV is a stream that is read once. To read it again, open it again.
 
         Args:
             con: the connection.
-            typed: whether Arrow types a CSV's cells, which is several times as quick but strict: a cell that does not
-                fit stops the reading. Otherwise DuckDB types them and accepts what Arrow does not (`1.0` as a whole
-                number), and a cell that still does not fit is reported with its row.
-            on_rows: a function that is called with every block of a CSV, all wanted columns.
+            typed: whether Arrow converts a CSV's cells to their types. This is several times as fast, but strict: a
+                cell that does not fit stops the reading. Otherwise DuckDB converts the cells, and accepts some that
+                Arrow does not (`1.0` as a whole number). A cell that still does not fit is reported with its row.
+            on_rows: a function that is called with every block of a CSV, with all wanted columns.
         """
         header = self._header()
         found = self._find(header)
@@ -96,7 +101,7 @@ class RawTable:
             cells = "cells"
             try:
                 reader = self._stream(header, found, typed)
-            except SchemaError:  # the first block is typed here
+            except SchemaError:  # the first block is already read here
                 if not typed:
                     raise
                 reader, typed = self._stream(header, found, typed=False), False
@@ -113,7 +118,7 @@ class RawTable:
         return f"SELECT {', '.join(wanted)} FROM {cells}"
 
     def _cell(self, name: str, in_parquet: bool) -> str:
-        """SQL of a cell; Arrow has made nulls of a CSV's null words."""
+        """Return SQL of a cell. In a CSV, Arrow has already made the null words null."""
         words = ", ".join(_quoted(word, "'") for word in self.null_words)
         return f"(CASE WHEN {name} NOT IN ({words}) THEN {name} END)" if words and in_parquet else name
 
@@ -124,7 +129,10 @@ class RawTable:
         typed: bool,
         on_rows: Callable[[pa.RecordBatch], object] | None,
     ) -> pa.RecordBatchReader:
-        """The blocks of a CSV; a NUL in a text, which nothing later would notice, stops the reading."""
+        """Return the blocks of a CSV.
+
+        A NUL in a text stops the reading, because nothing later would notice it.
+        """
         texts = [(column, name) for column, name in found.items() if self.columns[column] == "VARCHAR"]
         whole = {name: _WHOLE.get(self.columns[column]) for column, name in found.items()} if typed else {}
         schema = pa.schema([field.with_type(whole.get(field.name) or field.type) for field in reader.schema])
@@ -146,7 +154,7 @@ class RawTable:
         return pa.RecordBatchReader.from_batches(schema, blocks())
 
     def row_of(self, column: str, value: str) -> int | None:
-        """The first row (from 1, without the header) whose cell in `column` reads `value`."""
+        """Return the first row (from 1, without the header) with the cell `value` in `column`; None if absent."""
         done = 0
         for batch in self._batches(self._find(self._header())[column]):
             cells = batch.column(0)
@@ -185,7 +193,7 @@ class RawTable:
             raise explain(error, self) from None
 
     def _find(self, header: Mapping[str, bool]) -> dict[str, str]:
-        """The name in the file of each wanted column, whatever its case."""
+        """Return the name in the file of each wanted column, in upper or lower case."""
         found: dict[str, str] = {}
         for column in self.columns:
             names = [name for name in header if name.strip().lower() == column]
@@ -201,14 +209,14 @@ class RawTable:
         return found
 
     def _header(self) -> dict[str, bool]:
-        """Each column's name in the file, and whether its cells are text."""
+        """Return each column's name in the file, and whether its cells are text."""
         if is_parquet(self.path):
             return self._parquet_header()
         try:
             with open_stream(self.path) as stream:
                 head = stream.read(_HEADER_BYTES)
             check_head(self.path, head)
-            # Bytes of another encoding pass here: the parser reports those of a row with the row.
+            # Bytes of another encoding are accepted here, because the parser reports them with their row.
             text = head.decode("utf-8-sig", errors="surrogateescape")
             header = next(csv.reader(io.StringIO(text, newline="")), [])
         except (OSError, csv.Error) as error:
@@ -244,7 +252,7 @@ class RawTable:
 
 
 class _Ended:
-    """The bytes of a CSV, followed by a row of empty cells, which an unclosed quote would swallow."""
+    """The bytes of a CSV, followed by a row of empty cells. An unclosed quote would swallow that row."""
 
     closed = False
 
@@ -253,14 +261,14 @@ class _Ended:
         self._end = b"\n" + b"," * (n_columns - 1) + b"\n"
 
     def read_buffer(self, size: int) -> pa.Buffer:
-        """The next bytes, without a copy."""
+        """Return the next bytes, without a copy."""
         buffer = self._file.read_buffer(size)
         if not buffer.size:
             buffer, self._end = pa.py_buffer(self._end), b""
         return buffer
 
     def read(self, size: int) -> bytes:
-        """The next bytes, where `pyarrow.PythonFile` does not ask for a buffer."""
+        """Return the next bytes, for calls of `pyarrow.PythonFile` that do not request a buffer."""
         data: bytes = self.read_buffer(size).to_pybytes()
         return data
 
@@ -271,7 +279,7 @@ class _Ended:
 
 
 def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
-    """The blocks of a CSV without the row that `_Ended` adds."""
+    """Yield the blocks of a CSV without the row that `_Ended` adds."""
     last = None
     try:
         for batch in reader:
@@ -289,7 +297,7 @@ def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatc
 
 
 def _digits(cells: pa.Array, kind: pa.DataType | None) -> pa.Array:
-    """Text cells as whole numbers, where a kind is given; anything but digits is refused."""
+    """Return text cells as whole numbers if a kind is given. Refuse anything but digits."""
     if kind is None:
         return cells
     data = cells.buffers()[2]
@@ -301,7 +309,7 @@ def _digits(cells: pa.Array, kind: pa.DataType | None) -> pa.Array:
 
 
 def _holds(stored: pa.DataType, wanted: str) -> bool:
-    """Whether a Parquet column that is not text can be read as the wanted kind."""
+    """Return whether a Parquet column that is not text can be read as the wanted kind."""
     is_time = pa.types.is_date(stored) or (pa.types.is_timestamp(stored) and stored.tz is None)
     is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
     return bool(is_time if wanted == "TIMESTAMP" else is_number)
@@ -317,9 +325,9 @@ def _refuse_nul(batch: pa.RecordBatch, texts: Sequence[tuple[str, str]], done: i
 
 
 def _typed(column: str, kind: str, cell: str, is_text: bool, in_parquet: bool) -> str:
-    """SQL of a cell as `kind`; an empty text is null, and a cell that does not fit raises with the mark."""
+    """Return SQL of a cell as `kind`. An empty text is null. A cell that does not fit raises an error with the mark."""
     value = f"TRY_CAST({cell} AS {kind})"
-    if kind == "VARCHAR":  # a NUL in a CSV stopped the reading before
+    if kind == "VARCHAR":  # in a CSV, a NUL has already stopped the reading
         bad = f"contains({cell}, chr(0))" if in_parquet and is_text else "false"
         return f"CASE WHEN {bad} THEN error('{MARK} {column} ' || {cell}) ELSE {cell} END"
     if not is_text:

@@ -1,4 +1,4 @@
-"""The one-line errors of reading a raw table, which name the file, the row, the value, and what to do."""
+"""The one-line errors about a raw table that cannot be read. They name the file, row and value, and what to do."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ehrdl.sources.packed import stream_fault
 
 
 class Table(Protocol):
-    """What an error must know of the unreadable table; `RawTable` provides it."""
+    """What an error needs to know about the unreadable table. `RawTable` provides it."""
 
     @property
     def name(self) -> str:
-        """The table, such as `hosp/labevents`."""
+        """The table's name, such as `hosp/labevents`."""
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The table's file."""
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The types of its columns."""
+        """The type of each column of the table."""
 
     def row_of(self, column: str, value: str) -> int | None:
-        """The first row with a value, counted from 1; None = no row has it."""
+        """Return the first row with a value, counted from 1; None = no row has it."""
 
 
 MEANING = {
@@ -38,31 +38,31 @@ MEANING = {
     "TIMESTAMP": "a time without a zone, such as 2150-12-31 23:59:00",
     "VARCHAR": "text",
 }
-#: The reader's errors for a cell, a quote and a NUL; the row, the column or the value follows.
+#: The beginnings of the reader's errors for a cell, a quote and a NUL. The row, the column or the value follows.
 MARK = "unreadable cell"
 OPEN = "a quote is open in row"
 NUL_MARK = "NUL byte in row"
 _HAS_NUL = "holds a NUL byte, which no text has; copy the file again"
 #: The advice on bytes of another encoding.
 CONVERT = "convert the file (iconv -f latin1 -t utf-8), or copy it again"
-#: The block size for reading a CSV; a row fits in one block.
+#: The block size for reading a CSV [bytes]. A row must fit in one block.
 BLOCK_BYTES = 4 << 20
-#: The place of a fault that comes before the end of the first block.
+#: The place, in words, of a fault before the end of the first block.
 START = f"within its first {BLOCK_BYTES >> 20} MiB"
-#: Words that databases and data frames write for an absent value; one in a typed column adds a hint.
+#: Words that databases and data frames write for an absent value. Such a word in a typed column adds a hint.
 _NULL_WORDS = ("NULL", "NA", "N/A", r"\N", "NONE", "NAN", "NIL", "NAT", "<NA>", "#N/A", "?", "-", ".")
 
 
 def is_full(error: Exception) -> bool:
-    """Whether the error means that the disk is full."""
+    """Return whether the error means that the disk is full."""
     return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
 
 
 def explain(error: Exception, table: Table) -> SchemaError:
-    """A failure to read a table as one line that names the file, the row and the value."""
+    """Turn a failure to read a table into one line that names the file, the row and the value."""
     text = str(error)
     if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):
-        value = match[2].replace("\\0", "\0")  # DuckDB prints a NUL so
+        value = match[2].replace("\\0", "\0")  # DuckDB prints a NUL as a backslash and a 0
         return SchemaError(f"{table.path}: {_cell_fault(table, match[1], value)}")
     if is_full(error):
         where = "free some space, or set data.prepare.cache to another disk"
@@ -72,7 +72,7 @@ def explain(error: Exception, table: Table) -> SchemaError:
 
 
 def _cell_fault(table: Table, column: str, value: str) -> str:
-    """Where the cell stands, why its column cannot hold the value, and what to do where it may mean no value."""
+    """Explain where a cell is and why its column cannot hold the value. Add a hint if it may mean no value."""
     row, kind = table.row_of(column, value), table.columns[column]
     where = f"row {row}, column {column}" if row else f"column {column}"
     if kind == "VARCHAR":
@@ -83,7 +83,7 @@ def _cell_fault(table: Table, column: str, value: str) -> str:
 
 
 def _file_fault(path: Path, text: str) -> str:
-    """What is wrong with a file, by the reader's message, and what to do."""
+    """Explain what is wrong with a file, by the reader's message, and what to do."""
     if match := re.search(rf"{NUL_MARK} (\d+) (\w+)", text):
         return f"row {match[1]}, column {match[2]}: {_HAS_NUL}"
     done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
@@ -93,7 +93,10 @@ def _file_fault(path: Path, text: str) -> str:
 
 
 def _row_fault(text: str, done: int) -> str | None:
-    """What is wrong with a row that the reader's message numbers; `done` rows were read before its block."""
+    """Explain what is wrong with a row, by its number in the reader's message.
+
+    The reader counts from the start of its block, and `done` rows were read before that block.
+    """
     if match := re.search(rf"{OPEN} (\d+)", text):
         return f"row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
     if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
@@ -103,7 +106,7 @@ def _row_fault(text: str, done: int) -> str | None:
 
 
 def _text_fault(text: str, after: str) -> str | None:
-    """What is wrong with a file whose reader may not say in which row; `after` says where about."""
+    """Explain what is wrong with a file if the reader may not know the row. `after` tells roughly where."""
     if "straddl" in text:
         return f"somewhere {after} a row is longer than {BLOCK_BYTES >> 20} MiB; is a quote not closed?"
     if "UTF8" in text or "UTF-8" in text:
@@ -114,5 +117,5 @@ def _text_fault(text: str, after: str) -> str | None:
 
 
 def short(text: str, most: int = 160) -> str:
-    """The beginning of a long text."""
+    """Return the beginning of a long text."""
     return text if len(text) <= most else f"{text[:most]}…"

@@ -1,7 +1,8 @@
-"""The synthetic hospital: invented patients in MIMIC-IV's layout, whose true 30-day risk is known.
+"""The synthetic hospital: invented patients in MIMIC-IV's layout, with a known true 30-day risk.
 
-In `ehrdl.simulator`, `risk` holds the known answer and `stays` the lives. `series`, `vitals` and `text` render facts as
-measurements and words. `records` and `illness` write the rest, and `heart` the first-day signs of heart failure.
+The modules of `ehrdl.simulator` make its parts. `risk` defines the true risk, and `stays` draws the patients' lives.
+`series`, `vitals` and `text` turn facts into measurements and words. `records` and `illness` write the other tables.
+`heart` adds the first-day signs of heart failure.
 """
 
 import csv
@@ -34,8 +35,8 @@ class Synthetic(Source):
 
     Args:
         n_patients: the number of patients.
-        seed: the random seed; another one gives other patients under the same laws.
-        note_tokens: the fewest and most words of a discharge summary.
+        seed: the random seed. Another seed gives other patients of the same distribution.
+        note_tokens: the smallest and the largest number of words of a discharge summary.
     """
 
     VERSION = 3
@@ -45,12 +46,12 @@ class Synthetic(Source):
         _check(n_patients, seed, note_tokens)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The arguments, and the versions of the simulator and the reader."""
+        """Return the arguments, and the versions of the simulator and the reader."""
         reader = Mimic4(root=".")
         return {"source": "synthetic", "hospital": self._key(), "reader": reader.versions()}
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write the hospital into the cache, read it as MIMIC-IV is read, and leave the truth beside EVENTS."""
+        """Write the hospital into the cache, read it as MIMIC-IV, and write the true risk beside EVENTS."""
         hospital = cached(
             prepare,
             "hospital",
@@ -91,14 +92,14 @@ def write_hospital(
     """Write a hospital of `n_patients` under `root`: `hosp/`, `icu/`, `note/` as MIMIC-IV has them, and `truth.csv`.
 
     The same arguments give the same bytes. Blocks of patients are drawn and written one after another, so memory does
-    not grow with their number.
+    not grow with the number of patients.
 
     Args:
         root: the folder to make; it must be empty if it exists.
         n_patients: the number of patients, > 0.
         seed: the random seed of every draw, >= 0. The length of notes changes only the notes.
-        note_tokens: the fewest and most words of a discharge summary, at most 3000; facts are written even if they need
-            more.
+        note_tokens: the smallest and the largest number of words of a discharge summary, at most 3000. Facts are
+            written even if they need more.
         progress: whether to show a progress bar.
 
     Raises:
@@ -159,7 +160,7 @@ def _write_block(
     note_tokens: tuple[int, int],
     counts: dict[str, int],
 ) -> None:
-    """Draw and write one block; `counts` holds the ids used so far, and is updated."""
+    """Draw and write one block, and update `counts`, the ids used so far."""
     # one generator per part: longer notes leave the patients and their labs unchanged
     lives, admin, measured, words, heart = map(np.random.default_rng, seed.spawn(5))
     block = simulate(lives, first, n_patients, counts["stay"])
@@ -198,6 +199,6 @@ def _write_block(
 
 
 def _joined(first: Any, second: Any) -> dict[str, Any]:
-    """The labs of two generators as one; the second's specimens come after the first's."""
+    """Join the labs of two generators. The second's specimens are numbered after the first's."""
     second = {**second, "specimen_id": second["specimen_id"] + int(first["specimen_id"].max(initial=-1)) + 1}
     return {name: np.concatenate([first[name], second[name]]) for name in first}

@@ -1,4 +1,4 @@
-"""A module per command, with `DESCRIPTION`, `parser(prog)` and `run(argv, prog)`."""
+"""The commands, one module each, with `DESCRIPTION`, `parser(prog)` and `run(argv, prog)`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ NAMES = ("init", "train", "prepare", "pretrain", "tune", "predict", "report", "e
 
 
 class Command(Protocol):
-    """What a module here holds."""
+    """The interface of a command's module."""
 
     DESCRIPTION: str
 
     def parser(self, prog: str) -> ArgumentParser:
-        """The options of the command."""
+        """Return the parser of the command's options."""
 
     def run(self, argv: list[str], prog: str) -> None:
-        """Carry the command out."""
+        """Run the command."""
 
 
 def command(name: str) -> Command:
-    """The module of a command.
+    """Return the module of a command.
 
     Args:
         name: one of `NAMES`.

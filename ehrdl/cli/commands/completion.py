@@ -1,4 +1,4 @@
-"""`ehrdl completion`."""
+"""The command `ehrdl completion`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILES = ("--config", "--out", "--predictions", "--run", "predictions")
 
 
 def parser(prog: str) -> OptionParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     import shtab
 
     options = OptionParser(prog=prog, description=DESCRIPTION)
@@ -25,7 +25,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Print the script of a shell."""
+    """Print the completion script for a shell."""
     import shtab
 
     own = parser(prog).parse_args(argv)
@@ -33,7 +33,7 @@ def run(argv: list[str], prog: str) -> None:
 
 
 def _everything() -> argparse.ArgumentParser:
-    """All commands with their options, as shtab reads them."""
+    """Build one parser with all commands and their options, for shtab."""
     import shtab
 
     whole = argparse.ArgumentParser(prog="ehrdl")
@@ -49,7 +49,7 @@ def _everything() -> argparse.ArgumentParser:
 
 
 def _options(made: argparse.ArgumentParser) -> dict[str, list[str] | None]:
-    """The options of a command, each with its choices where there are some."""
+    """Return the options of a command, each with its choices if it has any."""
     if isinstance(made, Parser):
         keys = made.keys()
         return dict.fromkeys(

@@ -1,4 +1,4 @@
-"""`ehrdl export`."""
+"""The command `ehrdl export`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out
 
 
 def parser(prog: str) -> OptionParser:
-    """The options of the command; keys of a config can follow."""
+    """Return the parser of the command's options. Keys of a config can follow these options."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.usage = f"{prog} --out FOLDER (--config FILE [--KEY VALUE ...] [--time TIME] | --predictions FILE)"
     options.add_argument("--out", required=True, metavar="FOLDER", help="is made; must not hold anything yet")

@@ -1,4 +1,4 @@
-"""`ehrdl init`."""
+"""The command `ehrdl init`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DESCRIPTION = "Write a config that ehrdl ships, to edit and to train with."
 
 
 def parser(prog: str) -> OptionParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     options = OptionParser(prog=prog, description=f"{DESCRIPTION} Without NAME the shipped ones are listed.")
     options.add_argument("name", nargs="?", metavar="NAME", help="of the config, such as quickstart")
     options.add_argument("--out", metavar="FILE", help="default: NAME.yaml in the current folder")
@@ -17,7 +17,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Write a shipped config to edit, or list them."""
+    """Write a shipped config for editing, or list the shipped configs."""
     own = parser(prog).parse_args(argv)
     with one_line_errors():
         if own.name is None:

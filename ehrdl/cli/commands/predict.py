@@ -1,4 +1,4 @@
-"""`ehrdl predict`."""
+"""The command `ehrdl predict`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DESCRIPTION = "Score new patients, or another hospital, with the models of a fin
 
 
 def parser(prog: str) -> OptionParser:
-    """The options of the command; keys of data, task and trainer can follow."""
+    """Return the parser of the command's options. Keys of data, task and trainer can follow these options."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
     options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
@@ -49,15 +49,15 @@ def run(argv: list[str], prog: str) -> None:
 
 @contextmanager
 def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Iterator[Any]:
-    """The objects of a run's `config.yaml`, in a block where only the modules it names may be imported.
+    """Yield the objects of a run's `config.yaml`, in a block where only allowed modules may be imported.
 
     Args:
         run: the run's folder.
-        overrides: the options of the command line that replace keys of the config.
+        overrides: the command-line options that replace keys of the config.
         allow: further modules that may be imported.
 
     Raises:
-        ConfigError: the run was made through the library, with objects that no config can make again.
+        ConfigError: the run was made through the library, with objects that a config cannot recreate.
     """
     _check_recorded(run)
     made, config = train_parser("ehrdl predict"), str(run / "config.yaml")
@@ -66,7 +66,7 @@ def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[
 
 
 def _check_overrides(argv: list[str]) -> None:
-    """Refuse options that differ from the run in more than the data, the task and the device."""
+    """Refuse options outside of the data, the task and the trainer."""
     allowed = ("data", "task", "trainer")
     for token in argv:
         if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
@@ -75,10 +75,11 @@ def _check_overrides(argv: list[str]) -> None:
 
 
 def _check_recorded(run: Path) -> None:
-    """Refuse a run made through the library whose config cannot make its data, task or model again.
+    """Refuse a run made through the library if its config cannot recreate its data, task or model.
 
     Raises:
-        ConfigError: the config cannot do so; the message names the key, and the remaining way.
+        ConfigError: the config cannot recreate one of them. The message names the key and says how to score the run
+            instead.
     """
     config, way = read_yaml(str(run / "config.yaml")), "score it from Python, with ehrdl.scoring.score"
     for name in ("data", "task", "model"):
@@ -89,7 +90,11 @@ def _check_recorded(run: Path) -> None:
 
 
 def _source(run: Path, overrides: list[str]) -> list[str]:
-    """The overrides, with the reader of MIMIC-IV's layout if a synthetic run is given a hospital's folder."""
+    """Return the overrides, adapted to the folder of another hospital.
+
+    If the run's hospital was synthetic, the given folder is read in MIMIC-IV's layout. If the run read its notes from a
+    separate folder, that folder is not read for the new hospital.
+    """
     source = read_yaml(str(run / "config.yaml"))["data"]["source"]
     class_path, arguments = source["class_path"], source.get("init_args") or {}
     named = [token.split("=")[0] for token in overrides]

@@ -1,4 +1,4 @@
-"""`ehrdl prepare`."""
+"""The command `ehrdl prepare`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv"
 
 
 def parser(prog: str) -> Parser:
-    """The keys of a training configuration."""
+    """Return the parser of a training configuration."""
     return train_parser(prog, DESCRIPTION, EXAMPLE)
 
 

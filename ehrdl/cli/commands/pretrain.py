@@ -1,4 +1,4 @@
-"""`ehrdl pretrain`."""
+"""The command `ehrdl pretrain`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(argv: list[str], prog: str) -> None:
 
 
 def parser(prog: str) -> Parser:
-    """The parser of a training configuration, with what a pretraining is told besides."""
+    """Return the parser of a training configuration, with the options of pretraining."""
     from ehrdl.options.training import Pretraining
 
     made = train_parser(prog, DESCRIPTION, EXAMPLE)
@@ -52,7 +52,7 @@ def parser(prog: str) -> Parser:
 
 
 def _pretrained(config: dict[str, Any], out: str) -> str | None:
-    """The encoder that a training configuration names, unless it is the one to be made."""
+    """Return the pretrained encoder that a configuration names. The output folder itself does not count."""
     from ehrdl.pretraining.command import PRETRAINED
 
     value: Any = config

@@ -1,4 +1,4 @@
-"""`ehrdl report`."""
+"""The command `ehrdl report`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DESCRIPTION = "Make metrics.json and report.html of a PREDICTIONS file, whoever 
 
 
 def parser(prog: str) -> OptionParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.add_argument("predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it")
     options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")

@@ -1,4 +1,4 @@
-"""`ehrdl train`, which is `python train.py`."""
+"""The command `ehrdl train`, which is the same as `python train.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DESCRIPTION = TRAIN
 
 
 def parser(prog: str) -> Parser:
-    """The keys of a training configuration."""
+    """Return the parser of a training configuration."""
     return train_parser(prog)
 
 

@@ -1,4 +1,4 @@
-"""`ehrdl tune`."""
+"""The command `ehrdl tune`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = "--config physionet2012 --data.source.root /path/to/physionet-2012 --n
 
 
 def parser(prog: str) -> Parser:
-    """The keys of a training configuration, and those of a search."""
+    """Return the parser of a training configuration, with the options of a search."""
     made = train_parser(prog, DESCRIPTION, EXAMPLE)
     made.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
     made.add_argument("--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model")
@@ -29,7 +29,7 @@ def parser(prog: str) -> Parser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Search the space of a training configuration."""
+    """Search for the best values of a training configuration."""
     set_environment()
     with one_line_errors(), named(argv) as argv:
         keys = parser(prog)
@@ -48,7 +48,7 @@ def run(argv: list[str], prog: str) -> None:
 
 
 def _with_values(parser: Parser, config: dict[str, Any], values: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """The objects of a resolved configuration with other values, and that configuration."""
+    """Return the settings for a resolved configuration with other values, and the changed configuration."""
     from ehrdl.options.search import with_values
 
     changed = with_values(config, values)

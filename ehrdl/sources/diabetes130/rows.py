@@ -1,4 +1,4 @@
-"""The SQL that turns the columns of Diabetes-130 into EVENTS. Strack 2014, Table 1, says what each column holds."""
+"""The SQL that turns the columns of Diabetes-130 into EVENTS. Strack 2014, Table 1, describes each column."""
 
 _COUNTED = {
     "time_in_hospital": "d",
@@ -10,7 +10,8 @@ _COUNTED = {
     "number_inpatient": "count",
     "number_diagnoses": "count",
 }
-#: Repeated as ln(1 + n): networks clip values beyond five standard deviations, where the highest risks are.
+#: Counts with a second event for ln(1 + n). Networks clip values beyond five standard deviations, where the highest
+#: risks are.
 _SKEWED = ("number_outpatient", "number_emergency", "number_inpatient")
 _DRUGS = [
     "metformin",
@@ -37,16 +38,16 @@ _DRUGS = [
     "metformin-rosiglitazone",
     "metformin-pioglitazone",
 ]
-#: One event per stay, with this code and the cell.
+#: Columns that give one event per stay, with this code and the cell's value.
 _COPIED = {
     "race": "RACE",
     "admission_type_id": "ADMISSION_TYPE",
     "admission_source_id": "ADMISSION_SOURCE",
     "payer_code": "PAYER",
     "medical_specialty": "SPECIALTY",
-    "a1cresult": "A1C",  # `None` means that the test was not done, which is known
+    "a1cresult": "A1C",  # `None` is a known value: the test was not done
     "max_glu_serum": "GLUCOSE",
-    "weight": "WEIGHT",  # a band; in pounds according to the paper, in kg by the numbers, so no channel reads it
+    "weight": "WEIGHT",  # a band; the unit is unclear (pounds in the paper, kg by the numbers), so no channel reads it
 }
 _DIAGNOSES = ("diag_1", "diag_2", "diag_3")
 _TEXTS = (*_COPIED, "gender", "age", "discharge_disposition_id", *_DIAGNOSES, *_DRUGS, "change", "diabetesmed")
@@ -59,7 +60,7 @@ COLUMNS = (
 
 _KEYS = ("encounter_id", "patient_nbr", *_COUNTED)
 _CELLS = ", ".join(f"nullif(nullif(trim(\"{name}\"), '?'), '') AS \"{name}\"" for name in (*_TEXTS, "readmitted"))
-#: One stay per day of the time axis: `start`, and `left_at` for the discharge. `later`: another stay follows.
+#: One stay per day of the time axis. `left_at` is the discharge, and `later` tells whether another stay follows.
 STAYS = f"""
     CREATE OR REPLACE TEMP TABLE stay AS
     SELECT {", ".join(_KEYS)}, {_CELLS}, TIMESTAMP '2000-01-01' + INTERVAL 1 DAY * (place - 1) AS start,
@@ -70,14 +71,14 @@ STAYS = f"""
 
 
 def _among(column: str, allowed: str) -> tuple[str, str]:
-    """A check that a column's cells are in a list."""
+    """Return a check that a column's cells are in a list: its SQL and its message."""
     names = ", ".join(f"'{name}'" for name in allowed.split())
     sql = f'SELECT encounter_id, "{column}" FROM stay WHERE "{column}" NOT IN ({names}) ORDER BY encounter_id LIMIT 1'
     return sql, f"column {column}: {{!r}} is none of {', '.join(allowed.split())}"
 
 
 _DOSES = "No Steady Up Down"
-#: SQL of an impossible encounter, with the cell, and what is wrong with it.
+#: Each check: SQL that finds an impossible encounter and its cell, and the message.
 CHECKS = [
     (
         "SELECT coalesce(encounter_id, 0), NULL FROM stay WHERE encounter_id IS NULL OR patient_nbr IS NULL LIMIT 1",
@@ -99,13 +100,14 @@ CHECKS = [
     _among("diabetesmed", "Yes No"),
 ]
 
-#: Each column, and the number of stays in which it is unknown.
+#: SQL of each column, and the number of stays in which it is unknown.
 COUNTS = "".join(
     f"""SELECT '{name}', count(*) FILTER ("{name}" IS NULL{" OR gender LIKE 'Unknown%'" if name == "gender" else ""})
         FROM stay UNION ALL """
     for name in (*_TEXTS, *_COUNTED, "readmitted")
 ).removesuffix("UNION ALL ")
-#: Stays and patients; the stays that another follows and the last stays, each with how many are readmitted.
+#: SQL of six numbers: stays, patients, stays that another stay follows, readmissions among these, last stays, and
+#: readmissions among these.
 ORDER = """
     SELECT count(*), count(DISTINCT patient_nbr), count(*) FILTER (later),
         count(*) FILTER (later AND readmitted <> 'NO'), count(*) FILTER (NOT later),
@@ -114,14 +116,14 @@ ORDER = """
 
 
 def _row(code: str, where: str, number: str = "NULL", time: str = "start", available: str = "left_at") -> str:
-    """SQL of one event per stay for which `where` holds; all facts of a stay are known at its discharge."""
+    """Return SQL of one event per stay that satisfies `where`. All facts of a stay are known at its discharge."""
     return f"""SELECT patient_nbr AS subject_id, {time} AS time, {code} AS code,
         CAST({number} AS FLOAT) AS numeric_value, NULL::VARCHAR AS text_value, {available} AS available_time,
         encounter_id, false AS fallback FROM stay WHERE {where}"""
 
 
 def _diagnosis(place: int, column: str) -> str:
-    """SQL of an ICD-9 code; its category has three digits, but the file has lost leading zeros (8 is 008)."""
+    """Return SQL of an ICD-9 code. Lost leading zeros of its three-digit category are restored (8 is 008)."""
     kind = "PRINCIPAL" if place == 1 else "SECONDARY"
     whole = f"lpad(split_part({column}, '.', 1), 3, '0')"
     padded = f"concat_ws('.', {whole}, nullif(split_part({column}, '.', 2), ''))"
@@ -130,14 +132,14 @@ def _diagnosis(place: int, column: str) -> str:
 
 
 def _sex() -> str:
-    """SQL of the patient's sex, a fact without a time; where stays differ, the first one's counts."""
+    """Return SQL of the patient's sex, a fact without a time. If stays differ, the first stay decides."""
     return """SELECT patient_nbr, NULL::TIMESTAMP, 'GENDER//' || arg_min(gender[1], encounter_id), NULL::FLOAT,
         NULL::VARCHAR, NULL::TIMESTAMP, NULL::BIGINT, false
         FROM stay WHERE gender IN ('Female', 'Male') GROUP BY patient_nbr"""
 
 
 _AGE = "(split_part(age[2:-2], '-', 1)::INTEGER + split_part(age[2:-2], '-', 2)::INTEGER) / 2.0"
-#: All events of the table. A stay's outcome is known when the next one begins, and never before.
+#: SQL of all events of the table. A stay's outcome is known when the next stay begins, and never before.
 EVENTS_SQL = " UNION ALL ".join(
     [
         _row("'ENCOUNTER'", "true"),

@@ -4,10 +4,12 @@ Strack et al. 2014, "Impact of HbA1c measurement on hospital readmission rates",
 (data CC BY 4.0, archive.ics.uci.edu/dataset/296).
 
 The table has no dates. A patient's stays are assumed to follow each other in the order of their encounter_id. `read`
-reports what supports the assumption: if the order is right, a stay that another follows cannot have been labelled "not
-readmitted". The time between stays is unknown, so each day of the time axis stands for one stay: facts at 00:00,
-discharge at 12:00, and the outcome is known at 00:00 of the next day, when the next stay begins. The axis counts stays,
-and no distance on it is a duration.
+reports the evidence for this assumption: if the order is right, no stay that another stay follows is labelled "not
+readmitted".
+
+The time between stays is unknown, so each day of the time axis represents one stay. Its facts are at 00:00, and its
+discharge is at 12:00. Its outcome is known at 00:00 of the next day, when the next stay begins. The axis counts stays,
+so a distance on it is not a duration.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ from ehrdl.sources.diabetes130.table import MAPPING, TABLE, find_member, read_ti
 from ehrdl.sources.raw import RawTable
 from ehrdl.sources.raw_errors import explain
 
-#: The order is in doubt if fewer than this share of the stays that another follows are labelled readmitted.
+#: If another stay follows, a stay should be labelled readmitted. Below this share, the order of stays is in doubt.
 _SUPPORTED = 0.9
 
 
 class Diabetes130(Source):
-    """The table as UCI ships it.
+    """Diabetes 130-US hospitals, in the files that UCI ships.
 
     Args:
-        root: folder that holds `diabetic_data.csv`, .csv.gz, .parquet, or UCI's zip with it; and `IDs_mapping.csv`,
-            which names codes and may be missing.
+        root: folder that holds `diabetic_data.csv` (or .csv.gz, .parquet, or UCI's zip with it). `IDs_mapping.csv`
+            names codes and may be missing.
     """
 
     VERSION = 2
@@ -53,7 +55,7 @@ class Diabetes130(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files, and the settings that decide how they are read."""
+        """Return the files, and the settings that decide how they are read."""
         known = load(self.concepts_file())
         found = {name: find_member(self.root, name) for name in (TABLE, MAPPING)}
         return {
@@ -63,7 +65,7 @@ class Diabetes130(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the table as stored [bytes]."""
+        """Return the size of the table as stored [bytes]."""
         path = find_member(self.root, TABLE)
         return path.stat().st_size if path else 0
 
@@ -87,7 +89,7 @@ class Diabetes130(Source):
         return {"tables": {TABLE: writer.counts[TABLE] | counts | {"order": order}}, "missing": missing}
 
     def _load(self, con: Any, table: RawTable) -> None:
-        """Load the table as `stay`: one row per stay, cells trimmed, `?` as null; refuse cells the data cannot have."""
+        """Load the table as `stay`: one row per stay, cells trimmed, `?` as null. Refuse impossible cells."""
         for typed in (True, False):  # the quick pass is less exact about what it cannot read
             try:
                 con.execute(f"CREATE OR REPLACE TEMP TABLE raw AS {table.open(con, typed)}")
@@ -114,7 +116,7 @@ class Diabetes130(Source):
 
 
 def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
-    """A description of what was read from the table; the numbers go into the manifest."""
+    """Describe in one line what was read from the table. The numbers are also in the manifest."""
     unknown = ", ".join(f"{name} ({n / counts['stays']:.1%})" for name, n in counts["unknown"].items())
     return (
         f"{counts['stays']:,} stays, ordered by encounter_id since there are no dates: of {order['followed']:,} that "
@@ -124,7 +126,7 @@ def _describe(counts: dict[str, Any], order: dict[str, int]) -> str:
 
 
 def _doubt(order: dict[str, int]) -> list[str]:
-    """A warning line if the labels contradict the order."""
+    """Return a warning if the labels contradict the order of the stays."""
     share = _share(order, "followed")
     if not order["followed"] or share >= _SUPPORTED:
         return []

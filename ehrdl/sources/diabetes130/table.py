@@ -20,10 +20,10 @@ _CODES = {
 
 
 def find_member(root: Path, name: str) -> Path | None:
-    """The file that holds a table: its own, else a zip; None if an optional table is missing.
+    """Return the file that holds a table: its own, or else a zip. None if an optional table is missing.
 
     Raises:
-        SchemaError: there is no such folder, or it holds no `diabetic_data`.
+        SchemaError: the folder does not exist, or it holds no `diabetic_data`.
     """
     if not root.is_dir():
         raise SchemaError(f"data.source.root: the folder {root} does not exist; give the one of diabetic_data.csv")
@@ -40,7 +40,7 @@ def find_member(root: Path, name: str) -> Path | None:
 
 
 def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
-    """The table as a readable file; a zipped table is unpacked into `folder`."""
+    """Return a readable file of the table. A zipped table is unpacked into `folder`."""
     path = find_member(root, name)
     assert path is not None
     if path.suffix != ".zip":
@@ -55,9 +55,9 @@ def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
 
 
 def read_titles(root: Path, folder: Path) -> dict[str, str]:
-    """The meanings of admission types, sources and dispositions, by code; empty if the file is missing.
+    """Read the meanings of admission types, sources and dispositions, by code; empty if the file is missing.
 
-    The file holds three tables, one below the other, each under its own header.
+    The file holds three tables, one below the other, each with its own header.
     """
     if find_member(root, MAPPING) is None:
         return {}
@@ -75,7 +75,7 @@ def read_titles(root: Path, folder: Path) -> dict[str, str]:
 
 
 def _member(path: Path, name: str) -> str:
-    """The name of a table's file in a zip; empty if it is not there."""
+    """Return the name of a table's file in a zip; empty if it is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
             return next(

@@ -1,6 +1,6 @@
-"""Checks of a MEDS file that package `meds` leaves out: types, time zones, order, times and duplicate rows.
+"""Checks of a MEDS file that the package `meds` does not make: types, time zones, order, times and duplicate rows.
 
-They read one block of rows at a time. Rows are numbered from 0, as in Arrow.
+The checks read one block of rows at a time. Rows are numbered from 0, as in Arrow.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _NO_TIME = np.iinfo(np.int64).min
 
 
 def disk_full(file: Path, error: Exception) -> SchemaError:
-    """The one-line error for a disk too full to take what was read."""
+    """Return the one-line error for a disk that became full while a file was read."""
     where = "free some space, or set data.prepare.cache to another disk"
     return SchemaError(f"the disk is full while {file} is read ({' '.join(str(error).split())[:160]}); {where}")
 
 
 @dataclass
 class RowCheck:
-    """Checks the rows of one file, in their order, and keeps the counts that a reader needs.
+    """Checks the rows of one file in their order, and keeps the counts that a reader needs.
 
     Attributes:
-        file: the parquet file; see `read_columns`.
+        file: the Parquet file, as `read_columns` accepts it.
         encounter: the column that names the stay, if the file has it.
         rows: the number of rows seen.
-        duplicates: the number of rows that equal another row in all columns that are read.
+        duplicates: the number of rows that equal an earlier row in all columns that are read.
         timed_by_policy: the number of rows with a time but no available_time.
         codes: the number of rows by code.
     """
@@ -54,13 +54,14 @@ class RowCheck:
     _last_subject: int | None = None
 
     def run(self, on_rows: Callable[[int], object] = lambda n_rows: None) -> np.ndarray:
-        """Check every row; `on_rows` is called with the number of rows read.
+        """Check every row, and call `on_rows` with the number of rows read.
 
         Returns:
             The subjects of the file.
 
         Raises:
-            SchemaError: a row has no subject or code, is out of order, or names a stay that is no whole number.
+            SchemaError: a row has no subject or code, is out of order, or names a stay with something other than a
+                whole number.
             LeakageError: a fact is available before it happened.
         """
         present = read_columns(self.file).kinds
@@ -96,7 +97,7 @@ class RowCheck:
         self.codes.update(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
 
     def _check_order(self, table: pa.Table, subject: np.ndarray, time: np.ndarray) -> None:
-        """Check that a subject's rows stand together, sorted by time; its static rows may stand anywhere among them."""
+        """Check that a subject's rows are adjacent and sorted by time. Its static rows may be anywhere among them."""
         fresh = np.r_[self._last_subject is None or subject[:1] != self._last_subject, subject[1:] != subject[:-1]]
         at = np.flatnonzero(fresh[: len(subject)])
         self._starts.append((subject[at], at + self.rows))
@@ -141,7 +142,7 @@ class RowCheck:
             ) from None
 
     def _count(self, table: pa.Table) -> pa.Table:
-        """Count equal rows, and return those at the last subject's last time uncounted, because more may follow."""
+        """Count equal rows. Return the rows at the last subject's last time uncounted, because more may follow."""
         subject, time = _integers(table["subject_id"]), _microseconds(table["time"])
         differs = np.flatnonzero((subject != subject[-1]) | (time != time[-1])) if len(subject) else np.zeros(0, int)
         cut = int(differs[-1]) + 1 if len(differs) else 0
@@ -160,7 +161,7 @@ class RowCheck:
         return subjects[order]
 
     def _refuse(self, bad: Any, table: pa.Table, why: str, leak: bool = False) -> None:
-        """Raise for the first row where `bad` is true."""
+        """Raise an error for the first row where `bad` is true."""
         found = pc.indices_nonzero(bad)
         if len(found):
             row = found[0].as_py()
@@ -169,7 +170,7 @@ class RowCheck:
 
 
 def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """The values without their writer's wrapping.
+    """Return the values without the wrapping that their writer chose.
 
     Raises:
         ArrowInvalid: a text is not UTF-8, or an id has more than 64 bits.
@@ -192,7 +193,7 @@ def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _may_name_stays(kind: pa.DataType) -> bool:
-    """Whether a column can hold the numbers of stays: numbers, or digits as text."""
+    """Return whether a column can hold the numbers of stays: as numbers, or as digits in text."""
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return bool(is_number or is_text or pa.types.is_null(kind))
@@ -204,12 +205,12 @@ def _integers(array: pa.ChunkedArray) -> np.ndarray:
 
 
 def _microseconds(array: pa.ChunkedArray) -> np.ndarray:
-    """The times [µs]; the smallest integer where there is none."""
+    """Return the times [µs]. A missing time becomes the smallest integer."""
     whole = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     numbers: np.ndarray = pc.fill_null(whole, _NO_TIME).to_numpy()
     return numbers
 
 
 def _n_equal(table: pa.Table) -> int:
-    """The number of rows that equal an earlier row."""
+    """Count the rows that equal an earlier row."""
     return int(table.num_rows - table.group_by(table.column_names).aggregate([]).num_rows)

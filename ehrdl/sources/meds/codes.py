@@ -1,8 +1,8 @@
-r"""Rules that turn a MEDS dataset's codes into those of EVENTS, and say how long after its time a fact could be seen.
+r"""Rules that map a MEDS dataset's codes to EVENTS codes, and that set the delay until a fact can be seen.
 
-Patterns are Python's regular expressions. A pattern must match the whole code, and the first that matches decides.
-Replacements are written as for `re.sub` (`\1` is the first group), and `{column}` in one is the row's value in that
-column, empty where null.
+Patterns are Python's regular expressions. A pattern must match the whole code, and the first match decides.
+Replacements are written as for `re.sub`, where `\1` is the first group. In a replacement, `{column}` is the row's value
+in that column, or empty if it is null.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import Bound
 from ehrdl.schema import HOUR
 
-#: The longest delay of a fact: a century [h].
+#: The delay of a fact [h], shorter than a century.
 Delay = Annotated[float, Bound("[0, 876600)", "a fact would be seen before it happened")]
 _NOTE = "NOTE//"
 _COLUMN = re.compile(r"\{(\w+)\}")
@@ -28,10 +28,10 @@ _COLUMN = re.compile(r"\{(\w+)\}")
 _ICD = re.compile(r"((?:DIAGNOSIS|PROCEDURE)//ICD\d+//)(.*)", re.DOTALL)
 
 _WEEK = 168
-#: Delay from a fact's time to when it could be seen [h], for datasets that do not record it. The values follow the
-#: rules that `mimic4.stays`, `mimic4.bedside` and `mimic4.orders` apply when no time is recorded. Facts written down as
-#: they happen have no delay. A note, an order or an outpatient measurement may carry a bare date, whose day ends 24 h
-#: later.
+#: The delay from a fact's time until it can be seen [h], for datasets that do not record it. The values follow the
+#: rules that `mimic4.stays`, `mimic4.bedside` and `mimic4.orders` apply if no time is recorded. Facts that are written
+#: down as they happen have no delay. A note, an order or an outpatient measurement may have only a date. Its delay of
+#: 24 h lasts until the end of that day.
 DELAYS: Mapping[str, float] = {
     "MEDS_BIRTH|MEDS_DEATH|(ANCHOR_YEAR_GROUP|GENDER|RACE|LANGUAGE|MARITAL_STATUS)//.*": 0,
     "(ED_IN|ED_OUT|ADMISSION|DISCHARGE|TRANSFER_IN|TRANSFER_OUT|SERVICE_IN|ICU_IN|ICU_OUT)(//.*)?": 0,
@@ -42,13 +42,13 @@ DELAYS: Mapping[str, float] = {
     "(NOTE|DRUG_START|OMR)//.*": 24,
     "(DIAGNOSIS|PROCEDURE|DRG|HCPCS|MICRO_RESULT)//.*": _WEEK,
 }
-#: A code that no pattern matches may be a billing code.
+#: A code that no pattern matches may be a billing code, and gets the delay of one.
 DEFAULT_DELAY = float(_WEEK)
 
 
 @cache
 def shipped_delays() -> dict[str, float]:
-    """`DELAYS`, preceded by the delay of charted laboratory values, which carry the time of the draw."""
+    """Return `DELAYS`, preceded by the delay of charted laboratory values, which have the time of the draw."""
     known = concepts.load()
     labs = set(known.frame.base_code[known.frame.category == "lab"])
     charted = "|".join(code for code in known.base_codes("CHART//") if code in labs)
@@ -60,9 +60,9 @@ class CodeRules:
     """A source's options for codes.
 
     Attributes:
-        rename: the codes that replace those of each pattern: one, several or none.
-        notes: the patterns of codes whose text is a note.
-        delays: the delay of each pattern [h], tried before `shipped_delays`.
+        rename: for each pattern, the codes that replace a matching code: one, several or none.
+        notes: the patterns of codes with a note as their text.
+        delays: the delay for each pattern [h], tried before `shipped_delays`.
         default_delay: the delay of codes that no pattern matches [h].
     """
 
@@ -72,7 +72,7 @@ class CodeRules:
     default_delay: float
 
     def __post_init__(self) -> None:
-        """Refuse an invalid pattern or replacement, naming its key."""
+        """Refuse an invalid pattern or replacement. The error names its key."""
         for pattern, codes in self.rename.items():
             for code in codes:
                 _check_pattern("rename", pattern, code)
@@ -82,7 +82,7 @@ class CodeRules:
             _check_pattern("delays", pattern)
 
     def key(self) -> list[Any]:
-        """The rules as plain values, in their order, for the key of a cache."""
+        """Return the rules as plain values in their order, for the key of a cache."""
         own = [list(self.rename.items()), list(self.notes), list(self.delays.items()), self.default_delay]
         return [*own, list(shipped_delays().items())]
 
@@ -99,8 +99,8 @@ class CodeRules:
             codes: the distinct codes of the dataset.
 
         Returns:
-            source, code, delay [µs], fallback (no pattern matched), templated (a column's value goes into it); one row
-            per new code, in the order of `codes`. A code that is renamed to nothing has no row.
+            One row per new code, in the order of `codes`: source, code, delay [µs], fallback (no pattern matched),
+            templated (the code includes a column's value). A code that is renamed to nothing has no row.
 
         >>> rules = CodeRules({r"HOSPITAL_DISCHARGE//(.*)": [r"DISCHARGE//\1"]}, ["Letter"], {}, 168)
         >>> rules.apply(["HOSPITAL_DISCHARGE//HOME", "Letter", "X1"])[["code", "delay", "fallback"]].values.tolist()
@@ -129,7 +129,7 @@ class CodeRules:
         return _NOTE + code
 
     def _hours(self, source: str, code: str) -> float | None:
-        """The delay of the first pattern that matches the dataset's code or the new one."""
+        """Return the delay of the first pattern that matches the dataset's code or the new code."""
         return next((hours for p, hours in self._delays if p.fullmatch(source) or p.fullmatch(code)), None)
 
     @cached_property
@@ -150,7 +150,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _without_dots(code: str) -> str:
-    """An ICD code as the tasks compare it: `DIAGNOSIS//ICD10//i50.9` is `DIAGNOSIS//ICD10//I509`."""
+    """Return an ICD code as the tasks compare it: `DIAGNOSIS//ICD10//i50.9` is `DIAGNOSIS//ICD10//I509`."""
     match = _ICD.fullmatch(code)
     return match[1] + match[2].replace(".", "").strip().upper() if match else code
 

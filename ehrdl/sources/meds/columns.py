@@ -1,6 +1,6 @@
 """Checks the columns of a MEDS dataset: the header of each file, and one schema for all files.
 
-If a column is missing from a shard, has another name or is never filled, stays and numbers are lost silently. So each
+If a column is missing from a shard, has another name or is never filled, stays and numbers would be lost silently. Each
 such column is refused or reported here, before any row is read.
 """
 
@@ -20,7 +20,7 @@ ENCOUNTER = "encounter_id"
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether the type is text, or UTF-8 that its writer marked as bytes."""
+    """Return whether the type is text, or UTF-8 that its writer marked as bytes."""
     return is_text(kind) or is_bytes(kind)
 
 
@@ -74,17 +74,17 @@ class Columns:
     empty: frozenset[str]
 
     def near(self, name: str) -> list[str]:
-        """Columns that, by their names and types, may stand for a MEDS column."""
+        """Return the columns that may stand for a MEDS column, by their names and types."""
         rule = COLUMNS[name]
         return [other for other in rule.others if other in self.kinds and rule.fits(self.kinds[other])]
 
 
 def read_columns(file: Path) -> Columns:
-    """The columns of a file.
+    """Read the columns of a file.
 
     Raises:
-        SchemaError: the file is damaged, or a column is missing, has the wrong type, or is named like another. A file
-            without rows may have any columns.
+        SchemaError: the file is damaged, or a column is missing, has the wrong type, occurs twice, or is spelled almost
+            like a MEDS column. A file without rows may have any columns.
     """
     try:
         with pq.ParquetFile(file) as opened:
@@ -102,7 +102,7 @@ def read_columns(file: Path) -> Columns:
 
 
 def _check_names(file: Path, names: Sequence[str]) -> None:
-    """Check that no other column is named like one that is read: choosing between them would be a guess."""
+    """Refuse a column that is named like one that is read, because choosing between them would be a guess."""
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"{file}: column {name} stands {names.count(name)} times; remove all but one")
@@ -127,7 +127,7 @@ def _check_column(file: Path, name: str, columns: Columns) -> None:
 
 
 def _without_value(footer: pq.FileMetaData) -> frozenset[str]:
-    """Columns whose every row is null by the footer's counts; columns without counts are left out."""
+    """Return the columns with nulls only, by the footer's counts. Columns without counts are left out."""
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     empty = set()
     for place in range(footer.num_columns if footer.num_rows else 0):
@@ -143,21 +143,21 @@ def _counts_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def damaged(file: Path, error: Exception) -> SchemaError:
-    """The one-line error for a file that cannot be read."""
+    """Return the one-line error for a file that cannot be read."""
     reason = " ".join(str(error).split())
     return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
 
 
 def stay_column(columns: Mapping[Path, Columns], wanted: str | None) -> str | None:
-    """The column that names the stay in every file; None if the stays are to be numbered.
+    """Return the column that names the stay in every file; None if the stays must be numbered.
 
     Args:
         columns: the columns of each file that has rows.
         wanted: `data.source.encounter`.
 
     Raises:
-        ConfigError: no file has the wanted column, or a value in it.
-        SchemaError: some files have the column and one lacks it: the stays of that file would vanish.
+        ConfigError: no file has the wanted column, or none has a value in it.
+        SchemaError: some files have the column, but another file lacks it, and its stays would vanish.
     """
     name = wanted or ENCOUNTER
     having = [file for file in columns if name in columns[file].kinds]
@@ -181,7 +181,7 @@ def _is_empty(columns: Columns, name: str) -> bool:
 
 
 def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> list[str]:
-    """One line per column that some or all files lack, or that has no value in any row.
+    """Return one line per column that some files lack, or that may have another name in a file.
 
     Args:
         columns: the columns of each file that has rows.
@@ -208,7 +208,7 @@ def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> l
 
 
 def _renamed(lacking: Mapping[Path, Columns], name: str) -> tuple[Path | None, str]:
-    """The first file with a column that may be the one that it lacks, and that column ('' = none)."""
+    """Return the first file with a column that may be the missing one, and the name of that column ('' = none)."""
     if name in COLUMNS:
         for file, columns in lacking.items():
             if near := columns.near(name):

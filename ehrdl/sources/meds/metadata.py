@@ -18,12 +18,12 @@ from ehrdl.schema import SPLITS
 from ehrdl.sources.arrow_types import is_bytes, is_text, plain_type
 from ehrdl.sources.meds.columns import damaged
 
-#: Where MEDS before 0.3 had the splits.
+#: The file of splits in MEDS before 0.3.
 _OLD_SPLITS = "metadata/patient_splits.parquet"
 
 
 def read_splits(root: Path) -> pa.Table | None:
-    """A MEDS dataset's own split of its subjects into train, tuning and held_out; None if it has none.
+    """Read the dataset's own split of its subjects into train, tuning and held_out; None if it has none.
 
     Raises:
         SchemaError: the file is damaged or has other columns.
@@ -48,7 +48,7 @@ def read_splits(root: Path) -> pa.Table | None:
 
 
 def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
-    """A line on splits other than train, tuning and held_out, whose subjects are never sampled."""
+    """Return a warning if subjects are in splits other than train, tuning and held_out. They are never sampled."""
     if splits is None:
         old = root / _OLD_SPLITS
         return [f"{old}: is not read; MEDS 0.4 has {meds.subject_splits_filepath}"] if old.is_file() else []
@@ -64,7 +64,7 @@ def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
 
 
 def read_descriptions(root: Path) -> dict[str, str]:
-    """The descriptions of codes that the dataset gives.
+    """Read the dataset's descriptions of its codes.
 
     Raises:
         SchemaError: the file is damaged, has no column of codes, or holds something other than text.
@@ -81,7 +81,7 @@ def read_descriptions(root: Path) -> dict[str, str]:
 
 
 def dataset_name(root: Path) -> str:
-    """The name that `dataset.json` gives, else `MEDS`."""
+    """Return the name in `dataset.json`, else `MEDS`."""
     file = root / meds.dataset_metadata_filepath
     if not file.is_file():
         return "MEDS"
@@ -94,7 +94,7 @@ def dataset_name(root: Path) -> str:
 
 
 def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text without its writer's wrapping."""
+    """Return text without the wrapping that its writer chose."""
     kind = plain_type(values.type)
     values = values.cast(kind) if pa.types.is_dictionary(values.type) else values
     if not (pa.types.is_null(kind) or is_text(kind) or is_bytes(kind)):

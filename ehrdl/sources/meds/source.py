@@ -1,8 +1,8 @@
 """Reads any MEDS 0.4 dataset as EVENTS: another hospital's, MIMIC-IV's own export, or ehrdl's own EVENTS.
 
-The dataset's own `available_time` is used unchanged. Where it has none, a fact is available at its time plus the delay
-of the first pattern that matches its code (the user's own patterns, then `codes.DELAYS`). A code that no pattern
-matches waits a week, and its rows are counted. `rename` turns codes into those that tasks and channels know.
+The dataset's own `available_time` is used unchanged. A fact without one is available at its time plus a delay. The
+first pattern that matches its code sets the delay: the user's own patterns come first, then `codes.DELAYS`. A code that
+no pattern matches waits a week, and its rows are counted. `rename` turns codes into those that tasks and channels know.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ehrdl.sources.meds.columns import Columns, describe_columns, read_columns, 
 from ehrdl.sources.meds.metadata import dataset_name, read_descriptions, read_splits, unknown_splits
 from ehrdl.sources.meds.stage import Staged, StageFile
 
-#: The most disk space needed per byte of a dataset: for its staged rows; for EVENTS, series and notes with their
-#: inputs. Measured on labs drawn at random, which compress worst.
+#: The largest disk space needed per byte of a dataset: first for its staged rows, then for EVENTS, series and notes
+#: with their inputs. Measured on labs drawn at random, which compress worst.
 _DISK_STAGED, _DISK_AFTER = 2.1, 3.5
 _METADATA = (meds.code_metadata_filepath, meds.subject_splits_filepath, meds.dataset_metadata_filepath)
 
@@ -44,21 +44,20 @@ _METADATA = (meds.code_metadata_filepath, meds.subject_splits_filepath, meds.dat
 class Meds(Source):
     r"""A MEDS 0.4 dataset: `data/**/*.parquet`, and `metadata/` if it has one.
 
-    Patterns are Python's regular expressions and match a whole code. In a mapping, the first that matches decides.
+    Patterns are Python's regular expressions and match a whole code. In a mapping, the first match decides.
 
     Args:
         root: the folder that holds `data/`.
-        rename: maps each pattern of the dataset's codes to an EVENTS code, a list of them, or an empty list, which
-            drops the rows. `\1` is what the first group matched, `{column}` the row's value in that column. Codes
-            that no pattern matches stay unchanged.
-        notes: the patterns of codes whose text_value is a note; they become `NOTE//…`.
-        encounter: the column that names the hospital stay, such as hadm_id or visit_id. If null,
-            `encounter_id` is used if the dataset has it; otherwise each subject's stays are numbered from the
-            admissions and discharges.
-        delays: for each pattern of the dataset's codes, or of their new names, the delay between a fact's time and when
-            it becomes visible [h], where the dataset has no available_time. Tried before the shipped delays
+        rename: maps each pattern of the dataset's codes to an EVENTS code, a list of codes, or an empty list, which
+            drops the rows. `\1` is the text that the first group matched, and `{column}` the row's value in that
+            column. Codes that no pattern matches stay unchanged.
+        notes: the patterns of codes with a note as their text_value. These codes become `NOTE//…`.
+        encounter: the column that names the hospital stay, such as hadm_id or visit_id. If null, `encounter_id` is used
+            if the dataset has it. Otherwise each subject's stays are numbered from the admissions and discharges.
+        delays: the delay from a fact's time until it becomes visible [h], for each pattern of the dataset's codes or of
+            their new names. It applies to facts without available_time, and comes before the shipped delays
             (`ehrdl.sources.meds.codes.DELAYS`).
-        default_delay_hours: the delay for codes that no pattern matches [h]; the number of such rows is reported.
+        default_delay_hours: the delay for codes that no pattern matches [h]. The number of such rows is reported.
     """
 
     VERSION = 4
@@ -79,7 +78,7 @@ class Meds(Source):
         self.rules = CodeRules(listed, notes or [], delays or {}, default_delay_hours)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files and the options that decide the result of `read`."""
+        """Return the files and the options that decide the result of `read`."""
         files = [*self._files(), *(self.root / name for name in _METADATA if (self.root / name).is_file())]
         unread = [str(file.relative_to(self.root)) for file in list_shards(self.root).unread]
         return {
@@ -92,15 +91,15 @@ class Meds(Source):
         }
 
     def versions(self) -> list[Any]:
-        """The versions of the code that decides the result of `read`."""
+        """Return the versions of the code that decides the result of `read`."""
         return [self.VERSION, events.VERSION, staging.VERSION]
 
     def n_bytes(self) -> int:
-        """Size of the files that are read."""
+        """Return the size of the files that are read [bytes]."""
         return sum(file.stat().st_size for file in self._files())
 
     def has_splits(self) -> bool:
-        """Whether the dataset says which subjects are for training, for tuning and held out."""
+        """Return whether the dataset tells which subjects are for training, for tuning and held out."""
         return (self.root / meds.subject_splits_filepath).is_file()
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
@@ -134,7 +133,7 @@ class Meds(Source):
         return {"tables": {"data": {"files": len(files), **total}}, "missing": lines}
 
     def _stage(self, files: list[Path], encounter: str | None, prepare: Prepare, out: Path) -> list[Staged]:
-        """Check and stage every file, each at most once even if an earlier run was stopped."""
+        """Check and stage every file. A file that an earlier, stopped run has staged is not read again."""
         rows = out / ".rows"
         rows.mkdir(exist_ok=True)
         n_bytes = self.n_bytes()
@@ -165,7 +164,7 @@ class Meds(Source):
         return listing.files
 
     def _columns(self) -> dict[Path, Columns]:
-        """The columns of each file that has a row."""
+        """Return the columns of each file that has a row."""
         files = self._files()
         every = {file: read_columns(file) for file in files}
         columns = {file: found for file, found in every.items() if found.rows}
@@ -178,20 +177,20 @@ class Meds(Source):
         return columns
 
     def _texts(self, staged: Sequence[Staged], descriptions: Mapping[str, str]) -> dict[str, str]:
-        """What the dataset says of each code of EVENTS, as far as it describes the code that it was made from."""
+        """Describe EVENTS codes by the dataset's descriptions of the codes that they were made from."""
         new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
         pairs = zip(new.source, new.code, strict=True)
         return {code: descriptions[source] for source, code in pairs if source in descriptions}
 
     def _describe_files(self, columns: Mapping[Path, Columns]) -> list[str]:
-        """One line on the files that are left unread, and one on those without a row."""
+        """Describe the files that are not read in one line, and those without a row in another."""
         listing, data = list_shards(self.root), self.root / meds.data_subdirectory
         empty = [file for file in listing.files if file not in columns]
         lines = [f"{data}: {len(empty)} files have no row ({name_paths(empty, data)})"] if empty else []
         return [*([left_out] if (left_out := listing.describe(data)) else []), *lines]
 
     def _describe_rows(self, total: Mapping[str, int], staged: Sequence[Staged]) -> list[str]:
-        """The meaning of the counts, one line each."""
+        """Explain the counts of rows, one line each."""
         lines = []
         if not total["numbers"]:
             lines.append(f"{self.root}: no row has a number: column numeric_value is missing or empty")

@@ -1,4 +1,4 @@
-"""Checks and stages one MEDS file: a job for any process, cached under all that decides the file's rows."""
+"""Checks and stages one MEDS file, in any process. The cache key contains everything that decides the file's rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ehrdl.sources.meds.columns import damaged
 from ehrdl.sources.meds.stays import JOIN_STAY, NUMBER_STAYS
 from ehrdl.sources.raw_errors import is_full
 
-#: The errors that a damaged file or a full disk raises, and no fault of ours does.
+#: The errors that only a damaged file or a full disk raises, and never an error in our code.
 _UNREADABLE = (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputException, pa.ArrowException, OSError)
 
 
@@ -38,10 +38,10 @@ class Staged:
     Attributes:
         folder: the folder that holds the staged `rows`.
         subjects: the file's subjects.
-        counts: for EVENTS: rows, on_fallback, numbers (rows with one), admissions and those of them that name no stay;
-            for the dataset: duplicates, dropped and timed_by_policy (rows).
-        codes: the dataset's codes that the file has.
-        on_fallback: the number of rows whose available_time uses the default delay, by family of codes.
+        counts: numbers of rows. Of EVENTS: rows, on_fallback, numbers (rows with a number), admissions and
+            admissions_without_stay. Of the dataset: duplicates, dropped and timed_by_policy.
+        codes: the dataset's codes that occur in the file.
+        on_fallback: the number of rows with an available_time from the default delay, by family of codes.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class StageFile:
         encounter: the column that names the stay; None numbers the stays from admissions and discharges.
         prints: the fingerprint of each file.
         version: the reader's version.
-        share: the number of processes that do this at the same time.
+        share: the number of processes that stage files at the same time.
         tally: the counter of rows read.
     """
 
@@ -74,7 +74,7 @@ class StageFile:
     tally: Tally | None = None
 
     def __call__(self, file: Path) -> Staged:
-        """The staged rows of a file."""
+        """Return the staged rows of a file."""
 
         def build(folder: Path) -> None:
             check = RowCheck(file, self.encounter)
@@ -87,11 +87,11 @@ class StageFile:
         return Staged(folder, np.load(folder / "subjects.npy"), **found)
 
     def is_staged(self, file: Path) -> bool:
-        """Whether an earlier build left this file's rows."""
+        """Return whether an earlier build left this file's rows."""
         return cache_folder(self.prepare, *self._key(file)).is_dir()
 
     def _key(self, file: Path) -> tuple[str, dict[str, Any]]:
-        """The name of the step, and all that decides its result."""
+        """Return the name of the step, and everything that decides its result."""
         return f"meds-{file.stem[:40]}", {
             "file": self.prints[file],
             "rules": self.rules.key(),
@@ -103,7 +103,7 @@ class StageFile:
     def _stage(self, file: Path, check: RowCheck, folder: Path) -> dict[str, Any]:
         codes = self.rules.apply(check.codes)
         with connect(self.prepare, folder, self.share) as con:
-            # One thread gives the same rows in the same order every time; processes run side by side.
+            # One thread gives the same rows in the same order every time. Other files are staged by other processes.
             con.execute("SET threads = 1; SET preserve_insertion_order = true")
             con.register("codes", codes)
             try:
@@ -145,7 +145,7 @@ class StageFile:
 
 
 def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
-    """The number of staged rows on the default delay, by family of codes."""
+    """Count the staged rows on the default delay, by family of codes."""
     sql = f"SELECT code, count(*) FROM {scan(staged_files(rows))} WHERE fallback GROUP BY code ORDER BY code"
     families: Counter[str] = Counter()
     for code, n in con.execute(sql).fetchall():
@@ -154,14 +154,14 @@ def _fallback(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
 
 
 def _counted(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
-    """The numbers of staged rows with a number, of admissions, and of admissions that name no stay."""
+    """Count the staged rows with a number, the admissions, and the admissions that name no stay."""
     files = staged_files(rows)
     found = con.execute(_COUNTS.format(rows=scan(files))).fetchall() if files else [(0, 0, 0)]
     return dict(zip(("numbers", "admissions", "admissions_without_stay"), found[0], strict=True))
 
 
 def _rows(con: duckdb.DuckDBPyConnection, file: Path) -> tuple[str, list[str]]:
-    """SQL of a file's rows, and its columns; text that is marked as bytes is read as text."""
+    """Return SQL of a file's rows, and its columns. Text that is marked as bytes is read as text."""
     kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE FROM {scan(file)}").fetchall()}
     quoted = ['"' + name.replace('"', '""') + '"' for name, kind in kinds.items() if kind == "BLOB"]
     texts = ", ".join(f"decode({name}) AS {name}" for name in quoted)

@@ -1,7 +1,7 @@
 """Numbers the hospital stays of a MEDS dataset that does not name them: 1, 2, … within each subject.
 
-A run of admissions and the discharges after it are paired in order, so that stays may overlap by some hours. If there
-are too few discharges, the first admissions of the run have none, and such a stay ends before the next admission.
+Consecutive admissions are paired, in order, with the discharges that follow them, so stays may overlap by some hours.
+If there are too few discharges, the first of these admissions have none. Such a stay ends before the next admission.
 """
 
 _OPENS = "(c.code = 'ADMISSION' OR starts_with(c.code, 'ADMISSION//'))"
@@ -9,9 +9,10 @@ _CLOSES = "(c.code = 'DISCHARGE' OR starts_with(c.code, 'DISCHARGE//'))"
 #: Later than any time, and still within the integer range when doubled [µs since 1970].
 _NEVER = "4_000_000_000_000_000_000"
 
-#: Makes the table `places` from {rows} and the table `codes`: which stay each moment belongs to. Places count half
-#: microseconds: 2t is for what happened at t, 2t + 1 for an admission at t. What happens as a stay ends belongs to that
-#: stay, an admission to the stay that it begins, and all else to the most recently admitted of the open stays.
+#: Makes the table `places` from {rows} and the table `codes`. It tells which stay each moment belongs to. Places count
+#: half microseconds: 2t stands for events at t, and 2t + 1 for an admission at t. An event at the end of a stay belongs
+#: to that stay, and an admission to the stay that it begins. Any other event belongs to the open stay with the latest
+#: admission.
 NUMBER_STAYS = f"""
     CREATE TEMP TABLE paired AS
     WITH bounds AS (

@@ -9,12 +9,13 @@ from ehrdl.sources.mimic4.rows import end_of_day, is_bound, known, number_in, pa
 
 
 def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
-    """The rule of each table of items: the listed concepts' items, and all items of inputevents, which are drugs.
+    """Return the rule of each table of items: items of the listed concepts, and all drugs of inputevents.
 
-    Labs and vitals: charttime -> max(charttime, storetime); null storetime: 4 h for a lab, 1 h for a vital.
+    Labs and vitals are available at storetime, but never before charttime. Without a storetime, a lab is available 4 h
+    after charttime and a vital 1 h after.
 
-    Lab items in chartevents repeat labevents at the time of the draw. They are dropped where labevents is read, and
-    otherwise get the lab's delay.
+    Lab items in chartevents repeat labevents at the time of the draw. They are dropped if labevents is read. Otherwise
+    they get the lab's delay.
     """
     lab_items = set(listed.frame.base_code[listed.frame.category == "lab"])
     charted = [code for code in listed.base_codes("CHART//") if code not in lab_items]
@@ -31,11 +32,11 @@ def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
 def _results(
     prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = (), comments: str = "NULL::VARCHAR"
 ) -> str:
-    """The rule of a table of results.
+    """Return the rule of a table of results.
 
-    The number is valuenum. Where that is null, it is the number or bound in the value or, without a value, the one that
-    begins the comment. MIMIC-IV has no valuenum for `>300`: the number is the bound, and the text shows it. A range, or
-    any other word, is text only. `___` is unknown.
+    The number is valuenum. If that is null, it is the number or bound in the value. Without a value, it is the number
+    or bound at the beginning of the comment. MIMIC-IV has no valuenum for `>300`: the number is then the bound, and the
+    text shows it. A range or any other word is text only. `___` is unknown.
     """
     delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
     value, comment = known("value"), known(comments)
@@ -57,17 +58,17 @@ def _results(
 
 
 def _listed(concepts: Concepts, prefix: str) -> str:
-    """SQL of the rows of the items listed under this prefix: a START brings its END, and the reverse."""
+    """Return SQL of the rows of the items listed under this prefix. A START brings its END, and the reverse."""
     return f"(SELECT * FROM raw WHERE itemid IN {_ids(concepts.base_codes(prefix))})"
 
 
 def ids(listed: Concepts, prefix: str) -> tuple[int, ...]:
-    """The item ids that the concepts list under a prefix."""
+    """Return the item ids that the concepts list under a prefix."""
     return tuple(int(code.split("//")[1]) for code in listed.base_codes(prefix) if code.split("//")[1].isdecimal())
 
 
 def _ids(codes: Sequence[str]) -> str:
-    """SQL list of the item ids in base codes such as LAB//50912; never empty, for SQL has no empty list."""
+    """Return an SQL list of the item ids in base codes such as LAB//50912. An empty list becomes a list of NULL."""
     items = [code.split("//")[1] for code in codes]
     for item in items:
         if not (item.isascii() and item.isdecimal()):
@@ -75,7 +76,7 @@ def _ids(codes: Sequence[str]) -> str:
     return f"({', '.join(items) or 'NULL'})"
 
 
-# charttime -> max(charttime, storetime); null storetime: 1 h.
+# At charttime; available at storetime, but never before charttime. Without a storetime, available 1 h after charttime.
 _OUTPUTS = (f"'OUTPUT//' || itemid || '//' || {unit('valueuom')}", "charttime", stored("charttime"), finite("value"))
 # Norepinephrine in mg/kg/min for a weight of 1 kg is charted in mcg/kg/min (mimic-code, norepinephrine.sql).
 _RATE_UNIT = f"""CASE WHEN itemid = 221906 AND lower({tidy("rateuom")}) = 'mg/kg/min' AND patientweight = 1
@@ -87,8 +88,9 @@ _END = {
     "text": "statusdescription",
     "fallback": "storetime IS NULL",
 }
-# Two events. START holds the item and the rate. Amount, duration and status are known only at the END. Each: its time
-# -> max(its time, storetime); null storetime: 1 h, as for all that is charted at the bedside.
+# Two events. START holds the item and the rate. Amount, duration and status are known only at the END. Each event is
+# available at storetime, but never before its own time. Without a storetime, it is available 1 h after its own time, as
+# is every bedside fact.
 _INPUTS = (
     _START | {"code": f"'INPUT_START//' || itemid || '//' || {_RATE_UNIT}", "number": finite("rate")},
     _END | {"code": f"'INPUT_END//' || itemid || '//' || {unit('amountuom')}", "number": finite("amount")},
@@ -97,7 +99,7 @@ _PROCEDURES = (
     _START | {"code": "'PROCEDURE_START//' || itemid"},
     _END | {"code": f"'PROCEDURE_END//' || itemid || '//' || {unit('valueuom')}", "number": finite("value")},
 )
-# Outpatient measurements are known to the day: its end. `110/70` is two values.
+# Outpatient measurements have only a date, and count from the end of that day. `110/70` is two values.
 _PRESSURES = r"regexp_extract_all(trim(result_value), '^(\d+\.?\d*)\s*/\s*(\d+\.?\d*)$', {})[1]"
 _NUMBER = number_in("result_value", "''")
 _NAME = f"'OMR//' || {tidy('result_name')}"

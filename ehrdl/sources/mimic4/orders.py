@@ -3,7 +3,7 @@
 from ehrdl.events.staging import finite
 from ehrdl.sources.mimic4.rows import day, end_of_day, pair, row, stored, tidy, union, unit, word
 
-#: Stand-ins for the rows of poe and pharmacy if the table is missing.
+#: Replacements for the rows of poe and pharmacy if that table is missing.
 NO_ORDERS = {
     "hosp/poe": "(SELECT CAST(NULL AS VARCHAR) AS poe_id, CAST(NULL AS TIMESTAMP) AS ordertime)",
     "hosp/pharmacy": "(SELECT CAST(NULL AS BIGINT) AS pharmacy_id, CAST(NULL AS TIMESTAMP) AS entertime)",
@@ -18,9 +18,9 @@ WITH_TIMES = """
 """
 
 _DRUG = f"{tidy('drug')} || '//' || {unit('route')}"
-# START: starttime -> max(starttime, the order's time, else the pharmacy's, else the end of that day); starttime alone
-# is a round hour, often before the order. STOP: at stoptime, which START never carries; a stoptime before the start is
-# ignored.
+# START is at starttime. It is available at the order's time, else at the pharmacy's, else at the end of that day, but
+# never before starttime. A starttime is a round hour, often before the order. STOP is at stoptime. START never contains
+# stoptime, and a stoptime before the start is ignored.
 PRESCRIPTIONS = pair(
     {
         "code": f"'DRUG_START//' || {_DRUG}",
@@ -36,7 +36,8 @@ PRESCRIPTIONS = pair(
         "where": "starttime IS NULL OR stoptime >= starttime",
     },
 )
-# charttime -> max(charttime, storetime); null storetime: 1 h. The code begins with what was done: given, held, refused.
+# At charttime; available at storetime, but never before charttime. Without a storetime, available 1 h after charttime.
+# The code begins with what was done: given, held, refused.
 EMAR = row(
     f"'EMAR//' || coalesce({tidy('event_txt')}, 'UNKNOWN') || '//' || coalesce({tidy('medication')}, 'UNKNOWN')",
     "charttime",
@@ -46,13 +47,14 @@ EMAR = row(
 
 _TAKEN = f"coalesce(charttime, {end_of_day('chartdate')})"
 _RESULT = f"""greatest({_TAKEN}, coalesce(storetime, {end_of_day("storedate")}, {_TAKEN} + INTERVAL 7 DAY))"""
-# No organism means NEGATIVE only for a culture: a Gram stain or a serology reports its finding in the comment.
+# Without an organism, only a culture is NEGATIVE. A Gram stain or a serology reports its finding in the comment.
 _GREW = f"""coalesce({tidy("org_name")}, CASE WHEN comments ILIKE '%cancelled%' THEN 'CANCELLED'
     WHEN test_name ILIKE '%culture%' THEN 'NEGATIVE' ELSE '' END)"""
 _FOUND = "coalesce(nullif(concat_ws(' ', ab_name, interpretation), ''), nullif(nullif(trim(comments), ''), '___'))"
-# Two events. TAKEN: once per specimen, with its type only, because the number of rows reveals what grew; at charttime,
-# else the end of chartdate. RESULT: per row, at max(TAKEN, storetime), else the end of storedate, else TAKEN + 7 d; its
-# text is the specimen with the antibiotic's result or the comment.
+# Two events. TAKEN is one event per specimen, at charttime or else the end of chartdate. It contains only the type of
+# the specimen, because the number of rows reveals what grew. RESULT is one event per row. It is at storetime, else the
+# end of storedate, else 7 d after TAKEN, and never before TAKEN. Its text is the specimen with the antibiotic's result
+# or the comment.
 _SPECIMEN = tidy("spec_type_desc")
 MICROBIOLOGY = union(
     [
@@ -76,10 +78,10 @@ MICROBIOLOGY = union(
 
 
 def notes(kind: str) -> str:
-    """The rule of notes: storetime where present, never before charttime's 00:00; else the end of charttime's day.
+    """Return the rule of notes: available at storetime, or without one at the end of charttime's day.
 
-    A radiology report that was stored before its charted time already existed then, so its `time` is the earlier of the
-    two.
+    A note is never available before 00:00 of charttime's day. A radiology report that was stored before its charted
+    time already existed then, so its `time` is the earlier of the two.
     """
     first = day("charttime")
     available = f"CASE WHEN storetime IS NULL THEN {end_of_day('charttime')} ELSE greatest(storetime, {first}) END"

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from ehrdl.clinical.codes import BLANKS
 from ehrdl.events.staging import finite
 
-#: Each row of `raw` twice, distinguished by `part`: a table with two events per row is still read in one pass.
+#: Each row of `raw` twice, with `part` 1 and 2, so that a table with two events per row is read in one pass.
 TWICE = "(SELECT *, unnest([1, 2]) AS part FROM {table})"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One event per row of a table; each attribute is SQL.
+    """One event per row of a table. Each attribute is SQL.
 
     Attributes:
         code: the EVENTS code.
-        time: when it happened.
-        available: when it could be seen; by default when it happened.
+        time: the time when it happened.
+        available: the time when it could be seen; by default the time when it happened.
         number: numeric_value.
         text: text_value.
-        fallback: whether `available` comes from a default, for want of a recorded time.
+        fallback: whether `available` comes from a default, because no time was recorded.
         encounter: encounter_id.
-        where: which rows are events.
-        table: what to select from.
+        where: the condition on rows that are events.
+        table: the table to select from.
         flags: further columns that are counted.
     """
 
@@ -40,11 +40,11 @@ class _Row:
 
 
 def row(*given: str, **named: str) -> str:
-    """SQL of one event per row; a row without a subject, a time or a code is no event.
+    """Return SQL of one event per row. A row without a subject, a time or a code is not an event.
 
     Args:
         *given: the first attributes of `_Row`.
-        **named: its others.
+        **named: the other attributes of `_Row`.
     """
     one = _Row(*given, **named)
     return f"""SELECT subject_id, CAST({one.time} AS TIMESTAMP) AS time, CAST({one.code} AS VARCHAR) AS code,
@@ -57,7 +57,7 @@ def row(*given: str, **named: str) -> str:
 
 
 def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
-    """SQL of two events per row, in one pass; each is given by the arguments of `row`."""
+    """Return SQL of two events per row, in one pass. Each event is given by the arguments of `row`."""
     defaults = {"number": "NULL", "text": "NULL", "fallback": "false", "where": "true"}
     both = []
     for event in (first, second):
@@ -67,7 +67,7 @@ def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "
 
 
 def static(code: str, number: str = "NULL", where: str = "true") -> str:
-    """SQL of one row without a time."""
+    """Return SQL of one row without a time."""
     return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
         CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
         CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
@@ -75,38 +75,38 @@ def static(code: str, number: str = "NULL", where: str = "true") -> str:
 
 
 def union(rows: Sequence[str]) -> str:
-    """SQL of all rows; reads `raw` once for each query, so use it only for a table held in memory."""
+    """Return SQL of all rows. It reads `raw` once for each query, so use it only for a table held in memory."""
     return " UNION ALL ".join(rows)
 
 
 def stored(time: str, delay: str = "INTERVAL 1 HOUR") -> str:
-    """SQL of the later of a fact's own time and storetime; where storetime is null, its time plus a delay."""
+    """Return SQL of the later of a fact's time and storetime. Without a storetime: the fact's time plus a delay."""
     return f"CASE WHEN storetime IS NULL THEN {time} + {delay} ELSE greatest({time}, storetime) END"
 
 
 def day(time: str) -> str:
-    """SQL of the first moment of a time's day."""
+    """Return SQL of the first moment of a time's day."""
     return f"CAST(CAST({time} AS DATE) AS TIMESTAMP)"
 
 
 def end_of_day(time: str) -> str:
-    """SQL of the last moment of a time's day."""
+    """Return SQL of the last moment of a time's day."""
     return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
 
 
-#: A number by itself, or a bound: `>300`, `<=0.5*.`, `LESS THAN 10`; a unit may follow it.
+#: A number by itself, or a bound such as `>300`, `<=0.5*.` or `LESS THAN 10`. A unit may follow.
 _BOUND = r"^\s*(<=|>=|<|>|≤|≥|less than|greater than)?\s*([+-]?(?:\d+(?:\.\d+)?|\.\d+))\s*([a-zµ%][a-z0-9µ/%^]*)?\s*\*?"
 #: The end of a result in a comment: the comment's end, or the start of a remark.
 _END, _END_OF_RESULT = r"\.?\s*$", r"(?:\.?\s*$|\.\s\s)"
 
 
 def known(text: str) -> str:
-    """SQL of a text as written; null where it is empty or blanked (`___`)."""
+    """Return SQL of a text as written; null if it is empty or blanked (`___`)."""
     return f"CASE WHEN trim({text}) NOT IN ('', '___') THEN {text} END"
 
 
 def number_in(text: str, unit: str, is_comment: bool = False) -> str:
-    """SQL of the number or bound in a text; null where the text holds anything else, or another unit."""
+    """Return SQL of the number or bound in a text; null if the text holds anything else, or another unit."""
     pattern = f"(?i){_BOUND}{_END_OF_RESULT if is_comment else _END}"
     number = finite(f"TRY_CAST(regexp_extract({text}, '{pattern}', 2) AS DOUBLE)")
     own = f"regexp_extract({text}, '{pattern}', 3)"
@@ -114,26 +114,26 @@ def number_in(text: str, unit: str, is_comment: bool = False) -> str:
 
 
 def is_bound(text: str) -> str:
-    """SQL of whether a text begins like a bound."""
+    """Return SQL that tells whether a text begins like a bound."""
     return rf"regexp_matches({text}, '(?i)^\s*(<|>|≤|≥|less than|greater than)')"
 
 
 def unit(column: str) -> str:
-    """SQL of a unit (or route) as the last part of a code; an unknown one is empty."""
+    """Return SQL of a unit (or route) as the last part of a code. An unknown one is empty."""
     return f"coalesce({tidy(column)}, '')"
 
 
 def tidy(column: str) -> str:
-    """SQL of a text with outer blanks removed and one blank between words; null where nothing is left."""
+    """Return SQL of a text without outer blanks and with one blank between words; null if nothing is left."""
     clean = f"nullif(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')), '')"
     return f"CASE WHEN regexp_matches({column}, '[^!-~ ]|^ | $|  ') THEN {clean} WHEN {column} <> '' THEN {column} END"
 
 
 def word(column: str) -> str:
-    """SQL that prepares a word for comparison by rules: trimmed and in upper case, as in MIMIC-IV."""
+    """Return SQL of a word in a form that rules can compare: trimmed and in upper case, as in MIMIC-IV."""
     return f"upper({tidy(column)})"
 
 
 def icd(code: str) -> str:
-    """SQL of an ICD code: dotless, without blanks, in upper case; null where nothing is left."""
+    """Return SQL of an ICD code without dots and blanks, in upper case; null if nothing is left."""
     return f"nullif(upper(regexp_replace({code}, '[^0-9A-Za-z]', '', 'g')), '')"

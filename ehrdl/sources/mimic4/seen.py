@@ -1,7 +1,7 @@
-"""Checks a MIMIC-IV table's cells as they stream by: empty columns, constant columns and unknown items.
+"""Checks a MIMIC-IV table's cells while they are read: empty columns, constant columns and unknown items.
 
-Stays, ages and codes are checked in EVENTS. The checks here cover what never gets there, since a row without a subject,
-a time or a known item is no event.
+Stays, ages and codes are checked in EVENTS. The checks here cover what never gets there, because a row without a
+subject, a time or a known item is not an event.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ehrdl.quality import Finding
 from ehrdl.sources.packed import is_parquet
 from ehrdl.sources.raw import RawTable
 
-#: The share of empty cells above which a column counts as broken, for every table that has the column.
+#: The limit on the share of empty cells, by column. Above its limit, a column counts as broken in any table.
 _EMPTY = {
     **dict.fromkeys(
         ("subject_id", "itemid", "icd_code", "icd_version", "admittime", "anchor_age", "anchor_year"), 0.01
@@ -26,7 +26,7 @@ _EMPTY = {
     **dict.fromkeys(("dischtime", "gender"), 0.2),
     "discharge_location": 0.5,
 }
-#: The same where tables differ: a culture may have only a date, a lab no stay, and most of the chart is text.
+#: Other limits in some tables. A culture may have only a date, a lab may have no stay, and most of the chart is text.
 _EMPTY_IN = {
     "hosp/microbiologyevents": {"charttime": 0.5},
     **{
@@ -35,27 +35,27 @@ _EMPTY_IN = {
     },
     "hosp/labevents": {"valuenum": 0.6, "valueuom": 0.6},
 }
-#: Columns that never hold a single value throughout a table.
+#: Columns that hold more than one value in every real table.
 _VARIED = ("hadm_id", "anchor_age", "admittime", "dischtime", "charttime", "starttime", "icd_code", "drug", "valuenum")
-#: Columns that may hold a single value (a hospital for women, or for planned stays only): worth a quiet line.
+#: Columns that may hold a single value, as in a hospital for women or for planned stays only. It gives only a note.
 _USUALLY_VARIED = ("gender", "admission_type", "discharge_location")
 _FEWEST_ROWS = 100
-#: The share of rows with unlisted items above which the ids are not MIMIC-IV's (its demo: 21 %, 78 %).
+#: If a larger share of rows has unlisted items, the ids are not MIMIC-IV's. Its demo has 21 % and 78 %.
 _UNLISTED = {"hosp/labevents": 0.4, "icu/chartevents": 0.95}
-#: Tables in which every row is one event of a stay, and the share of rows above which too many are no event.
+#: Tables in which every row is one event of a stay, and the largest acceptable share of rows that are not an event.
 _ONE_EVENT = ("hosp/diagnoses_icd", "hosp/procedures_icd", "hosp/drgcodes", "hosp/hcpcsevents")
 _LOST = 0.05
 _LONG = ("text", "comments", "value")
-#: A cell without a letter or digit, such as `___` or `?`, leaves no code.
+#: A cell without a letter or digit, such as `___` or `?`, gives no code. The number is the largest acceptable share.
 _CODE, _NO_CODE_LIMIT = "icd_code", 0.01
 
 
 class Seen:
-    """Counts over one table, one block of rows at a time.
+    """Counts about the cells of one table, made one block of rows at a time.
 
     Args:
         table: the table.
-        items: the listed concepts' item ids; empty = every item is read.
+        items: the item ids of the listed concepts; empty = every item is read.
     """
 
     def __init__(self, table: RawTable, items: tuple[int, ...] = ()) -> None:
@@ -67,7 +67,7 @@ class Seen:
         self._varied: set[str] = set()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a block of rows; its columns are named as in the table."""
+        """Count a block of rows. Its columns are named as in the table."""
         self.rows += batch.num_rows
         for name in batch.schema.names:
             column = batch.column(name)
@@ -83,7 +83,7 @@ class Seen:
             self._unlisted += batch.num_rows - (pc.sum(known).as_py() or 0)
 
     def _compare(self, name: str, column: pa.Array) -> None:
-        """Keep a column's first value, until another one is seen."""
+        """Keep a column's first value until another value is seen."""
         values = column.drop_null()
         if len(values):
             first = self._first[name] = values[0] if self._first[name] is None else self._first[name]
@@ -91,7 +91,7 @@ class Seen:
                 self._varied.add(name)
 
     def add_parquet(self) -> None:
-        """Count all rows of a Parquet file, which is not read through Arrow otherwise; long texts are left alone."""
+        """Count all rows of a Parquet file, which is not read through Arrow otherwise. Long texts are skipped."""
         if not is_parquet(self.table.path):
             return
         with pq.ParquetFile(self.table.path) as file:
@@ -101,7 +101,7 @@ class Seen:
                 self.add(batch.rename_columns([named[stored] for stored in batch.schema.names]))
 
     def findings(self) -> list[Finding]:
-        """The findings: columns that are too empty or hold a single value, and items without a concept."""
+        """Return the findings: columns that are too empty or hold a single value, and items without a concept."""
         name, found = self.table.name, []
         for column, n in self._empty.items():
             limit = (_EMPTY | _EMPTY_IN.get(name, {})).get(column, 1.0)
@@ -121,11 +121,11 @@ class Seen:
 
 
 def findings_of_counts(name: str, counts: Mapping[str, int], n_rows: int) -> list[Finding]:
-    """The findings on rows that were read in an unusual way, or not at all.
+    """Return the findings on rows that were read in an unusual way, or not at all.
 
     Args:
         name: the table's name.
-        counts: the counts of its events, as `staging.stage` makes them.
+        counts: the counts of the table's events, from `staging.stage`.
         n_rows: the number of rows in the table.
     """
     whats = {

@@ -1,10 +1,12 @@
-"""Reads MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2 into EVENTS with DuckDB, streaming.
+"""Reads MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2 into EVENTS with DuckDB, as a stream.
 
 `available_time` follows one rule per table, stated beside its query (`stays`, `bedside`, `orders`). A storetime can
-precede charttime, so used alone it would show facts before they happen. A fact is therefore never available before its
-own time. Where storetime is null a default delay is used, and such rows are counted. A stay's codes come with a coding
-lag, whatever a chart date says. What is known only at the end (discharge location, final admission type, insurance,
-length of stay, the amount of an infusion) is never attached to the beginning.
+precede charttime, which would show a fact before it happens. A fact is therefore never available before its own time.
+If storetime is null, a default delay is used, and such rows are counted. A stay's codes are available only after a
+coding lag, whatever a chart date says.
+
+Some facts are known only at the end: discharge location, final admission type, insurance, length of stay, the amount of
+an infusion. They are never attached to the beginning.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from ehrdl.sources.packed import READ, elsewhere, find, find_all, unread
 from ehrdl.sources.raw import RawTable
 
 _DRUGS = "hosp/prescriptions"
-#: The most disk space needed per byte of csv.gz: for staged rows; for EVENTS, series and notes with their inputs.
-#: Measured by benchmarks/build.py.
+#: The largest disk space needed per byte of csv.gz: first for staged rows, then for EVENTS, series and notes with their
+#: inputs. Measured by benchmarks/build.py.
 _DISK_STAGED, _DISK_AFTER = 0.6, 1.4
 
 
@@ -45,10 +47,10 @@ class Mimic4(Source):
     Args:
         root: the folder that holds `hosp/` and `icu/`.
         note_root: the folder that holds `note/`; by default `root`.
-        tables: the tables to read, which must exist (except the notes); by default all that exist. Patients and
-            admissions are always read, and with prescriptions also the times of orders in poe and pharmacy.
+        tables: the tables to read; by default all that exist. Named tables must exist, except the notes. Patients and
+            admissions are always read. With prescriptions, the times of orders in poe and pharmacy are read too.
         coding_lag_days: the time from discharge until a stay's diagnosis and procedure codes can be seen [days].
-        concepts: a CSV of concepts in the form of the shipped one, for another hospital's item ids.
+        concepts: a CSV of concepts in the form of the shipped one, for the item ids of another hospital.
         null_words: words, such as `NULL`, that stand for an absent value in every column, as empty cells do.
     """
 
@@ -78,7 +80,7 @@ class Mimic4(Source):
         self.null_words = tuple(null_words or ())
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files and the options that decide the result of `read`."""
+        """Return the files and the options that decide the result of `read`."""
         files, missing = self._files()
         titles = find_titles(self.root)
         return {
@@ -92,11 +94,11 @@ class Mimic4(Source):
         }
 
     def versions(self) -> list[Any]:
-        """The versions that decide the result of `read`: the rules, the order of EVENTS, and the concepts kept."""
+        """Return the versions that decide the result of `read`: of the rules, the order of EVENTS, and the concepts."""
         return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
 
     def n_bytes(self) -> int:
-        """Size of the files that are read."""
+        """Return the size of the files that are read [bytes]."""
         return sum(table.packed_bytes() for table in self._files()[0].values())
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class Mimic4(Source):
     def _stage(
         self, files: dict[str, RawTable], prepare: Prepare, known: concepts.Concepts, out: Path
     ) -> dict[str, tuple[Path, dict[str, int]]]:
-        """Read every table, stays first and then the longest; each at most once, even if a run was stopped."""
+        """Read every table, stays first, then by falling size. Tables staged by a stopped run are not read again."""
         rows = out / ".rows"
         rows.mkdir(exist_ok=True)
         sizes = {name: table.packed_bytes() for name, table in files.items() if name not in ORDERS}
@@ -156,7 +158,7 @@ class Mimic4(Source):
         return concepts.load(expanded(self.concepts) if self.concepts else None)
 
     def _files(self) -> tuple[dict[str, RawTable], list[str]]:
-        """The table files that are there, in the order of reading, and the names of those that are missed."""
+        """Return the table files that exist, in the order of reading, and the names of the missing tables."""
         self._check_folders()
         found = {name: self._table(name) for name in self._wanted()}
         files = {name: table for name, table in found.items() if table is not None}
@@ -178,11 +180,11 @@ class Mimic4(Source):
             raise SchemaError(f"data.source.note_root: the folder {self.note_root} does not exist")
 
     def _folder(self, name: str) -> Path:
-        """The folder that a table lies under."""
+        """Return the folder that a table lies under."""
         return self.note_root if name in NOTES else self.root
 
     def _table(self, name: str) -> RawTable | None:
-        """A table as it lies there; None where it is not there and need not be."""
+        """Return a table with its file; None if the file is missing and not required."""
         if path := find(self._folder(name), name):
             return RawTable(name, path, TABLES[name], OPTIONAL.get(name, ()), self.null_words)
         if name in REQUIRED or (name in (self.tables or ()) and name not in NOTES):
@@ -192,14 +194,14 @@ class Mimic4(Source):
         return None
 
     def _wanted(self) -> list[str]:
-        """The names of the tables to look for, in the order of reading."""
+        """Return the names of the tables to look for, in the order of reading."""
         named = set(TABLES if self.tables is None else self.tables)
         if _DRUGS in named:
             named |= set(ORDERS)
         return [*REQUIRED, *(name for name in TABLES if name in named and name not in REQUIRED)]
 
     def _without(self, missing: list[str]) -> str:
-        """One line on all that is missing."""
+        """Describe in one line everything that is missing."""
         where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
         times = _DRUGS not in missing and set(ORDERS) <= set(missing)
         hint = "; a prescription counts from the end of its day" if times else ""
@@ -208,7 +210,7 @@ class Mimic4(Source):
         return f"{', '.join(missing)}: not under {where}; the run goes on without{hint}{lying}"
 
     def _two_files(self, files: dict[str, RawTable]) -> list[str]:
-        """One line per table that exists in more than one file."""
+        """Return one line per table that exists in more than one file."""
         lines = []
         for name, table in files.items():
             if more := find_all(self._folder(name), name)[1:]:
@@ -237,7 +239,7 @@ class Mimic4(Source):
 def _add(
     writer: events.EventsWriter, staged: dict[str, tuple[Path, dict[str, int]]], files: dict[str, RawTable]
 ) -> list[str]:
-    """The names of the tables that gave no event, after the rows of all were added to what is written."""
+    """Add the rows of all tables to the writer. Return the names of the tables that gave no event."""
     for name, (folder, counts) in staged.items():
         if name in REQUIRED and not counts["rows"]:
             raise SchemaError(f"{files[name].path}: has no rows")

@@ -1,4 +1,4 @@
-"""Reads one MIMIC-IV table once and stages it: a job for any process, cached under all that decides the rows."""
+"""Reads and stages one MIMIC-IV table, in any process. The cache key contains everything that decides the rows."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class StageTable:
         queries: the SQL of each table's events.
         prints: the fingerprint of each table's file.
         version: the reader's version.
-        orders: the tables that hold the times of orders, read with prescriptions.
+        orders: the tables with the times of orders, read with prescriptions.
         stays: the folder left by staging the admissions, for the tables that need stays.
-        share: the number of processes that do this at the same time.
+        share: the number of processes that stage tables at the same time.
         tally: the counter of rows read.
-        items: the listed concepts' item ids, for each table that has items.
+        items: the item ids of the listed concepts, for each table that has items.
     """
 
     prepare: Prepare
@@ -61,12 +61,12 @@ class StageTable:
     items: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __call__(self, table: RawTable) -> tuple[Path, dict[str, int]]:
-        """The folder of staged rows and their counts."""
+        """Return the folder of a table's staged rows, and their counts."""
         sql = self.queries[table.name]
 
         def build(folder: Path) -> None:
             with connect(self.prepare, folder, self.share) as con:
-                # One thread gives the same rows in the same order every time; processes run side by side.
+                # One thread gives the same rows in the same order every time. Other processes stage other tables.
                 con.execute("SET threads = 1; SET preserve_insertion_order = true")
                 counts, seen = self._read(con, table, sql, folder / "rows")
                 write_json(folder / "counts.json", counts)
@@ -80,11 +80,11 @@ class StageTable:
         return folder, counts
 
     def is_staged(self, table: RawTable) -> bool:
-        """Whether an earlier build left this table's rows."""
+        """Return whether an earlier build left this table's rows."""
         return cache_folder(self.prepare, *self._key(table)).is_dir()
 
     def _key(self, table: RawTable) -> tuple[str, dict[str, Any]]:
-        """The name of the step, and all that decides its result."""
+        """Return the name of the step, and everything that decides its result."""
         sql = self.queries[table.name]
         return f"table-{table.name.replace('/', '.')}", {
             "file": self.prints[table.name],
@@ -114,7 +114,7 @@ class StageTable:
         return stage(con, sql, rows, self.prepare.shards(0)), seen
 
     def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> _Read:
-        """Spread the table, and the orders that it joins, unchanged over shards; then stage one shard at a time."""
+        """Spread the table unchanged over shards, with the orders that it joins. Then stage one shard at a time."""
         n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
         with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
             spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
@@ -129,10 +129,10 @@ class StageTable:
         return dict(total), seen
 
     def _run(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path | None = None) -> _Read:
-        """One pass over the table's file: `sql`, or its rows staged into a folder.
+        """Read the table's file once: run `sql`, or stage its rows into a folder.
 
-        The quick pass refuses some cells that a slower pass can read, or can report better. So a table that the quick
-        pass cannot read is read again.
+        The quick pass refuses some cells that a slower pass can read, or can report better. A table that the quick pass
+        cannot read is therefore read again.
         """
         for typed in (True, False):
             keys, seen = _Keys(KEYS.get(table.name)), Seen(table, self.items.get(table.name, ()))
@@ -161,20 +161,20 @@ class StageTable:
         raise AssertionError("unreachable")
 
 
-#: The counts of staged rows, and what the cells showed.
+#: The counts of staged rows, and the counts about the cells.
 _Read = tuple[dict[str, int], Seen]
 _Watchers = tuple["_Keys", Seen]
 
 
 class _Keys:
-    """Hashes of a table's key, to tell after one pass whether two rows may share it: 8 bytes per row."""
+    """Hashes of a table's key, 8 bytes per row. After one pass, they tell whether two rows may share a key."""
 
     def __init__(self, column: str | None) -> None:
         self.column = column
         self._hashes: list[np.ndarray] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Add the keys of some rows; null is no key."""
+        """Add the keys of some rows. A null is not a key."""
         if self.column:
             keys = batch.column(self.column).drop_null().to_numpy(zero_copy_only=False)
             self._hashes.append(pd.util.hash_array(keys, categorize=False))
@@ -195,14 +195,14 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
 
 
 def _rows_of(part: Path, shard: int, or_of_nobody: bool) -> str:
-    """SQL of a shard's rows, and of those that `_OF_ANYONE` left without a subject; empty if there are none."""
+    """Return SQL of a shard's rows, and of rows that `_OF_ANYONE` left without a subject; empty if there are none."""
     numbers = sorted({shard, 0}) if or_of_nobody else [shard]
     files = [file for number in numbers if (file := staged(part, number)).is_file()]
     return scan(files) if files else ""
 
 
 def _shard_of(name: str, found: Mapping[str, str]) -> str:
-    """SQL of one shard's raw rows of a table, with what they join."""
+    """Return SQL of one shard's raw rows of a table, with the rows that they join."""
     if name != _DRUGS:
         return f"FROM {found[name]}"
     poe, pharmacy = (found.get(other) or orders.NO_ORDERS[other] for other in ORDERS)
@@ -219,7 +219,7 @@ def _drop(rows: Path | None) -> None:
 
 
 _WITH_SUBJECT = "FROM raw WHERE subject_id IS NOT NULL"
-#: An order is joined by its own id, so one without a subject goes to subject 0, whose shard is 0.
+#: An order is joined by its own id. An order without a subject goes to subject 0, which is in shard 0.
 _OF_ANYONE = "SELECT * REPLACE (coalesce(subject_id, 0) AS subject_id) FROM raw"
 _HOLD = "CREATE OR REPLACE TEMP TABLE held AS SELECT * FROM raw"
 _TWICE = """

@@ -16,19 +16,19 @@ _FOR_OTHERS = ("stays", "deaths")
 
 
 def write_stays(folder: Path) -> str:
-    """SQL that writes the tables of `STAYS` into a folder, for the processes that read those tables."""
+    """Return SQL that writes the tables of `STAYS` into a folder, for the processes that read them."""
     return ";".join(f"COPY (FROM {name} ORDER BY ALL) TO {target(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
 
 
 def read_stays(folder: Path) -> str:
-    """SQL that makes views of what `write_stays` left."""
+    """Return SQL that makes views of the tables written by `write_stays`."""
     return ";".join(f"CREATE TEMP VIEW {name} AS FROM {scan(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
 
 
 _SEX = f"CASE {word('gender')} WHEN 'FEMALE' THEN 'F' WHEN 'MALE' THEN 'M' ELSE {word('gender')} END"
 _GROUP = tidy("anchor_year_group")
 # Birth is 1 January of anchor_year - anchor_age (an anchor_age of 91 means over 89). The year group is only for splits
-# and censoring. Death is a stay's deathtime; outside the hospital only the day is known, and its end counts.
+# and censoring. Death is at a stay's deathtime. Outside the hospital only the day is known, and death is at its end.
 PATIENTS = union(
     [
         static(f"'GENDER//' || {_SEX}", where=f"{_SEX} IS NOT NULL"),
@@ -79,7 +79,7 @@ ICUSTAYS = pair(
 
 
 def coded(lag_days: float) -> dict[str, str]:
-    """The rules of codes, assigned after discharge whatever a chart date says: dischtime -> dischtime + coding lag."""
+    """Return the rules of codes: at dischtime, and available after the coding lag, whatever a chart date says."""
     lag = f"to_microseconds({round(lag_days * 86_400_000_000)})"
     coded = f"icd_version || '//' || {icd('icd_code')}"
 

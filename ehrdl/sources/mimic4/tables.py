@@ -27,8 +27,8 @@ _SPAN_COLUMNS = {
     "itemid": "BIGINT",
     "statusdescription": "VARCHAR",
 }
-#: Every table that is read, with the types of its columns, in the order of reading. Any other table is refused: each
-#: needs a rule that says when its facts can be seen.
+#: Every table that is read, with the types of its columns, in the order of reading. Any other table is refused, because
+#: each table needs a rule for when its facts can be seen.
 TABLES: dict[str, dict[str, str]] = {
     "hosp/patients": {
         "subject_id": "BIGINT",
@@ -137,14 +137,14 @@ TABLES: dict[str, dict[str, str]] = {
 }
 #: Columns that may be missing from a table, and are then null.
 OPTIONAL = {"hosp/labevents": ("comments",)}
-#: The key that no two rows of a table share: a table appended to itself would double the evidence.
+#: The key that no two rows of a table may share. Otherwise, a table appended to itself would double the evidence.
 KEYS = {
     "hosp/patients": "subject_id",
     "hosp/admissions": "hadm_id",
     "note/discharge": "note_id",
     "note/radiology": "note_id",
 }
-#: Tables read in one pass, straight into EVENTS; whatever their size, little is held in memory.
+#: Tables that are read in one pass, directly into EVENTS. Little is held in memory, whatever their size.
 STREAMED = (
     "hosp/diagnoses_icd",
     "hosp/drgcodes",
@@ -163,13 +163,13 @@ STREAMED = (
     "note/discharge",
     "note/radiology",
 )
-#: Tables whose rows are read more than once, or joined: spread over shards first, then read one shard at a time.
+#: Tables with rows that are read more than once, or joined. They are spread over shards, then read shard by shard.
 SHARDED = ("hosp/microbiologyevents", "hosp/prescriptions")
-#: Stays are needed by every other table, so these are always read, stays first.
+#: Tables that are always read. Stays come first, because every other table needs them.
 REQUIRED = ("hosp/admissions", "hosp/patients")
-#: MIMIC-IV-Note is a separate data set that many users of MIMIC-IV lack: its absence is reported, not refused.
+#: MIMIC-IV-Note is a separate data set that many users of MIMIC-IV lack. Its absence is reported but accepted.
 NOTES = ("note/discharge", "note/radiology")
-#: The tables that series come from. If both are missing there are no series, which is an error unless asked for.
+#: The tables that series come from. If both are missing there are no series, which is an error unless `tables` is set.
 SERIES = ("hosp/labevents", "icu/chartevents")
 #: Tables read only for the times of orders, and only with prescriptions.
 ORDERS = ("hosp/poe", "hosp/pharmacy")

@@ -1,4 +1,4 @@
-"""The titles of ICD codes in MIMIC-IV's own tables: descriptions of EVENTS codes, never events."""
+"""Reads the titles of ICD codes from MIMIC-IV's own tables. They describe EVENTS codes and never become events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.sources.mimic4.rows import icd
 from ehrdl.sources.packed import find
 from ehrdl.sources.raw import RawTable
 
-#: The tables of titles, and the prefix of the EVENTS codes of each.
+#: The tables of titles, each with the prefix of its EVENTS codes.
 _HEADS = {"hosp/d_icd_diagnoses": "DIAGNOSIS", "hosp/d_icd_procedures": "PROCEDURE"}
 _COLUMNS = {"icd_code": "VARCHAR", "icd_version": "INTEGER", "long_title": "VARCHAR"}
 _TITLES = """
@@ -21,13 +21,13 @@ _TITLES = """
 
 
 def find_titles(root: Path) -> dict[str, Path]:
-    """The tables of titles that exist; a code without its table keeps an empty description."""
+    """Return the tables of titles that exist. Without its table, a code has an empty description."""
     found = {name: find(root, name) for name in _HEADS}
     return {name: path for name, path in found.items() if path}
 
 
 def read_titles(files: Mapping[str, Path]) -> dict[str, str]:
-    """The title of each EVENTS code of a diagnosis or procedure."""
+    """Read the title of each EVENTS code of a diagnosis or procedure."""
     titles: dict[str, str] = {}
     for name, path in files.items():
         with duckdb.connect() as con:

@@ -1,4 +1,4 @@
-"""The files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and the outcomes beside them."""
+"""Reads the files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and their outcomes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RecordSet:
     """One of the challenge's sets.
 
     Attributes:
-        name: `set-a`.
-        path: its archive, or its folder.
-        outcomes: `Outcomes-a.txt`; None if missing.
+        name: the set's name, such as `set-a`.
+        path: the set's archive or folder.
+        outcomes: the set's file of outcomes, such as `Outcomes-a.txt`; None if missing.
         beside: other copies of the same set, which are not read.
     """
 
@@ -43,7 +43,7 @@ class RecordSet:
     beside: tuple[Path, ...] = ()
 
     def fingerprint(self, verify: str) -> dict[str, Any]:
-        """The fingerprint of the set's files."""
+        """Return the fingerprint of the set's files."""
         found: dict[str, Any] = {"outcomes": self.outcomes and fingerprint(self.outcomes, verify)}
         if self.path.is_file():
             return found | {"records": fingerprint(self.path, verify)}
@@ -54,14 +54,14 @@ class RecordSet:
         return found | {"records": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])}
 
     def n_bytes(self) -> int:
-        """Size of the records as stored [bytes]."""
+        """Return the size of the records as stored [bytes]."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*.txt")
         return sum(file.stat().st_size for file in files)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of some records that name a parameter, in order.
+    """The lines of some records, in order. Lines without a parameter are left out.
 
     Attributes:
         record: (n,) int64, the number in the file's name.
@@ -69,8 +69,8 @@ class Lines:
         parameter: (n,) int64, positions in `names`.
         value: (n,) float64, NaN where the file has none.
         names: the parameters.
-        every: the numbers of all records, also of those without a line.
-        unnamed: the number of lines without a parameter, which are left out.
+        every: the numbers of all records, including those without a line.
+        unnamed: the number of lines that were left out because they have no parameter.
     """
 
     record: np.ndarray
@@ -93,16 +93,16 @@ class _Record:
         return int(Path(self.name).stem)
 
     def refuse(self, row: int, why: str) -> SchemaError:
-        """The error of the line that holds the row, counted from 0 after the header."""
+        """Return the error for the line of a row. Rows are counted from 0 after the header."""
         held = [number for number, line in enumerate(self.body.split(b"\n"), 1) if line.rstrip(b"\r")]
         return SchemaError(f"{self.path}: {self.name}: line {held[row + 1]}: {why}")
 
 
 def find_sets(root: Path) -> list[RecordSet]:
-    """The sets under a folder.
+    """Find the sets under a folder.
 
     Raises:
-        SchemaError: there is no such folder, or it holds no set.
+        SchemaError: the folder does not exist, or it holds no set.
     """
     if not root.is_dir():
         raise SchemaError(f"data.source.root: the folder {root} does not exist; give the one that holds set-a.tar.gz")
@@ -124,10 +124,10 @@ def find_sets(root: Path) -> list[RecordSet]:
 
 
 def read_lines(path: Path) -> Lines:
-    """All lines of a record set.
+    """Read all lines of a record set.
 
     Raises:
-        SchemaError: an archive is damaged or holds no record, a record is there twice, or a line is not a time, a
+        SchemaError: an archive is damaged or holds no record, a record occurs twice, or a line is not a time, a
             parameter and a number. The message names the file and the line.
     """
     records = _records(path)
@@ -154,7 +154,7 @@ def read_lines(path: Path) -> Lines:
 
 
 def _records(path: Path) -> Iterator[_Record]:
-    """The records of a set, in the order of the archive, or of their names in a folder."""
+    """Yield the records of a set, in the order of the archive, or by file name in a folder."""
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):
             if file.stem.isdecimal():
@@ -166,7 +166,7 @@ def _records(path: Path) -> Iterator[_Record]:
 
 
 def _parse(records: Sequence[_Record]) -> Lines:
-    """The lines of some records, read together: one call of Arrow's reader for a thousand small files."""
+    """Parse the lines of some records together: one call of Arrow's reader for a thousand small files."""
     bodies = [_body(record) for record in records]
     counts = np.array([body.count(b"\n") for body in bodies])
     owner = np.repeat(np.arange(len(records)), counts)
@@ -194,7 +194,7 @@ def _parse(records: Sequence[_Record]) -> Lines:
 
 
 def _body(record: _Record) -> bytes:
-    """The lines after the header, each with its end; empty lines are left out."""
+    """Return the lines after the header, each with its line end. Empty lines are left out."""
     text = record.body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     header, _, lines = text.partition(b"\n")
     if header.strip() != _HEADER:
@@ -206,7 +206,7 @@ def _body(record: _Record) -> bytes:
 
 
 def _columns(records: Sequence[_Record], lines: bytes) -> list[pa.Array]:
-    """Time, parameter and value of every line, as text without blanks at its ends."""
+    """Return time, parameter and value of every line, as text without outer blanks."""
     names = ["time", "parameter", "value"]
     if not lines:
         return [pa.array([], pa.string()) for _ in names]
@@ -223,7 +223,7 @@ def _columns(records: Sequence[_Record], lines: bytes) -> list[pa.Array]:
 
 
 def _bad_line(records: Sequence[_Record], error: Exception) -> SchemaError:
-    """The error for the first line that does not have three parts, or is no text."""
+    """Return the error for the first line that does not have three parts, or is not text."""
     for record in records:
         for row, line in enumerate(_body(record).split(b"\n")[:-1]):
             text = line.decode(errors="replace")
@@ -256,7 +256,7 @@ def _values(value: pa.Array, place: np.ndarray, refuse: Callable[[int, str], Sch
 
 
 def _number(text: str) -> float:
-    """The number in a text: NaN if the text is empty, infinite if it is no number."""
+    """Return the number in a text: NaN if the text is empty, infinite if it is not a number."""
     try:
         return float(text) if text else np.nan
     except ValueError:
@@ -264,13 +264,13 @@ def _number(text: str) -> float:
 
 
 def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
-    """Whether each record's patient died in hospital, and the days from admission to the stay's end and to death.
+    """Read whether each record's patient died in hospital, and the days from admission to discharge and to death.
 
-    Days are NaN where unknown. The days to death are NaN also where no death is known, or the file has no such column.
-    Nothing else of the file is read: SAPS-I and SOFA are outcomes too.
+    Days are NaN if unknown. The days to death are also NaN if no death is known, or if the file has no such column. The
+    file's other columns, SAPS-I and SOFA, are not read, because they are outcomes too.
 
     Raises:
-        SchemaError: a column is missing, a record is there twice, or a value is impossible. The message names the line.
+        SchemaError: a column is missing, a record occurs twice, or a value is impossible. The message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -294,7 +294,7 @@ def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
 
 
 def _outcome_columns(path: Path, lines: list[str]) -> list[str]:
-    """The names of the columns of a file of outcomes, those that are read among them."""
+    """Return the column names of a file of outcomes. Refuse a file without a required column."""
     header = [name.strip() for name in lines[0].split(",")] if lines else []
     for name in ("RecordID", _LENGTH, _DEATH):
         if name not in header:
@@ -305,7 +305,7 @@ def _outcome_columns(path: Path, lines: list[str]) -> list[str]:
 
 
 def _outcome(cells: dict[str, str]) -> tuple[int, tuple[int, float, float]]:
-    """The record of a row of outcomes, and its death, length and survival as `read_outcomes` gives them."""
+    """Return the record of a row of outcomes, with its death, length of stay and survival as in `read_outcomes`."""
     days = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
     length, survival = (number if number >= 0 else np.nan for number in days)
     return int(cells["RecordID"]), (int(cells[_DEATH]), length, survival)

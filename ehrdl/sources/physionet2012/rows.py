@@ -1,6 +1,6 @@
 """Turns lines of PhysioNet/CinC 2012 into rows of EVENTS, and counts the oddities among them.
 
-A record is one stay: its number is both the subject and the encounter. No date is known, so every stay begins on the
+A record is one stay. Its number is both the subject and the encounter. No date is known, so every stay begins on the
 same invented day. A value is available at its own time, as in the challenge.
 """
 
@@ -20,7 +20,7 @@ from ehrdl.sources.physionet2012.files import Lines
 
 PREFIX = "P12"
 MISSING = -1
-#: The challenge replaced every age above by this one [years].
+#: The challenge replaced every higher age by this one [years].
 AGE_CAP = 90
 UNITS = {
     1: "Coronary Care Unit",
@@ -32,11 +32,11 @@ _SEX = {0: "F", 1: "M"}
 #: The descriptors of a record, each with its smallest and largest possible value.
 _ALLOWED = {"Age": (0, 120), "Gender": (0, 1), "ICUType": (1, 4)}
 _YEAR = 2012
-#: Year, month and day of every admission [µs since 1970].
+#: The invented time of every admission [µs since 1970].
 _ADMITTED = int(np.datetime64(f"{_YEAR}-01-01", "us").astype(np.int64))
 _SECOND, _MINUTE = 1_000_000, 60_000_000
 _DAY = 24 * 60 * _MINUTE
-#: The challenge's window [µs]; patients who left before its end are in no set.
+#: The challenge's window [µs]. Patients who left before its end are in no set.
 _WINDOW = 2 * _DAY
 _NO_TIME = np.iinfo(np.int64).min
 
@@ -47,7 +47,7 @@ class Facts:
 
     Attributes:
         codes: the number of each code.
-        counts: the counts of what was found, for the manifest.
+        counts: the counts of the records, lines and oddities found, for the manifest.
     """
 
     codes: dict[str, int] = field(default_factory=dict)
@@ -55,17 +55,17 @@ class Facts:
     _pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, subject: np.ndarray, time: np.ndarray | int, code: str | np.ndarray, value: Any = np.nan) -> None:
-        """Add rows: subject (n,), time [µs], code (one, or numbers of `number`), value (NaN = none)."""
+        """Add rows: subject (n,), time [µs], code (one code, or numbers from `number`), value (NaN = none)."""
         numbers = self.number(code) if isinstance(code, str) else code
         columns = np.broadcast_arrays(subject, time, numbers, np.asarray(value, np.float32))
         self._pieces.append((columns[0], columns[1], columns[2], columns[3]))
 
     def number(self, code: str) -> int:
-        """The number of a code."""
+        """Return the number of a code. A new code gets the next number."""
         return self.codes.setdefault(code, len(self.codes))
 
     def table(self) -> pa.Table:
-        """subject_id, us (null = static), code_id, value (null = none)."""
+        """Return the rows as a table: subject_id, us (time [µs], null = static), code_id, value (null = none)."""
         subject, time, code, value = (np.concatenate(column) for column in zip(*self._pieces, strict=True))
         return pa.table(
             {
@@ -78,11 +78,11 @@ class Facts:
 
 
 def collect(lines: Lines, outcomes: dict[int, tuple[int, float, float]], known: Concepts, where: str) -> Facts:
-    """The rows of one record set.
+    """Collect the rows of one record set.
 
     Args:
         lines: the set's lines.
-        outcomes: the outcomes of its records, from `read_outcomes`; a record without one has no end of stay.
+        outcomes: the outcomes of its records, from `read_outcomes`. A record without an outcome has no end of stay.
         known: the shipped concepts, with units and plausible ranges.
         where: the set's name, for errors.
     """
@@ -91,7 +91,7 @@ def collect(lines: Lines, outcomes: dict[int, tuple[int, float, float]], known: 
     facts.counts["missing"] = _count(lines, absent)
     name = np.array([*lines.names, ""], dtype=object)
     _check_ids(lines, name, where)
-    at_admission = ~absent & (lines.minute == 0)  # a later descriptor is of no use, and would be seen too early
+    at_admission = ~absent & (lines.minute == 0)  # a later descriptor is not used, since it would be seen too early
     own = {word: np.flatnonzero((name[lines.parameter] == word) & at_admission) for word in _ALLOWED}
     _born(facts, *_allowed(facts, lines, own["Age"], "Age"))
     sex_of, sex = _allowed(facts, lines, own["Gender"], "Gender")
@@ -115,7 +115,10 @@ def _check_ids(lines: Lines, name: np.ndarray, where: str) -> None:
 
 
 def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The records that have a descriptor, and its value; the first line counts, and impossible values are left out."""
+    """Return the records that have a descriptor, and its value.
+
+    The first line of a record counts. Impossible values are left out and counted.
+    """
     record, first = np.unique(lines.record[rows], return_index=True)
     value = lines.value[rows][first]
     least, most = _ALLOWED[name]
@@ -126,14 +129,14 @@ def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[n
 
 
 def _born(facts: Facts, record: np.ndarray, age: np.ndarray) -> None:
-    """Add births on 1 January, as in MIMIC, so that the age computed from the years is the one in the file."""
+    """Add births on 1 January, as in MIMIC, so that the age computed from the years is the age in the file."""
     births = (_YEAR - age - 1970).astype("datetime64[Y]").astype("datetime64[us]").astype(np.int64)
     facts.add(record, births, BIRTH)
     facts.counts["ages_at_the_cap"] = int((age >= AGE_CAP).sum())
 
 
 def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarray) -> None:
-    """Add each record's admission and unit: as ICU_IN for cohorts and groups, as a series fact for models."""
+    """Add each record's admission and unit. Cohorts and groups use ICU_IN, and models use a series fact."""
     facts.add(every, _ADMITTED, "ADMISSION//ICU")
     facts.add(np.setdiff1d(every, record), _ADMITTED, "ICU_IN//Unknown")
     for number, name in UNITS.items():
@@ -142,7 +145,7 @@ def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarra
 
 
 def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> None:
-    """Add the measurements in their units, and count those repeated, implausible or converted."""
+    """Add the measurements in their units, and count the repeated, implausible and converted ones."""
     record, minute, parameter = (column[rows] for column in (lines.record, lines.minute, lines.parameter))
     key = np.sort((record << 24) + minute.astype(np.int64) * len(lines.names) + parameter, kind="stable")
     facts.counts["repeated_rows"] = int((key[1:] == key[:-1]).sum())
@@ -156,7 +159,7 @@ def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> N
         own = rows[parameter == place]
         code = f"{PREFIX}//{name}"
         if name == "MechVent":
-            own = own[lines.value[own] == 1]  # 0 would mean that there is none, which is no fact of its own
+            own = own[lines.value[own] == 1]  # 0 would mean no ventilation, which is not recorded as a fact
         elif code in units.groups:
             _number(facts, code, lines, own, units.get_group(code))
             continue
@@ -168,7 +171,10 @@ def _measure(facts: Facts, lines: Lines, rows: np.ndarray, known: Concepts) -> N
 
 
 def _number(facts: Facts, code: str, lines: Lines, rows: np.ndarray, units: Any) -> None:
-    """Add a variable's values; one impossible in the usual unit, but possible in exactly one other, is in that one."""
+    """Add a variable's values, each with its unit, and count the implausible ones.
+
+    A value that is impossible in the usual unit, but possible in exactly one other, is read in that other unit.
+    """
     value = lines.value[rows]
     fits = np.stack([_plausible(value, unit) for unit in units.itertuples()])
     chosen = np.zeros(len(rows), np.int64)
@@ -186,16 +192,16 @@ def _number(facts: Facts, code: str, lines: Lines, rows: np.ndarray, units: Any)
 
 
 def _plausible(value: np.ndarray, unit: Any) -> np.ndarray:
-    """Whether values are plausible, as the store decides it: in float32, limits included."""
+    """Return whether values are plausible, by the same rule as the series store: in float32, limits included."""
     canonical = (value.astype(np.float32).astype(np.float64) * unit.factor + unit.offset).astype(np.float32)
     inside: np.ndarray = (canonical >= np.float32(unit.low)) & (canonical <= np.float32(unit.high))
     return inside
 
 
 def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float, float]]) -> None:
-    """Add the end of the stay and the death: after the outcomes' number of days, and never within the window.
+    """Add the end of the stay and the death, after the outcomes' number of days but never within the window.
 
-    Days are whole, so that a stay of two may end on paper before the 48 h that all of these patients stayed.
+    Days are whole numbers, so a stay of two days may end on paper before 48 h. All these patients stayed at least 48 h.
     """
     record = np.array([number for number in every.tolist() if number in outcomes], np.int64)
     died, days, survived = np.array([outcomes[number] for number in record.tolist()]).reshape(-1, 3).T
@@ -214,12 +220,12 @@ def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float
 
 
 def _moment(minute: np.ndarray) -> np.ndarray:
-    """The time of a minute [µs]; the first is a second later, since a window of 48 h is open at its start."""
+    """Return the time of a minute [µs]. Minute 0 is moved by a second, because a window of 48 h excludes its start."""
     time: np.ndarray = _ADMITTED + minute.astype(np.int64) * _MINUTE
     return time + np.where(minute == 0, _SECOND, 0)
 
 
 def _count(lines: Lines, mask: np.ndarray) -> dict[str, int]:
-    """The number of lines under the mask, for each parameter that has any."""
+    """Count the lines under the mask for each parameter, leaving out parameters without any."""
     count = Counter(dict(enumerate(np.bincount(lines.parameter[mask], minlength=len(lines.names)).tolist())))
     return {lines.names[place]: n for place, n in count.most_common() if n}

@@ -25,7 +25,7 @@ from ehrdl.options.bounds import Location
 from ehrdl.sources.physionet2012.files import SETS, RecordSet, find_sets, read_lines, read_outcomes
 from ehrdl.sources.physionet2012.rows import AGE_CAP, collect
 
-#: The messages on counts by name, and on plain counts.
+#: The messages on counts by name. `_COUNTED` has the messages on plain counts.
 _NAMED = {
     "missing": "{n:,} values are missing (-1, or empty): {which}",
     "implausible": "{n:,} values are outside their plausible range (concepts.csv) and no input: {which}",
@@ -51,11 +51,12 @@ _ROWS = """
 
 
 class Physionet2012(Source):
-    """The challenge's record sets, as downloaded.
+    """PhysioNet/CinC Challenge 2012, as downloaded: the record sets and their outcomes.
 
     Args:
         root: the folder that holds any of set-a, set-b and set-c, each as an archive (`set-a.tar.gz`, .tgz, .tar, .zip)
-            or unpacked, and `Outcomes-a.txt` and so on. A set without outcomes can be scored, not learned from.
+            or unpacked. `Outcomes-a.txt` and so on lie beside them. A set without outcomes can be scored, but not
+            learned from.
     """
 
     VERSION = 5
@@ -69,7 +70,7 @@ class Physionet2012(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files of the sets, and the settings that decide how they are read."""
+        """Return the files of the sets, and the settings that decide how they are read."""
         sets = find_sets(self.root)
         return {
             "source": "physionet2012",
@@ -78,7 +79,7 @@ class Physionet2012(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the records as stored [bytes]."""
+        """Return the size of the records as stored [bytes]."""
         return sum(one.n_bytes() for one in find_sets(self.root))
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _check_new(owner: dict[int, str], records: list[int], name: str) -> None:
 
 
 def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
-    """The things that are missing or not read, one line each."""
+    """Yield one line for each thing that is missing or not read."""
     names = [one.name for one in sets]
     if absent := [f"set-{letter}" for letter in SETS if f"set-{letter}" not in names]:
         yield f"{', '.join(absent)}: not under {root}; the run goes on without"
@@ -132,7 +133,7 @@ def _absent(root: Path, sets: list[RecordSet]) -> Iterable[str]:
 
 
 def _found(tables: dict[str, dict[str, Any]]) -> Iterable[str]:
-    """The oddities and how they were treated, one line each; each set's numbers go into the manifest with its table."""
+    """Yield one line for each oddity and its treatment. Each set's numbers go into the manifest with its table."""
     counts: Counter[str] = Counter()
     by_name: dict[str, Counter[str]] = {}
     for table in tables.values():

@@ -1,4 +1,4 @@
-"""The files of PhysioNet/CinC 2019: one `.psv` per patient, one row per hour, in folders or streamed archives."""
+"""Reads the files of PhysioNet/CinC 2019: one `.psv` per patient, one row per hour, in folders or archives."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _RECORDS_A_BLOCK = 500
 
 
 def record_number(name: str) -> int:
-    """The subject_id of a record by its file's name: 100001 of `p100001`, with or without `.psv`.
+    """Return the subject_id of a record from its file name: 100001 of `p100001`, with or without `.psv`.
 
     Raises:
         ValueError: no record can have that name.
@@ -73,11 +73,11 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Its name, without the ending of an archive."""
+        """The name of the folder, or of the archive without its ending."""
         return next((self.path.name.removesuffix(e) for e in ENDINGS if self.path.name.endswith(e)), self.path.name)
 
     def files(self) -> list[Path]:
-        """The files on disk."""
+        """Return the files on disk."""
         return sorted(self.path.glob("*.psv")) if self.path.is_dir() else [self.path]
 
 
@@ -87,23 +87,23 @@ class Rows:
 
     Attributes:
         subject: (n,) int64.
-        value: (n, len(COLUMNS)) float64, NaN where the file has no value, or lacks the column.
+        value: (n, len(COLUMNS)) float64, NaN if the file has no value or lacks the column.
     """
 
     subject: np.ndarray
     value: np.ndarray
 
     def __getitem__(self, column: str) -> np.ndarray:
-        """One column (n,)."""
+        """Return one column (n,)."""
         found: np.ndarray = self.value[:, COLUMNS.index(column)]
         return found
 
 
 def find_places(root: Path) -> list[Place]:
-    """The folders with records under a root, and the archives in it whose folder is not there.
+    """Find the folders with records under a root, and the archives in the root that are not unpacked there.
 
     Raises:
-        SchemaError: there is no such folder or archive, or nothing that could hold records.
+        SchemaError: the folder or archive does not exist, or holds nothing that could be records.
     """
     if root.is_file() and root.name.endswith(ENDINGS):
         return [Place(root)]
@@ -120,11 +120,11 @@ def find_places(root: Path) -> list[Place]:
 
 
 def read_rows(place: Place) -> Iterator[Rows]:
-    """The hours of all records, a few hundred records at a time.
+    """Read the hours of all records, a few hundred records at a time.
 
     Raises:
-        SchemaError: an archive is damaged or holds no record, or a file is no table of the challenge. The message names
-            the file, the row and the column.
+        SchemaError: an archive is damaged or holds no record, or a file is not a table of the challenge. The message
+            names the file, the row and the column.
     """
     records = _records(place)
     n = 0
@@ -143,7 +143,7 @@ def _records(place: Place) -> Iterator[tuple[str, bytes]]:
 
 
 def _parse(place: Place, records: list[tuple[str, bytes]]) -> Rows:
-    """Parse the records of one header in one call of Arrow's reader; if that fails, one by one, to name the row."""
+    """Parse records with one call of Arrow's reader per header. If that fails, find the bad row and report it."""
     subject, value = [], []
     for header, part in _by_header(place, records):
         tables = [b"\n".join(line for line in body.split(b"\n")[1:] if line.strip()) for _, body in part]
@@ -167,7 +167,7 @@ def _number_of(place: Place, name: str) -> int:
 
 
 def _by_header(place: Place, records: list[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[tuple[str, bytes]]]]:
-    """Runs of records with the same header, which must have all columns except the label."""
+    """Yield runs of records with the same header. A header must have all columns; only the label may be missing."""
     part: list[tuple[str, bytes]] = []
     last: list[str] | None = None
     for name, body in records:
@@ -192,7 +192,7 @@ def _check_header(place: Place, name: str, header: list[str]) -> None:
 
 
 def _numbers(header: list[str], table: bytes) -> np.ndarray:
-    """The columns of COLUMNS as float64 (n, columns)."""
+    """Return the columns of COLUMNS as float64 (n, columns)."""
     if not table:
         return np.zeros((0, len(COLUMNS)))
     read = csv.read_csv(
@@ -211,7 +211,7 @@ def _numbers(header: list[str], table: bytes) -> np.ndarray:
 
 
 def _explain(place: Place, name: str, header: list[str], table: bytes) -> None:
-    """Raise a one-line error for a record's first cell that is no number, or for a row of another length."""
+    """Raise a one-line error for a record's first cell that is not a number, or for a row of another length."""
     for row, line in enumerate(table.decode("utf-8", "replace").split("\n"), 1):
         cells = line.strip("\r").split("|")
         where = f"{place.path}: {name}: row {row}"

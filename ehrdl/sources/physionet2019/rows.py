@@ -1,4 +1,4 @@
-"""Turns hours of PhysioNet/CinC 2019 into EVENTS rows; corrects units, drops impossible values, and counts both."""
+"""Turns hours of PhysioNet/CinC 2019 into EVENTS rows. It corrects units, drops impossible values, and counts both."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from ehrdl.schema import BIRTH
 from ehrdl.sources.physionet2019.files import FIXED, HOUR, LABEL, LABS, VITALS, Place, Rows
 
 _HOUR, _YEAR = 3_600_000_000, 365.25 * 24 * 3_600_000_000  # [µs]
-#: Every ICU stay begins here; the files have only hours.
+#: The start of every ICU stay. The files have only hours.
 _ADMITTED = 946_684_800_000_000  # 2000-01-01 [µs]
 _NO_TIME = np.iinfo(np.int64).min
 _OLDEST = 120
-#: Above 1 a value is a percentage; between 1 and 15 it is neither, and the concept's range drops it.
+#: From here on, FiO2 is read as a percentage. Between 1 and 15 it is neither a percentage nor a fraction, and the
+#: concept's range drops it.
 _LEAST_PERCENT = 15.0
-#: Total calcium of a living patient is above 3 mg/dL, ionised calcium below 3 mmol/L; the column holds both.
+#: The column Calcium holds two tests. In a living patient, total calcium is above 3 mg/dL, and ionised calcium is below
+#: 3 mmol/L.
 _IONISED = 3.0
 LABEL_CODE, HOUR_CODE = "SEPSIS_LABEL", "P19//ICULOS//h"
 
@@ -32,7 +34,7 @@ class Facts:
         place: the place of the records, for errors.
         counts: the counts of hours, of records, and of faults.
         codes: the number of each code.
-        owner: the record seen, by subject.
+        owner: the path where each subject was seen.
     """
 
     place: Place
@@ -41,7 +43,7 @@ class Facts:
     codes: dict[str, int] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> pa.Table:
-        """The facts of some records: subject_id, us (time [µs], null = static), code_id, value."""
+        """Return the facts of some records: subject_id, us (time [µs], null = static), code_id, value."""
         self._check(rows)
         first = np.flatnonzero(np.diff(rows.subject, prepend=-1))
         parts = [self._births(rows, first), self._sexes(rows, first), self._admissions(rows, first)]
@@ -64,13 +66,13 @@ class Facts:
         )
 
     def _facts(self, subject: np.ndarray, time: np.ndarray, code: str, value: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The hours in which a value is known."""
+        """Return the rows of the hours in which a value is known."""
         known = np.flatnonzero(~np.isnan(value))
         number = self.codes.setdefault(code, len(self.codes))
         return subject[known], time[known], np.full(len(known), number, np.int32), value[known]
 
     def _check(self, rows: Rows) -> None:
-        """Refuse hours that are missing or out of order, invalid labels, and a record seen before."""
+        """Refuse hours that are missing or out of order, invalid labels, and a record that was seen before."""
         for subject in rows.subject[np.diff(rows.subject, prepend=-1) != 0].tolist():
             if subject in self.owner:
                 other = self.owner[subject]
@@ -94,11 +96,11 @@ class Facts:
                 )
         for name in FIXED:
             cell = rows[name]
-            moved = same & (np.abs(np.diff(cell, prepend=np.nan)) > 0)  # NaN, on either side, is no change
+            moved = same & (np.abs(np.diff(cell, prepend=np.nan)) > 0)  # from or to NaN is not a change
             self.counts[f"{name} changes within a record"] += len(np.unique(rows.subject[moved]))
 
     def _births(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Births such that the age at ICU admission is the one in the file, where ages are capped at 100."""
+        """Return births such that the age at ICU admission is the age in the file. Ages there are capped at 100."""
         age = rows["Age"][first]
         fits = (age >= 0) & (age <= _OLDEST)
         self.counts["implausible ages"] += int((~np.isnan(age) & ~fits).sum())
@@ -116,7 +118,7 @@ class Facts:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def _admissions(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Admissions to the hospital, HospAdmTime hours from the ICU admission."""
+        """Return admissions to the hospital, HospAdmTime hours from the ICU admission."""
         hours = rows["HospAdmTime"][first]
         known = np.isfinite(hours) & (np.abs(hours) < 1e6)
         self.counts["unknown HospAdmTime"] += int((~known).sum())
@@ -124,7 +126,7 @@ class Facts:
         return self._facts(rows.subject[first][known], at, "ADMISSION//ICU", np.zeros(int(known.sum())))
 
     def _measured(self, rows: Rows) -> list[tuple[str, np.ndarray]]:
-        """The codes, each with its column (n,); NaN where an hour has no value."""
+        """Return each code with its column (n,). The column is NaN in hours without a value."""
         found = []
         for name in (*VITALS, *LABS):
             value = np.where(np.isfinite(rows[name]), rows[name], np.nan)

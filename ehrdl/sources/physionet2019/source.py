@@ -3,9 +3,9 @@
 Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology Challenge
 2019", Critical Care Medicine 48(2), 210-217 (data CC BY 4.0, physionet.org/content/challenge-2019/1.0.0/).
 
-An hour's values are known at its end, where the files put them: hour ICULOS is at 2000-01-01 + ICULOS h, and a
-prediction at that hour sees it. ICULOS and the unit are facts of every hour, so that a window of any length sees them;
-age, sex and the time since admission to the hospital are static features.
+An hour's values are known at its end, as in the files. Hour ICULOS is at 2000-01-01 + ICULOS h, and a prediction at
+that hour sees its values. ICULOS and the unit are facts of every hour, so that a window of any length contains them.
+Age, sex and the time since admission to the hospital are static features.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _ROWS = """
 
 
 class Physionet2019(Source):
-    """The challenge's training sets A and B, as downloaded.
+    """PhysioNet/CinC Challenge 2019, as downloaded: the training sets A and B.
 
     Args:
-        root: the folder that holds the `.psv` files, in folders of any depth, or archives of them (.tar.gz, .tgz, .tar,
-            .zip), or one such archive. Files without SepsisLabel can be scored, not learned from.
+        root: the folder that holds the `.psv` files at any depth, or archives of them (.tar.gz, .tgz, .tar, .zip); or
+            one such archive. Files without SepsisLabel can be scored, but not learned from.
     """
 
     VERSION = 4
@@ -58,7 +58,7 @@ class Physionet2019(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """The files, and the settings that decide how they are read."""
+        """Return the files, and the settings that decide how they are read."""
         return {
             "source": "physionet2019",
             "version": [self.VERSION, events.VERSION, staging.VERSION, digest(self._known().frame.to_csv())],
@@ -66,11 +66,11 @@ class Physionet2019(Source):
         }
 
     def n_bytes(self) -> int:
-        """Size of the records as stored [bytes]."""
+        """Return the size of the records as stored [bytes]."""
         return sum(file.stat().st_size for place in find_places(self.root) for file in place.files())
 
     def subject_of(self, record: str) -> int:
-        """The subject_id of a record by its file's name: 100001 of `p100001`; see `Source.subject_of`."""
+        """Return the subject_id of a record from its file name: 100001 of `p100001`; see `Source.subject_of`."""
         return record_number(record)
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Physionet2019(Source):
     def _stage(self, writer: events.EventsWriter, name: str, facts: Facts, prepare: Prepare, out: Path) -> None:
         """Stage the records of a place as they are read, with a few hundred records in memory at a time."""
         blocks = (facts.batch(rows).cast(_SCHEMA) for rows in read_rows(facts.place))
-        first = next(blocks)  # the codes are known by then: those of the columns
+        first = next(blocks)  # after the first block all codes are known, because every block has the same ones
 
         def batches() -> Iterator[pa.RecordBatch]:
             yield from first.to_batches()
@@ -120,7 +120,7 @@ def _print(place: Place, verify: str) -> Any:
 
 
 def _describe(tables: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What was found and how it was treated, one line per place."""
+    """Describe what was found and how it was treated, one line per place and one for all."""
     total: Counter[str] = Counter()
     for name, counts in tables.items():
         yield f"{name}: {counts['records']:,} records, {counts['hours']:,} hours"
