@@ -6,7 +6,7 @@ import pytest
 from ehrdl.metrics.bootstrap import subject_counts, subject_draws
 from ehrdl.metrics.calibration import sigmoid
 from ehrdl.metrics.catalogue import BY_KIND, METRICS, Metric, score_draws
-from ehrdl.metrics.draws import Recalibration
+from ehrdl.metrics.recalibration import Recalibration
 from ehrdl.schema import BINARY, REGRESSION
 
 
@@ -53,7 +53,7 @@ def test_the_expanded_regressions_are_accurate_for_odd_risks(slope):
     label, prob, subject = predictions(6000, 6000, slope=slope)
     counts = counts_of(6000, 60)
     made = Recalibration(label, prob, subject, 6000)
-    assert made.slope.sums is not None  # expanded, and not fitted draw by draw
+    assert made.slope.n_columns  # expanded, and not fitted draw by draw
     got = made(counts)
     want = by_formula(METRICS, label, prob, subject, counts)
     for name in got:
