@@ -49,17 +49,20 @@ Place = str | Path
 def load(
     source: str | Source, root: Place | None = None, *, task: str | Task = "readmission", **options: Any
 ) -> Cohort:
-    """Read a hospital's data and find its cohort for a task. Prepared data stay in the cache for the next call.
+    """Read a hospital's data, and select the cohort: the patients for whom a task makes predictions.
+
+    The prepared data are kept in the cache, so that the next call with the same options is quick.
 
     Args:
-        source: `mimic4`, `meds`, `synthetic`, … (the classes of `ehrdl.sources`), or an object of one.
-        root: the folder of the data.
-        task: `readmission`, `heart_failure`, … (the classes of `ehrdl.tasks`), or an object of one.
+        source: the name of a class in `ehrdl.sources` (`mimic4`, `meds`, `synthetic`, …), or an object of such a class.
+        root: the folder of the hospital's data. If `source` is an object, leave it out.
+        task: the name of a class in `ehrdl.tasks` (`readmission`, `heart_failure`, …), or an object of such a class.
         **options: fields of `ehrdl.data.config.DataConfig` (`window`, `notes`, `split`, `batch`, `prepare`,
-            `concepts`), as objects or as dicts. All other options, such as `note_root`, go to the source.
+            `concepts`), each as an object or as a dict. All other options, such as `note_root`, are arguments of the
+            source's class.
 
     Raises:
-        EhrdlError: the options or the data cannot be used; the message gives the reason in one line.
+        EhrdlError: an option or the data cannot be used; the message gives the reason in one line.
     """
     configured = {name: options.pop(name) for name in _names(DataConfig) if name in options}
     if isinstance(source, str):
@@ -82,21 +85,24 @@ def fit(
     overwrite: bool = False,
     **options: Any,
 ) -> Run:
-    """Fit and compare deep models and baselines on the same samples. A finished run is opened, not fitted again.
+    """Fit deep models and baselines on the same samples, and compare them.
+
+    If a run of the same name, data and options is finished already, it is opened and not fitted again.
 
     Args:
         cohort: the cohort, from `load`.
-        model: `multimodal`, `committee`, a class of `ehrdl.models`, or a `functools.partial` of a class. Any function
-            that makes a network from a `DataSpec` is accepted.
-        epochs: passes over the training samples; by default as many as on the command line.
+        model: the name of a network class in `ehrdl.models` (such as `multimodal` or `committee`), or any function that
+            makes a network from a `DataSpec`. The function may be a class or a `functools.partial` of a class.
+        epochs: number of passes over the training samples; None = the default of `ehrdl train`.
         name: the name of the run's folder; by default the name of the task.
         root: the folder that holds the runs.
         overwrite: replace a finished run of the same name.
-        **options: other fields of `ehrdl.experiment.Settings`: `seeds`, `baselines`, `optim`, `trainer`, `combine`, …,
-            as objects or as dicts.
+        **options: other fields of `ehrdl.experiment.Settings` (`seeds`, `baselines`, `optim`, `trainer`, `combine`, …).
+            A group of options, such as `optim`, is an object or a dict.
 
     Raises:
-        EhrdlError: an option is wrong, or a run of that name has other data or options. The message is one line.
+        EhrdlError: an option is wrong, or an existing run of the same name has other data or options. The message gives
+            the reason in one line.
     """
     unknown = [key for key in options if key not in _names(Settings)]
     if unknown:
@@ -113,23 +119,23 @@ def fit(
 
 
 def open_run(folder: Place) -> Run:
-    """Open a finished run: its metrics, its report, and its models for other patients.
+    """Open a finished run, to read its metrics and report, or to score other patients with its models.
 
     Args:
         folder: the run's folder.
 
     Raises:
-        ConfigError: the folder holds no finished run, or is damaged.
+        ConfigError: the folder holds no finished run, or a file of the run is missing or has changed.
     """
     return Run(check_run(expanded(folder)).folder)
 
 
 class Run:
-    """A finished run.
+    """A finished run: its metrics, predictions and report, and its fitted models.
 
     Args:
         folder: the run's folder.
-        settings: the settings of the run; by default they are read from its `config.yaml`.
+        settings: the settings of the run; None = read them from the run's `config.yaml`.
     """
 
     def __init__(self, folder: Path, settings: Settings | None = None) -> None:
@@ -138,33 +144,37 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What was run, with which data, models and options."""
+        """The content of `manifest.json`: facts about the run's data, task, models, seeds, software and hardware."""
         return read_manifest(self.folder)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """PREDICTIONS of the tuning and held-out samples."""
+        """The PREDICTIONS table: what each model predicted for each tuning and held-out sample."""
         table: pd.DataFrame = pq.read_table(self.folder / "predictions.parquet").to_pandas()
         return table
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """Every metric of every model on held-out patients: output, model, metric, value, low, high.
+        """A table of every metric of every model on held-out patients.
 
-        A value is the mean over seeds. `low` and `high` are the ends of its 95 % interval.
+        Its columns are output, model, metric, value, low and high. `value` is the mean over seeds. `low` and `high` are
+        the ends of its 95 % interval.
         """
         return self._metrics("models")
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Paired differences between the main model and each other model, with the columns of `metrics`."""
+        """A table of the paired differences between the reference model and each other model, in each metric.
+
+        It has the same columns as `metrics`. The column `model` names both models, such as `fused - lace`.
+        """
         return self._metrics("differences")
 
     def report(self, path: Place | None = None) -> Path:
         """Return the path of the report, one HTML file that opens offline.
 
         Args:
-            path: the path for a copy of the report; by default nothing is copied.
+            path: where to write a copy of the report. The path of the copy is then returned. None = no copy.
         """
         own = self.folder / "report.html"
         if path is None:
@@ -175,16 +185,18 @@ class Run:
         return target
 
     def predict(self, where: Place | Source, out: Place | None = None, **options: Any) -> Predictions:
-        """Score new patients, or another hospital, with every model of the run. Nothing is fitted.
+        """Score new patients, or the patients of another hospital, with every model of the run. Nothing is fitted.
 
         Args:
-            where: a source, or a folder of data in the same layout as the run's own data. For a run on synthetic
-                patients, the folder has MIMIC-IV's layout.
-            out: the folder for the result; by default a folder in `predict/` of the run's folder, named after the data.
-            **options: options of the source, such as `note_root`.
+            where: the new data: a source object, or a folder with the same layout as the data of the run. For a run on
+                synthetic patients, the folder must have MIMIC-IV's layout.
+            out: the folder to write the predictions to; None = a folder named after the new data, in the subfolder
+                `predict/` of the run's folder.
+            **options: if `where` is a folder, arguments of the source that reads it, such as `note_root`.
 
         Raises:
-            EhrdlError: the data cannot be read, or lack something; the message gives the reason in one line.
+            EhrdlError: the data cannot be read, or lack something that is required. The message gives the reason in one
+                line.
         """
         finished = check_run(self.folder)
         with self._objects() as made:
@@ -221,11 +233,12 @@ class Run:
 
 
 class Predictions(pd.DataFrame):
-    """PREDICTIONS of new patients.
+    """The PREDICTIONS table of new patients, as a DataFrame with two more attributes.
 
     Attributes:
-        gaps: how these data differ from the run's data, one line for each difference; empty if they do not differ.
-        folder: the folder of the predictions and their manifest; `ehrdl report FOLDER` makes a report of them.
+        gaps: how the new patients' data differ from the run's data, one line for each difference; empty if they do not
+            differ.
+        folder: the folder that holds `predictions.parquet`. The command `ehrdl report FOLDER` makes a report from it.
     """
 
     _metadata = ["gaps", "folder"]  # noqa: RUF012 - pandas' own way to keep attributes
@@ -238,7 +251,7 @@ class Predictions(pd.DataFrame):
 
 
 def _named(package: str, word: str, base: type, key: str) -> Any:
-    """Return the class of a package for a word, such as HeartFailure for `heart_failure`.
+    """Return the class of a package that a word names, such as HeartFailure for `heart_failure`.
 
     Raises:
         ConfigError: the package has no such class.
@@ -299,7 +312,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _elsewhere(own: Source, where: Place, options: dict[str, Any]) -> Source:
-    """Return a source for data in another folder, with the options of the run's source except its notes."""
+    """Return a source that reads another folder. It has the options of the run's source, except `note_root`."""
     made: Any = Mimic4 if isinstance(own, Synthetic) else type(own)
     if isinstance(own, Synthetic):
         say("data.source: Mimic4 reads the folder, since the run's own hospital was synthetic")

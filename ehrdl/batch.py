@@ -2,7 +2,7 @@
 
 Letters, the same everywhere:
     B samples · N observations (padded) · K outputs · S static features · C note chunks in the batch ·
-    E links between chunks and samples · L tokens per chunk · D width
+    E links (one link = one sample reads one chunk) · L tokens per chunk · D width
 
 torch is imported where it is used, so that the command line can name these types without it.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChannelSpec:
-    """One channel of the series.
+    """One channel of the time series: one measurement, such as the heart rate, or one kind of event.
 
     Attributes:
         kind: `numeric` (a value in `unit`) or `event` (a fact without a number, with value 1).
-        mean, std: mean and standard deviation of the canonical values on the training subjects (0 and 1 for events).
-        low, high: plausible range in `unit`.
+        mean, std: mean and standard deviation of the values, in `unit`, of the training subjects (0 and 1 for events).
+        low, high: lowest and highest plausible value, in `unit`.
     """
 
     name: str
@@ -41,7 +41,10 @@ class ChannelSpec:
 
 @dataclass(frozen=True)
 class AuxiliarySpec:
-    """An output that a network learns but does not predict, with its scale as in `DataSpec`."""
+    """An auxiliary output: a network learns it in training, but does not predict it.
+
+    `prevalence`, `label_mean` and `label_std` have the same meaning as in `DataSpec`, for this output alone.
+    """
 
     output: OutputSpec
     prevalence: float
@@ -51,27 +54,29 @@ class AuxiliarySpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Everything that a model must know about the data: sizes, scalers, vocabulary, outputs. All values are plain.
+    """Everything that a model must know about the data: modalities, channels, scalers, sizes and outputs.
 
     Attributes:
         modalities: the modalities that this model may read: `note`, `series`, or both. `only("note")` gives the spec
             for notes alone.
-        channels: the series channels, in the order of `Batch.channel`.
-        statics: names of the S static features; `static_mean` and `static_std` (S) scale them.
+        channels: the channels of the time series. `Batch.channel` is an index into them.
+        statics: names of the S static features.
+        static_mean, static_std: (S) mean and standard deviation by which the static features are scaled.
         window_hours: length of the series window before the prediction time [h].
         vocab_size, pad_id, chunk_tokens: vocabulary size, padding id and tokens per chunk of the notes; 0 without
             notes.
-        prevalence: share of positives on the training split, per output. A regression output has 0.5, so that its
-            logit, the standardised mean, is 0.
+        prevalence: share of positive labels in the training split, per output. A regression output has 0.5 instead. The
+            logit of 0.5 is 0, which is the mean of the standardised labels.
         label_mean, label_std: mean and standard deviation of a regression output's known labels on the training split;
             0 and 1 for a binary output. Networks predict (label - mean) / std. May be empty if every output is binary.
-        note_kinds: the kinds that `Batch.kind` indexes. A kind is a type of note, such as `discharge//AD`, with its
-            section if notes are split. The first is `other`. Empty = unknown, as in runs of older versions.
-        auxiliary: outputs that are learned but not predicted. They follow `outputs` in `Batch.label`, and appear
-            nowhere else.
+        note_kinds: the kinds of notes. `Batch.kind` is an index into them. A kind is a type of note, such as
+            `discharge//AD`. If notes are split into sections, it also names the section. The first kind is `other`.
+            Empty = unknown, as in runs of older versions.
+        auxiliary: outputs that are learned but not predicted. In `Batch.label`, their columns follow those of
+            `outputs`. No other field contains them.
         weights: weight of each output in the loss; empty = 1 each.
-        cache: folder where a network may keep what it computes from the data, `data.prepare.cache`; None = nowhere.
-            `to_dict` leaves it out, since it is a path on this machine.
+        cache: folder where a network may keep vectors that it computes from the data (the option `data.prepare.cache`);
+            None = it keeps nothing. `to_dict` leaves the folder out, since it is a path on this machine.
     """
 
     modalities: tuple[str, ...]
@@ -93,22 +98,26 @@ class DataSpec:
     cache: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a regression output without its scale."""
+        """Check that a spec with a regression output has `label_mean` and `label_std`."""
         n_outputs = len(self.outputs)
         if self.regression and not (len(self.label_mean) == len(self.label_std) == n_outputs):
             raise ValueError(f"DataSpec.label_mean and label_std need a value for each of the {n_outputs} outputs")
 
     @property
     def regression(self) -> tuple[int, ...]:
-        """The columns of the regression outputs."""
+        """The positions of the regression outputs in `outputs`, from 0."""
         return tuple(k for k, output in enumerate(self.outputs) if output.kind == REGRESSION)
 
     def only(self, *modalities: str) -> DataSpec:
-        """Return the spec of the same data for fewer modalities."""
+        """Return a copy of the spec for a model that reads only the named modalities, as in `only("note")`."""
         return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
 
     def trained(self, weight: float = 1.0) -> DataSpec:
-        """Return the spec for training: auxiliary outputs come last, each with this weight in the loss."""
+        """Return the spec for training, in which the auxiliary outputs follow the other `outputs`.
+
+        Args:
+            weight: the weight of each auxiliary output in the loss. Every other output has weight 1.
+        """
         if not self.auxiliary:
             return self
         n_outputs, more = len(self.outputs), self.auxiliary
@@ -123,7 +132,10 @@ class DataSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts, lists, strings and numbers, which are safe in JSON and in a `weights_only` checkpoint."""
+        """Return the fields, except `cache`, as dicts, lists, strings and numbers.
+
+        JSON and a `weights_only` checkpoint can hold them.
+        """
         plain: dict[str, Any] = _plain(asdict(self))
         plain["outputs"] = [output.to_dict() for output in self.outputs]
         for values, one in zip(plain["auxiliary"], self.auxiliary, strict=True):
@@ -152,22 +164,25 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of samples. Shapes are checked at construction. Values are not, since that would make a GPU wait.
+    """A batch of samples. Shapes are checked at construction. Values are not checked, since a GPU would have to wait.
+
+    A chunk is a part of a note. A link tells that one sample reads one chunk, so several samples can share a chunk.
 
     Attributes:
-        row: (B,) int64, the row in SAMPLES, which joins predictions to samples.
-        value: (B, N) float32, canonical units; 1 for events; 0 where not valid.
-        hours: (B, N) float32, hours relative to the prediction time, negative = before.
+        row: (B,) int64, the sample's row in the SAMPLES table, by which predictions are joined to samples.
+        value: (B, N) float32, the observed value in the unit of its channel; 1 for events; 0 where not valid.
+        hours: (B, N) float32, time of the observation relative to the prediction time [h], negative = before.
         channel: (B, N) int64, index into `DataSpec.channels`.
         valid: (B, N) bool, whether the observation is real (not padding).
-        static: (B, S) float32, without NaN: an indicator marks a missing value.
-        tokens: (C, L) int64, flat list of note chunks, each encoded once. C is a multiple of 8.
-        token_valid: (C, L) bool, whether the token is real.
+        static: (B, S) float32, the static features, without NaN. An indicator feature marks a missing value.
+        tokens: (C, L) int64, token ids of the batch's chunks, each chunk once. Filler chunks make C a multiple of 8.
+        token_valid: (C, L) bool, whether the token is real (not padding).
         kind: (C,) int64, index into `DataSpec.note_kinds`; 0 for notes of other kinds and for filler chunks.
-        link_chunk: (E,) int64, the chunk of each link.
-        link_sample: (E,) int64, the sample that reads this chunk. It is B for filler chunks, so pool into B + 1 rows.
+        link_chunk: (E,) int64, the chunk of each link, as a row of `tokens`.
+        link_sample: (E,) int64, the sample of each link, from 0 to B - 1. For a filler chunk it is B, so pooling chunks
+            into samples needs B + 1 rows.
         link_hours: (E,) float32, time of the chunk's note relative to the prediction time [h], negative = before.
-        link_own_stay: (E,) bool, whether the note belongs to the sample's own stay; False for the filler chunks.
+        link_own_stay: (E,) bool, whether the note belongs to the hospital stay of the sample; False for filler chunks.
         label: (B, K) float32, NaN = unknown. With A auxiliary outputs, which come last, it is (B, K + A).
     """
 
@@ -217,7 +232,7 @@ class Batch:
         return int(self.row.shape[0])
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Move every tensor, as `torch.Tensor.to` does. A floating dtype is applied only to floating tensors."""
+        """Return the batch with `torch.Tensor.to` applied to every tensor. A floating dtype changes only floats."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = tensor.to(*args, **kwargs)
@@ -226,11 +241,14 @@ class Batch:
         return self._map(move)
 
     def pin_memory(self) -> Batch:
-        """Copy every tensor to pinned memory."""
+        """Return a copy of the batch with every tensor in pinned memory."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def repeat(self, n: int) -> Batch:
-        """Return `n` copies of the batch in one, with links adjusted to the copies; captum repeats along dim 0."""
+        """Return one batch that holds `n` copies of this batch. The links of each copy refer to its own chunks.
+
+        The library captum repeats its inputs along dimension 0, and needs such a batch.
+        """
         import torch
 
         n_samples, n_chunks = self.batch_size, self.tokens.shape[0]

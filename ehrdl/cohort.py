@@ -1,6 +1,6 @@
-"""A cohort: who is predicted, with EVENTS, SAMPLES, series and notes, prepared once and kept in the cache.
+"""A cohort: the patients for whom predictions are made, with their prepared data, which are kept in the cache.
 
-Heavy libraries are imported where a step needs them, so that the command line answers at once.
+Large libraries are imported only inside the functions that use them, so that the command line responds at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class Cohort:
     """A hospital's patients, with the predictions to make for one task.
 
     Attributes:
-        data: where the data come from and how they become batches.
-        task: what is predicted.
-        prepared: SAMPLES with their split, the contents of batches, and facts for the manifest.
-        result: what the task found: outputs, flow chart, notes for the report.
+        data: the configuration of the data: their source, and how they become batches.
+        task: the task, which defines what is predicted, for whom and when.
+        prepared: the prepared data: the SAMPLES table with its splits, the dataset of inputs and labels, and numbers
+            for the run's manifest.
+        result: the result of the task: its outputs, its flow chart, and its notes for the report.
     """
 
     data: DataConfig
@@ -40,19 +41,19 @@ class Cohort:
 
     @property
     def samples(self) -> pd.DataFrame:
-        """SAMPLES: one row per prediction to make, with `label_*`, `status_*`, `group_*` and `split`."""
+        """The SAMPLES table: one row per prediction to make, with `label_*`, `status_*`, `group_*` and `split`."""
         return self.prepared.samples
 
     @property
     def flow(self) -> pd.DataFrame:
-        """The flow chart: each step, its rule, and the number of admissions and patients left after it."""
+        """The flow chart of the cohort: one row per step, with its rule and the admissions and patients left."""
         import pandas as pd
 
         return pd.DataFrame([vars(step) for step in self.result.flow])
 
     @property
     def quality(self) -> pd.DataFrame:
-        """The data quality findings: values that were clamped, dropped or unknown, by table and column."""
+        """The findings on data quality: values that were clamped, dropped or unknown, by table and column."""
         import pandas as pd
 
         return pd.DataFrame(self.prepared.facts["quality"])
@@ -65,12 +66,14 @@ class Cohort:
 
 
 def prepare(data: DataConfig, task: Task, timed: Callable[[str], AbstractContextManager[Any]] = staged) -> Cohort:
-    """Prepare all that comes before fitting: EVENTS, cohort, series, notes and tokens, all kept in the cache.
+    """Prepare the data that models are fitted on: events, cohort, time series, notes and tokens.
+
+    The results are kept in the cache.
 
     Args:
-        data: where the data come from.
-        task: what is predicted.
-        timed: a context manager that is called with each step's name, to time the step.
+        data: the configuration of the data, with their source.
+        task: the task, which defines what is predicted.
+        timed: a function that returns a context manager for the name of a step. The step runs inside it, to be timed.
 
     Raises:
         EhrdlError: the data cannot be used; the message gives the reason in one line.

@@ -19,7 +19,7 @@ class SchemaError(EhrdlError):
 
 
 class LeakageError(EhrdlError):
-    """A feature could see past its prediction time, or a subject is in two splits."""
+    """A feature could contain facts from after its prediction time, or a subject is in two splits."""
 
 
 class ConfigError(EhrdlError):
@@ -27,7 +27,7 @@ class ConfigError(EhrdlError):
 
 
 class WorkerError(EhrdlError):
-    """A process that shared the work died. Finished work is kept, and the same command resumes from there."""
+    """A worker process died. Finished work is kept, and the same command completes the rest."""
 
 
 class MissingExtraError(EhrdlError):
@@ -35,7 +35,7 @@ class MissingExtraError(EhrdlError):
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Return whether an error of any library means that the disk is full."""
+    """Return whether an error means that the disk is full, whichever library raised it."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(_DISK_FULL.search(str(error)))
 
 

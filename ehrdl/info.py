@@ -1,4 +1,4 @@
-"""Descriptions of models, tasks and runs, so that metrics and reports need no table of names."""
+"""Descriptions of models, tasks and runs. Metrics and reports read them, and need not know any model by its name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ModelKind = Literal["deep", "classical", "score", "combined", "constant", "truth
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is, for the manifest of a run.
+    """The description of a model in the manifest of a run.
 
     Attributes:
-        name: the model's name in PREDICTIONS.
-        kind: see `ModelKind`.
-        description: what the model is and what it reads, for people.
-        reads: the modalities of a deep model, `note` and `series`; empty for other models.
-        deployable: whether everything that the model reads is known at the time when it would be used.
-        of_numbers: the description for a model that predicts a number; empty = `description`.
+        name: the model's name in the PREDICTIONS table.
+        kind: the kind of model, one of `ModelKind`.
+        description: a phrase for the report: what the model is, and what it reads.
+        reads: the modalities that a deep model reads, `note` and `series`; empty for other models.
+        deployable: whether all inputs of the model are known at the prediction time, so that it could be used in care.
+        of_numbers: the phrase that replaces `description` where the model predicts a number; empty = `description`.
     """
 
     name: str
@@ -44,12 +44,12 @@ class ModelInfo:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the manifest."""
+        """Return the fields as plain values for the manifest."""
         return asdict(self) | {"reads": list(self.reads)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
-        """Make an object from the result of `to_dict`."""
+        """Make a `ModelInfo` from the result of `to_dict`."""
         return cls(**{**values, "reads": tuple(values.get("reads", ()))})
 
 
@@ -59,8 +59,8 @@ class TaskInfo:
 
     Attributes:
         title: the title of the report.
-        sentence: what was predicted, for which patients, when, and from which data. The report replaces `{inputs}` by
-            what the models read.
+        sentence: what was predicted, for which patients, when, and from which data. The report replaces the placeholder
+            `{inputs}` in it by the names of the models' inputs.
     """
 
     title: str
@@ -74,14 +74,14 @@ Utility = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of the models and outputs in PREDICTIONS; empty if their origin is unknown.
+    """What is known about the models and outputs of a PREDICTIONS table. It is empty if their origin is unknown.
 
     Attributes:
-        models: the models, by name. Among models of one kind, the main one comes first.
-        units: the units of the regression outputs, by name.
-        utilities: the utility of an alarm for each output that defines one, by name.
-        thresholds: the alarm thresholds of the run that made the models, by model. None = they are chosen on the tuning
-            rows.
+        models: the description of each model, by the model's name. Among models of one kind, the main one comes first.
+        units: the unit of each regression output, by the output's name.
+        utilities: the function that scores the alarms for an output, by the output's name. Most outputs have none.
+        thresholds: for each model's name, the alarm thresholds that its run chose, one per seed. None = thresholds are
+            chosen on the tuning rows of the table.
     """
 
     models: Mapping[str, ModelInfo] = field(default_factory=dict)
@@ -98,7 +98,9 @@ class RunInfo:
         return self.models[model].deployable if model in self.models else True
 
     def named(self, *kinds: ModelKind, among: Iterable[str]) -> list[str]:
-        """Return the models in `among` that are of the given kinds: kind by kind, each in the order of `models`.
+        """Return the names in `among` of all models of some kinds.
+
+        The names are in the order of `kinds`, and within a kind in the order of `models`.
 
         >>> fused, lace = ModelInfo("fused", "deep", ""), ModelInfo("lace", "score", "")
         >>> RunInfo({"lace": lace, "fused": fused}).named("deep", "score", among=["lace", "fused", "other"])

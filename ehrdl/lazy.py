@@ -1,4 +1,4 @@
-"""Packages that import their classes on first use, so that `import ehrdl` does not load torch (PEP 562)."""
+"""Lets a package import its classes on first use, so that `import ehrdl` does not load torch (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__getattr__` and `__dir__` for a package.
+    """Make `__getattr__` and `__dir__` for a package, so that it imports each public name on first use.
 
     Args:
         package: the package's name, `__name__`.
-        where: for each public name, the module below the package that defines it.
+        where: each public name of the package, with the name of the submodule that defines it.
 
     >>> get, listed = lazily("ehrdl.tasks", {"Readmission": "readmission"})
     >>> get("Readmission").__module__, listed()

@@ -1,7 +1,7 @@
 """Findings: faults in a hospital's data, or data that were not understood. They are reported, and are never features.
 
-A source finds them as it reads, and every later step adds its own. `ehrdl prepare` and `ehrdl train` print them as one
-block. The manifest holds them, and the report shows them.
+A source makes findings while it reads the data, and later steps add more. `ehrdl prepare` and `ehrdl train` print all
+findings as one block. The run's manifest holds the findings, and the report shows them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault in one column of one table.
+    """A finding: one fault in one column of one table, with the number of rows that have it.
 
     Attributes:
         table: the source's table, such as `hosp/admissions`, or `EVENTS`.
-        column: the table's column; for EVENTS, the code concerned.
-        what: the words after the numbers: what is found and how it is treated, such as `are after the discharge`.
+        column: the table's column; for `EVENTS`, the code of the events with the fault.
+        what: a phrase that says what the fault is and how it is treated, such as `are after the discharge`. In the
+            printed line it follows the numbers.
         n: the number of rows, values or stays with the fault.
         of: the number of all rows, values or stays.
-        limit: the share above which the finding is loud, if `n` is at least 10; 1 = never loud.
+        limit: the share `n / of` above which the finding is loud, which means that it is a warning. It is never loud if
+            `n` is below 10, or if the limit is 1.
     """
 
     table: str
@@ -41,12 +43,12 @@ class Finding:
 
     @property
     def share(self) -> float:
-        """The share of `n` in `of`, from 0 to 1."""
+        """The share of rows, values or stays with the fault, `n / of`, from 0 to 1."""
         return self.n / self.of if self.of else 0.0
 
     @property
     def is_loud(self) -> bool:
-        """Whether the fault is more frequent than chance and usual errors of entry explain."""
+        """Whether the fault is more frequent than chance and usual data entry errors explain (see `limit`)."""
         return self.n >= _FEWEST and self.share > self.limit
 
     @property
@@ -55,7 +57,7 @@ class Finding:
         return "warning" if self.is_loud else "note"
 
     def line(self) -> str:
-        """Describe the finding in one line, without its level.
+        """Describe the finding in one line, without the words `warning` or `note`.
 
         >>> Finding("EVENTS", "DISCHARGE", "discharges stand before their admission", 3, 1200, 0.01).line()
         'EVENTS, DISCHARGE: 3 of 1,200 (0.25 %) discharges stand before their admission'
@@ -63,7 +65,7 @@ class Finding:
         return f"{self.table}, {self.column}: {self.n:,} of {self.of:,} ({_percent(self.share)}) {self.what}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a manifest, with `share` and `level`."""
+        """Return the fields, `share` and `level` as plain values for the run's manifest."""
         return asdict(self) | {"share": round(self.share, 6), "level": self.level}
 
 
@@ -74,13 +76,13 @@ def from_dicts(values: Iterable[dict[str, Any]]) -> list[Finding]:
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with `n` above 0: the loud ones first, then the others, both by falling share."""
+    """Sort the findings with `n` above 0: loud findings come first, and within each part the largest share."""
     found = [finding for finding in findings if finding.n]
     return sorted(found, key=lambda one: (not one.is_loud, -one.share, one.table, one.column, one.what))
 
 
 def block(findings: Sequence[Finding]) -> list[str]:
-    """Return the findings as lines for the screen: all loud ones, and the first few of the others.
+    """Return lines that describe the findings on the screen: all loud findings, and the first 5 of the others.
 
     >>> block([])
     ['data quality: nothing found']
@@ -99,10 +101,10 @@ def block(findings: Sequence[Finding]) -> list[str]:
 
 
 def refuse_loud(findings: Iterable[Finding]) -> None:
-    """Refuse data with a finding above its limit; used if `data.prepare.strict` is true.
+    """Raise an error if a finding is above its limit. This is called only if `data.prepare.strict` is true.
 
     Raises:
-        SchemaError: a finding is above its limit. The message names the worst one and counts the others.
+        SchemaError: a finding is above its limit. The message describes the worst finding and counts the others.
     """
     loud = [finding for finding in ordered(findings) if finding.is_loud]
     if loud:
@@ -113,7 +115,7 @@ def refuse_loud(findings: Iterable[Finding]) -> None:
 
 
 def tell(findings: Iterable[Finding], strict: bool) -> list[dict[str, Any]]:
-    """Print the findings as a block, and return them as plain values for a manifest.
+    """Print the findings as a block, and return them as plain values for the run's manifest.
 
     Args:
         findings: the findings of the source, of EVENTS and of the series.

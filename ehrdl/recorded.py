@@ -1,9 +1,9 @@
-"""Records the configuration of a run made through the library: objects as `class_path` and `init_args`.
+"""Turns the Python objects of a run into the plain values of its `config.yaml`: `class_path` and `init_args`.
 
-A source and a task remember their arguments (`Recorded`). The arguments of a class or a `functools.partial` can be read
-from the object. A function, such as a lambda that makes the model, cannot be recorded in this way. A hash of its code
-and of the values that the code uses represents it, so that different functions have different hashes. `config.yaml`
-then notes that the function cannot be made again.
+Sources and tasks remember the arguments that they were made with (`Recorded`). The arguments of a class or a
+`functools.partial` can be read from the object itself. A function, such as a lambda that makes the model, cannot be
+written in this way. `config.yaml` then holds the function's name, and a hash of its code and of the values that the
+code uses. Different functions have different hashes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ class Recorded:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments. Subclasses need no code for this in `__init__`."""
+        """Make the object, and keep the arguments. Subclasses need no code for this in `__init__`."""
         self = super().__new__(cls)
         object.__setattr__(self, "_made_with", (args, kwargs))  # works for a frozen dataclass too
         return self
 
 
 def describe(value: Any) -> Any:
-    """Return the arguments of a run as plain values for YAML.
+    """Return the settings of a run as plain values for YAML.
+
+    An object becomes its `class_path` and `init_args`, or a name and a hash if YAML cannot recreate it.
 
     >>> describe({"seeds": (0, 1), "root": Path("runs")})
     {'seeds': [0, 1], 'root': 'runs'}
@@ -63,7 +65,12 @@ def describe(value: Any) -> Any:
 
 
 def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key and description of each part that no config can make again, from the result of `describe`."""
+    """Yield the key and the name of each object that a `config.yaml` cannot recreate.
+
+    Args:
+        config: the result of `describe`, or a part of it.
+        key: the key of that part; empty for the whole result.
+    """
     if isinstance(config, Mapping):
         if NOT_RECORDED in config:
             yield key, str(config[NOT_RECORDED])
@@ -76,7 +83,11 @@ def not_recorded(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def unknowable(config: Any) -> bool:
-    """Return whether any part of the result of `describe` cannot be distinguished from another object."""
+    """Return whether a configuration has an object without a hash, which looks like every other object of its class.
+
+    Args:
+        config: the result of `describe`, or a part of it.
+    """
     if isinstance(config, Mapping):
         return any(unknowable(part) for part in config.values())
     return any(map(unknowable, config)) if isinstance(config, list) else config == UNKNOWABLE
@@ -176,7 +187,7 @@ def _parts_of_object(value: Any, depth: int) -> Any:
 
 
 def _parts_of_class(made: type, depth: int) -> list[Any]:
-    """Return a class's name, with its definitions if another process cannot import it."""
+    """Return a class's name, and also its methods and plain values if another process cannot import the class."""
     body = [] if _importable(made) else [_parts(part, depth) for part in _body(made)]
     return [made.__module__, made.__qualname__, *body]
 

@@ -1,4 +1,4 @@
-"""The three tables, declared once: EVENTS, SAMPLES and PREDICTIONS, with a `check` that names the first bad row.
+"""The columns of the three tables EVENTS, SAMPLES and PREDICTIONS, and `check`, which names a table's first bad row.
 
 EVENTS is a MEDS 0.4 dataset with two extension columns. SAMPLES has one row per prediction to make, and PREDICTIONS one
 row per prediction made. The result of a task (`TaskResult`) and the outputs of a model (`OutputSpec`) are also declared
@@ -45,7 +45,7 @@ SAMPLES_ORDER = ("subject_id", "prediction_time", "encounter_id")
 class Column:
     """One column of a table: its Arrow type, whether it may be null, and its meaning with the unit.
 
-    An `optional` column may be missing when a table is read; it is then null in every row.
+    An `optional` column may be missing when a table is read. The column is then null in every row.
     """
 
     name: str
@@ -57,7 +57,11 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A table's fixed columns, and the prefixes of the columns whose names depend on the task."""
+    """The columns of a table.
+
+    `columns` are those that every such table has. `prefixes` are for columns with names that depend on the task, such
+    as `label_` for `label_heart_failure`.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -117,13 +121,13 @@ PREDICTIONS = TableSchema(
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output that is predicted.
+    """An output: one outcome that models predict.
 
     Attributes:
         name: the outcome's name, as in the columns `label_NAME` and `status_NAME` of SAMPLES.
         kind: `binary` (label 0 or 1; a probability is predicted) or `regression` (label and prediction are numbers).
         unit: the unit of a regression output, such as `d`. It is only shown to readers; nothing is converted.
-        utility: the module of `ehrdl.metrics.challenges` that defines the utility of an alarm; empty = none.
+        utility: the module of `ehrdl.metrics.challenges` that scores alarms for this output; empty = none.
     """
 
     name: str
@@ -132,22 +136,23 @@ class OutputSpec:
     utility: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Return a plain dict for JSON and checkpoints."""
+        """Return the fields as a plain dict for JSON and checkpoints, without `utility` if it is empty."""
         values = asdict(self)
         return values if self.utility else {key: value for key, value in values.items() if key != "utility"}
 
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One step of the cohort's flow chart, with the numbers that remain after it.
+    """One step of the cohort's flow chart, with the numbers of admissions and patients that remain after it.
 
     Attributes:
         step: the step's name.
-        rule: the rule for what is kept.
+        rule: the rule that decides which admissions are kept.
         admissions: number of admissions left.
         subjects: number of patients left.
-        task: the name of the task, if the chart covers several.
-        caveat: why the rule could not be applied, or to how many rows; empty = it was applied to all.
+        task: the name of the step's task, if the flow chart covers several tasks; else empty.
+        caveat: a phrase for the report if many rows lack facts that the rule needs, with their share, or that the rule
+            could not be applied at all; else empty.
     """
 
     step: str
@@ -160,15 +165,16 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result of a task on EVENTS.
+    """What a task finds in the EVENTS table: the samples, the flow chart and the outputs.
 
     Attributes:
-        samples: SAMPLES without `split`, sorted by subject_id, prediction_time and encounter_id. `sample_id` has no
-            gaps.
-        flow: the cohort's exclusions, in order.
+        samples: the SAMPLES table without the column `split`, sorted by subject_id, prediction_time and encounter_id.
+            `sample_id` has no gaps.
+        flow: the steps of the cohort's flow chart, in order.
         outputs: the outputs to predict.
-        hidden_codes: prefixes of codes that define the outcome; such codes are hidden when samples are loaded.
-        notes: counts that the report prints beside the flow chart (JSON-able).
+        hidden_codes: prefixes of codes that define the outcome. Events with such codes are hidden when samples are
+            loaded.
+        notes: counts that the report prints beside the flow chart, as plain values for JSON.
         auxiliary: outputs that deep models learn in addition to `outputs`, but do not predict. Their columns
             `label_NAME` follow those of `outputs`, in this order.
     """
@@ -190,7 +196,7 @@ def check(table: pa.Table | pd.DataFrame, schema: TableSchema) -> pa.Table:
 
     Args:
         table: rows of EVENTS, SAMPLES or PREDICTIONS. Unknown columns are refused.
-        schema: the schema of the table.
+        schema: the table's schema: `EVENTS`, `SAMPLES` or `PREDICTIONS` of this module.
 
     Raises:
         SchemaError: a column is missing or unknown, or has a wrong type, a null that is not allowed, or a value out of

@@ -1,6 +1,6 @@
-"""Scores new patients or another hospital with a finished run: prepare -> load -> predict -> PREDICTIONS.
+"""Scores new patients with the models of a finished run: prepare -> load -> predict -> PREDICTIONS.
 
-Nothing is fitted. Only the run's folder is needed. The run's cache and the data that it was fitted on are not used.
+Nothing is fitted. Of the run, only its folder is needed, and neither its cache nor its training data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NAMES_SHOWN = 12
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run with complete and unchanged files.
+    """A finished run. All its files were checked to be complete and unchanged.
 
     Attributes:
         folder: the run's folder.
@@ -55,21 +55,22 @@ def score(
     trainer: dict[str, Any],
     out: Path | None = None,
 ) -> Path:
-    """Score the cohort of `data` with every model of a finished run.
+    """Score new patients with every model of a finished run, and write the PREDICTIONS table.
 
     Args:
         run: the finished run, from `check_run`.
-        data: the new patients' data: the options of the run, except the place of the data.
-        task: the task of the run. Labels are computed where possible; the models never read them.
-        model: the function that makes the network, as in the run.
-        trainer: the trainer's arguments; only accelerator and precision are used.
-        out: the folder for the result; by default a folder in `predict/` of the run's folder, named after the data.
+        data: the configuration of the new patients' data: the run's configuration with another source or folder.
+        task: the task of the run. Labels are computed where possible, and no model reads them.
+        model: the function that makes the network from a `DataSpec`, the same as in the run.
+        trainer: arguments of the Lightning trainer; only accelerator and precision are used.
+        out: the folder to write to; None = a folder named after the new data, in the subfolder `predict/` of the run's
+            folder.
 
     Returns:
-        The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what these data lack) and `manifest.json`.
+        The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what the new data lack) and `manifest.json`.
 
     Raises:
-        EhrdlError: a model has another architecture than in the run, or the run cannot read the data.
+        EhrdlError: `model` makes another architecture than the run has, or the run's models cannot read the new data.
     """
     check_writable(out or run.folder / "predict", "--out")
     thresholds = _thresholds(run.folder)
@@ -110,7 +111,7 @@ def _write(target: Path, parts: list[pd.DataFrame], facts: dict[str, Any]) -> No
 
 
 def _fitted(run: FinishedRun, data: DataConfig) -> Fitted:
-    """Read what the run learned from its data."""
+    """Read the description of the run's data and find the run's tokenizer."""
     from ehrdl.data.apply import Fitted
 
     path = run.folder / "spec.json"
@@ -128,7 +129,8 @@ def check_run(folder: Path) -> FinishedRun:
     """Check that a folder is a finished run, and that its files are complete and unchanged.
 
     Raises:
-        ConfigError: the folder is refused; the message names the file.
+        ConfigError: the folder is not a finished run, or one of its files is missing or has changed. The message names
+            the file.
     """
     if not folder.is_dir():
         raise ConfigError(f"--run {folder}: there is no such folder; give a finished run, such as runs/quickstart")
@@ -179,7 +181,7 @@ def _predictions(
 
 
 def _thresholds(run: Path) -> dict[str, list[float | None]]:
-    """Return each model's alarm thresholds by seed, as chosen on its tuning split; empty without a utility."""
+    """Return, for each model, the alarm thresholds that the run chose, one per seed; empty if it scored no alarms."""
     path = run / "metrics.json"
     with reading(path, "table of metrics"):
         outputs = read_json(path, dict)["outputs"].values() if path.is_file() else []
@@ -195,7 +197,11 @@ def _checkpoints(run: FinishedRun) -> Iterator[tuple[str, int, Path]]:
 
 
 def describe_gaps(gaps: dict[str, Any]) -> list[str]:
-    """Describe how these data differ from the run's data, one line for each difference; empty if they do not differ."""
+    """Describe how new data differ from the run's data, one line for each difference; empty if they do not differ.
+
+    Args:
+        gaps: the content of `gaps.json`: names and counts of what the new data lack or add.
+    """
     lines = [str(line) for line in gaps["missing"]]
     n = gaps["samples"]
     if absent := gaps["channels_absent"]:

@@ -44,10 +44,10 @@ _DOTTED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
 
 
 def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into the modules that it allows and the rest.
+    """Split a command line into the modules that `--allow-module` names, and all other arguments.
 
     Raises:
-        ConfigError: a value is not the name of a module that can be allowed.
+        ConfigError: the value of an `--allow-module` is not the name of a module that can be allowed.
 
     >>> take_option(["--config", "a.yaml", "--allow-module", "mine", "--allow-module=your.models"])
     (['mine', 'your.models'], ['--config', 'a.yaml'])
@@ -67,7 +67,7 @@ def take_option(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
-    """Return the config files of a command line.
+    """Return the files that `--config` names on a command line.
 
     >>> config_files(["--config", "a.yaml", "--seeds=[1]", "--config=b.yaml"])
     ['a.yaml', 'b.yaml']
@@ -84,16 +84,18 @@ def config_files(argv: Sequence[str]) -> list[str]:
 def allowed_modules(
     names: Sequence[str], contents: Mapping[str, Any], argv: Sequence[str] = (), beside: bool = True
 ) -> Iterator[None]:
-    """Let configurations name more modules in a `with` block: allowed ones, and those beside the config files.
+    """Let configurations name classes of more modules inside a `with` block.
 
-    A module beside a config is found last, so a file `torch.py` there hides nothing. A run's folder is never searched
-    for modules.
+    These are the modules that the command line allows, and modules in the same folder as a config file. The folders of
+    config files are searched last, so a file `torch.py` there does not replace the installed torch. A run's folder is
+    never searched.
 
     Args:
-        names: the modules that the command line allows. The current folder is searched for them too, last.
-        contents: the contents of each config file.
-        argv: the command line. Its values may also name a module beside a config.
-        beside: whether modules beside the files may be named.
+        names: the modules that the command line allows. The current folder is also searched for them, after all other
+            folders.
+        contents: the parsed content of each config file, by the file's path.
+        argv: the command line. Its values may also name classes of modules beside a config file.
+        beside: whether modules in the folders of the config files may be named.
 
     Raises:
         ConfigError: a class is in a module that is not allowed (the message names the class and the key), or an allowed
@@ -136,13 +138,19 @@ def _plugins() -> list[str]:
 
 
 def _beside_all(files: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """Make the wanted modules beside the files importable. Yield each with the module that hides it ('' = none)."""
+    """Make the wanted modules beside some files importable.
+
+    Yield the name of each, with the file of an installed module of the same name, which is found first ('' = none).
+    """
     for folder in sorted({Path(file).resolve().parent for file in files}):
         yield from _beside(folder, wanted).items()
 
 
 def _beside(folder: Path, wanted: set[str]) -> dict[str, str]:
-    """Make the wanted modules in a folder importable. Return each with the module that hides it ('' = none)."""
+    """Make the wanted modules in a folder importable.
+
+    Return the name of each, with the file of an installed module of the same name, which is found first ('' = none).
+    """
     if any((folder / name).exists() for name in _OF_A_RUN):
         return {}
     here = [name for name in sorted(wanted) if _is_module(folder, name)]

@@ -1,4 +1,4 @@
-"""Finds the classes that a configuration may name. It reads their source and does not import torch."""
+"""Finds the classes that a configuration may name. The source files are read as text, so that torch is not imported."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ehrdl.options.signatures import summary
 
 
 def list_classes(key: str, annotations: Mapping[str, str]) -> str:
-    """List the classes that a key takes, one per line.
+    """List ehrdl's classes that can be the value of a configuration key, one per line, as text.
 
     Args:
         key: the key, such as `task`.
-        annotations: the keys of a configuration, each with its type.
+        annotations: the keys of a configuration, each with its type annotation.
 
     Raises:
         ConfigError: the key takes no class.
@@ -34,12 +34,21 @@ def list_classes(key: str, annotations: Mapping[str, str]) -> str:
 
 
 def classes_of(kind: str) -> list[str]:
-    """Return the paths of ehrdl's classes of one kind, such as `ehrdl.models.GRUD`."""
+    """Return the import paths of ehrdl's subclasses of a class, such as `ehrdl.models.GRUD` for `Encoder`.
+
+    Args:
+        kind: the name of the base class.
+    """
     return sorted(name for name in offered().values() if is_of(name.rpartition(".")[2], kind))
 
 
 def is_of(name: str, kind: str) -> bool:
-    """Return whether a class of ehrdl is a subclass of another, according to its source."""
+    """Return whether a class of ehrdl is a subclass of another class, according to the source files.
+
+    Args:
+        name: the name of the class.
+        kind: the name of the possible base class.
+    """
     bases = _bases().get(name, frozenset())
     return kind in bases or any(is_of(base, kind) for base in bases)
 
@@ -56,6 +65,9 @@ def _bases() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def offered() -> dict[str, str]:
-    """Return the classes that a configuration may name by one word, each with its path."""
+    """Return ehrdl's public models, sources and tasks: the name of each class, with its import path.
+
+    A configuration may name these classes by their name alone, such as `Readmission`.
+    """
     packages = [import_module(f"ehrdl.{package}") for package in ("models", "sources", "tasks")]
     return {name: f"{package.__name__}.{name}" for package in packages for name in package.__all__}

@@ -1,4 +1,4 @@
-"""Finds the configs that ehrdl ships by name, and writes copies for users to edit."""
+"""Finds a config that ehrdl ships by the config's name, and writes a copy for the user to edit."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _PACKAGE, _INSTALLED = Path(__file__).parents[2], Path("share/ehrdl/configs")
 
 
 def shipped() -> dict[str, Path]:
-    """Return the shipped configs by name, such as `quickstart` or `physionet2012`."""
+    """Return the file of each config that ehrdl ships, by the config's name, such as `quickstart`."""
     places = (_PACKAGE / "configs", _PACKAGE / _INSTALLED, Path(sysconfig.get_path("data")) / _INSTALLED)
     found = next((files for place in places if (files := sorted(place.rglob("*.yaml")))), [])
     return {file.stem: file for file in found}
 
 
 def with_shipped(argv: Sequence[str]) -> list[str]:
-    """Replace the name of a shipped config, as in `--config quickstart`, with its file.
+    """Replace the names of shipped configs on a command line, as in `--config quickstart`, by the paths of their files.
 
-    A file of that name takes priority.
+    If a file with the same name exists, that file is used instead.
 
     Raises:
-        ConfigError: a word is neither a file nor the name of a shipped config.
+        ConfigError: the value of a `--config` is neither a file nor the name of a shipped config.
     """
     after_option = [False, *(token == "--config" for token in argv)]
     found = []
@@ -53,14 +53,14 @@ def _located(name: str) -> str:
 
 
 def subject_of(file: Path) -> str:
-    """Return the subject of a shipped config, from the `# What:` line of its header."""
+    """Return the text after `# What:` in the header of a config file: what the config trains."""
     lines = file.read_text(encoding="utf-8").splitlines()
     head = next((line for line in lines if line.startswith("# What:")), "")
     return head.removeprefix("# What:").strip()
 
 
 def write_config(name: str, out: str | None) -> Path:
-    """Write a shipped config to edit.
+    """Write a copy of a shipped config for the user to edit, and return its path.
 
     Args:
         name: the config's name, such as `quickstart`.

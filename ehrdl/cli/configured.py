@@ -30,7 +30,11 @@ def train_parser(prog: str = "ehrdl train", description: str = TRAIN, example: s
 
 
 def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
-    """Parse a command line. Return the objects of the configuration, and the configuration."""
+    """Parse a command line into a configuration. For a request of help, print the help and exit.
+
+    Returns:
+        The objects that the configuration describes, and the configuration as parsed values.
+    """
     if argv in (["--help", "all"], ["-h", "all"]):
         parser.explains_all, argv = True, ["--help"]
     if argv and argv[-1].startswith("--") and argv[-1].endswith(".help"):
@@ -47,7 +51,10 @@ def configured(parser: Parser, argv: list[str]) -> tuple[Any, Any]:
 
 @contextmanager
 def named(argv: list[str]) -> Iterator[list[str]]:
-    """Yield a command line without its `--allow-module` options, in a block where only allowed modules may be named."""
+    """Yield a command line without its `--allow-module` options, and with shipped configs replaced by their files.
+
+    Inside the `with` block, a configuration may name classes of allowed modules only.
+    """
     names, rest = take_option(with_shipped(argv))
     with allowed_modules(names, {file: read_yaml(file) for file in config_files(rest)}, rest):
         yield rest

@@ -11,7 +11,11 @@ from ehrdl.processes.ranks import first_alone
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the console command `ehrdl`."""
+    """Run the console command `ehrdl`.
+
+    Args:
+        argv: the command-line arguments; None = those of this process.
+    """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
     if name in NAMES:

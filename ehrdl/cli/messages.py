@@ -18,7 +18,7 @@ UNKNOWN = ("is not accepted", "does not accept option", "unrecognized arguments"
 
 
 def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str:
-    """Return a command's description, an example, and its keys by group."""
+    """Return the short help of a command: its description, an example, and its configuration keys by group."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         group, _, name = key.rpartition(".")
@@ -45,12 +45,12 @@ def short_help(parser: ArgumentParser, keys: Iterable[str], example: str) -> str
 
 
 def explain(message: str, keys: Mapping[str, str]) -> str:
-    r"""Rewrite the parser's message as one line.
+    r"""Rewrite an error message of jsonargparse as one line.
 
     Args:
-        message: the message of jsonargparse. For a key inside a class, it repeats the messages of all enclosing
+        message: the message. For a key inside a class, jsonargparse repeats in it the messages of all enclosing
             classes.
-        keys: the parser's keys, with the names of their types.
+        keys: the configuration keys of the parser, each with the name of its type.
 
     >>> explain('Parser key "optim.lr":\n  Expected a <class \'float\'>. Got value: fast', {})
     "optim.lr: expected float, got 'fast'"
@@ -147,13 +147,23 @@ def _plain(wanted: str) -> str:
 
 
 def below(parent: str, keys: list[str]) -> list[str]:
-    """Return the names that may follow a key, such as `lr` after `optim`."""
+    """Return the names that may follow a key, such as `lr` after `optim`.
+
+    Args:
+        parent: the key; empty = the names at the top.
+        keys: all keys of the configuration, such as `optim.lr`.
+    """
     prefix = f"{parent}." if parent else ""
     return sorted({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
 
 
 def outermost(path: str, keys: list[str]) -> str:
-    """Explain that a key does not exist, naming its outermost wrong part: `optimm` of `optimm.lr`."""
+    """Return the error message for a key that does not exist. It names the first wrong part, `optimm` of `optimm.lr`.
+
+    Args:
+        path: the key that does not exist.
+        keys: all keys of the configuration.
+    """
     parent = ""
     for name in path.split("."):
         allowed = below(parent, keys)
@@ -164,7 +174,13 @@ def outermost(path: str, keys: list[str]) -> str:
 
 
 def unknown_key(parent: str, name: str, allowed: list[str]) -> str:
-    """Explain that a key does not exist, with the nearest name and the allowed keys."""
+    """Return the error message for a key that does not exist, with the most similar name and all allowed names.
+
+    Args:
+        parent: the part of the key that exists; empty = none.
+        name: the name after it that does not exist.
+        allowed: the names that may follow `parent`.
+    """
     hint = nearest(name, allowed) or "."
     return f"{f'{parent}.' if parent else ''}{name}: there is no such key{hint} Allowed: {', '.join(allowed)}"
 
@@ -185,7 +201,14 @@ def _no_class(match: re.Match[str], path: str, keys: Mapping[str, str]) -> str:
 
 
 def of_another_kind(path: str, name: str, kind: str, why: str = "") -> str:
-    """Explain that a class is of another kind than its key takes, and list the classes of the right kind."""
+    """Return the error message for a class that a key does not accept, with the classes that it accepts.
+
+    Args:
+        path: the key.
+        name: the import path of the class.
+        kind: the name of the base class of all accepted classes; empty = unknown.
+        why: a further reason in brackets.
+    """
     there = f"; there are {', '.join(classes_of(kind))}" if kind else ""
     return f"{path}.class_path: {name!r} is no {kind or 'class'}{why}{there}"
 

@@ -40,13 +40,13 @@ class Parser(ArgumentParser):
     example, explains_all = "", False
 
     def format_help(self, formatter: Any = None) -> str:
-        """Return the keys by group, on one screen. With `explains_all`, return all keys with their meaning."""
+        """Return the help: the keys by group on one screen or, with `explains_all`, every key with its meaning."""
         if self.explains_all or not self.example:
             return str(super().format_help(formatter))
         return short_help(self, self.annotations(), self.example)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the reason and exit with status 2."""
+        """Print the reason of an error in one line, and exit with status 2."""
         if self.exit_on_error:
             fail(explain(message, self.keys()))
         # This is the inner parser of one class. Only it knows what the class takes. The outer parser adds the key.
@@ -72,9 +72,9 @@ class Parser(ArgumentParser):
             raise ConfigError(f"a value cannot be read ({reason})") from None
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Check every argument, then return the objects of a configuration.
+        """Check every argument of a parsed configuration, then return the objects that the configuration describes.
 
-        Arguments of networks that are made later are checked too.
+        Networks are made later, but their arguments are checked here too.
 
         Raises:
             ConfigError: an argument is invalid; the message names the key.
@@ -83,11 +83,11 @@ class Parser(ArgumentParser):
         return super().instantiate(*args, **kwargs)
 
     def keys(self) -> dict[str, str]:
-        """Return the keys of a configuration, each with the name of its type."""
+        """Return all keys that a configuration can have, each with the name of its type."""
         return {key: getattr(kind, "__name__", "") for key, kind in self._typed().items()}
 
     def annotations(self) -> dict[str, str]:
-        """Return the keys of a configuration, each with its full type."""
+        """Return all keys that a configuration can have, each with its full type annotation as text."""
         return {key: str(kind) for key, kind in self._typed().items()}
 
     def _typed(self) -> dict[str, Any]:
@@ -96,13 +96,13 @@ class Parser(ArgumentParser):
 
 
 def fail(line: str) -> NoReturn:
-    """Print one line on standard error, and exit with status 2."""
+    """Print an error message of one line to standard error, and exit with status 2."""
     print(f"ehrdl: {hold_back()}{line}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
 def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
-    """Refuse faults of a command line that the parser would accept, report late or describe badly.
+    """Check a command line and its config files for faults that the parser would accept, report late or describe badly.
 
     A wrong key is reported before the classes of a config are imported, because the import takes seconds.
 
@@ -111,8 +111,8 @@ def check_files(argv: list[str], annotations: Mapping[str, str]) -> None:
         annotations: the keys of a configuration, each with its type.
 
     Raises:
-        ConfigError: a config file is missing, is not YAML, has no keys or has a key twice. Or a group of keys has a
-            single value. Or a key in a file or an option does not exist.
+        ConfigError: a config file is missing, is not YAML, has no keys or has a key twice. The other causes are a group
+            of keys with a single value, and a key that does not exist, in a file or as an option.
     """
     keys = list(annotations)
     for token, after in zip(argv, [*argv, ""][1:], strict=True):
@@ -150,7 +150,7 @@ def _check_option(path: str, keys: list[str]) -> None:
 
 
 def check_help(argv: list[str]) -> None:
-    """Refuse `--KEY.help NAME` if the name is not a class.
+    """Check that NAME in `--KEY.help NAME` can be a class.
 
     Raises:
         ConfigError: ehrdl offers no class of this name, and the name is not the path of another class.
@@ -163,13 +163,14 @@ def check_help(argv: list[str]) -> None:
 
 
 def carried_over(argv: list[str], parsed: Namespace) -> list[str]:
-    """List the values that a class takes over from the class of an earlier config or option, one line per class.
+    """Describe the argument values that classes keep from the classes that they replace, one line per class.
 
-    The parser keeps every value with a fitting name and type, even a default of the earlier class.
+    A later config or option can name another class for the same key. The parser then keeps each value of the earlier
+    class that the new class also accepts, even a default.
 
     Args:
-        argv: the command line that gave `parsed`.
-        parsed: the configuration of the command line.
+        argv: the command line.
+        parsed: the configuration that the command line gave.
     """
     lines = []
     for key, names in _replaced(argv).items():

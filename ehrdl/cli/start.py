@@ -23,7 +23,7 @@ def set_environment() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print expected errors as one line. Any other error is a bug and keeps its traceback."""
+    """Print an expected error of the `with` block as one line, and exit. Any other error is a bug, with a traceback."""
     try:
         with stoppable():
             yield
@@ -42,8 +42,8 @@ def one_line_errors() -> Iterator[None]:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """A small parser that reports each error in one line."""
+    """A parser for a command's own options. It reports each error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the reason and exit with status 2."""
+        """Print the reason of an error in one line, and exit with status 2."""
         fail(f"{message} (see {self.prog} --help)")

@@ -16,7 +16,7 @@ _DEEPEST, _MOST_PARTS = 64, 100_000
 
 
 def flat(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted keys.
+    """Return the values of nested mappings in one dict, by their dotted keys.
 
     >>> flat({"optim": {"lr": 0.1}, "seeds": [0]})
     {'optim.lr': 0.1, 'seeds': [0]}
@@ -51,15 +51,15 @@ def read_yaml(file: str) -> dict[str, Any]:
 
 
 class Loader(yaml.SafeLoader):
-    """A loader that reads YAML like the parser, but refuses duplicate keys and deep nesting.
+    """A YAML loader that reads values as jsonargparse does, but refuses duplicate keys and deep nesting.
 
-    Plain YAML would silently drop the first of two equal keys. Numbers such as 1e-3 are numbers, and dates are text.
+    PyYAML would silently drop the first of two equal keys. Values such as 1e-3 are read as numbers, and dates as text.
     """
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Read a part of the file. Refuse it beyond the depth limit."""
+        """Read one node of the file. Raise an error if it is nested too deep."""
         self.depth += 1
         if self.depth > _DEEPEST:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ class Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Read a mapping. Refuse a key that occurs twice."""
+        """Read a mapping. Raise an error if a key occurs twice."""
         seen = set()
         for key, _ in node.value:
             name = str(key.value)

@@ -1,1 +1,1 @@
-"""Clinical knowledge, each item declared once: concepts (from codes to channels), code sets and scores."""
+"""Clinical definitions: the map from codes to channels, code sets, reference ranges and scores."""

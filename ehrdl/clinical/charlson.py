@@ -1,7 +1,8 @@
-"""Charlson's comorbidities from diagnosis codes, and the index as their weighted sum.
+"""Charlson's 17 comorbidities, found from diagnosis codes, and the Charlson index, which is their weighted sum.
 
-Sources: Quan et al., Med Care 43 (2005) 1130, table 1: the coding algorithms, enhanced ICD-9-CM and ICD-10. Charlson et
-al., J Chronic Dis 40 (1987) 373: the weights. Quan's codes do not grade kidney disease, and age is not used.
+Sources: Quan et al., Med Care 43 (2005) 1130, table 1 (the codes: enhanced ICD-9-CM and ICD-10). Charlson et al., J
+Chronic Dis 40 (1987) 373 (the weights). Kidney disease is not graded, because Quan's codes do not grade it. Age adds no
+points.
 """
 
 from __future__ import annotations
@@ -107,26 +108,29 @@ WEIGHTS_1987: Mapping[str, int] = dict.fromkeys(NAMES, 1) | {
 
 
 def mask_sql(column: str = "code") -> str:
-    """Return SQL (DuckDB) for the comorbidities of an EVENTS code (`DIAGNOSIS//ICD10//I500`), one bit each."""
+    """Return a DuckDB SQL expression: the comorbidities of an EVENTS code as an integer, with one bit each.
+
+    Bit i is set if the code, such as `DIAGNOSIS//ICD10//I500`, belongs to the comorbidity `NAMES[i]`.
+    """
     return " + ".join(
         f"CASE WHEN {sql(codes, column)} THEN {1 << bit} ELSE 0 END" for bit, codes in enumerate(COMORBIDITIES)
     )
 
 
 def flags(mask: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the bits of `mask` (n,) as columns (n, 17), in the order of `NAMES`."""
+    """Return the bits of the integers in `mask` (n,) as booleans (n, 17), one column per comorbidity in `NAMES`."""
     bits: NDArray[np.bool_] = (np.asarray(mask)[:, None] >> np.arange(len(NAMES))) & 1 == 1
     return bits
 
 
 def index(present: NDArray[np.bool_], weights: Mapping[str, int] = WEIGHTS_1987) -> NDArray[np.int64]:
-    """Return the index of each row.
+    """Return the Charlson index of each row of `present`.
 
     Args:
         present: (n, 17), whether each comorbidity is present, in the order of `NAMES`.
-        weights: the weight of each comorbidity; a comorbidity that is not named has weight 0.
+        weights: the weight of each comorbidity, by name. A name that is missing has weight 0.
 
-    Diabetes with complications weighs 2. The weight 1 of mild diabetes is not added:
+    The second row has both forms of diabetes. Only the weight 2 of diabetes with complications counts:
 
     >>> index(flags(np.array([0b1, 0b11000000000, 0b1000000000000000])))
     array([1, 2, 6])

@@ -1,7 +1,8 @@
-"""Sets of diagnosis codes, and MIMIC-IV's administrative values for cohort rules.
+"""Sets of diagnosis codes, and the values of MIMIC-IV's administrative columns that cohort rules use.
 
 A code has a meaning only together with its version: V271 is a stillbirth in ICD-9 and a motorcyclist in ICD-10. So
-every set has patterns per version, and EVENTS codes contain their version: `DIAGNOSIS//ICD10//I500`. Codes are dotless.
+every set has patterns per version, and EVENTS codes contain their version: `DIAGNOSIS//ICD10//I500`. Codes are written
+without dots.
 """
 
 import re
@@ -12,11 +13,11 @@ from ehrdl.errors import SchemaError
 
 @dataclass(frozen=True)
 class CodeSet:
-    """Diagnosis codes to which a rule applies equally.
+    """A named set of diagnosis codes, given as patterns for ICD-9 and for ICD-10.
 
-    A pattern is a prefix (`V57` includes V571), or a range between two prefixes of the same length, ends included
-    (`F20-F69` includes F200 to F6999). Ranges follow the order of ASCII, digits before letters. So C00-C96 includes C4A
-    (Merkel cell), C7A and C7B (neuroendocrine), which are malignant like their neighbours.
+    A pattern is a prefix (`V57` includes V571) or a range between two prefixes of the same length. A range includes
+    both ends (`F20-F69` includes F200 to F6999). Ranges follow ASCII order, in which digits come before letters.
+    C00-C96 therefore includes C4A (Merkel cell), C7A and C7B (neuroendocrine), which are malignant too.
 
     Attributes:
         name: the set's name in flow charts and messages.
@@ -29,7 +30,7 @@ class CodeSet:
     icd10: tuple[str, ...]
 
     def bounds(self, version: int) -> list[tuple[str, str]]:
-        """Return the first and last prefix of each pattern of an ICD version; they are equal for a single prefix.
+        """Return the first and last prefix of each pattern for one ICD version. For a single prefix, both are equal.
 
         Raises:
             SchemaError: the version is neither 9 nor 10.
@@ -101,7 +102,7 @@ _BLANKS = re.compile(r"[\s\u200b\ufeff]+")
 
 
 def folded(word: str) -> str:
-    """Return an administrative word in the form that rules compare: upper case, single blanks inside, none around it.
+    """Return an administrative value as rules compare it: upper case, one space between words, none at the ends.
 
     >>> folded("  Against\u00a0 advice ")
     'AGAINST ADVICE'
@@ -110,17 +111,17 @@ def folded(word: str) -> str:
 
 
 def folded_sql(column: str) -> str:
-    """Return SQL (DuckDB) that does the same as `folded`."""
+    """Return a DuckDB SQL expression that changes the values of a column as `folded` does."""
     return f"upper(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')))"
 
 
 def matches(codes: CodeSet, version: int, code: str) -> bool:
-    """Return whether a dotless ICD code belongs to a set.
+    """Return whether an ICD code belongs to a set.
 
     Args:
-        codes: the set.
-        version: 9 or 10.
-        code: the dotless code, without spaces around it.
+        codes: the set of codes.
+        version: the ICD version of `code`, 9 or 10.
+        code: the code, without dots and without spaces around it.
 
     Raises:
         SchemaError: the version is neither 9 nor 10.
@@ -132,7 +133,7 @@ def matches(codes: CodeSet, version: int, code: str) -> bool:
 
 
 def sql(codes: CodeSet, column: str = "code") -> str:
-    """Return SQL (DuckDB) that tells whether an EVENTS code belongs to a set; null stays null.
+    """Return a DuckDB SQL condition: whether the EVENTS code in a column belongs to a set. A null code gives null.
 
     >>> sql(REHABILITATION)
     "(starts_with(code, 'DIAGNOSIS//ICD9//V57') OR starts_with(code, 'DIAGNOSIS//ICD10//Z5189'))"

@@ -1,30 +1,31 @@
-"""The concepts: a map from source codes to channels, with units and plausible values.
+"""The concepts: a map from a source's codes to the channels that models see, with units and plausible values.
 
-`concepts.csv` has one row per (base code, source unit). The canonical value is value * factor + offset. A canonical
-value outside [low, high] is an error of entry. The first row of a base code has the item's usual unit, which is used
-when the unit is empty. A unit without a row is unknown: its values are never guessed. Lab channels are of blood only.
+`concepts.csv` has one row per base code (such as `LAB//50912`) and unit in the source. The value in the channel's
+canonical unit is value * factor + offset. A canonical value outside [low, high] is an entry error. The first row of a
+base code has the item's usual unit, which is assumed if a code has no unit. Values in a unit without a row are not
+used. Lab channels are of blood only.
 
-An event is a fact without a number. Its code may contain `*`, which matches any text. Its `source_unit` lists what may
-follow the code: patterns of the same kind with `|` between them (routes of `DRUG_START//furosemide*`, drugs of
-`EMAR//started*`). If it is empty, anything may follow. Case is ignored. The first row that matches decides, so
-exceptions (eye drops, cancelled cultures) have rows of their own before the general row.
+An event is a fact without a number. Its code may contain `*`, which matches any text. For an event, `source_unit` lists
+what may follow the code, as patterns separated by `|`. Examples are routes after `DRUG_START//furosemide*`, or drugs
+after `EMAR//started*`. If `source_unit` is empty, anything may follow. Case is ignored. The first row that matches
+decides, so exceptions (eye drops, cancelled cultures) have separate rows before the general row.
 
-The column `source` gives the origin of the figures. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract (Wang 2020,
-arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
+The column `source` gives the origin of a row's limits and factor. `wang2020`: a VALID or OUTLIER limit of MIMIC-Extract
+(Wang 2020, arXiv:1907.08322, resources/mimiciv_variable_ranges.csv). `mimic-code`: a limit of MIT-LCP/mimic-code
 (mimic-iv/concepts/measurement). `ehrdl`: a wide clinical limit that ehrdl set, without a publication. `definition`: the
 ends of the scale. `factor`: the molar mass or definition behind a conversion. `unit assumed`: the MIMIC-IV demo 2.2 has
 no value of the item, so its units are taken from similar items. Labels come from d_labitems and d_items.
 
-A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples. In labevents another item names the specimen
-(52033, kept as the event `blood_gas_specimen`). Code that needs only arterial values must join that item.
+A blood gas channel (ph, pco2, po2, so2) mixes arterial and venous samples. In labevents, a separate item names the
+specimen (52033, kept as the event `blood_gas_specimen`). Code that needs only arterial values must join that item.
 
-`antibiotic` is a systemic drug that was given. It may be an item of the category Antibiotics of d_items, which also
-includes antifungals, antivirals and antiparasitics. It may also be an administration, which is recognised by the
-beginning of the drug's name. The names are from MIT-LCP/mimic-code (mimic-iv/concepts/medication/antibiotic.sql) and
-our own list. `antibiotic_ordered` is a prescription. `antibiotic_local` is an antibiotic that hardly reaches the blood.
-`iv_loop_diuretic_given` is charted in the ICU. `loop_diuretic_given`, from the administration record, has no route.
-`culture` is any specimen taken, except screens for carriers, serology and tests for viruses. Those are
-`infection_test`.
+The channel `antibiotic` is a systemic drug that was given. Some of its rows are items in the category Antibiotics of
+d_items, which also includes antifungals, antivirals and antiparasitics. Its other rows are entries of the
+administration record (EMAR), recognised by the beginning of the drug's name. The names are from MIT-LCP/mimic-code
+(mimic-iv/concepts/medication/antibiotic.sql) and our own list. `antibiotic_ordered` is a prescription.
+`antibiotic_local` is an antibiotic that hardly reaches the blood. `iv_loop_diuretic_given` is charted in the ICU.
+`loop_diuretic_given`, from the administration record, has no route. `culture` is any specimen taken, except screens for
+carriers, serology and tests for viruses. These exceptions are the channel `infection_test`.
 """
 
 import csv
@@ -52,7 +53,7 @@ _CATEGORIES = ("lab", "vital", "encounter", "drug", "fluid", "output", "procedur
 
 @dataclass(frozen=True)
 class Channel:
-    """One series that a model sees: all codes and units of the same measurement, in one canonical unit.
+    """One measurement or event over time: all codes and units of the same thing, in one canonical unit.
 
     Attributes:
         name: the channel's name in the store, the models and the reports.
@@ -73,32 +74,34 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Concepts:
-    """The table of concepts.
+    """The content of a table of concepts, such as `concepts.csv`.
 
     Attributes:
-        channels: the channels in the order of the file; the position is the `channel_id`.
-        frame: one row per (base_code, source_unit): base_code, source_unit (in the form of `unit_key`), is_default,
-            channel_id, channel, kind, category, unit, low, high, factor, offset, label, source. An event has factor 1
-            and offset 0.
+        channels: the channels in the order of the file. The position of a channel is its `channel_id`.
+        frame: one row per (base_code, source_unit): base_code, source_unit (in the form of `unit_key`), is_default
+            (whether it is the usual unit), channel_id, channel, kind, category, unit, low, high, factor, offset, label,
+            source. An event has factor 1 and offset 0.
     """
 
     channels: tuple[Channel, ...]
     frame: pd.DataFrame
 
     def base_codes(self, prefix: str = "") -> list[str]:
-        """Return the base codes that start with `prefix` (`LAB//`, `CHART//`), each once, in the order of the file."""
+        """Return the distinct base codes that start with `prefix` (`LAB//`, `CHART//`), in the order of the file."""
         return [code for code in dict.fromkeys(self.frame.base_code) if code.startswith(prefix)]
 
     def match(self, codes: Iterable[str]) -> pd.DataFrame:
-        """Find the concept of each EVENTS code, so that SQL needs only an equality join on `code`.
+        """Return the row of the table of concepts for each EVENTS code. SQL can join it by equality on `code`.
 
         Args:
             codes: the distinct EVENTS codes, such as `LAB//50912//mg/dL` or `ADMISSION//EW EMER.`. A measurement is
-                recognised by its first two parts and its unit, or by the whole code if it has another form
-                (`LOINC/2160-0`). An event is recognised by its base code and the part after it.
+                recognised by its base code (the first two parts, separated by `//`) and its unit (the rest). A code of
+                another form, such as `LOINC/2160-0`, is compared as a whole. An event is recognised by its base code
+                and the text after it.
 
         Returns:
-            `code` and the columns of `frame`, one row per known code. Unknown codes and units have no row.
+            One row per known code: `code` and the columns of `frame`. A code that is unknown, or has an unknown unit,
+            has no row.
 
         >>> known = load().match(["LAB//50912//umol/L", "LAB//50912//", "LAB//50912//stone", "ADMISSION//URGENT"])
         >>> list(zip(known.code, known.channel, known.factor))[:2]
@@ -136,7 +139,9 @@ class Concepts:
 
 
 def unit_key(unit: str) -> str:
-    """Write a unit in the form that is compared: lower case, without spaces (SQL: `lower(replace(unit, ' ', ''))`).
+    """Return a unit in the form in which units are compared: lower case, without spaces.
+
+    In SQL, this is `lower(replace(unit, ' ', ''))`.
 
     >>> unit_key(" mm Hg ")
     'mmhg'
@@ -155,7 +160,7 @@ def load(path: Path | None = None) -> Concepts:
     """Read and check a table of concepts.
 
     Args:
-        path: a file with the columns of `concepts.csv`, for another hospital; by default `concepts.csv`, for MIMIC-IV.
+        path: a CSV with the columns of `concepts.csv`, for another hospital; None = `concepts.csv`, for MIMIC-IV.
 
     Raises:
         SchemaError: the file is missing, or a row breaks a rule. The message names file, line, column and value.

@@ -1,9 +1,9 @@
 """The HOSPITAL score of potentially avoidable readmission within 30 days of discharge: 0 to 13 points.
 
 Source: Donzé et al., JAMA Intern Med 173 (2013) 632, table 3. The items are low Haemoglobin, discharge from an Oncology
-service, low Sodium, any Procedure, Index admission Type, Admissions in the year before, Length of stay. Its c statistic
-was 0.71 in the derivation. The validation of 2016 (JAMA Intern Med 176: 496) counts 0 to 1 and 2 to 5 admissions
-instead.
+service, low Sodium, any Procedure, Index admission Type, Admissions in the year before, Length of stay. The score's c
+statistic was 0.71 in the derivation cohort. Here, as in that source, earlier admissions are grouped as 0, 1 to 5, and
+more than 5. The validation study of 2016 (JAMA Intern Med 176: 496) used the groups 0 to 1 and 2 to 5 instead.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def hospital(
     admissions: ArrayLike,
     length_of_stay_days: ArrayLike,
 ) -> NDArray[np.int64]:
-    """Return the points of each stay.
+    """Return the HOSPITAL score of each hospital stay, from one array per item of the score.
 
     Args:
-        hemoglobin: the stay's last value [g/dL]; NaN = not measured, no point.
+        hemoglobin: the stay's last haemoglobin [g/dL]. NaN (not measured) gives no point.
         oncology: whether the patient was discharged from an oncology service.
-        sodium: the stay's last value [mEq/L]; NaN = not measured, no point.
+        sodium: the stay's last sodium [mEq/L]. NaN (not measured) gives no point.
         procedure: whether any ICD-coded procedure was done in the stay.
         nonelective: whether the admission was urgent or emergent.
         admissions: the number of hospital admissions in the year before this admission.

@@ -1,7 +1,7 @@
 """The LACE index of death or unplanned readmission within 30 days of discharge: 0 to 19 points.
 
-Source: van Walraven et al., CMAJ 182 (2010) 551, figure of the index. The items are Length of stay, Acute admission,
-Comorbidity, Emergency visits. Its c statistic was 0.68 in the derivation.
+Source: van Walraven et al., CMAJ 182 (2010) 551, the figure that shows the index. The items are Length of stay, Acute
+admission, Comorbidity, Emergency visits. The index's c statistic was 0.68 in the derivation cohort.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ COMORBIDITY_WEIGHTS: Mapping[str, int] = {
 def lace(
     length_of_stay_days: ArrayLike, acute: ArrayLike, comorbidity: ArrayLike, emergency_visits: ArrayLike
 ) -> NDArray[np.int64]:
-    """Return the points of each stay.
+    """Return the LACE index of each hospital stay, from one array per item of the index.
 
     Args:
         length_of_stay_days: the whole days from admission to discharge.
         acute: whether the admission was emergent.
         comorbidity: the Charlson index with the weights `COMORBIDITY_WEIGHTS`.
-        emergency_visits: the number of visits to an emergency department in the six months before admission, without
-            the visit that led to it.
+        emergency_visits: the number of visits to an emergency department in the six months before the admission. The
+            visit that led to the admission does not count.
 
-    Four days, an acute admission, heart failure and one visit give 4 + 3 + 2 + 1 points:
+    In the first stay, four days, an acute admission, heart failure and one visit give 4 + 3 + 2 + 1 points:
 
     >>> lace([4, 0, 20], [True, False, True], [2, 0, 9], [1, 0, 7])
     array([10,  0, 19])

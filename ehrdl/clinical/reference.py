@@ -1,9 +1,9 @@
-"""Reference ranges: the limits beyond which a text calls an adult's value low or high.
+"""Reference ranges of adults: the limits beyond which a record written as text calls a value low or high.
 
-`reference_ranges.csv` has one row per channel, or one per sex (F, M). An empty limit means no limit. A value below
-`low` or above `high` is flagged. The limits are fixed, so flags need no fitting.
+`reference_ranges.csv` has one row per channel, or two rows, one per sex (F, M). An empty limit means no limit. A value
+below `low` or above `high` is flagged. The limits are fixed, so they are not fitted to training data.
 
-The column `source` gives the origin of the figures. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
+The column `source` gives the origin of a row's limits. `mimic_demo`: the reference range that MIMIC-IV's own laboratory
 prints beside the named item (labevents.ref_range_lower and ref_range_upper). It is the most frequent range by sex in
 the demo 2.2, doi:10.13026/dp1f-ex47. A lower limit of 0 and an upper limit of 999 are left empty. `medlineplus`: vital
 signs of the healthy adult at rest (medlineplus.gov/ency/article/002341.htm). `who`: fact sheets on hypertension and
@@ -27,7 +27,7 @@ FEMALE, MALE, UNKNOWN = 0, 1, 2
 
 
 def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]]:
-    """Return the low and high limits for women and for men, by channel and unit; NaN = no limit.
+    """Read the limits (low, high) for women and the limits for men of each (channel, unit); NaN = no limit.
 
     >>> read()["hemoglobin", "g/dL"]
     ((11.2, 15.7), (13.7, 17.5))
@@ -41,10 +41,11 @@ def read() -> dict[tuple[str, str], tuple[tuple[float, float], tuple[float, floa
 
 
 def limits(channels: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the low and the high limits of channels, each (3, n_channels) float32.
+    """Return the low limits and the high limits of some channels, each as float32 (3, n_channels).
 
-    Channels are given as (name, unit). The rows are for women, men and unknown sex. If the sex is unknown, a value is
-    low only if it is low for both sexes. A channel that the table lacks, or has in another unit, has no limit (NaN).
+    A channel is given as (name, unit). The three rows are for women, men and patients of unknown sex. If the sex is
+    unknown, a value is low only if it is low for both sexes, and high only if it is high for both. A channel that is
+    missing from the table, or has another unit there, has no limits (NaN).
     """
     known, none = read(), ((math.nan, math.nan),) * 2
     by_sex = np.array([known.get(channel, none) for channel in channels], dtype=np.float32).reshape(-1, 2, 2)

@@ -1,4 +1,8 @@
-"""Approximate years of stays: MIMIC-IV shifts each patient's dates, and gives a range of three years for one date."""
+"""Approximate calendar years of hospital stays in MIMIC-IV, which shifts the dates of each patient.
+
+For each patient, MIMIC-IV gives one shifted year (anchor_year), and a range of three true years for it
+(anchor_year_group).
+"""
 
 import pandas as pd
 
@@ -6,16 +10,17 @@ import pandas as pd
 def approximate_years(
     group: pd.Series, anchor_year: pd.Series, year: pd.Series, last_year: int | None = None
 ) -> pd.DataFrame:
-    """Return the range of true years for each shifted year.
+    """Return the range of true calendar years for each shifted year.
 
     Args:
         group: the patient's anchor_year_group, such as `2011 - 2013`.
-        anchor_year: the shifted year to which the group belongs.
-        year: the shifted year in question, such as an admission's.
-        last_year: the release's last year, which caps both ends of the range; None = no cap.
+        anchor_year: the patient's anchor_year. It is a shifted year, and its true year is in `group`.
+        year: the shifted year to convert, such as the year of an admission.
+        last_year: the last year of data in the MIMIC-IV release. It caps both ends of the range; None = no cap.
 
     Returns:
-        earliest and latest (float, indexed as `group`); NaN if the group or the anchor year is unknown.
+        The columns earliest and latest (float), with the index of `group`. They are NaN if the group or the anchor year
+        is unknown.
 
     Source: MIMIC-IV documentation, patients.anchor_year_group.
 

@@ -1,1 +1,1 @@
-"""Comparators of the deep models: fitting and applying baselines and scores, averages and stacks."""
+"""Models that the deep models are compared with: baselines, clinical scores, and combinations of several models."""

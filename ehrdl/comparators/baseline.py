@@ -1,7 +1,7 @@
-"""Classical models on the samples of the deep models, selected on the tuning split and saved without pickle.
+"""Classical baselines on the same samples as the deep models, selected on the tuning split and saved without pickle.
 
-The models in `BOOSTED` read the rich table. All others read the plain table. The rich table is made only if a boosted
-model is requested.
+A baseline reads a table with one row per sample. The boosted models (`BOOSTED`) read the rich table, which has more
+columns. All others read the plain table. The rich table is made only if a boosted model is requested.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ from ehrdl.training.predict import prediction_rows
 
 
 def check_baselines(names: list[str], task: str, default: list[str] | None = None) -> list[str]:
-    """Check the configured baselines, and return the ones to fit.
+    """Check the names of the configured baselines, and return the names of those to fit.
 
     Args:
         names: the configured baselines.
         task: the name of the task.
-        default: the baselines if the user set none. Scores of another task are then left out, with a printed line.
+        default: the default baselines. If `names` equals them, clinical scores of another task are left out, with a
+            printed line.
 
     Raises:
-        ConfigError: a baseline does not exist, is listed twice, or is a score of another task.
-        MissingExtraError: a library of boosted trees is not installed.
+        ConfigError: a baseline does not exist, is listed twice, or is a clinical score of another task.
+        MissingExtraError: LightGBM or XGBoost is requested, but not installed.
     """
     allowed = (*BASELINES, *BOOSTED, *SCORES)
     for name in names:
@@ -83,10 +84,10 @@ Params = Mapping[str, Mapping[str, Any]]
 
 
 def check_params(params: Params) -> None:
-    """Refuse parameters of an unknown baseline, and parameters that a baseline does not take.
+    """Check that each baseline with parameters exists, and takes them.
 
     Raises:
-        ConfigError: a value is refused; the message names the key.
+        ConfigError: a parameter does not pass; the message names its key in the config.
     """
     for name, given in params.items():
         if name not in FITTED:
@@ -100,25 +101,25 @@ def check_params(params: Params) -> None:
 
 
 def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any]:
-    """Return the unfitted candidates of a baseline, or one candidate if the configuration sets its parameters."""
+    """Return the unfitted candidates of a baseline. If `params` has parameters for it, there is only one candidate."""
     return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
 
 
 def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
-    """Fit a candidate. Only the trees of a forest grow in parallel, on all cores."""
+    """Fit a candidate of a baseline, in place. The trees of a random forest grow in parallel, on all cores."""
     with joblib.parallel_config(backend="threading", n_jobs=-1):
         fit(candidate, table, label, phrases)
 
 
 def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
-    """Return the phrases that text baselines may learn, which enough patients share.
+    """Return the phrases that text baselines may learn, which are those in the notes of enough patients.
 
-    The list is empty if no baseline reads text.
+    The smallest number of patients is `prepared.min_patients`. The list is empty if no baseline reads text.
 
     Args:
-        names: the baselines.
-        prepared: the data.
-        table: the table of the training rows.
+        names: the names of the baselines.
+        prepared: the prepared data.
+        table: the plain table of the training samples.
     """
     if not set(names) & set(READS_TEXT):
         return []
@@ -134,14 +135,14 @@ def fit_baselines(
     boosting: Boosting = Boosting(),  # noqa: B008 - frozen
     params: Params = {},  # noqa: B006 - never changed
 ) -> list[pd.DataFrame]:
-    """Fit every baseline and write it to `folder/models/<name>-<output>.skops`.
+    """Fit every baseline for every output, and write it to `folder/models/<name>-<output>.skops`.
 
     A clinical score is a `.json` file. LightGBM and XGBoost write their own formats, `.txt` and `.ubj`, each with a
     `.json` file beside it.
 
     Returns:
-        PREDICTIONS of the tuning and held-out splits, one frame per baseline. Text baselines are left out, with a
-        printed line, if no sample sees a note.
+        The PREDICTIONS table of the tuning and held-out samples, one for each baseline. Text baselines are left out,
+        with a printed line, if no training sample has a note.
     """
     if "note" not in prepared.spec.modalities:
         for name in [name for name in names if name in READS_TEXT]:
@@ -240,7 +241,10 @@ def _predict_all(models: Mapping[str, list[Predictor]], table: pd.DataFrame) -> 
 
 
 def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
-    """Keep at most `per_subject` random training samples per subject; the others leave the training split."""
+    """Return the data with at most `per_subject` random training samples per subject. The others leave that split.
+
+    If `per_subject` is None, all training samples stay.
+    """
     if per_subject is None:
         return prepared
     train = prepared.rows(TRAIN)
@@ -298,13 +302,13 @@ def _boosted(
 
 
 def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rows of a split have a known label (n,), and the labels of all its rows (n,)."""
+    """Return which of the n samples of a split have a known label (n,), and the labels of all n samples (n,)."""
     label = prepared.samples[f"label_{output}"].to_numpy()[prepared.rows(split)]
     return ~np.isnan(label), label
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a fitted classical model in the skops format, whole or not at all."""
+    """Write a fitted classical model to a file in the skops format, whole or not at all."""
     from skops import io
 
     with whole(path) as part:
@@ -312,10 +316,10 @@ def save(model: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read a fitted classical model.
+    """Read a fitted classical model that `save` wrote.
 
     Raises:
-        ConfigError: the file is damaged, or holds a type that no baseline needs.
+        ConfigError: the file is damaged, or has an object of a type that no baseline has.
     """
     from skops import io
 

@@ -38,18 +38,18 @@ PRIOR_SD = 0.25
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted average of members.
+    """A weighted average of the predictions of M models, which are its members.
 
     Attributes:
-        intercept: intercept [log odds, or the unit of a regression output].
-        weights: weights of the members (M,).
+        intercept: number added to the average [log odds, or the unit of a regression output].
+        weights: the weight of each member (M,).
     """
 
     intercept: float
     weights: list[float]
 
     def __call__(self, x: Floats) -> Floats:
-        """Return the weighted average (n,) of the members' logits or values (n, M)."""
+        """Return the weighted average for n samples (n,), given the members' logits or values (n, M)."""
         return np.asarray(self.intercept + x @ np.asarray(self.weights))
 
 
@@ -58,11 +58,11 @@ class Combination:
     """A combined model of one output.
 
     Attributes:
-        kind: the kind of the output.
-        members: the names of the M members.
-        blend: the average for new samples.
-        folds: the averages for tuning samples, by the fold of the subject; empty if nothing was fitted to the tuning
-            samples.
+        kind: the kind of the output, `binary` or `regression`.
+        members: the names of the M models that are combined.
+        blend: the weighted average for new samples.
+        folds: the weighted averages for tuning samples, one for each fold of subjects, each fitted without this fold;
+            empty if the weights were not fitted.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Combination:
     folds: list[Blend] = field(default_factory=list)
 
     def predict(self, x: Floats, subject: np.ndarray, split: np.ndarray) -> Floats:
-        """Return probabilities (n,), or values of a regression output (n,).
+        """Return the combined probabilities of n samples (n,), or values of a regression output (n,).
 
         Args:
             x: the members' logits or values (n, M).
@@ -87,26 +87,26 @@ class Combination:
 
 
 def fold_of(subject: np.ndarray) -> np.ndarray:
-    """Return the fold of each subject (n,), 0 to `N_FOLDS` - 1."""
+    """Return the fold of each subject (n,), a number from 0 to `N_FOLDS` - 1, given the subject ids (n,)."""
     fold: np.ndarray = (uniform(subject, _FOLD_SEED) * N_FOLDS).astype(np.int64)
     return fold
 
 
 def equal(n_members: int) -> Blend:
-    """Return the blend with equal weights."""
+    """Return the equal average of `n_members` members."""
     return Blend(0.0, [1 / n_members] * n_members)
 
 
 def fit_blend(x: Floats, label: Floats, kind: str) -> Blend:
-    """Fit the most likely non-negative weights and intercept under the prior around equal weights.
+    """Fit the weights (>= 0) and the intercept of a weighted average, with a normal prior around equal weights.
 
     Args:
         x: the members' logits or values (n, M).
-        label: the labels (n,), 0 or 1 or numbers, all known.
-        kind: the kind of the output.
+        label: the labels (n,), all known: 0 or 1, or values of a regression output.
+        kind: the kind of the output, `binary` or `regression`.
 
     Returns:
-        The blend. Its weights are equal if there are fewer than two labels, or only one class.
+        The weighted average. It has equal weights if there are fewer than two labels, or labels of only one class.
     """
     m = x.shape[1]
     if len(label) < 2 or (kind != REGRESSION and len(np.unique(label)) < 2):

@@ -1,4 +1,4 @@
-"""Files of boosted models: one in the library's own format, and JSON with the model's columns and trials."""
+"""Files of boosted models. Each model has one in its library's own format, and a JSON file of columns and trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from ehrdl.runs.files import reading
 
 
 def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
-    """Write `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), and its `.json`, each file whole or not at all."""
+    """Write a boosted model to `<library>-<output>.txt` (LightGBM) or `.ubj` (XGBoost), and a `.json` file beside it.
+
+    Each file is written whole or not at all.
+
+    Args:
+        model: the fitted model.
+        folder: the folder of the files.
+        output: the name of the output that the model predicts.
+    """
     library = LIBRARIES[model.library]
     path = folder / f"{model.library}-{output}.{library.suffix}"
     content = library.to_bytes(model.booster)
@@ -30,7 +38,7 @@ def save_boosted(model: BoostedModel, folder: Path, output: str) -> None:
 
 
 def load_boosted(folder: Path, library: str, output: str) -> BoostedModel:
-    """Read a fitted boosted model, without running anything that its files contain.
+    """Read a boosted model that `save_boosted` wrote. No code in its files is run.
 
     Raises:
         ConfigError: a file is missing, or is not a model of this library.

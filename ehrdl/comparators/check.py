@@ -1,4 +1,4 @@
-"""Checks of a run's configuration and of the libraries that it needs, before any data are read."""
+"""Checks, before any data are read, of a run's configuration and of the libraries that it needs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def check_config(
     combine: Combine,
     params: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Refuse a configuration that would be wrong for any data.
+    """Check the parts of a configuration that do not depend on the data.
 
     Args:
         task: the task's name.
-        trainer: arguments of the Trainer.
+        trainer: arguments of the Lightning Trainer.
         baselines: the configured baselines.
-        default: the baselines if the user set none.
-        combine: the options for models made from other models.
-        params: parameters of baselines, by name.
+        default: the default baselines.
+        combine: the options for models that combine other models of the run.
+        params: parameters of baselines, by the name of the baseline.
 
     Returns:
-        The arguments of the Trainer with our defaults, and the baselines that fit this task.
+        The arguments of the Trainer with ehrdl's defaults, and the baselines that suit this task.
 
     Raises:
-        ConfigError: a value is refused; the message names the key.
+        ConfigError: a value does not pass; the message names its key.
     """
     baselines = check_baselines(baselines, task, default)
     check_params(params)

@@ -1,9 +1,9 @@
-"""The LACE and HOSPITAL scores on the samples of a run: items from the record, then points, then a risk.
+"""The clinical scores LACE and HOSPITAL: their items from the patient's record, then points, then a risk.
 
-An item that the record does not show gives no points, as when a nurse counts from the same chart. A length of stay is
-its number of midnights. `lace` and `hospital` read what is visible at the prediction time, so their diagnoses and
-procedures come from earlier stays. The `…_retrospective` scores also read the codes of the stay itself. They could not
-have been computed at the prediction time.
+An item that is not in the record gives no points, as when a nurse counts from the same chart. The length of a stay is
+its number of midnights. `lace` and `hospital` read only what was available at the prediction time. Their diagnoses and
+procedures therefore come from earlier stays. `lace_retrospective` and `hospital_retrospective` also read the codes of
+the stay itself, and could not have been computed at the prediction time.
 """
 
 from __future__ import annotations
@@ -37,10 +37,18 @@ ONCOLOGY_SERVICES = ("OMED",)
 
 
 def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
-    """Fit the risk of every score on the training samples and write it to `folder/models/<name>-<output>.json`.
+    """Fit the risk at each number of points of each clinical score, and write it to a file.
+
+    The file is `folder/models/<name>-<output>.json`.
+
+    Args:
+        names: the names of the scores.
+        prepared: the prepared data; the risk is fitted to the training samples.
+        folder: the run's folder.
+        seed: the seed that is written into PREDICTIONS.
 
     Returns:
-        PREDICTIONS of the tuning and held-out splits, one frame per score.
+        The PREDICTIONS table of the tuning and held-out samples, one for each score.
     """
     if not names:
         return []
@@ -61,10 +69,10 @@ def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) ->
 
 
 def load_score(path: Path) -> ScoreModel:
-    """Read a fitted score.
+    """Read a clinical score that `fit_scores` wrote.
 
     Raises:
-        ConfigError: the file is not a score.
+        ConfigError: the file is damaged, or is not a clinical score.
     """
     with reading(path, "clinical score"):
         found = read_json(path, dict)
@@ -72,13 +80,13 @@ def load_score(path: Path) -> ScoreModel:
 
 
 def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store: Store) -> np.ndarray:
-    """Return the points of each sample, (n_samples,) int64.
+    """Return the points of a clinical score for each sample, (n_samples,) int64.
 
     Args:
-        name: one of `ehrdl.models.baselines.scores.SCORES`.
-        history: the facts from `read_history`.
-        samples: SAMPLES, sorted by subject_id and prediction_time; encounter_id is the stay that ends.
-        store: the series store.
+        name: the name of the score, one of `ehrdl.models.baselines.scores.SCORES`.
+        history: facts about stays, diagnoses and procedures, from `read_history`.
+        samples: the SAMPLES table, sorted by subject_id and prediction_time; encounter_id is the stay that ends.
+        store: the stored labs and vitals.
     """
     items = score_items(history, samples, store, retrospective=name in NOT_DEPLOYABLE)
     if name.startswith("lace"):
@@ -98,14 +106,14 @@ def score_points(name: str, history: pd.DataFrame, samples: pd.DataFrame, store:
 def score_items(
     history: pd.DataFrame, samples: pd.DataFrame, store: Store, retrospective: bool = False
 ) -> pd.DataFrame:
-    """Return the items that the scores need about each sample's stay, one row per sample.
+    """Return the items of the clinical scores about each sample's stay, one row per sample.
 
     Args:
-        history: the facts from `read_history`.
-        samples: SAMPLES.
-        store: the series store.
-        retrospective: whether codes of diagnoses and procedures are visible from when they happened, rather than from
-            when they became known.
+        history: facts about stays, diagnoses and procedures, from `read_history`.
+        samples: the SAMPLES table.
+        store: the stored labs and vitals.
+        retrospective: whether a code of a diagnosis or procedure counts from the time when it happened. Otherwise it
+            counts from the time when it became available.
 
     Returns:
         Columns start (the episode's admission) [µs], arrived (arrival in the emergency department) [µs],

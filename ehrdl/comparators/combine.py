@@ -1,4 +1,4 @@
-"""Combined models of a run, as files and as rows of PREDICTIONS. `blend.py` defines what they compute."""
+"""Fits, saves, loads and applies the combined models of a run. `blend.py` defines what they compute."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ from ehrdl.training.variants import DEEP
 
 
 def check_members(members: list[str], models: list[str]) -> None:
-    """Refuse members that the run does not have, and members that cannot be used at the bedside.
+    """Check that the models to be combined are models of the run, and can be used at the bedside.
+
+    Args:
+        members: the names of the models to be combined.
+        models: the names of all models of the run.
 
     Raises:
-        ConfigError: a member is refused; the message names the first such member.
+        ConfigError: a model is not in the run, or cannot be used at the bedside; the message names it.
     """
     for name in members:
         if name in NOT_DEPLOYABLE:
@@ -41,16 +45,16 @@ def check_members(members: list[str], models: list[str]) -> None:
 
 
 def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds: list[int]) -> list[str]:
-    """Return the members of the combined models; empty if the config requests no combined model.
+    """Return the names of the models to be combined; empty if the config requests no combined model.
 
     Args:
-        combine: the names of the combined models, and of their members if the config sets them.
-        deep: the deep models of this run, the main one first.
+        combine: the options, which name the combined models and may name their members.
+        deep: the deep models of this run. The first is `fused`, if the data have notes and series.
         baselines: the baselines of this run.
         seeds: the seeds of the deep models.
 
     Raises:
-        ConfigError: a member is missing, or there is nothing to combine.
+        ConfigError: a member is not in the run, or there is only one model of one seed.
     """
     if not combine.models:
         return []
@@ -70,18 +74,18 @@ def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds:
 def fit_combined(
     names: Sequence[str], members: list[str], prepared: Prepared, parts: list[pd.DataFrame], folder: Path, seed: int
 ) -> list[pd.DataFrame]:
-    """Combine members and write `folder/models/<name>-<output>.json`.
+    """Fit the combined models of a run, and write them to `folder/models/<name>-<output>.json`.
 
     Args:
-        names: the combined models, out of `COMBINED`.
-        members: the names of the members.
-        prepared: the data.
-        parts: PREDICTIONS of the members on the tuning and held-out samples; other models may be included.
+        names: the combined models to fit, `ensemble` or `stack` or both.
+        members: the names of the models to combine.
+        prepared: the prepared data.
+        parts: PREDICTIONS of the members on the tuning and held-out samples. Tables of other models are not read.
         folder: the run's folder.
         seed: the seed of the combined models in PREDICTIONS.
 
     Returns:
-        PREDICTIONS of the same samples, one frame per combined model.
+        The PREDICTIONS table of the same samples, one for each combined model.
     """
     found = []
     for name in names:
@@ -102,10 +106,17 @@ def combined(
     calibrators: Mapping[Any, dict[str, Platt]],
     known: Collection[str],
 ) -> list[pd.DataFrame]:
-    """Return PREDICTIONS of a run's combined models, computed from the PREDICTIONS of their members in `parts`.
+    """Return the PREDICTIONS tables of a finished run's combined models on prepared data.
 
-    `folder` is the folder `models` of the run. `known` has the names of the files in it that belong to the run. A
-    combined model is left out, with a printed line, if these data lack what one of its members reads.
+    A combined model is left out, with a printed line, if `parts` lacks one of its members.
+
+    Args:
+        folder: the folder `models` of the run.
+        prepared: the prepared data.
+        parts: the PREDICTIONS tables of the members on these data.
+        seed: the seed that is written into PREDICTIONS.
+        calibrators: the recalibrations of the run, by (model, seed), then by output.
+        known: the names of the files in `folder` that belong to the run.
     """
     there = {part["model"].iloc[0] for part in parts if len(part)}
     found = []
@@ -122,10 +133,10 @@ def combined(
 
 
 def load_combination(path: Path) -> Combination:
-    """Read a combined model.
+    """Read a combined model that `fit_combined` wrote.
 
     Raises:
-        ConfigError: the file is not a combined model.
+        ConfigError: the file is damaged, or is not a combined model.
     """
     with reading(path, "combined model"):
         content = read_json(path, dict)
@@ -155,7 +166,16 @@ def _predictions(
 
 
 def member_values(parts: list[pd.DataFrame], members: list[str], output: OutputSpec) -> tuple[np.ndarray, Floats]:
-    """Return the SAMPLES rows (n,), ascending, and each member's logits or values (n, M), averaged over its seeds."""
+    """Return the predictions of M models for one output, each averaged over the model's seeds.
+
+    Args:
+        parts: the PREDICTIONS tables of the models.
+        members: the names of the M models.
+        output: the output.
+
+    Returns:
+        The n predicted rows of the SAMPLES table (n,), ascending, and each model's logits or values (n, M).
+    """
     rows = np.zeros(0, np.int64)
     columns: list[Floats] = []
     for member in members:

@@ -1,4 +1,4 @@
-"""The descriptions of the models that ehrdl fits."""
+"""The descriptions of all models that ehrdl can fit, for the manifest and the report."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ _ALL = (*variants.INFOS, *blend.INFOS, *tabular.INFOS, *boosted.INFOS, *scores.I
 
 
 def model_infos(names: Iterable[str]) -> list[ModelInfo]:
-    """Return the descriptions of some models, the main one of each kind first.
+    """Return the descriptions of the named models, in a fixed order.
+
+    The order is deep models, combined models, classical models, clinical scores, and the truth of a simulator.
 
     Args:
-        names: the names of models; a model without a description is left out.
+        names: the names of models; a name without a description is left out.
     """
     wanted = set(names)
     return [info for info in _ALL if info.name in wanted]

@@ -1,4 +1,4 @@
-"""The models of a finished run, loaded from its folder and applied to prepared data."""
+"""Loads the models of a finished run from the run's folder, and applies its baselines to prepared data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _SUFFIXES = ("skops", "json", *(library.suffix for library in LIBRARIES.values()
 
 
 def write_encoders(folder: Path, network: object) -> None:
-    """Write the configurations of a network's pretrained encoders, so that `load_deep` needs only the run's folder.
+    """Write the configurations of a network's pretrained encoders into the run's folder.
+
+    `load_deep` then needs no files of the pretrained encoders.
 
     Args:
         folder: the run's folder.
@@ -48,15 +50,16 @@ def write_encoders(folder: Path, network: object) -> None:
 
 
 def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None = None) -> LitNetwork:
-    """Load a fitted deep model, in evaluation mode.
+    """Load a fitted deep model of a run, in evaluation mode.
 
     Args:
-        path: the model's checkpoint in the run folder, which holds the spec of the data.
-        make: function that makes the network, as in the run.
-        cache: folder where the network may keep what it computes from the data.
+        path: the model's checkpoint in the run's folder, which also contains the data description.
+        make: function that builds the network from a data description, as in the run.
+        cache: folder where the network may store what it computes from the data, such as vectors of notes; None =
+            nothing is stored.
 
     Raises:
-        ConfigError: the file is not a checkpoint of ehrdl, or belongs to another architecture.
+        ConfigError: the file is damaged, is not a checkpoint of ehrdl, or is of another network than `make` builds.
     """
     with reading(path, "checkpoint"):
         content = torch.load(path, weights_only=True, map_location="cpu")
@@ -81,15 +84,15 @@ def _check_finite(weights: dict[str, torch.Tensor]) -> None:
 
 
 def baseline_probs(folder: Path, prepared: Prepared, files: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Predict all samples with each baseline of a run.
+    """Predict all samples with each baseline of a finished run.
 
     Args:
         folder: the folder `models` of the run.
-        prepared: the data.
+        prepared: the prepared data with the samples.
         files: names of the files in `folder` that belong to the run.
 
     Yields:
-        Name and predictions (n_samples, K) of each baseline.
+        The name of each baseline, and its predictions of the K outputs (n_samples, K).
 
     Raises:
         ConfigError: a file is damaged, or a baseline lacks the file of an output.

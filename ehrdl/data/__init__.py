@@ -1,4 +1,4 @@
-"""The way from EVENTS and SAMPLES to batches, through the point-in-time cut (`window.py`)."""
+"""Turns EVENTS and SAMPLES into batches. Facts that were not yet available are cut in one place, `window.py`."""
 
 from ehrdl.lazy import lazily
 

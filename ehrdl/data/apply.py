@@ -1,7 +1,8 @@
-"""Prepares other patients, or another hospital, as a finished run prepared its own data. Nothing is fitted here.
+"""Prepares data of other patients, or of another hospital, for the models of a finished run. Nothing is fitted here.
 
-Channels are matched by name, tokens come from the run's tokenizer, and scalers from its spec. What the run knew and
-these data lack is read as missing. What these data have and the run never saw is left out. Both are counted.
+Channels are matched by name. The tokenizer and the scalers are those of the run. A channel that the run knows and the
+new data lack has no values. A channel that the new data have and the run never saw is left out. Channels of both kinds
+are counted.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from ehrdl.schema import BINARY, HELD_OUT, SAMPLES, OutputSpec, TaskResult, chec
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run learned from its data.
+    """What a finished run learned from its data.
 
     Attributes:
-        spec: the data description for which the run's models were built.
-        tokenizer: the tokenizer's folder or name; None without notes.
+        spec: the data description that the run's models were built for.
+        tokenizer: the folder or hub name of the run's tokenizer; None = the run reads no notes.
         events: the name of the EVENTS folder that the run was fitted on.
     """
 
@@ -43,16 +44,22 @@ class Fitted:
 
 
 def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) -> tuple[Prepared, dict[str, Any]]:
-    """Prepare a cohort for models that are already fitted.
+    """Prepare the samples of a cohort for models that are already fitted.
 
-    If these are the run's own data, its split is kept, so that training patients are not scored as new ones. In any
-    other data, every subject is held out.
+    If `events` is the EVENTS folder that the run was fitted on, the samples get the split of `data`. Training patients
+    are then not scored as new ones. In any other data, every subject is held out.
+
+    Args:
+        data: the configuration of the source, the windows and the notes.
+        events: the EVENTS folder of the new data.
+        result: the cohort with its labels, as the task found it in `events`.
+        fitted: what the run learned from its data.
 
     Returns:
-        The prepared data, and what differs from the data of the run (JSON-able).
+        The prepared data, and a JSON-able dict of the differences from the run's data.
 
     Raises:
-        ConfigError: the task has other outputs than the run, or another version of ehrdl made the run.
+        ConfigError: the outputs of the task differ from those of the run, or another version of ehrdl made the run.
         SchemaError: a channel has another unit than in the run.
     """
     spec = fitted.spec

@@ -25,17 +25,17 @@ Most = Annotated[int, Bound("[1, inf)", "leave the section out")]
 
 @dataclass(frozen=True)
 class RecordOptions(Options, key="data.notes.record"):
-    """The content of a verbalised record.
+    """The content of a verbalised record: data of a patient, written as text for a note encoder.
 
     Attributes:
         sections: the sections to write: demographics, units, diagnoses, procedures, drugs, laboratory, vitals and
-            treatment, always in this order. Units, drugs, laboratory, vitals and treatment cover only
-            `window.series_hours`.
-        max_units: the largest number of care units; the latest are named.
-        max_diagnoses: the largest number of diagnoses of earlier stays. Those of the latest stay come first, in billing
-            order.
-        max_procedures: the largest number of procedures of earlier stays, in the same order.
-        max_drugs: the largest number of ordered drugs; the latest are named.
+            treatment, always in this order. Units, drugs, laboratory, vitals and treatment cover only the last
+            `window.series_hours` before the prediction.
+        max_units: the largest number of care units in a record. The latest units are named.
+        max_diagnoses: the largest number of diagnoses of earlier stays in a record. The diagnoses of the latest stay
+            come first, in billing order.
+        max_procedures: the largest number of procedures of earlier stays in a record, in the same order as diagnoses.
+        max_drugs: the largest number of ordered drugs in a record. The latest drugs are named.
     """
 
     sections: Annotated[list[Section], Filled()] = field(default_factory=lambda: list(SECTIONS))
@@ -47,33 +47,37 @@ class RecordOptions(Options, key="data.notes.record"):
 
 @dataclass(frozen=True)
 class NoteOptions(Options, key="data.notes"):
-    """The source of the notes, and how they become tokens.
+    """Which texts are read as notes, and how they become tokens.
 
     Attributes:
         source: the texts that are read as notes: the hospital's `notes`, the `record`, or `both`. A record is one text
             per sample, made from the labs, vital signs, drugs and earlier diagnoses that the sample sees.
         record: the content of the record.
-        tokenizer: Hugging Face tokenizer, by hub name or local folder; null fits a WordPiece one on the training notes.
-        vocab_size: size of the fitted vocabulary.
+        tokenizer: the Hugging Face tokenizer, by hub name or local folder; null = a WordPiece tokenizer is fitted on
+            the training notes.
+        vocab_size: the number of tokens in the fitted tokenizer's vocabulary.
         min_patients: the fewest training patients who must have a word, a pair of words or a kind of note before it
-            enters a fitted vocabulary. A word that a single patient has may be a name. 1 keeps all words. That is
-            unsafe if the run's folder is moved out of the place where the notes are kept.
-        chunk_tokens: tokens per chunk, including the two that frame it. A note is read whole, in as many chunks as it
-            needs.
-        mask_sections: headings of sections that are cut before any model reads the note. The cut ends at the next
-            heading. It applies to discharge summaries (such as `Discharge Disposition`) and radiology reports (such as
-            `Impression`).
+            enters a fitted vocabulary. A word that a single patient has may be a name. 1 keeps all words. The run's
+            folder may then contain names, and must stay where the notes are kept.
+        chunk_tokens: the number of tokens per chunk, including the two special tokens at its ends. A note is read
+            whole, in as many chunks as it needs.
+        mask_sections: headings of sections. The text below such a heading, up to the next heading, is cut before any
+            model reads the note. This applies to discharge summaries (such as `Discharge Disposition`) and radiology
+            reports (such as `Impression`).
         split_sections: whether notes are split at the headings of discharge summaries (`History of Present Illness:`)
-            and of radiology reports (`FINDINGS:`). No chunk then crosses a heading, and each chunk knows its section.
-        keep_sections: the only sections of discharge summaries that any model reads; empty = all. An addendum without
-            headings is read whole. In an addendum with headings, `Addendum` names the added text.
-        max_chunks: the largest number of chunks per sample; null = all. The number of samples that were cut is counted.
+            and of radiology reports (`FINDINGS:`). No chunk then crosses a heading, and the model is told the section
+            of each chunk.
+        keep_sections: headings of the only sections of discharge summaries that any model reads; empty = all sections.
+            An addendum without headings is read whole. In an addendum with headings, `Addendum` is the heading of the
+            added text.
+        max_chunks: the largest number of chunks that a model reads per sample; null = all. The number of samples with
+            more chunks is counted.
         choose: the chunks that are kept if a sample has more than `max_chunks`. The chunks of all its notes are
             ordered, oldest first. `latest` keeps the last, `first_and_last` half from the start and half from the end,
             and `even` chunks at even steps from the first to the last.
         pretrained_elsewhere: whether an encoder from `ehrdl pretrain` was trained on notes of another hospital. If
-            true, equal subject ids mean different people. If false, a tuning or held-out subject must not be among the
-            subjects of the encoder's notes.
+            true, equal subject ids mean different people. If false, the encoder must not have been trained on notes of
+            a tuning or held-out subject.
 
     A de-identification blank, `___`, is one token in any tokenizer.
     """
@@ -131,17 +135,18 @@ class BatchOptions(Options, key="data.batch"):
 
 @dataclass(frozen=True)
 class DataConfig(Options, key="data"):
-    """The source of the data, and how they become batches.
+    """The source of the data, and the options by which they become batches.
 
     Attributes:
-        source: the hospital and the layout of its data.
-        concepts: a CSV file of concepts (source code, unit, channel, range) in the form of the shipped file. null = the
-            source's own concepts. If the source has none, the shipped ones for MIMIC-IV are used.
+        source: the class that reads the hospital's data, with its arguments.
+        concepts: a CSV file that maps source codes and units to channels with plausible ranges, in the form of the
+            shipped `ehrdl/clinical/concepts.csv`. null = the source's own file. If the source has none, the shipped
+            file for MIMIC-IV is used.
         window: the time before the prediction from which features are read.
-        split: which patients are for training, tuning or held out.
-        notes: how notes become tokens.
+        split: the rule that makes each patient a training, tuning or held-out patient.
+        notes: which texts are read as notes, and how they become tokens.
         batch: how samples become batches.
-        prepare: cache, memory, processes.
+        prepare: the cache, memory and processes of data preparation.
     """
 
     source: Source
@@ -153,11 +158,12 @@ class DataConfig(Options, key="data"):
     prepare: Prepare = field(default_factory=Prepare)
 
     def check(self) -> None:
-        """Refuse an impossible split, before any work is done. The check reads the source and files.
+        """Check, before any work is done, that the source and the split files allow the requested split.
 
         Raises:
-            ConfigError: the source's own split is requested but the source has none, or a split file is missing or is
-                not a list.
+            ConfigError: the source's own split is requested but the source has none, or a split file is missing or
+                invalid.
+            LeakageError: a record is in two split files.
         """
         if self.split.files is not None:
             from ehrdl.splits.files import read_split_files

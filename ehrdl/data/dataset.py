@@ -1,8 +1,8 @@
-"""The dataset: slices of prepared data for each sample. Everything that can be prepared before is not computed here.
+"""The dataset of samples. A sample is a slice of prepared arrays, so that almost nothing is computed when it is read.
 
-When the dataset is made, `window.bounds` decides once what each sample sees. The result takes 24 bytes per sample for
-the series store, and 16 for the notes. Samples are read many at a time: one numpy call for a batch costs as much as one
-for a single sample.
+When the dataset is made, `window.bounds` decides once which facts and notes each sample sees. The result takes 24 bytes
+per sample for the series store, and 16 for the notes. Samples are read many at a time, since one numpy call for a batch
+costs as much as one for a single sample.
 """
 
 from __future__ import annotations
@@ -30,14 +30,20 @@ _SLACK_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Items:
-    """What B samples see: sample i has the next `n_observations[i]` observations and the next `n_notes[i]` notes.
+    """The inputs and labels of B samples. Observations and notes are stored one sample after the other.
 
     Attributes:
-        row: (B,) int64.
-        n_observations: (B,) int64; the length of `value`, `hours` (float32) and `channel` (int64) is its sum.
-        n_notes: (B,) int64; the length of `note` (int64), `note_hours` (float32) and `own_stay` (bool) is its sum.
-        static: (B, S) float32.
-        label: (B, K) float32.
+        row: (B,) int64, the row of each sample in SAMPLES.
+        n_observations: (B,) int64, the number of observations of each sample.
+        value: (sum of n_observations,) float32, the observed values in the unit of their channel.
+        hours: (sum of n_observations,) float32, the time of each observation relative to the prediction [h].
+        channel: (sum of n_observations,) int64, the channel of each observation, an index into the dataset's channels.
+        static: (B, S) float32, the S static features.
+        n_notes: (B,) int64, the number of notes of each sample.
+        note: (sum of n_notes,) int64, the row of each note in the dataset's `Notes`.
+        note_hours: (sum of n_notes,) float32, the time of each note relative to the prediction [h].
+        own_stay: (sum of n_notes,) bool, whether each note belongs to the stay of its sample.
+        label: (B, K) float32, the labels of the K outputs.
     """
 
     row: np.ndarray
@@ -54,18 +60,18 @@ class Items:
 
 
 class SampleDataset:
-    """Random access to what each sample sees: a map-style dataset for `torch.utils.data.DataLoader`.
+    """A map-style dataset for `torch.utils.data.DataLoader`. It gives the visible inputs and the labels of each sample.
 
     Args:
-        samples: SAMPLES, sorted by subject_id and prediction_time.
-        static: the static features, (n_samples, S) float32.
-        store: the series.
-        notes: the notes, or None.
-        window: how far back each kind of fact is read.
+        samples: the SAMPLES table, sorted by subject_id and prediction_time.
+        static: the S static features of each sample, (n_samples, S) float32.
+        store: the series store with the observations of all subjects.
+        notes: the notes of all subjects; None = there are no notes.
+        window: how far before the prediction time observations and notes are read, and how many of them.
         channels: the series channels to load, in the order of `Batch.channel`. They are matched by name. The store's
             other channels are never loaded, and a channel that the store lacks has no values.
-        since_admission: hours since the last admission (n_samples,) [h], from `hours_since_admission`. None = every
-            note counts as a note of the sample's own stay.
+        since_admission: the hours from the last admission to the prediction time, (n_samples,) [h], from
+            `hours_since_admission`. None = every note counts as a note of the sample's own stay.
     """
 
     def __init__(
@@ -135,11 +141,19 @@ class SampleDataset:
         return (time, value, place, n) if keep.all() else (time[keep], value[keep], place[keep], n)
 
     def note_rows(self, row: int) -> np.ndarray:
-        """Return the notes that a sample sees: the latest `max_notes` of its window, oldest first, then its record."""
+        """Return the rows of the notes that the sample in row `row` of SAMPLES sees, oldest first.
+
+        These are the latest `max_notes` notes of its window. If verbalised records are read, its record is the last
+        row.
+        """
         return self.seen_notes(np.array([row]))[0]
 
     def seen_notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the notes that some samples see, one sample after the other, and the number of notes per sample."""
+        """Return the notes that the samples in `rows` of SAMPLES see, and the number of notes per sample.
+
+        Each note is given by its row in `Notes`. The first array lists the notes of one sample after the other, oldest
+        first. `note_rows` states which notes a sample sees.
+        """
         start, n = self.note_start[rows], self.note_stop[rows] - self.note_start[rows]
         note = positions(start, n)
         if self.notes is None:
@@ -163,12 +177,18 @@ class SampleDataset:
         return own
 
     def n_observations(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return an upper bound of the number of observations of each sample, or of `rows`, for length buckets."""
+        """Return an upper bound of the number of observations of each sample, or of the samples in `rows`.
+
+        This number is used to put samples of similar length into one batch.
+        """
         n: np.ndarray = np.minimum(self.stop[rows] - self.start[rows], self.window.max_observations)
         return n
 
     def n_tokens(self) -> np.ndarray:
-        """Return the number of tokens in the notes that each sample reads (n_samples,), for length buckets."""
+        """Return the number of tokens in all notes that each sample sees, (n_samples,).
+
+        This number is used to put samples of similar length into one batch.
+        """
         total = np.zeros(len(self), np.int64)
         if self.notes is not None and self.notes.tokens is not None:
             lengths = self.notes.tokens.lengths
@@ -178,14 +198,14 @@ class SampleDataset:
         return total
 
     def has_note(self) -> np.ndarray:
-        """Return whether each sample sees a note (n_samples,)."""
+        """Return for each sample whether it sees at least one note, (n_samples,) bool."""
         seen = np.zeros(len(self), bool)
         for block, _, n in self.note_blocks():
             seen[block] = n > 0
         return seen
 
     def has_series(self) -> np.ndarray:
-        """Return whether each sample sees an observation (n_samples,)."""
+        """Return for each sample whether it sees at least one observation, (n_samples,) bool."""
         seen = np.zeros(len(self), bool)
         edges = np.flatnonzero(np.diff(self.subject)) + 1
         for first, last in zip([0, *edges.tolist()], [*edges.tolist(), len(self)], strict=True):
@@ -204,7 +224,11 @@ class SampleDataset:
         return sees
 
     def note_blocks(self, size: int = _SAMPLES_A_BLOCK) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """Yield consecutive blocks of samples with the notes that they see, as `seen_notes` returns them."""
+        """Yield consecutive blocks of at most `size` samples, with the notes that the samples of each block see.
+
+        Yields:
+            The slice of the block's rows in SAMPLES, and the two arrays that `seen_notes` returns for these rows.
+        """
         for start in range(0, len(self), size):
             block = slice(start, min(start + size, len(self)))
             yield block, *self.seen_notes(np.arange(block.start, block.stop))
@@ -216,7 +240,7 @@ class SampleDataset:
 
 
 def positions(start: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return all positions of the slices [start, start + n), one slice after the other.
+    """Return all integers of the slices [start[i], start[i] + n[i]), one slice after the other.
 
     >>> positions(np.array([5, 0]), np.array([2, 3])).tolist()
     [5, 6, 0, 1, 2]

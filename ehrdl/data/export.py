@@ -1,10 +1,11 @@
-"""Export of a MEDS dataset for other tools: events shard by shard, a task's labels, and the split of the patients.
+"""Exports a MEDS dataset for other tools: the events, the labels of a task, and the split of the patients.
 
-Tools that follow MEDS see a fact at time t if `time <= t`. With `happened`, the rows of EVENTS are exported unchanged.
-A tool then sees facts before the hospital's systems could show them. With `available`, time := available_time, and a
-tool sees what `window.bounds` shows. Facts that no model of ehrdl reads are then left out: deaths, year groups and the
-task's hidden codes. The parts of notes that `mask_sections` and `keep_sections` of `data.notes` remove are left out
-too. Births keep their time, so that tools can compute an age.
+MEDS tools see a fact at time t if `time <= t`. The argument `time` of `export_events` decides which time they get. With
+`happened`, the rows of EVENTS are exported unchanged. A tool then sees facts before the hospital's systems could show
+them. With `available`, `time` is replaced by available_time, and a tool sees the facts that `window.bounds` shows.
+Facts that no model of ehrdl reads are then left out: deaths, year groups and the task's hidden codes. The parts of
+notes that `mask_sections` and `keep_sections` of `data.notes` remove are left out too. Births keep their time, so that
+tools can compute an age.
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ def export_events(data: DataConfig, task: Any, out: Path, time: Times = "happene
     """Write the events of a source as a MEDS dataset, with the labels of a task and the split of the config.
 
     Args:
-        data: the configuration of the source, the split, and the sections of notes that no model reads.
+        data: the configuration of the source, the split, and the sections of notes to cut or to keep.
         task: the prediction task.
-        out: the output folder, which must be empty or missing. It appears when it is complete, or not at all.
-        time: `happened` keeps the times of EVENTS. `available` gives each fact the time when it could be seen.
+        out: the output folder, which must be empty or missing. It is written completely or not at all.
+        time: `happened` keeps the times of EVENTS. `available` replaces the time of each fact by its available_time.
 
     Returns:
-        The content of `export.json`: what was written and what was left out.
+        The content of the file `export.json`: counts of what was written and what was left out.
 
     Raises:
-        EhrdlError: the folder is not empty, or the source or the task refuses the data.
+        EhrdlError: `out` is not empty, or the source or the task refuses the data.
     """
     out = free_folder(out)
     data.check()

@@ -1,4 +1,4 @@
-"""Groups of patients, with the names that predictions and the report use."""
+"""Merges small groups of patients in SAMPLES, so that no rare value identifies a patient."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ _TYPED = ("sex", "race", "insurance", "language", "care_unit")
 
 
 def named_groups(samples: pd.DataFrame, min_patients: int) -> pd.DataFrame:
-    """Return SAMPLES without the names of groups that are too small: a rare language can identify a patient.
+    """Return SAMPLES with small groups merged, since a rare value, such as a language, can identify a patient.
 
     Args:
-        samples: SAMPLES with their groups.
-        min_patients: the fewest patients of the cohort in a named group; smaller groups are merged into one.
+        samples: the SAMPLES table with its columns `group_…`.
+        min_patients: the fewest patients that a group must have to keep its name. The smaller groups of a column become
+            one group.
     """
     changed = {}
     for name in (f"group_{name}" for name in _TYPED):

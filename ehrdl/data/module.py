@@ -1,4 +1,4 @@
-"""The data module: loaders of the prepared data, one per split."""
+"""The Lightning data module, with one loader of the prepared data per split."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets; the note e
 
 
 class ClinicalDataModule(pl.LightningDataModule):
-    """Loaders of the training, tuning and held-out samples.
+    """A Lightning data module with loaders of the training, tuning and held-out samples.
 
     Args:
         prepared: the data from `ehrdl.data.prepare.prepare`.
-        batch: how samples become batches.
-        seed: random seed of the training order.
+        batch: the options by which samples become batches.
+        seed: the random seed of the order of the training samples.
     """
 
     def __init__(self, prepared: Prepared, batch: BatchOptions, seed: int = 0) -> None:

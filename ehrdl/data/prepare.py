@@ -1,4 +1,4 @@
-"""Prepares datasets from a configured source and task; each step is cached by its input, arguments and version."""
+"""Prepares the dataset of a task from a configured source. Each step is cached by its input, arguments and version."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Prepared:
     """Everything that fitting, predicting and reporting need from the data.
 
     Attributes:
-        samples: SAMPLES with splits and groups.
-        dataset: the dataset of what each sample sees.
-        spec: the data description for which models are built.
-        frame: the rules by which notes become chunks; None without notes.
-        tokenizer: folder or name of the tokenizer; None without notes.
+        samples: the SAMPLES table with splits and groups.
+        dataset: the dataset with the visible inputs and the labels of each sample.
+        spec: the data description from which models are built.
+        frame: the rules by which notes become chunks; None = there are no notes.
+        tokenizer: the folder or hub name of the tokenizer; None = there are no notes.
         events: the EVENTS folder.
-        facts: numbers for the manifest.
-        min_patients: the fewest training patients who must have a word that a model keeps.
+        facts: counts of samples, facts and notes, for the run's manifest.
+        min_patients: the fewest training patients who must have a word before a model may keep it.
     """
 
     samples: pd.DataFrame
@@ -67,19 +67,19 @@ class Prepared:
     min_patients: int = vocab.MIN_PATIENTS
 
     def identity(self) -> str:
-        """Return a hash of what the models see and learn, whatever the way and place of preparation."""
+        """Return a hash of the data that models see. It does not depend on how or where the data were prepared."""
         rows = pd.util.hash_pandas_object(self.samples, index=False).to_numpy()
         hashes = [hashlib.sha256(part.tobytes()).hexdigest() for part in (rows, self.dataset.static)]
         counts = [self.facts["data"][name] for name in ("n_facts", "n_notes", "n_records")]
         return digest([self.spec.to_dict(), hashes, counts])
 
     def rows(self, split: str) -> np.ndarray:
-        """Return the SAMPLES rows of a split."""
+        """Return the row numbers of the samples of a split."""
         return np.flatnonzero(self.samples.split.to_numpy() == split)
 
 
 def read_events(data: DataConfig) -> Path:
-    """Return the EVENTS folder of the configured source, which is read at most once."""
+    """Return the EVENTS folder of the configured source. The source is read only if the cache lacks this folder."""
     key = data.source.fingerprint(data.prepare.verify)
     options = replace(data.prepare, n_shards=data.prepare.shards(data.source.n_bytes()))
 
@@ -91,7 +91,10 @@ def read_events(data: DataConfig) -> Path:
 
 
 def find_quality(data: DataConfig, events: Path) -> list[Finding]:
-    """Return the findings in the source, in EVENTS and in the series; all are counted before or cached."""
+    """Return all data-quality findings: faults in the source's tables, in EVENTS and in the series.
+
+    The counts come from earlier steps or from the cache.
+    """
     known = load_concepts(data)
     source = read_json(events / "source.json")
     of_source = [*from_dicts(source.get("quality", [])), *find_repeated(source["events"].get("repeated", {}))]
@@ -100,18 +103,24 @@ def find_quality(data: DataConfig, events: Path) -> list[Finding]:
 
 
 def find_samples(events: Path, task: Any) -> TaskResult:
-    """Find the task's cohort in EVENTS."""
+    """Apply a task to an EVENTS folder, and return the cohort with its labels."""
     with duckdb.connect() as con:
         result: TaskResult = task.label(con.sql(f"SELECT * FROM {scan(shard_files(events))}"))
     return result
 
 
 def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
-    """Prepare the store, notes, tokens and scalers for a cohort.
+    """Prepare everything that models need for a cohort: series store, notes, tokens, scalers and dataset.
+
+    Args:
+        data: the configuration of the data.
+        events: the EVENTS folder.
+        result: the cohort with its labels, from `find_samples`.
 
     Raises:
-        ConfigError: `data.split` requests the source's own split but it has none, or a split file is bad.
-        SchemaError: a split has no sample, or only one class.
+        ConfigError: `data.split` requests the source's own split but the source has none, or a split file is missing or
+            invalid.
+        SchemaError: a split has no sample, or an output has only one class in it (a regression output: only one value).
     """
     data.check()
     known = load_concepts(data)
@@ -146,7 +155,10 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
 
 
 def load_concepts(data: DataConfig) -> Concepts:
-    """Read the concepts that define the series, from `data.concepts`, else from the source, else for MIMIC-IV."""
+    """Read the concepts: the table that maps source codes to the channels of the series.
+
+    The file is `data.concepts` if it is set, otherwise the source's own file, otherwise the shipped file for MIMIC-IV.
+    """
     if data.concepts:
         return concept_tables.load(expanded(data.concepts))
     return concept_tables.load(data.source.concepts_file())
@@ -160,12 +172,19 @@ def build_store(data: DataConfig, events: Path, known: Concepts) -> Path:
 
 
 def open_series(data: DataConfig, events: Path, known: Concepts) -> store.Store:
-    """Open the series store that belongs to an EVENTS folder."""
+    """Open the series store of an EVENTS folder. It is built first if it is not in the cache."""
     return store.open_store(build_store(data, events, known), known)
 
 
 def hidden_channels(series: store.Store, known: Concepts, codes: tuple[str, ...]) -> np.ndarray:
-    """Return which channels are hidden (n_channels,): they record stays, or have a code that defines the outcome."""
+    """Return for each channel whether models must not see it, (n_channels,) bool.
+
+    A channel is hidden if it records stays. It is also hidden if one of its codes may begin with one of the prefixes in
+    `codes`, which define the outcome.
+
+    Raises:
+        LeakageError: a prefix is a code of notes, which cannot be hidden.
+    """
     hidden = np.array([channel.category == _STAYS for channel in series.channels])
     for prefix in codes:
         if prefix.startswith("NOTE"):
@@ -204,7 +223,10 @@ def _require_classes(samples: pd.DataFrame, outputs: list[OutputSpec], splits: S
 
 
 def with_presence(samples: pd.DataFrame, dataset: SampleDataset) -> pd.DataFrame:
-    """Add the groups `has_note` and `has_series` to SAMPLES, and their combination `present` if the data have both."""
+    """Add two groups to SAMPLES: whether each sample sees a note (`has_note`) and an observation (`has_series`).
+
+    If the data have both notes and observations, a third group, `present`, combines the two.
+    """
     named = {True: "yes", False: "no"}
     note, series = dataset.has_note(), dataset.has_series()
     samples = samples.assign(

@@ -1,4 +1,4 @@
-"""The text part of `prepare`: collects and tokenises notes and verbalised records; each step is cached."""
+"""Collects and tokenises notes and verbalised records, as a part of `prepare`. Each step is cached."""
 
 from __future__ import annotations
 
@@ -34,13 +34,17 @@ Texts = tuple[Path, dict[str, Any]]
 def training_notes(
     data: DataConfig, events: Path, train_subjects: np.ndarray, own: Texts | None
 ) -> tuple[notes.Notes | None, Chunking | None, str | None]:
-    """Return notes with tokens, the rules for chunks, and the tokenizer's folder; all are None if there are no notes.
+    """Tokenise the notes with the configured tokenizer, or with one that is fitted on the training subjects' notes.
 
     Args:
-        data: the configuration; its `notes` define what is read.
+        data: the configuration of the data. Its part `notes` defines which texts are read.
         events: the EVENTS folder.
         train_subjects: the training subjects. The tokenizer and the kinds of notes are fitted only on their notes.
-        own: the samples' records, from `collect_records`.
+        own: the folder and cache key of the samples' verbalised records, from `collect_records`; None = no records.
+
+    Returns:
+        The tokenised notes, the rules by which they become chunks, and the tokenizer's folder. All three are None if
+        there are no notes.
     """
     opened = _open(data, events, own)
     if opened is None:
@@ -98,7 +102,7 @@ def _say_sections(found: dict[str, dict[str, int]]) -> None:
 
 
 def collect_notes(data: DataConfig, events: Path) -> Texts:
-    """Return the folder of the notes' texts, which is written at most once, and its cache key."""
+    """Write the texts of the notes, unless they are in the cache. Return their folder and its cache key."""
     mask, keep = sorted(set(data.notes.mask_sections)), sorted(set(data.notes.keep_sections))
     key: dict[str, Any] = {"events": events.name, "version": notes_build.VERSION}
     key |= {"mask_sections": mask, "keep_sections": keep}
@@ -109,7 +113,18 @@ def collect_notes(data: DataConfig, events: Path) -> Texts:
 def collect_records(
     data: DataConfig, events: Path, known: Concepts, dataset: SampleDataset, hidden_codes: tuple[str, ...]
 ) -> Texts | None:
-    """Return the folder of the samples' verbalised records and its cache key; None if records are not read."""
+    """Write one verbalised record per sample, unless they are in the cache. Return their folder and its cache key.
+
+    Args:
+        data: the configuration of the data.
+        events: the EVENTS folder.
+        known: the concepts, which map source codes to channels.
+        dataset: the dataset of the samples, without notes.
+        hidden_codes: prefixes of codes that define the outcome. No record names a fact with such a code.
+
+    Returns:
+        The folder and its cache key; None if the configuration reads no records.
+    """
     if data.notes.source == "notes":
         return None
     build = functools.partial(coded.build, events, prepare=data.prepare)
@@ -135,13 +150,16 @@ def collect_records(
 def tokenized(
     data: DataConfig, events: Path, tokenizer: str, own: Texts | None = None
 ) -> tuple[notes.Notes | None, Chunking]:
-    """Return the notes of an EVENTS folder as token ids (None if it has none), and the rules for chunks.
+    """Return the notes of an EVENTS folder as token ids, and the rules by which they become chunks.
 
     Args:
-        data: the configuration; its `notes` define what is read and how it is cut.
+        data: the configuration of the data. Its part `notes` defines which texts are read, and how they are cut.
         events: the EVENTS folder.
-        tokenizer: the tokenizer's name or folder.
-        own: the samples' records, from `collect_records`.
+        tokenizer: the hub name or folder of the tokenizer.
+        own: the folder and cache key of the samples' verbalised records, from `collect_records`; None = no records.
+
+    Returns:
+        The tokenised notes (None if there are none), and the rules for chunks.
     """
     words, options = vocab.load_tokenizer(tokenizer), data.notes
     ids = words.pad_token_id, words.cls_token_id, words.sep_token_id

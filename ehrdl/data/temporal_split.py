@@ -1,8 +1,8 @@
-"""The split of a cohort's samples: by subject, by files, by the source's own split, or by the year of the stay.
+"""Splits the samples of a cohort: by subject, by files, by the source's own split, or by the year of the stay.
 
-MIMIC-IV shifts each patient's dates, and gives a range of three years for one date. So only a range is known for a
-stay's year. A stay is for training if its range lies wholly before the cut, and held out if it lies wholly at or after
-the cut. All other stays are dropped.
+MIMIC-IV shifts each patient's dates. For one date per patient, it gives a range of three years for the true year. So
+the true year of a stay is known only as a range. A stay is for training if its whole range is before the cut year. It
+is held out if its whole range is at or after the cut year. All other stays are dropped.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ def split_samples(
     """Add the split to SAMPLES, and drop samples that belong to no split.
 
     Args:
-        samples: SAMPLES without a split.
+        samples: the SAMPLES table without a split.
         split: the rule of the split.
         events: the EVENTS folder, which has the times of the stays.
-        subject_of: the function that gives the subject of a record's name, for a split by files.
+        subject_of: a function that returns the subject_id of a record, given its name; used only for a split by files.
 
     Returns:
-        The remaining samples, renumbered, and facts for the manifest (samples dropped, by reason).
+        The remaining samples with new sample_id, and a dict for the manifest with the number of samples dropped for
+        each reason.
 
     Raises:
-        SchemaError: in a temporal split, a patient has no year group or a sample no known admission. In a split by
-            files, none of a file's subjects has a sample.
-        ConfigError: a file is missing, or lists something that is not a record.
+        SchemaError: in a temporal split, a patient has no year group, or the admission of a sample's stay is unknown.
+            In a split by files, a file lists no subject that has a sample.
+        ConfigError: a split file is missing, or lists something that is not a record.
     """
     if split.files is not None:
         listed, facts = split_by_files(samples, read_split_files(split.files, subject_of), subject_ids(events))
@@ -84,7 +85,7 @@ def _split_as_source(samples: pd.DataFrame, events: Path) -> tuple[pd.DataFrame,
 
 
 def source_splits(events: Path) -> pd.Series:
-    """Return the split that the source of an EVENTS folder gives to each subject, by subject_id."""
+    """Read from an EVENTS folder the split that the source gave to each subject, indexed by subject_id."""
     table: pd.DataFrame = pq.read_table(events / subject_splits_filepath).to_pandas()
     return table.set_index("subject_id")["split"]
 
@@ -94,7 +95,11 @@ def _numbered(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_split(facts: dict[str, Any]) -> str | None:
-    """Describe in one line what a split dropped; None if it dropped nothing."""
+    """Describe in one line which samples a split dropped; None if there is nothing to report.
+
+    Args:
+        facts: the dict for the manifest that `split_samples` returned.
+    """
     if facts["kind"] in ("subject", "folds"):
         return None
     if facts["kind"] == "files":
@@ -111,7 +116,11 @@ def describe_split(facts: dict[str, Any]) -> str | None:
 
 
 def describe_notes(facts: dict[str, Any]) -> str | None:
-    """Return one line if stays may be from years without notes, and None otherwise."""
+    """Return a one-line message if some stays may be from years without notes, and None otherwise.
+
+    Args:
+        facts: the dict for the manifest that `split_samples` returned.
+    """
     n = facts.get("stays_that_may_be_after_the_last_notes")
     if not n:
         return None

@@ -1,9 +1,10 @@
 """THE cut: a fact is visible to a prediction at time t if and only if `available_time <= t`.
 
-`bounds` alone selects the facts of every feature, whether series, notes, tables or text. Facts are sorted by (subject,
-available). A sample sees the slice [start, stop) of its own subject. The encounter of a fact does not matter, since a
-quarter of MIMIC's labs have no encounter. A window also requires that a fact happened after t - window: `inside` masks
-older rows of the slice. All times are int64 microseconds since 1970.
+The function `bounds` alone selects the facts of every feature, whether series, notes, tables or text. Facts are sorted
+by (subject, available). A sample sees a slice [start, stop) of the facts of its own subject. The encounter of a fact
+does not matter, since a quarter of MIMIC's labs have no encounter. A window also requires that a fact happened after
+the time `t - window`. The function `inside` tells which facts of the slice did. All times are int64 microseconds since
+1970.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from ehrdl.options.bounds import Count, Hours, Options
 
 @dataclass(frozen=True)
 class Window(Options, key="data.window"):
-    """The windows before the prediction in which facts are read, equal for all samples and both classes.
+    """How far before the prediction time facts are read. The windows are the same for all samples of both classes.
 
     Attributes:
         series_hours: length of the window of labs, vitals and events before the prediction time [h].
-        note_hours: length of the window of notes before the prediction time [h], over this and earlier stays.
-        max_observations: the largest number of observations per sample. The latest are kept, and the samples that were
-            cut are counted.
-        max_notes: the largest number of notes per sample. The latest are kept, and the samples that were cut are
-            counted.
+        note_hours: length of the window of notes before the prediction time [h]. It may reach back into earlier stays.
+        max_observations: the largest number of observations per sample. If a sample has more, the latest are kept. The
+            number of such samples is counted.
+        max_notes: the largest number of notes per sample. If a sample has more, the latest are kept. The number of such
+            samples is counted.
     """
 
     series_hours: Hours = 168
@@ -42,19 +43,19 @@ def bounds(
     prediction_time: np.ndarray,
     window: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slice [start, stop) of facts that each sample may see.
+    """Return, for each sample, the slice [start, stop) of the facts that it may see.
 
     Args:
-        available: available times, (n_facts,) int64 [µs], sorted within each subject.
+        available: the time when each fact became available, (n_facts,) int64 [µs], sorted within each subject.
         offsets: (n_subjects + 1,) int64; subject i has the facts [offsets[i], offsets[i + 1]).
         subjects: subject ids, (n_subjects,) int64, sorted.
         sample_subject: subject of each sample, (n_samples,) int64, sorted.
         prediction_time: (n_samples,) int64 [µs].
-        window: length of the window [µs]; None = everything before. A fact that was available by t - window also
-            happened by then, so the slice begins after it.
+        window: length of the window before the prediction time [µs]; None = no limit. The slice begins after all facts
+            that were available by prediction_time - window, since these also happened by then.
 
     Returns:
-        start, stop (n_samples,) int64; they are equal if nothing is visible.
+        start and stop, (n_samples,) int64 each. They are equal if the sample may see no fact.
 
     A fact becomes visible exactly at its available time. One microsecond earlier it is invisible:
 
@@ -85,7 +86,7 @@ def bounds(
 
 
 def inside(time: np.ndarray, prediction_time: int | np.ndarray, window: int) -> np.ndarray:
-    """Return whether each visible fact happened within the window, that is, later than t - window.
+    """Return whether each fact happened within the window, that is, later than prediction_time - window.
 
     >>> inside(np.array([19, 20, 21]), 30, 10).tolist()
     [False, False, True]

@@ -1,4 +1,4 @@
-"""Tools for work on files and tables: DuckDB, caches, atomic files, shards, messages. They contain no medicine."""
+"""Tools for files and tables: DuckDB, caches, atomic writes, shards, messages. None of them is specific to medicine."""
 
 from ehrdl.lazy import lazily
 

@@ -1,7 +1,7 @@
-"""Cached folders: the results of heavy steps, built once under a lock and never read half-written.
+"""Cached folders for the results of slow preparation steps, built once under a lock and never read half-written.
 
-Every step that writes a folder uses `cached`. The folder is built beside its final name and then renamed. `shards.py`
-maps the work over processes or a cluster.
+Every preparation step calls `cached`. It builds the folder under a temporary name beside the final one, and then
+renames it. `shards.py` spreads the work of a step over processes or a cluster.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from ehrdl.engine.options import Prepare
 from ehrdl.errors import ConfigError
 
 _LOCKS = ".locks"
-#: The amount of disk space [bytes] above which a line is printed.
+#: `check_disk` prints a line if a build needs more disk space than this [bytes].
 _SAID = 1 << 30
 
 
 def cached(
     prepare: Prepare, step: str, key: dict[str, Any], build: Callable[[Path], Any], resume: bool = False
 ) -> Path:
-    """Return the folder that `build(folder)` fills for this `key`; it is built at most once.
+    """Return the folder with the cached result of a step. `build(folder)` fills it if it does not exist yet.
 
     Args:
-        prepare: the options, with the place of the cache.
+        prepare: the options of data preparation, which name the folder of the cache.
         step: the name of the step, e.g. `events`.
-        key: everything that decides the result: inputs' fingerprints, arguments, the step's VERSION.
-        build: a function that fills the given folder. If it raises an error, the folder is removed.
-        resume: whether `build` gets the unfinished folder of a killed process, to resume from there. Otherwise the
-            folder is always empty at the start.
+        key: everything that decides the result: the fingerprints of the inputs, the arguments, and the step's VERSION.
+            A different key gives a different folder.
+        build: a function that writes the result into the folder that it receives. If it raises an error, this folder is
+            removed.
+        resume: whether an unfinished folder is kept if the work is stopped or its process is killed. The next call then
+            passes that folder to `build`, which can continue. Otherwise `build` always gets an empty folder.
     """
     from filelock import FileLock, Timeout
 
@@ -60,16 +62,16 @@ def cached(
 
 
 def cache_folder(prepare: Prepare, step: str, key: dict[str, Any]) -> Path:
-    """Return the folder of a step's result in the cache, whether or not it exists."""
+    """Return the path of the cached folder for a step's result. The folder may not exist yet."""
     return Path(prepare.cache) / f"{step}-{digest(key)}"
 
 
 def check_disk(prepare: Prepare, needed: int) -> None:
-    """Report how much disk space a long build needs, so that it fails at the start rather than at the end.
+    """Check before a long build that the disk of the cache has enough free space. Report a need above 1 GiB.
 
     Args:
-        prepare: the options, with the place of the cache.
-        needed: the approximate maximum of additional space [bytes].
+        prepare: the options of data preparation, which name the folder of the cache.
+        needed: the approximate maximum of disk space that the build takes [bytes].
 
     Raises:
         ConfigError: there is not enough free space.

@@ -1,4 +1,4 @@
-"""DuckDB with a memory limit, and a folder for data that exceed it."""
+"""DuckDB connections with a memory limit. Data that exceed the limit go to temporary files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connect(prepare: Prepare, spill: Path | None = None, share: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB connection with a memory limit; its temporary files are removed when it closes.
+    """Open a DuckDB connection with a memory limit. Temporary files are removed when the connection closes.
 
     Args:
-        prepare: the options, with the memory limit.
-        spill: the folder for temporary files, which must exist.
-        share: the number of processes of this machine that work at the same time. Each gets an equal share of the
-            memory and the cores. A cluster worker has its own memory, and one core.
+        prepare: the options of data preparation, which set the memory limit.
+        spill: the folder for temporary files, which must exist; None = the temporary folder of the system.
+        share: the number of processes on this machine that work at the same time. Each gets an equal share of the
+            memory and the cores. A worker of a cluster always has the full memory limit and one core.
     """
     import duckdb
 

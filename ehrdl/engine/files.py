@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, JSON, and file fingerprints."""
+"""Writes files and folders completely or not at all, reads and writes JSON, and computes fingerprints of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ SPILL = ".spill-"
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
-    """Return a file's size, modification time and a hash of its first and last MiB (`full`: of all its bytes)."""
+    """Return a fingerprint of a file, by which a change of the file is noticed.
+
+    With `fast`, it has the size, the modification time, and a hash of the first and last MiB. With `full`, it has the
+    size and a hash of all bytes.
+    """
     stat = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -39,17 +43,17 @@ def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return a short hash of plain values, the same on every machine."""
+    """Return a short hash of a JSON-like value. Equal values have the same hash on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def building(folder: Path, resume: bool = False) -> Iterator[Path]:
-    """Make a folder to write into, and rename it to `folder` at the end.
+    """Yield a temporary folder to write into, and rename it to `folder` at the end.
 
-    If an error occurs, the new folder is removed. With `resume`, it is kept if the user stopped the work or a worker
-    process died.
+    If an error occurs, the temporary folder is removed. With `resume`, it is kept if the user stopped the work or a
+    worker process died. The next call with `resume` then yields it again, with the files in it.
     """
     part = folder.parent / f".{folder.name}{_PART}"
     if not resume:
@@ -68,7 +72,10 @@ def building(folder: Path, resume: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the leftovers of killed processes: files that were never renamed, and temporary files of DuckDB."""
+    """Remove from a folder the files that killed processes left in it.
+
+    These are files that were never renamed, and temporary files of DuckDB.
+    """
     for path in list(folder.rglob(".*")):
         if path.name.startswith(SPILL):
             shutil.rmtree(path, ignore_errors=True)
@@ -78,9 +85,9 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Provide a file to write, and rename it to `path` once all of it is on the disk.
+    """Yield the path of a temporary file to write, and rename the file to `path` once it is completely on the disk.
 
-    Two processes may write the same path at the same time.
+    Two processes may write the same `path` at the same time, since each has its own temporary file.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     try:
@@ -94,7 +101,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def free_folder(folder: Path) -> Path:
-    """Return the absolute path of a folder that does not exist yet, or is empty.
+    """Check that output can be written to `folder`, which must be missing or empty. Return its absolute path.
 
     Raises:
         ConfigError: the path exists and is not an empty folder, or no folder can be made there.
@@ -109,18 +116,18 @@ def free_folder(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file completely or not at all."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; NaN is refused, since JSON has none."""
+    """Write a value to a JSON file, completely or not at all. NaN raises ValueError, since JSON has no NaN."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> Any:
-    """Convert a NumPy number or a path to plain JSON; anything else is refused rather than written as its repr."""
+    """Convert a NumPy number or a path to a plain JSON value. Any other type raises TypeError."""
     if hasattr(value, "item"):
         return value.item()
     if isinstance(value, Path):
@@ -133,10 +140,10 @@ def read_json(path: Path, kind: type | None = None) -> Any:
 
     Args:
         path: the file.
-        kind: `dict` or `list`, if the content must be one.
+        kind: the type that the content must have, `dict` or `list`; None = any type.
 
     Raises:
-        ConfigError: the file is missing or damaged, or holds NaN or something of another kind.
+        ConfigError: the file is missing or damaged, contains NaN, or its content is not of the type `kind`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)

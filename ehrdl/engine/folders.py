@@ -1,4 +1,4 @@
-"""Checks output folders before any work is done for them, and adds only complete files to them."""
+"""Checks that output folders can be written to, and moves new files into a folder only when all are complete."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ehrdl.errors import ConfigError
 
 
 def check_writable(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be made or written to, before any work is done for it.
+    """Check, before any long work, that a folder can be written to, or that it can be made if it is missing.
 
     Args:
-        folder: the folder, whether or not it exists.
-        key: the key that names it, such as `run.root`.
+        folder: the output folder, which may be missing.
+        key: the configuration key that names the folder, such as `run.root`. The error message mentions it.
 
     Raises:
-        ConfigError: the folder or one above it is a file, or is not writable.
+        ConfigError: the folder or one of its parents is a file, or is not writable.
     """
     for place in (folder, *folder.absolute().parents):
         if place.is_dir():
@@ -34,9 +34,9 @@ def check_writable(folder: Path, key: str) -> None:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """Provide a folder for files that move into `folder` together once all are complete.
+    """Yield a temporary folder to write files into, and move the files into `folder` at the end.
 
-    If an error occurs, no new folder is left.
+    If an error occurs while they are written, no file is moved. If `folder` did not exist before, it is then removed.
     """
     is_new = not folder.exists()
     part = folder / f".{secrets.token_hex(4)}.part"

@@ -1,4 +1,4 @@
-"""Loads external tokenizers and encoders from a folder or a hub: only vocabularies and weights, never code."""
+"""Messages about tokenizers and encoders from a folder or the Hugging Face hub. Their own code is never run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ASKS = "trust_remote_code"
 
 
 def reason(error: Exception) -> str:
-    """Return the reason why transformers could not load something, in one line.
+    """Return in one line why transformers could not load a tokenizer or an encoder.
 
     >>> reason(ValueError("The repository x contains custom code. Please pass `trust_remote_code=True` to run it."))
     'it brings code of its own, which ehrdl never runs; choose one that transformers itself knows'
@@ -29,12 +29,12 @@ def _say(key: str, name: str) -> None:
 
 
 def report_code(key: str, name: str, auto_map: Any) -> None:
-    """Report, once, that a loaded tokenizer or encoder requested code of its own.
+    """Report, once, that a tokenizer or encoder comes with code of its own, which ehrdl does not run.
 
     Args:
-        key: the key of the configuration that names it.
-        name: its name on the hub, or its folder.
-        auto_map: its entry `auto_map`, which names the requested code; empty = none.
+        key: the configuration key that names the tokenizer or encoder.
+        name: the hub name or the folder of the tokenizer or encoder.
+        auto_map: the entry `auto_map` of its configuration, which names the code. If it is empty, nothing is reported.
     """
     if auto_map:
         _say(key, name)

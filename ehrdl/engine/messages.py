@@ -1,6 +1,6 @@
-"""Messages to the user: lines through the logger `ehrdl`, and progress bars, both on standard error.
+"""Messages to the user on standard error: lines through the logger `ehrdl`, and progress bars.
 
-logging.getLogger("ehrdl").setLevel(logging.ERROR)  # silences lines and bars
+To silence both: `logging.getLogger("ehrdl").setLevel(logging.ERROR)`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(quiet: bool = False, rows: bool = False) -> Iterator[Progress]:
-    """Show a progress bar on standard error; it vanishes when the work is done.
+    """Show a progress bar on standard error. The bar disappears when the work is done.
 
     Args:
-        quiet: whether to show nothing.
-        rows: whether to count rows and rows per second, for work with an unknown total.
+        quiet: whether to show no bar.
+        rows: whether the bar shows the number of rows done and the rows per second, for work with an unknown total.
+            Otherwise it shows how many of all items are done, and the remaining time.
     """
     from rich import progress as rich_progress
     from rich.console import Console
 
     class Rows(rich_progress.ProgressColumn):
-        """Rows, and rows per second once known."""
+        """A column of the progress bar with the number of rows done and the rows per second."""
 
         def render(self, task: rich_progress.Task) -> str:
             return f"{task.completed:,.0f} rows  {task.speed or 0:,.0f} rows/s"
@@ -67,23 +68,23 @@ _log = _logger()
 
 
 def mute() -> None:
-    """Stop reporting, because this process is not the first of its run."""
+    """Silence all messages of this process. If several processes share a run, only the first of them reports."""
     _log.disabled = True
 
 
 def say(line: str) -> None:
-    """Report one line to the user; it is a warning if it begins with `warning:`, and information otherwise."""
+    """Show one line to the user. A line that begins with `warning:` is logged as a warning, others as information."""
     _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
 
 
 def has_terminal() -> bool:
-    """Return whether standard error is a terminal, which shows progress bars; a log file gets lines instead."""
+    """Return whether standard error is a terminal. A terminal shows progress bars; a log file gets lines instead."""
     return sys.stderr.isatty()
 
 
 @contextmanager
 def staged(name: str) -> Iterator[None]:
-    """Time a stage of the work; its time is reported in a line if no progress bar is shown."""
+    """Measure the time of a stage of the work. Report it in a line if standard error is not a terminal."""
     start = time.perf_counter()
     yield
     if not has_terminal():

@@ -24,23 +24,26 @@ _FEWEST_SHARDS, _MOST_SHARDS = 4, 1024
 
 @dataclass(frozen=True)
 class Prepare(Options, key="data.prepare"):
-    """The options of data preparation. They do not change the result, except for the number of its files.
+    """The options of data preparation. They do not change the prepared data, except for the number of their files.
 
     Attributes:
-        cache: the folder of prepared data, and of a frozen note encoder's vectors; safe to delete at any time.
+        cache: the folder for prepared data, and for the vectors that a frozen note encoder computes. It is safe to
+            delete at any time.
         memory_gb: the memory that DuckDB may use before it writes temporary files [GB]. It is the total over all
             processes of this machine, or the memory of each worker of a cluster.
-        workers: the number of processes that map over tables and shards; null = one per core, but only one for a small
-            input.
-        n_shards: the number of files over which the subjects are spread. More shards use less memory per step. null =
-            by the input's size.
-        verify: the key of the cache: `fast` uses the size, time and ends of each input file, `full` all its bytes.
-        keep: whether to keep the rows of each table once they are read. An unchanged table is then never read again.
-            `false` frees that space when EVENTS is written.
-        engine: the engine that maps over tables and shards: `local` processes, or a cluster through joblib (`dask`,
-            `ray`, `spark`). Every machine must see the same `cache`.
-        scheduler: the address of the Dask scheduler, such as tcp://node1:8786, or of the Ray head.
-        strict: whether to refuse data with a data-quality finding above its limit, instead of printing a warning.
+        workers: the number of processes that work on tables and shards; null = one per core, but a single process for a
+            small input.
+        n_shards: the number of shards, which are the files over which the subjects are spread. With more shards, each
+            step uses less memory. null = chosen by the size of the input.
+        verify: how a change of an input file is noticed. `fast` compares its size, modification time, and first and
+            last MiB; `full` compares all its bytes.
+        keep: whether the cache keeps the rows that were read from each source table. An unchanged table is then never
+            read again. `false` deletes these rows once EVENTS is written, to save disk space.
+        engine: where tables and shards are processed: by `local` processes, or on a cluster through joblib (`dask`,
+            `ray`, `spark`). Every machine of a cluster must see the same `cache` folder.
+        scheduler: the address of the Dask scheduler, such as tcp://node1:8786, or of the head of the Ray cluster.
+        strict: whether to stop with an error if a data-quality finding is above its limit, instead of printing a
+            warning.
     """
 
     cache: Annotated[str, FolderPath()] = "cache"
@@ -67,7 +70,10 @@ class Prepare(Options, key="data.prepare"):
         return 1 if n_bytes < _SMALL else n_cores()
 
     def shards(self, n_bytes: int) -> int:
-        """Return the number of shards for an input of `n_bytes`: a power of two, so that it rarely changes."""
+        """Return the number of shards for an input of `n_bytes`, unless `n_shards` sets it.
+
+        It is a power of two from 4 to 1024, so that it rarely changes when the input grows.
+        """
         return self.n_shards or min(max(_FEWEST_SHARDS, 1 << (n_bytes // _BYTES_A_SHARD).bit_length()), _MOST_SHARDS)
 
 

@@ -1,4 +1,4 @@
-"""Lists a folder's Parquet files and its other contents, for all code that fingerprints, checks and reads them."""
+"""Lists the Parquet files of a folder, and its other contents. All code that reads Parquet folders uses this list."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Listing:
-    """The Parquet files of a folder, sorted, and its other contents.
+    """The contents of a folder: its Parquet files, and what is not read. Each list is sorted.
 
     Attributes:
-        files: the regular files named .parquet, .pq or .parq in any case. Folders of any depth and name are searched,
-            and links are followed.
-        hidden: the leftovers of other software: names that begin with a dot, folders that begin with `_`, and
-            `_SUCCESS` and the like.
-        unread: the files with other names.
-        twice: the links to files that are already listed.
+        files: the Parquet files: names that end in .parquet, .pq or .parq, in upper or lower case. Subfolders of any
+            depth are searched, except hidden ones, and links are followed.
+        hidden: what other software left, which is not read: names that begin with a dot, folders that begin with `_`,
+            and files such as `_SUCCESS`.
+        unread: the files with other names, which are not read.
+        twice: the links to files or folders that are already listed. They are not read a second time.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Listing:
     twice: list[Path] = field(default_factory=list)
 
     def describe(self, folder: Path) -> str | None:
-        """Describe in one line what is left out; None if nothing is left out."""
+        """Describe in one line which contents of the folder are not read; None if all of them are read."""
         what = (
             ("is no parquet by its name", "are no parquet by their names", self.unread),
             ("is a link to what is read already", "are links to what is read already", self.twice),
@@ -52,8 +52,8 @@ def list_parquet(folder: Path) -> Listing:
     """List the Parquet files of a folder, which must exist.
 
     Raises:
-        SchemaError: a folder cannot be listed, a file cannot be read or is a broken link, or a name is not UTF-8. A
-            table of a format that keeps removed rows is also refused.
+        SchemaError: a folder cannot be listed, a file cannot be read or is a broken link, or a name is not UTF-8. It is
+            also raised for a Delta Lake or Apache Hudi table, since its files still contain removed rows.
     """
     listing = Listing()
     _walk(folder, listing, {os.path.realpath(folder)})
@@ -63,7 +63,7 @@ def list_parquet(folder: Path) -> Listing:
 
 
 def name_paths(paths: Sequence[Path], folder: Path) -> str:
-    """Return the names of the first paths below a folder, and the number of the others."""
+    """Return a text with the first three of some paths, relative to `folder`, and the number of the others."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:_SHOWN])
     return f"{names} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else names
 

@@ -1,9 +1,9 @@
-"""Paths as users write them, and the way to pass them to DuckDB so that it reads exactly the named files.
+"""Expands paths that users write, and passes paths to DuckDB so that it reads exactly the named files.
 
 DuckDB treats a path with `*`, `?` or `[` as a pattern, and reads all files that match. In the path of its temporary
-files it turns a backslash into a slash. No option prevents that. Its own escape (`[[]`) fails next to a backslash or
-below a folder that cannot be listed. So DuckDB gets these paths through a link with a plain name. The link is in a
-temporary folder that is removed when the process ends.
+files it turns a backslash into a slash. No option prevents this. DuckDB has an escape (`[[]`), but it fails next to a
+backslash or below a folder that cannot be listed. So DuckDB gets such a path through a link with a plain name. The link
+is in a temporary folder, which is removed when the process ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OTHER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def scan(files: Path | Iterable[Path]) -> str:
-    """Return SQL for the rows of Parquet files, for use after `FROM`. Folders named `key=value` add no column.
+    """Return SQL that reads the rows of Parquet files, for use after `FROM`. Folders named `key=value` add no column.
 
     >>> scan(Path("/data/O'Brien/0.parquet"))
     "read_parquet(['/data/O''Brien/0.parquet'], hive_partitioning = false)"
@@ -41,12 +41,12 @@ def expanded(path: str | Path) -> Path:
 
 
 def target(file: Path) -> str:
-    """Return a file as SQL text, for `COPY … TO`; its folder must exist."""
+    """Return a file's path as a quoted SQL string, for use after `COPY … TO`. The file's folder must exist."""
     return _quoted(os.path.join(plain(file.parent), file.name))
 
 
 def plain(path: Path) -> str:
-    """Return an absolute path to the same file or folder; DuckDB does not read it as a pattern."""
+    """Return an absolute path that DuckDB does not read as a pattern. It is `path` itself or a link to `path`."""
     absolute = os.path.abspath(path)
     return absolute if _ODD.isdisjoint(absolute) else _link(absolute, os.getpid())
 

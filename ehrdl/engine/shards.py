@@ -1,7 +1,7 @@
-"""Maps a function over tables and shards, on this machine or on a cluster through joblib; shows progress in rows.
+"""Maps a function over tables and shards, on this machine or on a cluster through joblib.
 
-The mapped functions write files beside their final names and then rename them. So if a worker dies, another can repeat
-its work, and nothing is lost or doubled.
+The mapped functions write each file under a temporary name, and then rename it. So if a worker dies, another worker can
+repeat its work, and no rows are lost or doubled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INSTALL = {"dask": "cluster", "ray": "ray", "spark": "spark"}
 
 
 class Tally:
-    """The number of rows done so far by several processes: one small file each, in a folder that all of them see."""
+    """A count of the rows that several processes have done. Each process writes its own count to a small file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Tally:
         (self.folder / name).write_text(str(self._done), encoding="ascii")
 
     def total(self) -> int:
-        """Return the total rows of all processes; a file that is still empty counts as 0."""
+        """Return the sum of the counts of all processes. A file that is still empty counts as 0."""
         counts = (path.read_text(encoding="ascii") for path in self.folder.iterdir())
         return sum(int(count) for count in counts if count)
 
@@ -55,20 +55,22 @@ def map_shards(
     description: str = "",
     tally: Tally | None = None,
 ) -> list[Any]:
-    """Map `function` over shards, in order.
+    """Apply `function` to each item of `shards`, in several processes if useful, and return the results in order.
 
     Args:
-        function: the work on a shard; processes and clusters require that it can be pickled.
-        shards: the tables, or the numbers or files of shards.
-        prepare: the options, with engine and workers.
-        n_bytes: the size of the input [bytes], which decides whether processes are worth starting.
-        description: the progress bar's description; empty = no bar.
-        tally: the counter of the function's rows, for a bar that shows rows per second.
+        function: the function that is applied to each item. It must be picklable if several processes or a cluster run
+            it.
+        shards: the items, such as tables, or the numbers or files of shards.
+        prepare: the options of data preparation, which set the engine and the number of processes.
+        n_bytes: the size of the input [bytes], which decides whether it is worth starting processes.
+        description: the text beside the progress bar; empty = no bar.
+        tally: the count to which `function` adds its rows. The bar then shows rows and rows per second. None = the bar
+            shows the number of finished items.
 
     Raises:
-        ConfigError: no scheduler responds.
-        MissingExtraError: the engine is not installed.
-        WorkerError: the system killed a process.
+        ConfigError: the scheduler of the Dask cluster is not set, or does not respond.
+        MissingExtraError: the package of the engine is not installed.
+        WorkerError: the system killed a worker process, most likely because memory ran out.
     """
     jobs = list(shards)
     processes = min(prepare.processes(n_bytes), len(jobs))

@@ -1,1 +1,1 @@
-"""The table EVENTS: the interface of a source, and the writing, checking and listing of its rows."""
+"""The EVENTS table: the interface of the sources that write it, and code that writes, checks and lists its files."""

@@ -1,7 +1,7 @@
-"""Findings in EVENTS of any source: impossible or suspect stays, ages, deaths, dates, codes and units.
+"""Finds faults in EVENTS of any source: impossible or suspect stays, ages, deaths, dates, codes and units.
 
-Each limit is far above the shares found in MIMIC-IV's demo and the shipped open data. It is far below the share in a
-broken column.
+A fault is reported as a warning if its share of the events, stays or patients is above a limit. Each limit is far above
+the shares found in MIMIC-IV's demo and the shipped open data. It is far below the share in a broken column.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KNOWN = {"ADMISSION_TYPE": ADMISSION_TYPES, "DISCHARGE": DISCHARGE_LOCATIONS, "
 
 
 def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
-    """Return the findings in an EVENTS folder, which are counted at most once."""
+    """Find faults in an EVENTS folder. The result is kept in the cache, so the folder is searched only once."""
 
     def build(folder: Path) -> None:
         with connect(prepare, folder) as con:
@@ -57,10 +57,11 @@ def find_in_events(events: Path, prepare: Prepare) -> list[Finding]:
 
 
 def find_repeated(repeated: dict[str, list[int]]) -> list[Finding]:
-    """Find kinds of events with too many duplicates, as when a table was appended to itself.
+    """Find the kinds of events with more than 1% duplicates, for example because a table was appended to itself.
 
     Args:
-        repeated: for each kind of code, the number of duplicates and of events, as `events.validate` counts them.
+        repeated: for each kind of code (such as `LAB`), the number of duplicates and the number of all events, as
+            `ehrdl.events.writer.validate` counts them.
     """
     what = "events are equal to another one; all are kept"
     found = [Finding("EVENTS", kind, what, n, of, _REPEATED) for kind, (n, of) in repeated.items()]

@@ -1,4 +1,4 @@
-"""Lists the shards of a MEDS dataset or an EVENTS folder, in one place for all readers."""
+"""Lists the shards (Parquet files) of a MEDS dataset or an EVENTS folder, for all code that reads them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ehrdl.engine.parquet import Listing, list_parquet
 
 
 def list_shards(root: Path) -> Listing:
-    """List the content of `data/`; nothing if there is no such folder."""
+    """List the contents of the folder `data` in `root`. The list is empty if there is no such folder."""
     data = root / meds.data_subdirectory
     return list_parquet(data) if data.is_dir() else Listing()
 
 
 def shard_files(root: Path) -> list[Path]:
-    """Return the shards, sorted; empty if there are none."""
+    """Return the sorted paths of the shards (Parquet files) of a MEDS dataset or an EVENTS folder."""
     return list_shards(root).files

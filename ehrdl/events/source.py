@@ -14,7 +14,7 @@ from ehrdl.recorded import Recorded
 
 
 class Source(Recorded, Checked, ABC, key="data.source"):
-    """A hospital's data in one layout: a folder of `ehrdl/sources/`, or a class of your own."""
+    """The base class of all sources. A source reads a hospital's tables in one layout, and writes them as EVENTS."""
 
     #: Increased by one whenever `read` would write other bytes for the same input. `fingerprint` must include it.
     VERSION: int
@@ -26,22 +26,24 @@ class Source(Recorded, Checked, ABC, key="data.source"):
 
     @abstractmethod
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write EVENTS (a MEDS dataset with the extension columns) into the folder `out`.
+        """Read the source's tables, and write them as EVENTS into the folder `out`.
 
-        A simulator, which knows the true risk, also writes `out/truth.csv`: encounter_id, output, prob.
+        EVENTS is a MEDS dataset with two more columns, available_time and encounter_id. A simulator knows the true
+        risks. It also writes them to `out/truth.csv`: encounter_id, output, prob.
 
         Returns:
-            What was read, for the manifest. `tables`: for each table, the numbers of `rows` and of rows `on_fallback`.
-            `missing`: one line per missing thing. `quality`, if the source itself finds faults in its tables: the
-            result of `ehrdl.quality.Finding.to_dict` for each.
+            A dict for the run's manifest. `tables` has for each table the number of `rows`, and the number of rows
+            `on_fallback`, in which a default rule set available_time. `missing` has one line for each gap in the input,
+            such as a missing table. `quality` exists if the source itself finds faults in its tables. It has the result
+            of `ehrdl.quality.Finding.to_dict` for each fault.
         """
 
     @abstractmethod
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the identity of the input with VERSION, as the cache key of `read`.
+        """Return what identifies the input and the class's VERSION. It is the key of the result of `read` in the cache.
 
         Args:
-            verify: `fast` checks each file's size, time and ends; `full` checks all its bytes.
+            verify: `fast` uses each file's size, modification time, and first and last MiB; `full` uses all its bytes.
 
         Raises:
             SchemaError: the input is missing.
@@ -49,15 +51,15 @@ class Source(Recorded, Checked, ABC, key="data.source"):
 
     @classmethod
     def concepts_file(cls) -> Path | None:
-        """Return the file of the class's own table of concepts; None = it has none."""
+        """Return the CSV file that maps this source's codes to channels; None if the class has no file of its own."""
         return Path(inspect.getfile(cls)).with_name(cls.concepts) if cls.concepts else None
 
     def has_splits(self) -> bool:
-        """Return whether the source splits subjects into training, tuning and held-out, and writes that into EVENTS."""
+        """Return whether the data come with a split of the subjects, which `read` then writes into EVENTS."""
         return False
 
     def subject_of(self, record: str) -> int:
-        """Return the subject_id of a record, given its publisher's name for it, as used in the files of a split.
+        """Return the subject_id of a record, given the name that the record has in the files of a published split.
 
         Raises:
             ValueError: no record can have that name.

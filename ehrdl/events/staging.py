@@ -1,7 +1,9 @@
-"""Spreads rows of events over subject shards as they are read. Later, each shard is sorted and written to EVENTS.
+"""Writes rows of events, as they are read, to one temporary file per subject shard.
 
-DuckDB's own partitioned writing keeps all rows until the end (version 2.0). So the rows are spread here: some are
-buffered, and then written to the file of each shard.
+A subject shard has all rows of some of the subjects. Later, `writer.py` sorts each shard and writes it to EVENTS.
+
+DuckDB's own partitioned writing keeps all rows until the end (version 2.0). So this module buffers some rows at a time,
+and then appends them to the files of their shards.
 """
 
 from __future__ import annotations
@@ -37,18 +39,19 @@ _HASH = "(CAST(subject_id AS HUGEINT) * 2654435761 % 4294967296 + 4294967296) % 
 
 
 def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: int) -> dict[str, int]:
-    """Write rows of events into `folder`, one file per subject shard; a shard without rows has no file.
+    """Write rows of events into `folder`, in one file per subject shard. A shard without rows has no file.
 
     Args:
-        con: the connection.
-        select: SQL of the columns of EVENTS and `fallback` (bool: a default rule gave available_time). It may also have
-            `from_comment`, `from_bound` and `no_number` (bool: how a result was read). Every row has a subject. A row
-            without a time is static. Any other columns are kept in the files.
+        con: the DuckDB connection.
+        select: a SQL query that gives the columns of EVENTS and `fallback` (bool: a default rule set available_time).
+            It may also give `from_comment`, `from_bound` and `no_number` (bool: how a laboratory result was read).
+            Every row must have a subject_id. A row without a time is static. Any other columns are kept in the files.
         folder: the folder to write into, made if missing; its files of other shards are kept.
         n_shards: the number of shards over which the subjects are spread.
 
     Returns:
-        The numbers of `rows`, of rows `on_fallback`, and of rows with each other flag.
+        The number of `rows`, the number of rows `on_fallback` (where `fallback` is true), and the number of rows for
+        each of the other flags in `select`.
     """
     counts = {"rows": 0, "on_fallback": 0}
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,12 +67,12 @@ def stage(con: duckdb.DuckDBPyConnection, select: str, folder: Path, n_shards: i
 
 
 def staged(folder: Path, shard: int) -> Path:
-    """Return the file of a shard in a folder that `stage` wrote."""
+    """Return the path of a shard's file in a folder that `stage` wrote."""
     return folder / f"{shard}.parquet"
 
 
 def staged_files(folder: Path) -> list[Path]:
-    """Return the files of all shards in a folder that `stage` wrote."""
+    """Return the sorted paths of the files of all shards in a folder that `stage` wrote."""
     return sorted(folder.glob("*.parquet"))
 
 
@@ -91,14 +94,14 @@ class _Spread:
         self._bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Add rows, and write the buffer when it is full."""
+        """Add rows to the buffer, and write the buffer to the files of the shards when it is full."""
         self._waiting.append(batch)
         self._bytes += batch.nbytes
         if self._bytes >= _BYTES_WAITING:
             self.flush()
 
     def flush(self) -> None:
-        """Write all buffered rows, in order."""
+        """Write all buffered rows to the files of their shards, in the order in which they were added."""
         if not self._waiting:
             return
         rows = pa.Table.from_batches(self._waiting).combine_chunks()
@@ -119,5 +122,5 @@ class _Spread:
 
 
 def finite(number: str) -> str:
-    """Return SQL for a number that a float32 can hold; NaN, infinity and 1e300 become null."""
+    """Return SQL that keeps a number if float32 can hold it. NaN, infinity and larger numbers become null."""
     return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"

@@ -1,4 +1,8 @@
-"""Finds facts timed exactly at a prediction. A fact that a dataset dates at discharge may be written a week later."""
+"""Finds facts that are dated exactly at a prediction time.
+
+Some datasets date a fact at discharge although it is written a week later. A prediction at discharge would then see the
+fact too early.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +27,15 @@ _AT = """
 
 
 def timed_at_prediction(events: Path, samples: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count the rows of EVENTS that are timed exactly at a prediction time of their subject.
+    """Count the rows of EVENTS that have a prediction time of the same subject as their `time`.
 
     Args:
         events: the EVENTS folder.
-        samples: SAMPLES.
+        samples: the SAMPLES table.
 
     Returns:
-        By family of codes, the largest first: the number of `rows`, and how many of them are `visible` at that time.
+        For each family of codes (see `family`), the largest first: the number of `rows`, and how many of these rows are
+        `visible` to the prediction.
     """
     with duckdb.connect() as con:
         con.register("samples", samples[["subject_id", "prediction_time"]].drop_duplicates())
@@ -41,7 +46,11 @@ def timed_at_prediction(events: Path, samples: pd.DataFrame) -> dict[str, dict[s
 
 
 def describe_timing(timed: Mapping[str, Mapping[str, int]]) -> str | None:
-    """Describe in one line the codes that are timed exactly at a prediction; None if there are none."""
+    """Return a one-line warning about codes that are dated exactly at a prediction time; None if there are none.
+
+    Args:
+        timed: the counts that `timed_at_prediction` returned.
+    """
     if not timed:
         return None
     seen = {name: row["visible"] for name, row in timed.items() if row["visible"]}
@@ -58,7 +67,7 @@ def describe_timing(timed: Mapping[str, Mapping[str, int]]) -> str | None:
 
 
 def family(code: str) -> str:
-    """Return the first part of a code, which tells its kind.
+    """Return the first part of a code, up to the first `/`. It names the kind of fact.
 
     >>> family("LAB//50912//mg/dL"), family("LOINC/2160-0"), family("Blood Pressure")
     ('LAB', 'LOINC', 'Blood Pressure')
@@ -67,7 +76,7 @@ def family(code: str) -> str:
 
 
 def name_some(counts: Mapping[str, int]) -> str:
-    """Return the names with their counts, the largest first.
+    """Return a text of names with their counts, the largest first. After 12 names, it only counts the others.
 
     >>> name_some({"DRG": 2, "LAB": 1500})
     'LAB (1,500), DRG (2)'

@@ -1,6 +1,7 @@
-"""Casts the rows of a source's SQL to the types of EVENTS without loss, or refuses them and names table and column.
+"""Casts the columns of a source's SQL query to the types of EVENTS. A cast that would lose information is an error.
 
-Users write sources, and DuckDB assigns the types: `NULL` has no type, `1.5` is a decimal, and a date is not a time.
+Users may write the SQL of a source, and DuckDB chooses the types of its columns. These can differ from the types of
+EVENTS: `NULL` has no type, `1.5` is a decimal, and a date is not a timestamp.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ _MARK = "unfit value of"
 
 
 def typed(con: duckdb.DuckDBPyConnection, table: str, select: str) -> str:
-    """Return SQL for the columns of EVENTS and for `fallback`, cast to their types; other columns are left out.
+    """Return SQL that casts the columns of EVENTS and `fallback` to their types. Other columns are left out.
+
+    `fallback` is true in rows in which a default rule set available_time. If `select` lacks it, it is false.
 
     Args:
-        con: the connection.
-        table: the table's name, for errors.
-        select: the source's SQL. It must have all columns of EVENTS. A column that is NULL in every row needs no type.
+        con: a DuckDB connection on which `select` can run.
+        table: the name of the source's table, for error messages.
+        select: the source's SQL query. It must give all columns of EVENTS. A column that is NULL in every row needs no
+            type.
 
     Raises:
         SchemaError: `select` lacks a column, or a column has a type that cannot be cast without loss.
@@ -75,7 +79,10 @@ def _column(table: str, name: str, kind: str, is_there: bool) -> str:
 
 
 def unfit(table: str, error: duckdb.Error) -> SchemaError | None:
-    """Return the one-line error for a value that `typed` could not cast, or None for any other error."""
+    """Convert a DuckDB error into a SchemaError of one line if a value could not be cast by the SQL of `typed`.
+
+    For any other DuckDB error, None is returned.
+    """
     found = re.search(rf"{_MARK} (\w+): ?(.*)", str(error))
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Writes EVENTS as a MEDS dataset: rows are staged by subject shard, then each shard is sorted and written."""
+"""Writes EVENTS as a MEDS dataset: collects rows in one file per subject shard, then sorts and writes each shard."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ _ROWS_A_GROUP = 122_880
 
 
 class EventsWriter:
-    """Combines staged tables into EVENTS, with each subject shard in the total order of EVENTS.
+    """Collects the rows of a source's tables, sorts them within each subject shard, and writes them as EVENTS.
 
-    No step holds a whole table or all subjects in memory. Rows are staged as they are read, and one shard at a time is
-    sorted. Shards that a killed process finished in `out` are not written again.
+    `stage` writes the rows of one table to temporary files, one per shard. `finish` then sorts each shard in the total
+    order of EVENTS. No step holds a whole table or all subjects in memory. Shards that a killed process finished in
+    `out` are not written again.
     """
 
     def __init__(self, out: Path, prepare: Prepare) -> None:
@@ -56,7 +57,12 @@ class EventsWriter:
         self.counts: dict[str, dict[str, int]] = {}
 
     def stage(self, con: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
-        """Stage the rows of `select`, cast to the types of EVENTS; see the function `stage`.
+        """Write the rows of one table, cast to the types of EVENTS, to temporary files for later sorting.
+
+        Args:
+            con: the DuckDB connection.
+            name: the name of the table.
+            select: a SQL query for the rows of the table, as for the function `ehrdl.events.staging.stage`.
 
         Raises:
             SchemaError: a column is missing or has a type that cannot be cast without loss, or a row has no subject.
@@ -72,12 +78,23 @@ class EventsWriter:
         self.add(name, folder, counts)
 
     def add(self, name: str, folder: Path, counts: dict[str, int]) -> None:
-        """Add rows that `stage` wrote into `folder` for the same number of shards; the folder is left unchanged."""
+        """Add rows that the function `ehrdl.events.staging.stage` wrote earlier. Their folder is left unchanged.
+
+        Args:
+            name: the name of the rows' table.
+            folder: the folder of the rows, written for the same number of shards.
+            counts: the counts that the function returned.
+        """
         self.tables[name] = folder
         self.counts[name] = counts
 
     def finish(self, describe: Callable[[str], str], source: str) -> None:
-        """Sort and write every shard, then the metadata; then remove the rows that were staged here."""
+        """Sort and write every shard, write the metadata, and remove the temporary files that the method `stage` wrote.
+
+        Args:
+            describe: a function that returns the description of a code, for the metadata.
+            source: the name of the dataset, for the metadata.
+        """
         (self.out / "data").mkdir(exist_ok=True)
         done = self.out / ".done"
         done.mkdir(exist_ok=True)
@@ -151,26 +168,28 @@ def _write_metadata(out: Path, codes: list[str], describe: Callable[[str], str],
 
 
 def subject_ids(root: Path) -> np.ndarray:
-    """Return all subjects of an EVENTS folder, sorted."""
+    """Return the sorted subject_id of all subjects in an EVENTS folder."""
     with duckdb.connect() as con:
         sql = f"SELECT DISTINCT subject_id FROM {scan(shard_files(root))} ORDER BY 1"
         return np.asarray(con.execute(sql).fetchnumpy()["subject_id"], dtype=np.int64)
 
 
 def validate(root: Path, prepare: Prepare | None = None) -> dict[str, Any]:
-    """Check an EVENTS folder, one block of rows at a time, by MEDS's own schemas and by further rules.
+    """Check an EVENTS folder against MEDS's own schemas and the further rules of EVENTS, one block of rows at a time.
 
     Args:
         root: the EVENTS folder.
-        prepare: the options, with the workers that share the files.
+        prepare: the options of data preparation, which set the number of processes; None = one process.
 
     Returns:
-        The numbers of rows, subjects and codes, and `repeated`. The latter gives, for each kind of code (`LAB`) with
-        duplicates, the number of events that equal another one, and the number of all events.
+        The numbers of `rows`, `subjects` and `codes`, and `repeated`: for each kind of code with duplicates (such as
+        `LAB`), the number of duplicates and the number of all events. A duplicate is a row that equals the row before
+        it.
 
     Raises:
-        SchemaError: types or order are wrong, a subject is in two shards, or a code has no metadata.
-        LeakageError: a fact is available before it happened.
+        SchemaError: the folder has no shard, the types of columns or the order of rows are wrong, a subject is in two
+            shards, or a code has no metadata.
+        LeakageError: a fact is available before it happened, or a subject is in two splits.
     """
     files = shard_files(root)
     if not files:
@@ -236,7 +255,15 @@ def _validate_file(file: Path) -> _Valid:
 
 
 def refuse_shared(files: Sequence[Path], subjects: Sequence[np.ndarray]) -> None:
-    """Raise SchemaError for the first subject that is in two files; `subjects` lists the subjects of each file."""
+    """Check that no subject is in two files.
+
+    Args:
+        files: the files, for the error message.
+        subjects: for each file, the distinct subject_id of its rows.
+
+    Raises:
+        SchemaError: a subject is in two files.
+    """
     every = np.concatenate(subjects)
     order = np.argsort(every, kind="stable")
     twice = np.flatnonzero(every[order][1:] == every[order][:-1])

@@ -25,12 +25,12 @@ from ehrdl.training.variants import variants
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be fitted, after all checks.
+    """The models that an experiment will fit. Its settings have passed all checks.
 
     Attributes:
         training: how networks are made and fitted, with the trainer's defaults filled in.
-        baselines: the baselines that apply to the task.
-        members: the members of the combined models; empty if there are no combined models.
+        baselines: the names of the baselines that apply to the task.
+        members: the names of the models that the combined models are made of; empty if there are no combined models.
     """
 
     training: Training
@@ -39,10 +39,10 @@ class Plan:
 
 
 def check_settings(settings: Settings) -> tuple[Training, list[str]]:
-    """Refuse settings that are wrong for any data, and data that are missing.
+    """Check that the data files exist, and check all settings that can be checked before the data are read.
 
     Returns:
-        `training` and `baselines` of the plan.
+        The values of `Plan.training` and `Plan.baselines`.
 
     Raises:
         EhrdlError: a setting is wrong or data are missing; the message names the key.
@@ -65,9 +65,9 @@ def make_plan(settings: Settings, training: Training, baselines: list[str], coho
 
     Args:
         settings: the configuration of the experiment.
-        training: the networks' options, from `check_settings`.
+        training: how networks are made and fitted, from `check_settings`.
         baselines: the names of the baselines, from `check_settings`.
-        cohort: the patients, with their prepared data.
+        cohort: the cohort, with its prepared data.
 
     Raises:
         EhrdlError: a setting does not fit the data; the message names the key.
@@ -80,7 +80,7 @@ def make_plan(settings: Settings, training: Training, baselines: list[str], coho
 
 
 def check_networks(training: Training, data: DataConfig, prepared: Prepared) -> None:
-    """Refuse networks, schedules and encoders that do not fit the prepared data.
+    """Check that the networks, the training schedule and the encoders can be used with the prepared data.
 
     Args:
         training: how the networks are made and fitted.
@@ -102,7 +102,7 @@ def check_networks(training: Training, data: DataConfig, prepared: Prepared) -> 
 
 
 def _check_stages(networks: list[Network], spec: DataSpec) -> None:
-    """Refuse two stages if the networks cannot start from others. Print a note if the data allow only one stage."""
+    """Check that the networks can start from other fitted networks. Print a note if the data allow only one stage."""
     if not networks[0].can_start_from_others:
         name = type(networks[0]).__name__
         raise ConfigError(f"optim.stages: 2, but {name} cannot start from other models (no `start_from`); set it to 1")
@@ -124,11 +124,11 @@ def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Netwo
 
 
 def warn_of_leaks(metrics: dict[str, Any], settings: Settings) -> list[str]:
-    """Warn of each score that no honest model has reached: it probably comes from a leak. Return the warnings.
+    """Print and return a warning for each AUROC that is so high that it probably comes from a leak.
 
     Args:
         metrics: the result of `evaluate`.
-        settings: the configuration. Its task defines the highest honest score.
+        settings: the settings of the experiment. Their task defines the highest credible AUROC.
     """
     lines = []
     for output, scores in metrics["outputs"].items():

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment(Settings):
-    """Models compared on one task, from a hospital's tables to a report.
+    """A comparison of models on one task, from a hospital's tables to a report.
 
     Its fields are the keys of a config, documented in `Settings`.
     """
 
     @cached_property
     def folder(self) -> RunFolder:
-        """The run's folder, opened by the first step that writes."""
+        """The run's folder. It is made by the first step that writes a file."""
         from ehrdl.runs.folder import RunFolder
 
         return RunFolder(self.run, self.resolved())
@@ -45,13 +45,14 @@ class Experiment(Settings):
         """Run the steps that are still missing: prepare, fit, evaluate and write_report. A finished run is not changed.
 
         Args:
-            cohort: the result of `prepare`. By default the cohort is prepared here, after the cheap checks.
+            cohort: the result of `prepare`; None = prepare the cohort now, after a quick check of the settings.
 
         Returns:
-            The run's folder, with `report.html`.
+            The path of the run's folder, which contains `report.html`.
 
         Raises:
-            EhrdlError: the config or the data are wrong. The message is one line, and nothing is left behind.
+            EhrdlError: the config or the data are wrong. The message gives the reason in one line, and no files are
+                left behind.
         """
         with self._alone() as leads:
             if leads and self.folder.finished:
@@ -61,21 +62,23 @@ class Experiment(Settings):
         return self.folder.folder
 
     def prepare(self) -> Cohort:
-        """Prepare EVENTS, cohort, series, notes and tokens in the cache. Nothing is written to the run's folder.
+        """Prepare events, cohort, time series, notes and tokens, and keep them in the cache.
+
+        Nothing is written to the run's folder.
 
         Raises:
-            EhrdlError: the data are wrong. The message is one line.
+            EhrdlError: the data are wrong. The message gives the reason in one line.
         """
         return prepare(self.data, self.task, self.folder.timed)
 
     def fit(self, cohort: Cohort | None = None) -> pd.DataFrame:
-        """Fit every model with every seed, or load what an earlier process has fitted.
+        """Fit all models, except those that an earlier process of this run has already fitted.
 
         Args:
-            cohort: the cohort, as in `complete`.
+            cohort: the result of `prepare`; None = prepare the cohort now, after a quick check of the settings.
 
         Returns:
-            PREDICTIONS of the tuning and held-out samples as a DataFrame. They are also in `predictions.parquet`.
+            The PREDICTIONS table of the tuning and held-out samples. It is also written to `predictions.parquet`.
         """
         from ehrdl.experiment.results import read_table
 
@@ -85,9 +88,9 @@ class Experiment(Settings):
         return read_table(self.folder.folder)
 
     def evaluate(self) -> dict[str, Any]:
-        """Score the held-out predictions of `fit`, and return every metric with its interval.
+        """Score the held-out predictions of all models, and return every metric with its interval.
 
-        The metrics are also in `metrics.json`.
+        The metrics are also written to `metrics.json`.
 
         Raises:
             ConfigError: no model is fitted yet.
@@ -100,7 +103,7 @@ class Experiment(Settings):
         return read_metrics(self.folder.folder)
 
     def write_report(self) -> Path:
-        """Write `report.html` from the results of `fit` and `evaluate`, and finish the run.
+        """Write `report.html` from the results of `fit` and `evaluate`, mark the run as finished, and return the path.
 
         Raises:
             ConfigError: the models are not fitted or not evaluated yet.
@@ -178,5 +181,5 @@ class Experiment(Settings):
 
 
 def run(*settings: Any, **options: Any) -> Path:
-    """Run `Experiment(...).complete()` and return the run's folder."""
+    """Make an `Experiment` from its settings, run all of its steps, and return the path of the run's folder."""
     return Experiment(*settings, **options).complete()

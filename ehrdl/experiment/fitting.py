@@ -33,11 +33,11 @@ BEGUN, FACTS = ".data", ".facts.json"
 
 
 def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
-    """Open the run's folder, and write its flow chart and the description of its data.
+    """Make the run's folder, and write the cohort's flow chart and the description of the data into it.
 
     Raises:
-        ConfigError: the folder belongs to a run on other data. For example, a file has changed under the same
-            configuration.
+        ConfigError: the folder holds a run that was begun on other data. The configuration may be the same, if a data
+            file has changed since.
     """
     prepared = cohort.prepared
     path = folder.folder / BEGUN
@@ -59,13 +59,14 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
 
     Args:
         settings: the configuration of the experiment.
-        plan: the plan of what is fitted.
-        folder: the run's folder, already opened.
-        cohort: the patients, with their prepared data.
-        tracker: the tracker that receives the learning curves, in addition to the run's folder.
+        plan: the models to fit.
+        folder: the run's folder, which `begin` has made.
+        cohort: the cohort, with its prepared data.
+        tracker: the tracker, such as Weights & Biases, that receives the learning curves. The run's folder has them
+            too.
 
     Returns:
-        PREDICTIONS of the tuning and held-out samples.
+        The PREDICTIONS table of the tuning and held-out samples.
     """
     prepared, seed = cohort.prepared, settings.seeds[0]
     with folder.timed("baselines"):
@@ -86,7 +87,7 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
 def _fit_deep(
     settings: Settings, training: Training, folder: RunFolder, cohort: Cohort, tracker: Tracker
 ) -> list[pd.DataFrame]:
-    """Fit every deep model with every seed, and return its PREDICTIONS."""
+    """Fit every deep model with every seed, and return the PREDICTIONS rows of each fit."""
     prepared = cohort.prepared
     module = ClinicalDataModule(prepared, settings.data.batch)
     specs = variants(prepared.spec)

@@ -1,4 +1,4 @@
-"""Turns the files of a run's folder into metrics, report and manifest."""
+"""Makes the metrics, the report and the manifest of a run from the files in its folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from ehrdl.schema import TUNING
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Read the facts of a run with fitted models, from its manifest or from the facts kept for the manifest.
+    """Read the facts about a run's data, task and models from its manifest.
+
+    Before the run is finished there is no manifest, and the facts are read from a temporary file of the run.
 
     Raises:
         ConfigError: no model is fitted yet.
@@ -39,7 +41,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """Read PREDICTIONS of a run with fitted models.
+    """Read the PREDICTIONS table of a run.
 
     Raises:
         ConfigError: no model is fitted yet.
@@ -62,7 +64,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFrame) -> dict[str, Any]:
-    """Score the held-out predictions of a run, and write `metrics.json`."""
+    """Score the held-out predictions of a run, write the metrics to `metrics.json`, and return them."""
     facts = read_facts(folder.folder)
     with folder.timed("metrics"), progress() as bar:
         job = bar.add_task("bootstrap", total=1000)
@@ -74,7 +76,7 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
 
 
 def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, metrics: dict[str, Any]) -> Path:
-    """Write `report.html` and then the manifest, which marks the run as finished."""
+    """Write `report.html`, and then the manifest, which marks the run as finished. Return the path of the report."""
     facts = read_facts(folder.folder)
     manifest = folder.manifest(facts)
     flow = read_json(folder.folder / "flow.json", dict)
@@ -88,7 +90,10 @@ def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, met
 
 
 def best_checkpoint(folder: Path, predictions: pd.DataFrame) -> Path:
-    """Return the checkpoint of the fit with the highest tuning AUPRC (R2 for regression), averaged over outputs."""
+    """Return the checkpoint file of the best fit of a deep model.
+
+    It has the highest AUPRC (R2 for a regression output) on the tuning samples, as a mean over outputs.
+    """
     scores = {}
     for (model, seed), part in predictions.groupby(["model", "seed"], sort=False):
         path = folder / "checkpoints" / f"{model}-seed{seed}.ckpt"

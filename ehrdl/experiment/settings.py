@@ -38,24 +38,26 @@ class Settings:
     """The configuration of an experiment.
 
     Attributes:
-        run: where the results go.
-        data: where the data come from and how they become batches.
-        task: what is predicted.
-        model: the network. It is fitted on all modalities (`fused`) and on each alone (`notes_only`, `series_only`).
+        run: the folder of the results.
+        data: the source of the data, and how they become batches.
+        task: the task, which defines what is predicted, for whom and when.
+        model: a function that makes the network from a `DataSpec`. The network is fitted on all modalities (`fused`)
+            and on each alone (`notes_only`, `series_only`).
         seeds: the random seeds. Deep models are fitted once per seed, baselines once with the first seed.
         optim: how the deep models are optimised.
         trainer: arguments of pytorch_lightning.Trainer (accelerator, devices, max_epochs, precision, strategy, …).
         baselines: classical models and clinical scores on the same samples. `…_retrospective` reads the codes of the
             stay itself and is not deployable. `lightgbm` and `xgboost` (extra `boost`) read richer features.
         boosting: how `lightgbm` and `xgboost` are tuned.
-        combine: models made of others: an average of deep and boosted models over all seeds, and a stack.
-        logger: Weights & Biases, in addition to the curves in the run folder.
-        baseline_params: parameters of baselines by name, such as `gradient_boosting: {max_leaf_nodes: 7}`. Such a
-            baseline is fitted once with these values, and none of its own candidates is tried.
-        tune: what `ehrdl tune` searches. A run only copies `tune.chosen` into its manifest.
+        combine: models made of other models: an average of deep and boosted models over all seeds, and a stack.
+        logger: whether to send the run to Weights & Biases. The run folder always has the learning curves.
+        baseline_params: parameters of baselines, by the baseline's name. An example is
+            `gradient_boosting: {max_leaf_nodes: 7}`. This baseline is then fitted once with these values, and none of
+            its default candidates is tried.
+        tune: the search of `ehrdl tune`. `ehrdl train` only copies `tune.chosen` into the run's manifest.
         report: how the report treats small groups.
-        config: the resolved configuration, for the run folder. By default it is made from these fields, with objects as
-            `class_path` and `init_args` (`ehrdl.recorded`).
+        config: the resolved configuration, as written to the run folder. None = it is made from the other fields, with
+            objects as `class_path` and `init_args` (`ehrdl.recorded`).
     """
 
     run: RunOptions
@@ -90,12 +92,17 @@ class Settings:
 
     @classmethod
     def of(cls, objects: Any, config: dict[str, Any]) -> Self:
-        """Make settings from the objects of a parser and their configuration."""
+        """Make the settings from a parsed configuration.
+
+        Args:
+            objects: the objects that the configuration describes, from `Parser.instantiate`.
+            config: the resolved configuration as plain values.
+        """
         names = [each.name for each in fields(cls) if each.name != "config"]
         return cls(**{name: getattr(objects, name) for name in names}, config=config)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the configuration as plain values."""
+        """Return the resolved configuration as plain values, for `config.yaml` of the run."""
         if self.config is not None:
             return self.config
         found: dict[str, Any] = describe(

@@ -1,7 +1,11 @@
-"""The base classes of encoders, fusions, heads and networks. The command line uses them, so torch is not imported here.
+"""The base classes of encoders, fusions, heads and networks.
 
-To add a part, write a subclass of one of them and of `torch.nn.Module` in a new file. Name it in the config by
-`class_path`.
+This module does not import torch, because the command line imports it and must start fast.
+
+To add an encoder, fusion, head or network, write a class in a new file that inherits from its base class here and from
+`torch.nn.Module`. Name the class in the config by `class_path`.
+
+Letters: B samples, T steps, D width of a feature vector (D_m: of modality m), K outputs.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ from ehrdl.options.bounds import Checked
 
 @dataclass(frozen=True)
 class Steps:
-    """One modality as a whole and as T padded steps, which are bins of a series or chunks of notes.
+    """One encoded modality of a batch: one vector per sample, and one vector for each of its T padded steps.
+
+    A step is a time bin or an observation of the series, or a chunk of a note.
 
     Attributes:
-        features: (B, D), as `Encoder.forward` returns them.
-        present: (B,) bool, as `Encoder.forward` returns it.
+        features: (B, D), one vector per sample, as `Encoder.forward` returns it.
+        present: (B,) bool, whether the sample has this modality.
         states: (B, T, D), one vector per step, as wide as the features.
         hours: (B, T), time of the step relative to the prediction time [h]; negative = before.
-        valid: (B, T) bool, whether the step is real; false where the modality is absent.
+        valid: (B, T) bool, whether the step is real; False at padding.
     """
 
     features: Any
@@ -45,33 +51,33 @@ class Encoder(ABC, Checked):
 
     @abstractmethod
     def forward(self, batch: Any) -> tuple[Any, Any]:
-        """Return features (B, D) and whether the sample has this modality at all (B,)."""
+        """Return features (B, D) and whether each sample has this modality at all (B,)."""
 
     def steps(self, batch: Any) -> Steps:
-        """Return the features step by step, for a fusion that reads steps.
+        """Return the features of each sample and the state of each step, for a fusion that reads steps.
 
-        An encoder without steps need not define it.
+        An encoder without steps need not override this method.
         """
         raise NotImplementedError(f"{type(self).__name__} has no steps")
 
     @property
     def has_steps(self) -> bool:
-        """Whether the encoder can serve a fusion that reads steps."""
+        """Whether the encoder overrides `steps`, which a fusion that reads steps calls."""
         return type(self).steps is not Encoder.steps
 
     def pretrained_parameters(self) -> list[Any]:
-        """Return the pretrained parameters, which are tuned at a lower rate."""
+        """Return the pretrained parameters, which are trained at a lower learning rate than the rest."""
         return []
 
 
 class Fusion(ABC, Checked):
-    """Joins the modalities' features into one: forward([(B, D_m)], [(B,)]) -> (B, D).
+    """Joins the feature vectors of all modalities into one per sample: forward([(B, D_m)], [(B,)]) -> (B, D).
 
     Attributes:
         width: D, the width of the result.
-        reads: what is joined. `features`: the features, as above. `steps`: forward also gets the `Steps` of notes and
-            series, as a third argument. `logits`: forward gets each modality's own logits (B, K) in place of features
-            and returns the logits of the sample (B, K); no head follows.
+        reads: what `forward` gets. `features`: the features of each modality, and whether each sample has it. `steps`:
+            also the `Steps` of notes and series, as a third argument. `logits`: each modality's own logits (B, K) in
+            place of its features. The fusion then returns the logits of the sample (B, K), and no head follows.
     """
 
     width: int
@@ -79,10 +85,15 @@ class Fusion(ABC, Checked):
 
     @abstractmethod
     def forward(self, features: list[Any], present: list[Any]) -> Any:
-        """Return one vector per sample (B, D), whichever modalities are missing."""
+        """Return one vector per sample (B, D), also for a sample without some of the modalities.
+
+        Args:
+            features: the features (B, D_m) of each modality.
+            present: whether each sample has the modality (B,), for each modality.
+        """
 
     def keep(self, present: list[Any]) -> list[Any]:
-        """Choose which of the present modalities (B,) are read (B,): all of them, or fewer in training."""
+        """Return, for each modality, which samples keep it (B,). In training, samples may lose a modality."""
         return present
 
 
@@ -98,8 +109,8 @@ class Network(ABC, Checked):
     """A whole model: forward(batch) -> logits (B, K).
 
     Attributes:
-        spec: the data description, from which the loss takes the regression outputs and their scale. `LitNetwork` sets
-            it if the network has not set it.
+        spec: the data description, which tells the loss the kind and scale of each output. If the network leaves it
+            None, `LitNetwork` sets it.
     """
 
     spec: DataSpec | None = None
@@ -109,35 +120,37 @@ class Network(ABC, Checked):
         """Return logits (B, K)."""
 
     def loss(self, batch: Any) -> Any:
-        """Return the scalar that training minimises; by default the loss of all outputs over known labels."""
+        """Return the scalar that training minimises. By default it is the mean loss over all known labels."""
         from ehrdl.models.loss import masked_loss  # here, so that naming a network needs no torch
 
         return masked_loss(self.forward(batch), batch.label, self.spec)
 
     def note_encoder(self) -> Encoder | None:
-        """Return the encoder that `optim.pretrain_epochs` pretrains on the training notes; None = there is none."""
+        """Return the note encoder, to be pretrained for `optim.pretrain_epochs` epochs; None = there is none."""
         return None
 
     def pretrained_parameters(self) -> list[Any]:
-        """Return the pretrained parameters, which are tuned at a lower rate."""
+        """Return the pretrained parameters, which are trained at a lower learning rate than the rest."""
         return []
 
     def start_from(self, others: Sequence[Any]) -> list[list[str]]:
-        """Take the weights of fitted networks, for `optim.stages: 2`. A network need not define it.
+        """Copy weights from fitted networks into this network, before the second stage of `optim.stages: 2`.
+
+        A network that does not support two stages need not override this method.
 
         Args:
-            others: fitted networks of one modality each.
+            others: fitted networks, each of one modality.
 
         Returns:
-            The names of the parts taken from each network.
+            The names of the parts copied from each network, in the order of `others`.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot start from other networks")
 
     @property
     def can_start_from_others(self) -> bool:
-        """Whether `optim.stages: 2` can fit the network."""
+        """Whether the network overrides `start_from`, which `optim.stages: 2` calls."""
         return type(self).start_from is not Network.start_from
 
     def started_parameters(self) -> list[Any]:
-        """Return the parameters that `start_from` took."""
+        """Return the parameters whose weights `start_from` has copied from other networks."""
         return []

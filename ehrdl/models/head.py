@@ -1,4 +1,4 @@
-"""Heads: fused features (B, D) -> logits (B, K).
+"""Heads: fused features of width D (B, D) -> logits of K outputs (B, K), for B samples.
 
 A column of the logits is the log-odds of a binary output, or the standardised value of a regression output.
 """
@@ -16,7 +16,7 @@ from ehrdl.options.bounds import Share, Width
 
 
 class LinearHead(nn.Module, Head):
-    """A linear layer that starts at the training prevalence, or the training mean of a regression output."""
+    """A linear layer. Its bias starts at each output's training prevalence, or training mean if it is a regression."""
 
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class LinearHead(nn.Module, Head):
         return logits
 
     def contribution(self, features: Tensor) -> Tensor:
-        """Return the features' contribution to the logits (B, K), beyond the prevalence."""
+        """Return the logits without the bias (B, K), which is what the features add to the prevalence."""
         return features @ self.logits.weight.T
 
 
 class MlpHead(nn.Module, Head):
-    """A hidden layer, then a linear layer that starts at the training prevalence or mean.
+    """A hidden layer, then a linear layer whose bias starts at the training prevalence or mean of each output.
 
     Args:
         spec: the data description.
@@ -56,9 +56,9 @@ class MlpHead(nn.Module, Head):
 
 
 def start_at_prevalence(bias: Tensor, spec: DataSpec) -> None:
-    """Set a bias (…, K) to the logit of the prevalence, so that no epoch is spent on learning the outcome's rarity.
+    """Set a bias (…, K) to the logit of each output's prevalence. No epoch is then spent on learning how rare it is.
 
-    A regression output has a prevalence of 0.5 in the spec, so it starts at 0, its standardised mean.
+    The spec gives a regression output a prevalence of 0.5. Its bias is then 0, the mean of the standardised labels.
     """
     shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The loss over known labels, and the conversion of logits to predictions."""
+"""The loss over known labels, and the conversion of logits to predictions, for B samples and K outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.schema import REGRESSION
 
 
 def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the binary cross-entropy, averaged over the known labels; 0 (with a gradient of 0) if none is known.
+    """Return the binary cross-entropy, averaged over the known labels. If no label is known, it and its gradient are 0.
 
     Args:
         logits: (B, K) logits.
@@ -27,15 +27,17 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
-    """Return the loss of all outputs, averaged over the known labels; 0 (with a gradient of 0) if none is known.
+    """Return the loss of all outputs, averaged over the known labels. If no label is known, it and its gradient are 0.
 
     The loss of a binary output is the cross-entropy. The loss of a regression output is half the squared error of the
-    standardised label. For both kinds the gradient in the logit is prediction minus label, so neither kind dominates.
+    standardised value. In both cases, the derivative with respect to the logit is the prediction minus the label.
+    Neither kind of output therefore dominates the loss.
 
     Args:
-        logits: (B, K).
-        label: (B, K) float labels on their own scale, NaN = unknown.
-        spec: data description with the outputs' kinds, scales and weights in the average; None = all binary and equal.
+        logits: (B, K) logits.
+        label: (B, K) float labels, NaN = unknown. Labels of a regression output are in its own unit.
+        spec: data description, with the kind, scale and weight of each output. None = all outputs are binary and have
+            equal weights.
     """
     if spec is None or not (spec.regression or spec.weights):
         return masked_bce(logits, label)
@@ -51,7 +53,7 @@ def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> 
 
 
 def predicted(logits: Tensor, spec: DataSpec) -> Tensor:
-    """Convert logits (B, K) to predictions on the labels' own scale: probabilities, or values of regression outputs."""
+    """Convert logits (B, K) to probabilities, or to values in the unit of a regression output."""
     prob = torch.sigmoid(logits.float())
     if not spec.regression:
         return prob

@@ -1,4 +1,4 @@
-"""Static features: static (B, S) float32, raw -> (B, D)."""
+"""Encoder of the static features: B samples of S raw values (B, S) float32 -> features of width D (B, D)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ehrdl.options.bounds import Share, Width
 
 
 class StaticMlp(nn.Module, Encoder):
-    """Standardises the static features and passes them through one hidden layer. The modality is always present.
+    """Standardises the static features and passes them through one hidden layer. Every sample has static features.
 
     Args:
         spec: the data description.
@@ -31,7 +31,7 @@ class StaticMlp(nn.Module, Encoder):
         self.features = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), and True for every sample."""
+        """Return features (B, D) and presence (B,), which is True for every sample."""
         scaled = ((batch.static - self.mean) / self.std).clamp(-5, 5)
         ones = scaled.new_ones(batch.batch_size, 1)
         features = self.features(self.hidden(torch.cat([scaled, ones], dim=1)))

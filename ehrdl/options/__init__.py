@@ -1,4 +1,4 @@
-"""Options of a configuration: types with bounds, options of training, and options of a search. None imports torch."""
+"""The options of a configuration: rules for values, options of training and of a search. Nothing here imports torch."""
 
 from ehrdl.lazy import lazily
 

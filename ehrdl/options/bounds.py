@@ -1,8 +1,9 @@
-"""Rules for the values of options. An option's annotation states its rules, which are checked when a value is set.
+"""Rules for the values of options. The type annotation of an option states its rules, such as an interval.
 
     lr: Annotated[float, Bound("(0, 10]")] = 1e-3
 
-A dataclass of options inherits from `Options`. Any other class that a configuration names inherits from `Checked`.
+A dataclass of options inherits from `Options`. Any other class that a configuration names inherits from `Checked`. Both
+check the rules when an object is made.
 
 Some rules hold without an annotation. A number must be finite and not `true`. A text must not be empty and must fit on
 one line. A list must not repeat a text.
@@ -33,7 +34,7 @@ _MOST_BYTES_OF_A_NAME, _MOST_BYTES_OF_A_PATH = 200, 3000
 
 
 class Rule(ABC):
-    """A requirement on a value beyond its type."""
+    """Base class of a requirement that a value must meet in addition to its type."""
 
     @abstractmethod
     def broken(self, value: Any) -> str | None:
@@ -42,10 +43,11 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Bound(Rule):
-    """A number within an interval.
+    """The rule that a number lies within an interval.
 
     Attributes:
-        interval: the interval, such as `[low, high)`; a round bracket excludes its end.
+        interval: the interval, such as `[low, high)`. A square bracket includes the number beside it, a round one does
+            not.
         hint: advice on what to do instead.
 
     >>> Bound("[0, 1)").broken(1.0), Bound("[1, inf)").broken(0), Bound("(0, 5]").broken(5)
@@ -56,7 +58,7 @@ class Bound(Rule):
     hint: str = ""
 
     def broken(self, value: Any) -> str | None:
-        """Describe which end of the interval the value exceeds."""
+        """Describe how the number lies outside the interval; None if it lies inside."""
         low, high = self.interval[1:-1].replace(" ", "").split(",")
         from_low, to_high = self.interval[0] == "[", self.interval[-1] == "]"
         above = float(low) <= value if from_low else float(low) < value
@@ -76,7 +78,7 @@ class Bound(Rule):
 
 @dataclass(frozen=True)
 class Filled(Rule):
-    """A list of at least `n` items.
+    """The rule that a list has at least `n` items.
 
     Attributes:
         n: the smallest number of items.
@@ -87,30 +89,30 @@ class Filled(Rule):
     hint: str = "give at least one"
 
     def broken(self, value: Any) -> str | None:
-        """Describe a list with fewer items than `n`."""
+        """Describe how many items the list lacks; None if it has at least `n`."""
         if len(value) >= self.n:
             return None
         return f"is empty; {self.hint}" if not value else f"has {len(value)} of at least {self.n}; {self.hint}"
 
 
 class Distinct(Rule):
-    """A list without duplicates. Lists of text are checked even without this rule."""
+    """The rule that a list has no item twice. A list of strings must not repeat one, even without this rule."""
 
     def broken(self, value: Any) -> str | None:
-        """Describe the item that occurs twice."""
+        """Describe the item that occurs twice; None if there is no such item."""
         twice = next((one for one in value if value.count(one) > 1), None)
         return None if twice is None else f"holds {shown(twice)} {value.count(twice)} times; once is enough"
 
 
 class FolderName(Rule):
-    """The name of one folder, valid here and on any system that it may be copied to.
+    """The rule that a text is the name of one folder, valid on this system and on any other, such as Windows.
 
     >>> [FolderName().broken(name) for name in ("a b", "a/b", ".a", "nul")]
     [None, 'is not a folder name', 'is not a folder name', 'is not a folder name']
     """
 
     def broken(self, value: Any) -> str | None:
-        """Describe why the value is not a folder name."""
+        """Describe why the text is not a folder name; None if it is one."""
         if set(value) & set("/\\") or value.startswith(".") or value != value.strip() or value.endswith("."):
             return "is not a folder name"
         if _DEVICES.fullmatch(value):
@@ -122,10 +124,10 @@ class FolderName(Rule):
 
 
 class FolderPath(Rule):
-    """A valid path of a folder."""
+    """The rule that a text is a valid path of a folder, which need not exist."""
 
     def broken(self, value: Any) -> str | None:
-        """Describe why no file system accepts the path."""
+        """Describe why no file system accepts the path; None if it is valid."""
         if len(value.encode()) > _MOST_BYTES_OF_A_PATH or any(len(part.encode()) > 255 for part in value.split("/")):
             return "is too long for a path"
         return "is blank" if not value.strip() else None
@@ -150,7 +152,7 @@ Hours = Annotated[float, Bound("(0, 1000000]")]
 
 
 def wrong(value: Any, hint: Any) -> str | None:
-    """Describe how a value breaks the rules of its annotated type; None if it does not.
+    """Describe how a value breaks a type annotation and its rules; None if it does not.
 
     >>> wrong(True, int), wrong(float("nan"), float), wrong("b", Literal["a"]), wrong(["a", "a"], list[str])
     ('expected int, got True', 'nan is not finite', "'b' is not one of a", "'a' stands 2 times; once is enough")
@@ -257,7 +259,7 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """Suggest the name that was probably meant, as the end of a message; empty if no name is near."""
+    """Return the end of an error message that suggests the most similar allowed name; empty if none is similar."""
     near = get_close_matches(str(name), list(allowed), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -272,11 +274,11 @@ def _hints(made: Any) -> dict[str, Any]:
 
 
 def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that break the rules of a function's annotations.
+    """Check that the arguments of a call follow the rules in the function's annotations.
 
     Args:
         function: the function, or a class for its constructor.
-        given: the arguments by name. An argument equal to its default is accepted.
+        given: the arguments by name. An argument equal to its default is always accepted.
         where: the prefix of an argument's name in errors, such as `model.init_args.`.
 
     Raises:
@@ -289,7 +291,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], where: st
 
 
 def options_of(function: Callable[..., Any]) -> Iterator[tuple[str, type[Options]]]:
-    """Yield the arguments of a function that are groups of options, each with its class."""
+    """Yield the name and type of each argument of a function that takes an `Options` object, such as `Pretrained`."""
     for name, hint in _hints(function).items():
         for kind in (hint, *get_args(hint)):
             if isinstance(kind, type) and issubclass(kind, Options):
@@ -305,10 +307,10 @@ def _check(key: str, value: Any, hint: Any, default: Any) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Base class for dataclasses of options. Making an object refuses values that break a field's rule.
+    """Base class for dataclasses of options. Making an object raises a ConfigError if a value breaks a rule.
 
     Args of a subclass:
-        key: the key of the options in a configuration.
+        key: the key of the options in a configuration, for error messages.
     """
 
     _where: ClassVar[str] = ""
@@ -326,10 +328,12 @@ class Options:
 
 
 class Checked:
-    """Base class for classes that a configuration can name. Making an object refuses values that break a rule.
+    """Base class for classes that a configuration can name.
+
+    Making an object raises a ConfigError if an argument breaks a rule.
 
     Args of a subclass:
-        key: the key of such objects in a configuration. By default, errors name the class.
+        key: the key of such objects in a configuration, for error messages. By default, messages name the class.
     """
 
     _where: ClassVar[str] = ""

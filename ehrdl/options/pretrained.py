@@ -15,20 +15,21 @@ class Pretrained(Options, key="NoteTransformer: pretrained"):
 
     Attributes:
         name: name or local folder of a Hugging Face encoder.
-        tune: the part that is trained. `full` trains the whole encoder, at `optim.pretrained_lr_factor` of the learning
-            rate. `lora` trains low-rank adapters of its attention at the full rate (needs `pip install 'ehrdl[lora]'`).
-            `frozen` trains nothing: each chunk is encoded once for all epochs and runs, and kept on disk.
+        tune: the part that is trained. `full` trains the whole encoder, at the learning rate times
+            `optim.pretrained_lr_factor`. `lora` trains low-rank adapters of its attention at the full learning rate
+            (needs `pip install 'ehrdl[lora]'`). `frozen` trains nothing. It encodes each chunk of a note once for all
+            epochs and runs, and keeps the result on disk.
         lora_rank: rank of the adapters.
         lora_alpha: alpha of the adapters. Their updates are scaled by alpha / rank.
-        gradient_checkpointing: whether to compute states twice in training instead of keeping them. This is slower and
-            needs much less memory.
+        gradient_checkpointing: whether to compute hidden states a second time in the backward pass instead of keeping
+            them. This is slower and needs much less memory.
         attention: implementation of attention in transformers (`sdpa`, `eager`, `flash_attention_2`, …). None = the
             default of transformers, which is sdpa if this family of encoders has it.
-        compile: whether to compile the encoder with torch.compile, for all lengths at once.
-        padding: the layout of chunks. `groups` encodes chunks of similar length together. `packed` puts several chunks
-            into one row, where they do not see each other.
-        cache: folder of the frozen encoder's vectors, which can be deleted at any time. `auto` = in
-            `data.prepare.cache`; None = encode in every epoch.
+        compile: whether to compile the encoder with torch.compile, once for chunks of any length.
+        padding: the layout of chunks in a batch. `groups` encodes chunks of similar length together. `packed` puts
+            several chunks into one row, in which a chunk does not attend to the others.
+        cache: folder where vectors of a frozen encoder are kept. It can be deleted at any time. `auto` = a folder in
+            `data.prepare.cache`; None = nothing is kept, and every epoch encodes the chunks again.
 
     Raises:
         ConfigError: a value is invalid, or options contradict each other.

@@ -1,4 +1,4 @@
-"""The `tune` part of a configuration: which values `ehrdl tune` may change, and how it chooses. Free of torch."""
+"""The `tune` part of a configuration: which values `ehrdl tune` tries, and how it chooses. It does not import torch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ BASELINE_KEYS = ("baseline_params",)
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice among given values of any kind."""
+    """A part of the search space: a list of values of any type, one of which is chosen."""
 
     choices: tuple[Any, ...]
 
     def corners(self) -> list[Any]:
-        """Return the values to check. If they are valid, all values are."""
+        """Return all choices, which are checked before the search begins."""
         return list(self.choices)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included. It is whole if both ends and the step are whole.
+    """A part of the search space: a number from `low` to `high`, both included.
+
+    It is a whole number if both ends and the step are whole.
 
     Attributes:
         low: the smallest value.
@@ -53,36 +55,37 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether all numbers of the range are whole."""
+        """Whether the range has whole numbers only."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
 
     def corners(self) -> list[Number]:
-        """Return the values to check. If they are valid, all values are."""
+        """Return both ends, which are checked before the search begins. If they are valid, all values between are."""
         return [self.low, self.high]
 
 
 @dataclass(frozen=True)
 class TuneOptions(Options, key="tune"):
-    """The options of `ehrdl tune`: what it tries, and how it chooses. `ehrdl train` only copies `chosen`.
+    """The options of `ehrdl tune`: which values it tries, and how it chooses the best.
 
     Attributes:
         space: the search space. Each key of a configuration, such as `optim.lr`, has its `low` and `high`, or its
             `choices`. A range can also have `log: true` or a `step`. A number in a key is an index into a list, from 0.
             Keys under `baseline_params.NAME` are searched with `--baseline NAME`.
-        n_trials: total number of trials, including those of earlier calls of the same study.
-        timeout_minutes: time limit of the call [min], after which no further trial begins; null = no limit.
+        n_trials: total number of trials in the study, including trials of earlier calls of `ehrdl tune`.
+        timeout_minutes: time limit of one call [min], after which no further trial begins; null = no limit.
         metric: the metric on the tuning samples that selects the best trial, as a mean over outputs. A regression
             output is scored by R2 instead, and does not allow `log_loss`.
         pruner: the rule that stops bad trials early. `median` stops a trial that is worse than the median of earlier
-            ones at the same epoch. `hyperband` follows the Hyperband rule. `none` stops no trial. If
-            `trainer.max_steps` or `max_time` alone ends a fit, trials are compared fit by fit.
-        folds: number of folds. null scores the tuning split. k pools the training and tuning subjects and scores each
-            of k folds with models fitted on the others. This selects with less noise and takes k times as long.
-        seeds: number of fits per trial (and fold), with seeds 0, 1, …. Their mean score counts.
+            trials at the same epoch. `hyperband` follows the Hyperband rule. `none` stops no trial. If
+            `trainer.max_steps` or `max_time` alone ends a fit, trials are compared after each fit, not each epoch.
+        folds: number of folds for cross-validation. null = no folds: models are fitted on the training split and scored
+            on the tuning split. k = the subjects of both splits are divided into k folds, and each fold is scored by
+            models fitted on the other folds. This selects with less noise and takes k times as long.
+        seeds: number of fits per trial (and fold), with seeds 0, 1, …. The score of a trial is the mean over its fits.
         seed: the random seed of the search.
         name: the name of the study's folder under `run.root`; null = the run's name with `-tune`.
         chosen: the record of how values of this configuration were chosen, one mapping per study. `ehrdl tune` writes
-            it, and a run copies it into its manifest.
+            the record, and `ehrdl train` copies it into the run's manifest.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -103,10 +106,13 @@ class TuneOptions(Options, key="tune"):
             _distribution(key, value)
 
     def searched(self, baseline: str | None) -> dict[str, Choice | Range]:
-        """Return the part of the space that belongs to a baseline, or by default to the deep model.
+        """Return the keys of the search space that belong to one model, each with its values.
+
+        Args:
+            baseline: the name of a baseline; None = the deep model.
 
         Raises:
-            ConfigError: nothing is left, a key may not be searched, or a distribution is invalid.
+            ConfigError: no key belongs to the model, a key may not be searched, or the values of a key are invalid.
         """
         space = {key: _distribution(key, value) for key, value in self.space.items()}
         _check_free(space)
@@ -132,12 +138,14 @@ def _check_free(keys: Iterable[str]) -> None:
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return a resolved configuration with other values of some keys.
+    """Return a copy of a resolved configuration with new values of some keys.
 
-    A whole number in a key is an index into a list.
+    Args:
+        config: the resolved configuration.
+        values: the new values by dotted key, such as `optim.lr`. A whole number in a key is an index into a list.
 
     Raises:
-        ConfigError: there is no such key. A key below `trainer` or of a baseline's parameters need not exist yet.
+        ConfigError: a key does not exist. Keys below `trainer`, and parameters of baselines, need not exist yet.
     """
     found = copy.deepcopy(config)
     for key, value in values.items():

@@ -19,9 +19,9 @@ class Argument:
     """An argument of a constructor.
 
     Attributes:
-        annotation: the annotation as written in the source; '' = none.
-        kinds: the YAML types that it accepts; None = the annotation does not tell.
-        required: whether it has no default.
+        annotation: the type annotation as written in the source; '' = none.
+        kinds: the types of YAML values that the argument accepts; None = unknown.
+        required: whether the argument has no default.
     """
 
     annotation: str
@@ -31,14 +31,14 @@ class Argument:
 
 @functools.cache
 def arguments(path: str) -> dict[str, Argument] | None:
-    """Return the arguments of a class by name.
+    """Return the arguments of a class's constructor, by name.
 
     Args:
-        path: the path of the class, `package.module.Class`.
+        path: the import path of the class, `package.module.Class`.
 
     Returns:
-        The arguments. None if the source does not tell them: it is missing, or the class inherits its constructor or
-        takes any argument.
+        The arguments. None if they are unknown, because the source is missing, or because the class inherits its
+        constructor or takes any argument.
 
     >>> list(arguments("ehrdl.models.Ensemble"))
     ['spec', 'networks', 'copies']

@@ -1,4 +1,4 @@
-"""Checks the `trainer` part of a configuration, as far as that is possible without Lightning and torch."""
+"""Checks the `trainer` part of a configuration, as far as possible without an import of Lightning and torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ _UNITS = ("days", "hours", "minutes", "seconds", "weeks", "milliseconds", "micro
 
 
 def check_arguments(trainer: Any) -> None:
-    """Refuse unknown arguments of the Trainer, arguments that ehrdl sets itself, and impossible values.
+    """Refuse unknown arguments of Lightning's Trainer, arguments that ehrdl sets itself, and impossible values.
+
+    Args:
+        trainer: the `trainer` part of a configuration.
 
     Raises:
         ConfigError: an argument is wrong. The message names the key and, for an unknown one, the nearest known key.
@@ -53,10 +56,13 @@ def check_arguments(trainer: Any) -> None:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Refuse unknown arguments of the Trainer, and arguments that ehrdl sets itself.
+    """Refuse unknown arguments of Lightning's Trainer, and arguments that ehrdl sets itself.
+
+    Args:
+        keys: the names of the arguments.
 
     Raises:
-        ConfigError: a key is wrong. The message names it and, if it is unknown, the nearest known key.
+        ConfigError: a name is wrong. The message contains the name and, if it is unknown, the most similar known name.
     """
     takes = arguments(TRAINER) or {}
     allowed = [name for name in takes if name not in (*OURS, *NO_RUN)]

@@ -1,4 +1,4 @@
-"""Options of a run: its folder, and how models are fitted, tuned and combined. Free of torch, so parsing is quick."""
+"""Options of a run: its folder, and how models are fitted, tuned and combined. Torch is not imported, for speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ehrdl.options.bounds import (
 
 @dataclass(frozen=True)
 class RunOptions(Options, key="run"):
-    """The place of a run's results.
+    """The folder of a run's results.
 
     Attributes:
         name: the name of the run's folder.
@@ -44,27 +44,29 @@ class Optim(Options, key="optim"):
     Attributes:
         lr: peak learning rate.
         weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
-        warmup: share of all steps in which the rate rises.
-        selection: the weights that are kept. `averaged` trains a fixed schedule and keeps the exponential average of
-            the weights. With small tuning sets this scores higher on held-out patients. `best_tuning` stops early and
-            keeps the epoch with the best tuning AUPRC (R2 for a regression output; the mean over outputs).
-        ema_decay: decay of the average per step. Lower it for a short run.
+        warmup: share of all training steps in which the learning rate rises.
+        selection: the weights that are kept. `averaged` trains to the end of a fixed schedule and keeps the exponential
+            average of the weights. With small tuning sets this scores higher on held-out patients. `best_tuning` stops
+            early and keeps the weights of the epoch with the best tuning AUPRC (R2 for a regression output; the mean
+            over outputs).
+        ema_decay: decay of the exponential average per training step. Lower it for a short run.
         patience: number of epochs without a better tuning score before `best_tuning` stops.
         pretrained_lr_factor: learning rate of a pretrained note encoder, as a share of `lr`.
         auxiliary_weight: weight in the loss of each auxiliary output of the task. Such an output is learned but never
             predicted. A predicted output has weight 1.
         pretrain_epochs: number of passes over the training subjects' notes before any label is seen; 0 = none. In these
             passes, a note encoder from scratch learns to guess hidden words.
-        pretrain_lr: peak learning rate of these passes.
-        stages: number of stages. 1 fits every model from scratch. 2 fits `notes_only` and `series_only` first, and then
-            starts `fused` from their encoders and words.
-        stage_lr_factor: learning rate, in the second stage, of the parts that `fused` took over, as a share of their
-            rate in the first stage.
-        hide_observations: augmentation: share of the observations of a series that are hidden from a training batch,
-            each by itself.
-        value_noise: augmentation: standard deviation of the noise added to values in training, in units of the
+        pretrain_lr: peak learning rate in the passes of `pretrain_epochs`.
+        stages: number of stages of training. 1 fits every model from scratch. 2 fits `notes_only` and `series_only`
+            first. `fused` then starts from their encoders, linear heads and linear models of words.
+        stage_lr_factor: for two stages: learning rate of the parts that `fused` took over from the other models, as a
+            share of the rate at which these parts were trained in the first stage.
+        hide_observations: augmentation of training data: probability with which each observation of a time series is
+            hidden, independently of the others.
+        value_noise: augmentation of training data: standard deviation of the noise added to values, in units of the
             channel's standard deviation.
-        shift_hours: augmentation: longest time by which a sample's series is moved into the past in training [h].
+        shift_hours: augmentation of training data: longest time by which the time series of a sample is moved into the
+            past [h].
     """
 
     lr: Rate = 1e-3
@@ -86,14 +88,14 @@ class Optim(Options, key="optim"):
 
 @dataclass(frozen=True)
 class Boosting(Options, key="boosting"):
-    """The tuning of the baselines `lightgbm` and `xgboost`.
+    """How the baselines `lightgbm` and `xgboost` are tuned.
 
     Attributes:
         trials: number of fits of each model, with parameters drawn at random. The fit with the lowest loss on the
             tuning split is kept. The tuning split also decides each fit's number of trees.
-        samples_per_subject: largest number of training samples per subject for all classical models, drawn once; null =
-            all. A limit helps if hourly samples would fill the memory. All tuning and held-out samples are always
-            scored.
+        samples_per_subject: largest number of training samples per subject, for all classical models; null = no limit.
+            If a subject has more, some are drawn at random once. A limit helps if hourly samples would fill the memory.
+            All tuning and held-out samples are always scored.
     """
 
     trials: Count = 20
@@ -102,11 +104,11 @@ class Boosting(Options, key="boosting"):
 
 @dataclass(frozen=True)
 class Combine(Options, key="combine"):
-    """Models that are made from the run's other models.
+    """The models that combine the predictions of other models of the run.
 
     Attributes:
-        models: the combined models. `ensemble` is the equal average of the members over all their seeds. `stack` has
-            weights fitted on the tuning split. [] = neither.
+        models: the combined models. `ensemble` is the average of the members over all their seeds, with equal weights.
+            `stack` has weights fitted on the tuning split. [] = neither.
         members: names of the models to combine; null = `fused` (or the only deep model), with `lightgbm` and `xgboost`
             if they are among the baselines.
     """
@@ -122,19 +124,21 @@ class Combine(Options, key="combine"):
 
 
 class ProjectName(Rule):
-    """A valid name of a W&B project."""
+    """The rule that a text is a valid name of a project in Weights & Biases (W&B)."""
 
     def broken(self, value: str) -> str | None:
-        """Describe a name with a character that is not allowed."""
+        """Describe why the text is not a project name; None if it is one."""
         return "is not a project name: it has one of /\\#?%:" if set(value) & set("/\\#?%:") else None
 
 
 @dataclass(frozen=True)
 class LoggerOptions(Options, key="logger"):
-    """Additional loggers of learning curves. `curves/` in the run folder is always written.
+    """Whether and how to send a run to Weights & Biases (W&B).
+
+    The learning curves are always written to `curves/` in the run folder.
 
     Attributes:
-        wandb: whether to send the run to Weights & Biases: its configuration without local paths, its curves and its
+        wandb: whether to send the run to W&B: its configuration without local paths, its learning curves and its
             metrics.
         artifacts: whether to send the report and the best checkpoint too. They are made from patients' data, so do this
             only if the data use agreement allows it.
@@ -156,11 +160,12 @@ class LoggerOptions(Options, key="logger"):
 
 @dataclass(frozen=True)
 class ReportOptions(Options, key="report"):
-    """The content of `report.html`.
+    """The options of `report.html`.
 
     Attributes:
-        min_count: smallest number of patients in a group that is shown. Smaller groups are hidden, with every number
-            that they could be computed from. 1 shows all. The JSON files of the run stay exact.
+        min_count: smallest number of patients in a group that is shown. Smaller groups are hidden, and so is every
+            number from which a hidden number could be computed. 1 = all groups are shown. The run's JSON files are
+            exact.
     """
 
     min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
@@ -168,19 +173,19 @@ class ReportOptions(Options, key="report"):
 
 @dataclass(frozen=True)
 class Pretraining(Options, key="pretrain"):
-    """The options of `ehrdl pretrain`, which teaches an encoder the training notes' language by guessing words.
+    """The options of `ehrdl pretrain`, which trains a note encoder to guess hidden words of the training notes.
 
     Attributes:
         epochs: number of passes over the training subjects' notes.
         lr: peak learning rate; null = 5e-5 for an encoder that is already pretrained, 1e-3 for one from scratch.
         tokens: largest number of tokens per batch, padding included. A single longer chunk is a batch of its own.
-        mask_share: share of the tokens to be guessed. Of these, 80 % are hidden, 10 % are replaced by a random token
-            and 10 % stay (Devlin 2019, arXiv:1810.04805).
-        warmup: share of all steps in which the rate rises. After that, the rate falls as a cosine to zero.
+        mask_share: share of the tokens that the encoder must guess. Of these, 80 % are hidden, 10 % are replaced by a
+            random token and 10 % stay (Devlin 2019, arXiv:1810.04805).
+        warmup: share of all training steps in which the learning rate rises. After that, it falls as a cosine to zero.
         weight_decay: weight decay of AdamW; not applied to biases, norms and embeddings.
         seed: random seed of the initial weights, the order of the notes, the masks and the dropout.
-        layers: number of layers of a BERT from scratch; null = 4. This and the options below apply only to a BERT from
-            scratch.
+        layers: number of layers of a BERT from scratch; null = 4. This option, `width`, `heads` and `dropout` apply
+            only to a BERT from scratch.
         width: width of the hidden states; null = 256.
         heads: number of attention heads; null = 4.
         dropout: share of the units that are dropped in training; null = 0.1.
@@ -207,14 +212,14 @@ class Pretraining(Options, key="pretrain"):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Layers, width and heads of an encoder from scratch."""
+        """The `layers`, `width` and `heads` of an encoder from scratch, with defaults in place of null."""
         return {"layers": self.layers or 4, "width": self.width or 256, "heads": self.heads or 4}
 
     def require_scratch(self) -> None:
-        """Refuse options of an encoder's size, because a given encoder already has its own.
+        """Check that no option for an encoder from scratch is set. A pretrained encoder has its own size and dropout.
 
         Raises:
-            ConfigError: such an option is set. The message names the first one.
+            ConfigError: `layers`, `width`, `heads` or `dropout` is set. The message names the first such option.
         """
         for name in ("layers", "width", "heads", "dropout"):
             value = getattr(self, name)

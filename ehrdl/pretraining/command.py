@@ -1,7 +1,7 @@
 """`ehrdl pretrain`: pretrains an encoder on the training subjects' notes, and writes it as a Hugging Face folder.
 
-It takes a training configuration, so that the run that will use the encoder has the same split, masked sections and
-chunks. Heavy libraries are imported only where a step needs them.
+The command reads a training configuration. A later run with the same configuration can use the encoder, and has the
+same split, masked sections and chunks. Large libraries are imported only inside the functions that use them.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ def pretrain(
     options: Pretraining = Pretraining(),  # noqa: B008 - frozen
     trainer: dict[str, Any] = {},  # noqa: B006 - never changed
 ) -> Path:
-    """Train an encoder by masked language modelling on training subjects' notes.
+    """Train an encoder by masked language modelling on the notes of training subjects.
 
-    The options `pretrained` and `tokenizer` of a run take the resulting folder. The reported loss is on notes of tuning
-    subjects. No model reads notes of held-out subjects.
+    A run uses the encoder if its options `pretrained` and `tokenizer` name the folder `out`. The reported loss is
+    computed on notes of tuning subjects. Notes of held-out subjects are not used.
 
     Args:
-        data: the source of the notes, the split, and how notes become chunks.
-        task: the task; its samples decide which subjects are for training.
-        out: the folder of the encoder, which must be empty. It appears whole or not at all.
-        start: the encoder to continue from, by name or folder; None = a BERT from scratch.
-        options: the size, passes, learning rate and masks.
-        trainer: the arguments of pytorch_lightning.Trainer; `max_epochs` comes from the options.
+        data: the configuration of the data: the source, the split, and how notes become chunks.
+        task: the task. The split of its samples determines which subjects are training subjects.
+        out: the folder for the encoder, which must be new or empty. It is written whole or not at all.
+        start: the name or folder of the encoder to continue from; None = a BERT from scratch.
+        options: the size of the encoder, the number of passes, the learning rate and the masks.
+        trainer: arguments of pytorch_lightning.Trainer; `max_epochs` comes from `options`.
 
     Returns:
-        The folder, absolute.
+        The absolute path of the folder.
 
     Raises:
-        EhrdlError: pretraining is impossible; one line gives the reason, and nothing is left behind.
+        EhrdlError: pretraining is impossible. The message gives the reason in one line, and no files are left behind.
     """
     from ehrdl.cohort import prepare
     from ehrdl.processes.team import Follower

@@ -1,8 +1,8 @@
 """Domain pretraining: masked language modelling of notes by a Hugging Face encoder (Devlin 2019, arXiv:1810.04805).
 
-Masks and dropout are functions of the seed and of the place in the epoch, so a killed run resumes as if it had never
-stopped. A batch has input_ids, attention_mask and labels (C, L) int64. A label of -100 means that no token is to be
-predicted there.
+Masks and dropout depend only on the seed, the epoch and the batch number, so a killed run resumes as if it had never
+stopped. A batch of C chunks of L tokens has input_ids, attention_mask and labels, each (C, L) int64. The label -100
+marks a token that is not to be guessed.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TRAIN_MASKS, _TUNING_MASKS, _DROPOUT = range(3)
 
 
 class MaskedNotes(pl.LightningDataModule):
-    """Loaders of masked chunks.
+    """The data loaders of pretraining. Their batches are chunks of notes in which some tokens are masked.
 
     Args:
         train: the chunks to train on.
-        tuning: the chunks for the reported loss; their masks are the same in every pass.
+        tuning: the chunks on which the reported loss is computed. The same tokens are masked in every pass.
         words: the tokenizer.
-        options: the options for batches, masks and seed.
+        options: the options of pretraining, of which the size of a batch, the masks and the seed are used.
     """
 
     def __init__(self, train: Chunks, tuning: Chunks, words: PreTrainedTokenizerFast, options: Pretraining) -> None:
@@ -54,12 +54,12 @@ class MaskedNotes(pl.LightningDataModule):
         self.train, self.tuning, self.words, self.options = train, tuning, words, options
 
     def train_dataloader(self) -> Loader:
-        """Return the training chunks, in a new order every epoch; each process reads its share."""
+        """Return the loader of the training chunks, in a new order every epoch. Each process reads its own part."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(self.train, np.arange(len(self.train)), True, rank, world_size)
 
     def val_dataloader(self) -> Loader:
-        """Return the tuning chunks, each once, sorted by length."""
+        """Return the loader of the tuning chunks, each once, sorted by length."""
         return self._loader(self.tuning, np.argsort(self.tuning.lengths, kind="stable"), False)
 
     def _loader(self, chunks: Chunks, rows: np.ndarray, shuffle: bool, rank: int = 0, world_size: int = 1) -> Loader:
@@ -72,7 +72,10 @@ class MaskedNotes(pl.LightningDataModule):
 
 
 def _fitting(lengths: np.ndarray, n_tokens: int) -> Callable[[np.ndarray], int]:
-    """Return a function that counts how many leading chunks fit into `n_tokens` padded tokens, at least one."""
+    """Return a function that counts how many of the first chunks fit into a batch of `n_tokens` tokens with padding.
+
+    It returns at least one.
+    """
 
     def fits(rows: np.ndarray) -> int:
         longest = -(-np.maximum.accumulate(lengths[rows]) // _STEP) * _STEP
@@ -113,12 +116,12 @@ class _MaskedLoader(Loader):
 
 
 def _number(*key: int) -> int:
-    """Return a seed for each key."""
+    """Return a random seed that depends only on the numbers in `key`."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class LitMasked(pl.LightningModule):
-    """Trains a masked language model on the tokens that its loader hid.
+    """Trains a masked language model to guess the tokens that `MaskedNotes` masked.
 
     Args:
         model: the masked language model.
@@ -130,24 +133,24 @@ class LitMasked(pl.LightningModule):
         self.model, self.options = model, options
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Seed dropout for this batch only."""
+        """Set the random seed of dropout for this batch, from the epoch, the batch number and the process."""
         place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(_number(self.options.seed, _DROPOUT, *place))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Return the cross-entropy of the hidden tokens of a batch [nats per token]."""
+        """Return the cross-entropy of the masked tokens of a training batch [nats per token], and log it."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """Log the same loss on tuning notes."""
+        """Log the cross-entropy of the masked tokens of a batch of tuning notes [nats per token]."""
         loss, n_hidden = self._loss(batch)
         # weighted so that the mean is over the hidden tokens of all batches
         self.log("tuning/loss", loss, prog_bar=True, batch_size=max(1, n_hidden), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Report the progress of the fit."""
+        """Print the number of the epoch and its loss on the tuning notes."""
         if self.trainer.state.fn == "fit" and self.trainer.is_global_zero:
             loss = float(self.trainer.callback_metrics["tuning/loss"])
             say(f"epoch {self.current_epoch + 1}: {loss:.3f} nats a hidden token of the tuning notes")
@@ -173,14 +176,14 @@ class LitMasked(pl.LightningModule):
 
 
 def fit_masked(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any], scratch: Path, key: str) -> None:
-    """Train a masked language model, from the checkpoint in `scratch` if there is one.
+    """Train a masked language model. If the folder `scratch` has a checkpoint, resume from it.
 
     Args:
         module: the module to train, changed in place.
-        data: the module's loaders.
+        data: the loaders of the notes.
         trainer: the arguments of the Lightning trainer, from `check_trainer`.
         scratch: the folder of the checkpoint.
-        key: the hash of the training data, for other processes to compare with theirs.
+        key: the hash of the training data. Each other process compares it with the hash of its own data.
     """
     last = resumable(scratch, module.state_dict(), "pretraining")
     n, resume = n_processes(trainer), str(last.resolve()) if last else None
@@ -197,13 +200,13 @@ def join_masked(
 
     Args:
         module: the module to train, changed in place.
-        data: the module's loaders.
+        data: the loaders of the notes.
         trainer: the arguments of the Lightning trainer, from `check_trainer`.
-        joined: the decisions of the first process.
-        ready: a function that is called when the training can begin.
+        joined: what the first process decided about this fit, such as the checkpoint to resume from.
+        ready: a function to call when this process is ready to train.
 
     Returns:
-        The hash of the weights.
+        The hash of the trained weights.
     """
     joined.check()
     ready()
@@ -227,7 +230,7 @@ def _train(
 
 
 def tuning_loss(module: LitMasked, data: MaskedNotes, trainer: dict[str, Any]) -> float:
-    """Return the cross-entropy of the hidden tokens of all tuning notes, on one device [nats per token]."""
+    """Return the cross-entropy of the masked tokens of all tuning notes, computed on one device [nats per token]."""
     with quiet(), interruptible():
         shell = pl.Trainer(
             logger=False,

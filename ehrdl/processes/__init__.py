@@ -1,1 +1,1 @@
-"""The processes of a run: the leader and its followers, their meeting, their signals and their end."""
+"""The processes of a run: the first process leads and the others follow; how they connect, and how they end."""

@@ -1,7 +1,7 @@
-"""A connection between two processes of one run, for messages and for noticing that the other process died.
+"""A connection between two processes of one run, for messages and for noticing that the other process has died.
 
-The operating system closes a socket when its process ends, however it ends, and probes the other machine. So no
-heartbeat messages are needed. A process that is busy for an hour could not send them anyway.
+The operating system closes a socket when its process ends for any reason. It also probes whether the other machine
+still answers. Heartbeat messages are therefore not needed. A process that is busy for an hour could not send them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PROBES = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
 
 
 class Link:
-    """One end of the connection; messages are JSON, one per line."""
+    """This process's end of a connection to another process. Messages are JSON, one per line."""
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -27,12 +27,12 @@ class Link:
         self._lines = connected.makefile("r", encoding="utf-8")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message. If the other process has died, it is lost, and `receive` reports the death."""
+        """Send a message. If the other process has died, the message is lost, and `receive` returns None."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """Wait for the next message; None if the other process has ended."""
+        """Wait for the next message, and return it; None = the other process has ended."""
         try:
             line = self._lines.readline()
             message = json.loads(line) if line.endswith("\n") else None
@@ -45,14 +45,14 @@ class Link:
         return None
 
     def close(self) -> None:
-        """End the connection, which the other process notices."""
+        """Close the connection. At the other end, `receive` then returns None."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 def listen(host: str) -> socket.socket:
-    """Listen on a free port of the address `host`, or of all addresses if it is not of this machine."""
+    """Listen on a free port of the address `host`. If this machine has no such address, listen on all addresses."""
     try:
         return socket.create_server((host, 0))
     except OSError:
@@ -60,10 +60,10 @@ def listen(host: str) -> socket.socket:
 
 
 def connect(host: str, port: int, timeout: float) -> Link:
-    """Connect to a listener.
+    """Connect to a process that listens at an address and port, and return the connection.
 
     Raises:
-        OSError: no process listens there.
+        OSError: no process listens there, or it does not answer within `timeout` [s].
     """
     connected = socket.create_connection((host, port), timeout)
     connected.settimeout(None)

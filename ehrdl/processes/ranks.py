@@ -1,7 +1,8 @@
 """The rank of this process in its run, and the number of processes that train.
 
-Only the first process handles data, files, baselines, metrics and the report. The others take part in its fits, and
-write nothing (`team.py`). This module does not import torch, because the command line uses it before parsing.
+Only the first process handles data, files, baselines, metrics and the report. The other processes take part in the fits
+of networks, and write nothing (see `team.py`). This module does not import torch, because the command line imports it
+and must start fast.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _HOLD_BACK = 20.0
 
 @dataclass(frozen=True)
 class Place:
-    """The place of this process among those that were started together.
+    """The number of this process among the processes that were started together for one run.
 
     Attributes:
-        rank: the process's number, from 0.
-        size: the number of processes.
+        rank: the number of this process, from 0. Process 0 is the first.
+        size: how many processes were started.
         starter: the program that started the processes: `ehrdl` itself, `torchrun` or `srun`; empty = this process
             was started alone.
     """
@@ -37,9 +38,9 @@ class Place:
 
 
 def place() -> Place:
-    """Return the place of this process, from the environment variables of the program that started it.
+    """Return this process's rank and the number of processes, from the environment variables of their starter.
 
-    As in Lightning, the variables of torchrun are read first, then those of SLURM. A SLURM task is a process.
+    As in Lightning, the variables of torchrun are read first, then the variables of SLURM. A SLURM task is a process.
     """
     env = os.environ
     if LEADER in env:
@@ -56,24 +57,28 @@ _again: list[str] = []
 
 
 def begin_others_with(arguments: list[str]) -> None:
-    """Set the ehrdl command that starts the other processes of a run, for when this process is not a command.
+    """Set the ehrdl command with which the first process starts the other processes of a run.
+
+    Without it, the command line of the first process is repeated.
 
     Args:
-        arguments: the command's arguments, its name first.
+        arguments: the name of the command, such as `train`, and its arguments.
     """
     _again[:] = ["-c", "from ehrdl.cli.main import main; main()", *arguments]
 
 
 def command_of_others() -> list[str]:
-    """Return the command line for the other processes: a command of ehrdl, or the script of this process."""
+    """Return the command line that starts the other processes: a command of ehrdl, or the script of this process."""
     return [sys.executable, *(_again or sys.orig_argv[1:])]
 
 
 def hold_back() -> str:
-    """Wait before printing an error, since the first process may print it too and then ends this process.
+    """Wait before this process prints an error, and return the prefix of the printed line.
+
+    The first process often has the same error. It prints the error, and its end also ends this process.
 
     Returns:
-        The name of this process, for the printed line; empty for the first process.
+        The name of this process; empty for the first process, which does not wait.
     """
     here = place()
     if here.rank == 0:
@@ -84,10 +89,10 @@ def hold_back() -> str:
 
 
 def first_alone(command: str) -> None:
-    """End here, with status 0, if torchrun has started several processes for a single-process command.
+    """Let only the first process run a command, if torchrun has started several. The others end with status 0.
 
     Args:
-        command: the command's name, for the line that the first process prints.
+        command: the name of the command, for the message that the first process prints.
     """
     here = place()
     if here.starter != "torchrun" or here.size == 1:
@@ -100,13 +105,13 @@ def first_alone(command: str) -> None:
 
 
 def check_world(n: int) -> None:
-    """Refuse a number of processes that differs from the number started, before any of them works.
+    """Check that torchrun or srun has started as many processes as the Trainer requests.
 
     Args:
-        n: the number that the trainer requests.
+        n: the number of processes that the Trainer requests.
 
     Raises:
-        ConfigError: the numbers differ; the message says how to start that many.
+        ConfigError: the numbers differ; the message tells how to make them equal.
     """
     here = place()
     if here.starter == "torchrun" and n != here.size:
@@ -122,14 +127,14 @@ def check_world(n: int) -> None:
 
 
 def check_alone(trainer: dict[str, Any], n: int) -> None:
-    """Refuse settings for which a process that was started alone cannot start the others.
+    """Check that a process that was started alone can start the other processes of its run.
 
     Args:
         trainer: the result of `check_trainer`.
-        n: the number of processes that the trainer requests.
+        n: the number of processes that the Trainer requests.
 
     Raises:
-        ConfigError: this process cannot start the others; the message names the key, or the environment variable.
+        ConfigError: it cannot; the message names the config key or the environment variable that prevents it.
     """
     if n == 1 or place().starter:
         return
@@ -143,7 +148,9 @@ def check_alone(trainer: dict[str, Any], n: int) -> None:
 
 
 def one_device(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a Trainer that works only on the first of its devices.
+    """Return Trainer arguments for one process on the first of the requested devices.
+
+    Only accelerator and precision are kept.
 
     >>> one_device({"accelerator": "gpu", "devices": [2, 3], "strategy": "ddp", "max_epochs": 3})
     {'accelerator': 'gpu', 'devices': [2]}

@@ -27,7 +27,7 @@ _REQUEUE_TIMEOUT = 30
 
 
 class Stopped(SystemExit):
-    """A signal ends the run. The exit status is 128 + the number of the signal."""
+    """Raised when a signal stops the run. The exit status is 128 + the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -58,17 +58,17 @@ def _raise(number: int) -> None:
 
 
 def pending() -> int:
-    """Return the signal that waits for the end of a step; 0 = none."""
+    """Return the number of the signal that waits for the end of the training step; 0 = none."""
     return _State.pending
 
 
 def hold() -> None:
-    """Make signals wait from now on. The same signal takes effect at once if it comes twice."""
+    """From now on, make signals wait until `release`. If the same signal comes twice, it takes effect at once."""
     _State.held = True
 
 
 def release(stop: bool) -> None:
-    """Let signals take effect at once from now on, after a step.
+    """From now on, let signals take effect at once. Called after a training step.
 
     Args:
         stop: whether a signal has come to any process of the run.
@@ -84,10 +84,10 @@ def release(stop: bool) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `Stopped` if a signal comes within the block, even if a library turns it into another error.
+    """Raise `Stopped` if a signal comes within the block, even if a library turns the signal into another error.
 
-    Of nested blocks, only the outermost reports the signal. A signal that the caller ignores (`nohup`) stays ignored.
-    Handlers are installed only in the main thread, because Python allows it nowhere else.
+    If blocks are nested, only the outermost handles signals. A signal that is ignored before the block (`nohup`) stays
+    ignored. Signal handlers are installed only in the main thread, because Python does not allow it in other threads.
     """
     if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
@@ -114,7 +114,7 @@ def stoppable() -> Iterator[None]:
 
 
 def take_back() -> None:
-    """Restore our handlers after Lightning has installed its own at the beginning of a fit."""
+    """Reinstall ehrdl's signal handlers, after Lightning has installed its own at the start of a fit."""
     if _State.owner == os.getpid() and threading.current_thread() is threading.main_thread():
         for number in _STOPS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -123,9 +123,9 @@ def take_back() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make a fit by Lightning stoppable within the block, and let Ctrl+C raise KeyboardInterrupt.
+    """Let signals stop a Lightning fit within the block, as in `stoppable`. Ctrl+C raises KeyboardInterrupt.
 
-    After Ctrl+C, Lightning itself would exit, and leave the signal ignored.
+    Without this, Lightning exits after Ctrl+C, and further Ctrl+C would be ignored.
     """
     with stoppable():
         handler = signal.getsignal(signal.SIGINT)
@@ -141,7 +141,7 @@ def interruptible() -> Iterator[None]:
 
 
 def job() -> str:
-    """Return the SLURM job of this process, such as 41, or 40_1 in an array; empty if there is none."""
+    """Return the id of the SLURM job of this process, such as 41, or 40_1 in a job array; empty = no SLURM job."""
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return ""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -150,9 +150,9 @@ def job() -> str:
 
 
 def requeue() -> str:
-    """Ask SLURM to run this job again, and describe the result. Outside of SLURM, do nothing.
+    """Ask SLURM to run this job again, and return a phrase about the result. Outside of SLURM, it is empty.
 
-    Source: the request of Lightning's SignalConnector, `scontrol requeue JOB`, for one process of a job.
+    Only the first process of a job asks. Source: Lightning's SignalConnector, which calls `scontrol requeue JOB`.
     """
     if not job():
         return ""
@@ -171,12 +171,12 @@ def requeue() -> str:
 
 
 def tell(again: str) -> None:
-    """Replace the words "the same command resumes" in the line that is printed after a signal."""
+    """Set the end of the message that `last_words` prints, which tells how to resume the run."""
     _State.again = again
 
 
 def last_words(number: int = signal.SIGINT) -> None:
-    """Print the line of a stopped run on standard error. On SIGUSR1, also requeue a SLURM job."""
+    """Print to standard error the one-line message that the run was stopped. On SIGUSR1, also requeue a SLURM job."""
     requeued = requeue() if number == getattr(signal, "SIGUSR1", None) else ""
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     say(f"ehrdl: stopped{by}; {requeued}{_State.again}")

@@ -1,9 +1,9 @@
 """The processes of a run that trains in several processes: the first leads, the others follow its orders.
 
-With `trainer.devices: 2` the first process starts the others with its own command line when the first network is
-fitted. torchrun and srun start all processes at once, and the others wait. Only the first process decides what to do,
-from what it finds in the run's folder. It sends each fit as an order, so that processes cannot disagree about a file.
-When a process dies, its sockets close. The others notice this at once, and end.
+With `trainer.devices: 2`, the first process starts the other with its own command line when the first network is to be
+fitted. torchrun and srun start all processes at once. All but the first then wait. Only the first process decides what
+to do, from what it finds in the run's folder. It sends each fit as an order, so that processes cannot disagree about a
+file. When a process dies, its sockets close. The others notice this at once, and end.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PO
 
 
 class Leader:
-    """The first process.
+    """The first process of a run, which sends orders to the other processes.
 
     Args:
-        run: the run's folder, which the others compare with theirs.
-        key: the hash of its configuration, which they compare too.
+        run: the run's folder. Every other process compares it with its own.
+        key: the hash of the run's configuration, which is compared in the same way.
     """
 
     def __init__(self, run: str, key: str) -> None:
@@ -57,7 +57,7 @@ class Leader:
         self.store: Any = None  # by which the others find this process, as long as this object lives
 
     def start(self, n: int) -> None:
-        """Start the other processes with the command line of this one, and wait until they have connected."""
+        """Start the other n - 1 processes with this process's command line, and wait until they have connected."""
         if self.size == n:
             return
         listener, token = listen("127.0.0.1"), secrets.token_hex(16)
@@ -73,7 +73,12 @@ class Leader:
         self.meet(n, listener, token)
 
     def meet(self, n: int, listener: socket.socket, token: str) -> None:
-        """Wait until all `n` processes are connected.
+        """Wait until all other processes have connected to this one.
+
+        Args:
+            n: the number of processes, including this one.
+            listener: the socket to which they connect.
+            token: the secret that they send to be recognised.
 
         Raises:
             WorkerError: a process has ended, or has not connected in time.
@@ -130,16 +135,19 @@ class Leader:
             os._exit(2)
 
     def order(self, **what: Any) -> None:
-        """Send the others an order, and wait without a time limit until all of them are ready."""
+        """Send an order to the other processes, and wait without a time limit until all of them are ready."""
         for link in self._links.values():
             link.send(what)
         self.hear("ready")
 
     def hear(self, what: str) -> list[Any]:
-        """Wait for the replies of all other processes.
+        """Wait until all other processes have replied, and return the values of their replies.
+
+        Args:
+            what: the key of the reply to wait for: `ready` or `done`.
 
         Raises:
-            WorkerError: a process is lost.
+            WorkerError: a process has died or failed.
         """
         replies: dict[int, Any] = {}
         while len(replies) < self.size - 1:
@@ -153,20 +161,32 @@ class Leader:
         return list(replies.values())
 
     def check(self) -> None:
-        """Raise a WorkerError if another process is lost."""
+        """Check that no other process has died or failed.
+
+        Raises:
+            WorkerError: one has.
+        """
         if self._lost is not None:
             self._told = True
             raise WorkerError(self._lost)
 
     def settle(self) -> None:
-        """Raise a WorkerError if the loss of another process explains an error in a common fit."""
+        """After an error in a fit of all processes, wait some seconds to learn whether another process has caused it.
+
+        Raises:
+            WorkerError: another process has died or failed.
+        """
         until = time.monotonic() + _HEAR
         while self.size > 1 and time.monotonic() < until:
             self.check()
             time.sleep(SECONDS_A_LOOK)
 
     def end(self, well: bool) -> None:
-        """Let the others end, and make sure that the processes started by this one have ended."""
+        """Let the other processes end, and wait for the end of those that this process has started.
+
+        Args:
+            well: whether the run has ended without an error.
+        """
         with self._lock:
             self._closing = self._closing or not self._told
         for link in self._links.values():
@@ -186,12 +206,12 @@ class Leader:
 
 
 class Follower:
-    """A process other than the first.
+    """A process of a run other than the first. It follows the first process's orders.
 
     Args:
-        here: this process's place.
+        here: the rank of this process, and the number of processes.
         link: the connection to the first process.
-        token: the token by which the first process recognises it.
+        token: the secret by which the first process recognises this one.
     """
 
     def __init__(self, here: Place, link: Link, token: str) -> None:
@@ -216,16 +236,24 @@ class Follower:
         os._exit(1)
 
     def of(self, own: Leader) -> Follower:
-        """Prepare this follower for a run of its script, and return it.
+        """Prepare this follower for one run of its script, and return it.
 
-        It is idle if the first process is in another run.
+        A script may begin several runs. The follower stays idle in a run that the first process is not in.
+
+        Args:
+            own: the folder and configuration of the run in this process, as a `Leader`.
         """
         assert self.hello is not None
         self.idle, self.same = self.hello["run"] != own.run, self.hello["key"] == own.key
         return self
 
     def orders(self) -> Iterator[dict[str, Any]]:
-        """Yield the orders of the first process until the run ends."""
+        """Yield the orders of the first process until the run ends.
+
+        Raises:
+            ConfigError: the first process has another configuration.
+            SystemExit: the first process has stopped the run, or has died.
+        """
         while not self.idle:
             order = self._orders.get()
             if order is not None and not self.same:
@@ -237,17 +265,20 @@ class Follower:
             yield order
 
     def reply(self, **what: Any) -> None:
-        """Reply to the first process."""
+        """Send a reply to the first process."""
         self._link.send(what)
 
     def leave(self) -> None:
-        """End this process after the run, if ehrdl started it only for the run."""
+        """End this process after the run, if ehrdl has started it for this run alone."""
         if self.here.starter == "ehrdl" and not self.idle:
             raise SystemExit(0)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Send errors within the block to the first process, unless they result from the end of a process."""
+        """Report an error within the block to the first process, and end this process.
+
+        An error that follows from the end of the first process is not reported.
+        """
         try:
             yield
         except EhrdlError as error:

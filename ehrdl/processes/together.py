@@ -1,4 +1,4 @@
-"""Brings the processes of a run together, and runs the fits that they share."""
+"""Connects the processes of a run, and runs the fits that they share."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ _n_runs = 0
 
 @contextmanager
 def together(trainer: dict[str, Any], run: str, key: str) -> Iterator[Leader | Follower]:
-    """Join a run, and yield this process's part in it.
+    """Connect the processes of a run within the block.
 
     Args:
         trainer: the `trainer` part of the configuration.
         run: the run's folder.
-        key: the hash of its configuration.
+        key: the hash of the run's configuration.
+
+    Yields:
+        A `Leader` in the first process of the run, a `Follower` in every other process.
 
     Raises:
-        ConfigError: the number of processes differs from the number that the trainer requests.
-        WorkerError: a process is lost.
+        ConfigError: the number of processes differs from the number that the Trainer requests.
+        WorkerError: a process has died or failed.
     """
     global _leader
     here, leader = place(), Leader(run, key)
@@ -119,12 +122,12 @@ def _join(here: Place, host: str, port: str, token: str) -> Follower:
 
 @dataclass(frozen=True)
 class Joined:
-    """The first process's decisions on a fit, which it sends to the others.
+    """The settings of one fit, which the first process of a run sends to the other processes.
 
     Attributes:
-        name: the model's name.
-        seed: the random seed of its weights.
-        scratch: the folder of its checkpoints.
+        name: the name of the model that is fitted.
+        seed: the random seed of the fit.
+        scratch: the folder of the checkpoints from which a killed fit resumes.
         resume: the checkpoint that the fit resumes from; None = it starts at the beginning.
         data: the hash of the training data.
         start: the names of the models whose encoders the fit starts from.
@@ -139,14 +142,14 @@ class Joined:
 
     @classmethod
     def of(cls, order: dict[str, Any]) -> Joined:
-        """Read an order of the first process."""
+        """Make an object from the order in which the first process has sent these settings."""
         return cls(**{name: order[name] for name in cls.__annotations__})
 
     def check(self) -> None:
-        """Refuse to resume from a checkpoint that this machine does not see.
+        """Check that this machine sees the checkpoint from which the fit resumes.
 
         Raises:
-            ConfigError: this machine does not see the folder of the first process.
+            ConfigError: it does not see the run's folder of the first process.
         """
         if self.resume and not Path(self.resume).is_file():
             raise ConfigError(f"run.root: {self.resume} is not there; all machines must see the same folder")
@@ -154,22 +157,28 @@ class Joined:
 
 @dataclass
 class Common:
-    """A fit that all processes take part in. `weights` is the hash of the fitted weights, empty before the end."""
+    """A fit in which all processes of a run take part.
+
+    Attributes:
+        weights: the hash of the fitted weights, set when the fit is done; empty before.
+    """
 
     weights: str = ""
 
 
 @contextmanager
 def common(n: int, trainer: dict[str, Any], order: Joined) -> Iterator[Common]:
-    """Run a fit in all processes. When the block begins, the other processes are ready.
+    """Let all processes of a run take part in the fit that the first process runs in the block.
+
+    The other processes are ready when the block begins. At its end, the fitted weights of all processes are compared.
 
     Args:
         n: the number of processes.
-        trainer: the result of `check_trainer`.
-        order: the facts about the fit that the others need.
+        trainer: arguments of the Lightning trainer, from `check_trainer`.
+        order: the settings of the fit, which are sent to the other processes.
 
     Raises:
-        WorkerError: another process is lost.
+        WorkerError: another process has died or failed.
     """
     fit, leader = Common(), _leader
     if n == 1:

@@ -1,4 +1,4 @@
-"""Checks the arguments of the Lightning Trainer, and the number of processes that they request."""
+"""Checks the arguments of the Lightning Trainer, and counts the processes that they request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STRATEGIES = "auto, ddp, ddp_find_unused_parameters_true, ddp_find_unused_param
 
 
 def n_processes(trainer: dict[str, Any]) -> int:
-    """Return the number of processes in which a Trainer of these arguments trains: one per device of all nodes.
+    """Return the number of processes with which a Lightning Trainer trains: one for each device of each node.
 
     Args:
-        trainer: the result of `check_trainer`.
+        trainer: arguments of the Trainer, from `check_trainer`.
     """
     with quiet():
         shell = pl.Trainer(**trainer, logger=False, enable_checkpointing=False)
@@ -31,13 +31,13 @@ def n_processes(trainer: dict[str, Any]) -> int:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse a strategy under which one process could not lead the others.
+    """Check that a strategy starts each process by a command, so that the first process can lead the others.
 
     Args:
         strategy: the strategy of a Lightning Trainer.
 
     Raises:
-        ConfigError: the strategy does not start each process by a command.
+        ConfigError: it starts processes in another way, such as by forking.
     """
     from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -64,7 +64,7 @@ _HALF = ("16", "16-mixed")
 
 
 def check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Add our defaults to the `trainer` part of the configuration, and check it against Lightning's signature.
+    """Add ehrdl's defaults to the `trainer` part of the configuration, check all values, and return them.
 
     Raises:
         ConfigError: a key does not exist or is set by ehrdl itself, a value has the wrong type, or a value cannot work
@@ -107,7 +107,7 @@ def _refuse_endless(trainer: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide Lightning's advice on hardware and loaders within the block, since our defaults consider it."""
+    """Hide Lightning's advice on hardware and data loaders within the block, since ehrdl's defaults consider it."""
     loggers = [
         logging.getLogger(name)
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")

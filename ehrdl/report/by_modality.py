@@ -1,4 +1,4 @@
-"""The table of results by the inputs that are present, with deep and combined models and the best baseline."""
+"""The report's table of results by the inputs that a sample has: notes and series, one of them, or neither."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from ehrdl.info import RunInfo
 
 
 def present(scores: dict[str, Any], reference: str, baseline: str | None, info: RunInfo) -> list[dict[str, Any]]:
-    """Return each stratum of samples with its size and one row per model.
+    """Return the strata of samples, each with its size and one row of scores per model.
 
-    The result is empty if all samples are in one stratum, or if no stratum is known. A stratum with too few events (for
-    a regression output: samples) has no rows.
+    A stratum is all samples with the same inputs, such as `notes only`. The rows are the deep and combined models and
+    the best baseline. The result is empty if there are fewer than two strata. A stratum with too few events (for a
+    regression output: samples) has no rows.
 
     Args:
-        scores: an output's part of metrics.json.
-        reference: the model that the others are compared with. If no model is deep or combined, it gets a row too.
-        baseline: the best model without a deep part.
-        info: the known facts about the models.
+        scores: the part of metrics.json for one output.
+        reference: the model that the others are compared with. If no model is deep or combined, it gets a row.
+        baseline: the name of the best baseline; None = there is none.
+        info: what is known about the models.
     """
     strata = scores.get("present") or {}
     ours = info.named("deep", "combined", among=scores["models"]) or [reference]

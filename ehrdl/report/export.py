@@ -34,21 +34,21 @@ def export_predictions(predictions: Path, out: Path) -> list[Path]:
 
     Regression outputs are left out with a message, because the schema has no column for a predicted number.
 
-    The probability is `prob`, which metrics.json also scores. The predicted value is true if `prob_calibrated` is 0.5
-    or more. Without `prob_calibrated`, `prob` is compared instead.
+    The written probability is `prob`, which metrics.json also scores. The written yes-or-no prediction is true if
+    `prob_calibrated` is 0.5 or more. If `prob_calibrated` is missing, `prob` is compared with 0.5 instead.
 
     Args:
         predictions: the Parquet file, or the folder that holds `predictions.parquet`.
-        out: the output folder, which must be new or empty. It gets `OUTPUT/MODEL-seedN.parquet`. If a file fails, none
-            is written.
+        out: the output folder, which must be new or empty. Its files are `OUTPUT/MODEL-seedN.parquet`. If one file
+            cannot be written, none is.
 
     Returns:
-        The paths of the files.
+        The paths of the written files.
 
     Raises:
         ConfigError: the folder is not empty or cannot be written to.
-        SchemaError: the file is not PREDICTIONS, no held-out row has a label, or a label is neither 0 nor 1. Or the
-            name of a model or output cannot be a file name.
+        SchemaError: the file is not a PREDICTIONS table, no held-out row has a label, a label is neither 0 nor 1, or
+            the name of a model or output cannot be a file name.
     """
     out = free_folder(out)
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions

@@ -1,4 +1,4 @@
-"""Renders the summary as one HTML file that opens offline, runs no script and can be printed."""
+"""Renders the report as one HTML file that opens offline, runs no script and can be printed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ _VERDICTS_NUMERIC = {
 
 
 def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write `report.html` whole or not at all.
+    """Render the report and write it as an HTML file. The file is written whole or not at all.
 
     Args:
-        summary: the result of `summarize`.
+        summary: the content of the report, from `summarize`.
         path: the path of the file. An old file is replaced.
+
+    Returns:
+        The path of the file.
     """
     target = Path(path)
     text = render(summary)
@@ -44,7 +47,11 @@ def write_report(summary: dict[str, Any], path: str | os.PathLike[str]) -> Path:
 
 
 def render(summary: dict[str, Any]) -> str:
-    """Render the page as text."""
+    """Return the HTML text of the report.
+
+    Args:
+        summary: the content of the report, from `summarize`.
+    """
     loader = PackageLoader("ehrdl.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -66,7 +73,11 @@ def render(summary: dict[str, Any]) -> str:
 
 
 def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:
-    """Format an estimate as `0.781 (0.762 to 0.799)`; n/a if there is no value.
+    """Format an estimate and its interval, such as `0.781 (0.762 to 0.799)`; `n/a` if there is no value.
+
+    Args:
+        value: `value`, `low` and `high`, the ends of the interval. None = there is no estimate.
+        signed: whether to write a plus sign before positive numbers.
 
     >>> estimate({"value": 0.7812, "low": 0.762, "high": 0.799})
     '0.781 (0.762 to 0.799)'
@@ -86,7 +97,7 @@ def percent(value: float | None) -> str:
 
 
 def number(value: Any) -> str:
-    """Format a count with a separator and another number with three figures. Text stays unchanged.
+    """Format a whole number with thousands separators, and any other number with three digits. Text is unchanged.
 
     >>> [number(12345), number(0.12345), number(None)]
     ['12,345', '0.123', 'n/a']
@@ -105,7 +116,7 @@ def number(value: Any) -> str:
 
 
 def fact(value: Any, name: str) -> str:
-    """Format a number. It becomes a percentage if its name contains `share` or `prevalence`."""
+    """Format a value of the report by its name. A value with `share` or `prevalence` in its name is a percentage."""
     share = any(word in name.lower() for word in ("prevalence", "share"))
     return percent(value) if share and isinstance(value, float) and 0 <= value <= 1 else number(value)
 

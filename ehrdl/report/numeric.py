@@ -1,4 +1,4 @@
-"""The summary of one regression output: headline, table rows, differences, plots and subgroups, as numbers."""
+"""The report's content for one regression output: headline, tables, differences, plots and subgroups, as numbers."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def describe_numeric(
     scores: dict[str, Any],
     shown: Shown = Shown(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Return everything that the report shows about a regression output.
+    """Return everything that the report shows about one regression output.
 
-    If there are too few patients, no number is shown.
+    If the output has fewer patients than the smallest group that may be shown, no number is shown.
 
     Args:
         outcome: the output's predictions. All models have the same samples in the same order.
-        scores: the output's part of metrics.json.
-        shown: the smallest group that may be shown, and the known facts about the models.
+        scores: the part of metrics.json for this output.
+        shown: the size of the smallest group that may be shown, and what is known about the models.
     """
     info = shown.info
     if scores["subjects"] < shown.min_count:

@@ -1,4 +1,4 @@
-"""The summary of one binary output: headline, table rows, differences, curves and subgroups, as plain numbers."""
+"""The report's content for one binary output: headline, tables, differences, curves and subgroups, as numbers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MIN_EVENTS = 10
 
 
 def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
-    """Return everything that the page shows about one binary output.
+    """Return everything that the report shows about one binary output.
 
-    No number is shown if few patients had the outcome, or if few did not.
+    No number is shown if too few patients had the outcome, or if too few did not have it.
 
     Args:
         outcome: the output's predictions. All models have the same samples in the same order.
-        scores: the output's part of metrics.json.
-        shown: the smallest group that may be shown, and the known facts about the models.
+        scores: the part of metrics.json for this output.
+        shown: the size of the smallest group that may be shown, and what is known about the models.
     """
     info = shown.info
     if min(count_patients(outcome, True)[1:]) < shown.min_count:
@@ -65,20 +65,36 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
 
 
 def hidden_output(outcome: Outcome, why: str, shown: Shown) -> dict[str, Any]:
-    """Return an output for which the page only explains why it shows nothing."""
+    """Return the content of the report for an output with hidden results: only the reason why they are hidden.
+
+    Args:
+        outcome: the output's predictions.
+        why: the reason.
+        shown: the size of the smallest group that may be shown, and what is known about the models.
+    """
     return {"name": outcome.output, "kind": outcome.kind, "ours": shown.ours, "hidden": why}
 
 
 def strata_shown(strata: list[dict[str, Any]], outcome: Outcome, shown: Shown) -> list[dict[str, Any]]:
-    """Return the table of results by inputs present, without small groups."""
+    """Hide small groups in the table of results by the inputs that a sample has.
+
+    Args:
+        strata: the table, from `ehrdl.report.by_modality.present`.
+        outcome: the output's predictions.
+        shown: the size of the smallest group that may be shown.
+    """
     rows = [row | {"patients": count_patients(outcome, outcome.rows[PRESENT] == row["name"])} for row in strata]
     return hide_groups(rows, shown)
 
 
 def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
-    """Order the names of models by falling AUROC.
+    """Return the names of the models, the best first: by falling AUROC.
 
-    A regression output is ordered by rising MAE, or by falling R2 if MAE has no value.
+    For a regression output, models are sorted by rising MAE, and by falling R2 if MAE is equal or has no value.
+
+    Args:
+        models: the metrics of each model, by the model's name.
+        kind: the kind of the output.
     """
     if kind == REGRESSION:
         errors = {name: (table["mae"]["value"], table["r2"]["value"]) for name, table in models.items()}
@@ -87,23 +103,39 @@ def rank(models: dict[str, Any], kind: str = BINARY) -> list[str]:
 
 
 def reference_of(differences: dict[str, Any], ranked: list[str], info: RunInfo) -> str:
-    """Return the reference model of the differences. Without differences, return the best deployable model."""
+    """Return the name of the reference model, with which all other models are compared.
+
+    Args:
+        differences: the differences between models, by name, such as `fused - lace`. The first name is the reference's.
+            If there are none, the best deployable model is returned.
+        ranked: the names of the models, the best first.
+        info: what is known about the models.
+    """
     if differences:
         return str(next(iter(differences))).split(" - ")[0]
     return next(filter(info.deployable, ranked), ranked[0])
 
 
 def best_baseline(ranked: list[str], reference: str, info: RunInfo) -> str | None:
-    """Return the best deployable model without a deep part, other than the reference.
+    """Return the name of the best deployable baseline other than the reference; None if there is none.
 
-    Constant models are left out. A model without known facts counts as deployable and not deep.
+    A baseline is any model that is not deep, combined or constant. A model that `info` does not describe counts as a
+    deployable baseline.
     """
     left_out = (reference, *info.named("deep", "combined", "constant", among=ranked))
     return next((name for name in ranked if name not in left_out and info.deployable(name)), None)
 
 
 def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> list[dict[str, Any]]:
-    """Return the rows of the differences table with verdicts. Those that favour the reference most come first."""
+    """Return the table of differences between the reference and each other model, with a verdict in each row.
+
+    The rows that favour the reference most come first.
+
+    Args:
+        table: the differences by name, such as `fused - lace`.
+        reference: the name of the reference model.
+        kind: the kind of the output.
+    """
     main, sign = ("mae", 1) if kind == REGRESSION else ("auroc", -1)
     rows = [
         {"other": key.split(" - ", 1)[1], "metrics": metrics, "verdict": verdict(metrics[main], kind)}
@@ -114,7 +146,15 @@ def differences(table: dict[str, Any], reference: str, kind: str = BINARY) -> li
 
 
 def verdict(difference: dict[str, float | None], kind: str = BINARY) -> str:
-    """Judge the reference by a difference in AUROC (or MAE): better, worse, or not told apart."""
+    """Judge whether the reference is better than another model, by the interval of their difference in AUROC (or MAE).
+
+    Args:
+        difference: the difference, reference minus other model, with the ends of its interval, `low` and `high`.
+        kind: the kind of the output; for a regression output, a lower MAE is better.
+
+    Returns:
+        `better`, `worse`, `not told apart` if the interval includes 0, or `no interval`.
+    """
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return "no interval"
@@ -156,9 +196,9 @@ def _headline(scores: dict[str, Any], reference: str, baseline: str | None) -> d
 
 
 def by_interest(ranked: list[str], reference: str, baseline: str | None, info: RunInfo) -> list[str]:
-    """Order the reference and the other deployable models by a reader's interest.
+    """Return the names of the reference and of all deployable models, in the order of a reader's interest.
 
-    After the reference come the best baseline, the deep and combined models, and the rest.
+    The reference comes first, then the best baseline, then deep and combined models, then all others.
     """
     wanted = [baseline, *info.named("deep", "combined", among=ranked), *ranked]
     usable = [name for name in wanted if name is not None and info.deployable(name)]

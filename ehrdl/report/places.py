@@ -20,7 +20,7 @@ _WITHIN = re.compile(
 
 
 def in_text(text: str) -> str:
-    """Replace the paths in a sentence.
+    """Replace the file paths in a sentence by `PATH`.
 
     >>> in_text("icd: not under /home/ann/mimic; labs in mg/dL or beats /min, and/or none")
     'icd: not under PATH; labs in mg/dL or beats /min, and/or none'
@@ -29,7 +29,7 @@ def in_text(text: str) -> str:
 
 
 def in_command(command: str) -> str:
-    """Replace the paths in a command line. A config keeps its file name.
+    """Replace the file paths in a command line by `PATH`. The path of a config becomes its file name.
 
     >>> in_command("ehrdl train --config /home/ann/c.yaml --run.root=/data --data.source.root ~/m --optim.lr 0.1")
     'ehrdl train --config c.yaml --run.root=PATH --data.source.root PATH --optim.lr 0.1'
@@ -51,7 +51,7 @@ def in_command(command: str) -> str:
 
 
 def in_config(value: Any, key: str = "") -> Any:
-    """Replace the paths in a configuration.
+    """Replace the file paths in a configuration by `PATH`.
 
     >>> in_config({"root": "data/ann/mimic", "pretrained": "org/model", "cache": "cache", "lr": 0.1})
     {'root': 'PATH', 'pretrained': 'org/model', 'cache': 'PATH', 'lr': 0.1}

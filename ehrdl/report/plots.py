@@ -1,4 +1,4 @@
-"""Plots as SVG text for one HTML page. The figures do not use pyplot, so they share no state."""
+"""Draws the plots of the report as SVG text. The figures do not use pyplot, so they share no state."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
     """Draw all plots of one output.
 
     Args:
-        output: one of the summary's `outputs`.
-        prefix: the prefix of the ids inside the SVGs, which makes them unique on the page.
+        output: the content of the report for one output, which is an item of `outputs` in the result of `summarize`.
+        prefix: the prefix of all ids inside the SVG elements, which makes the ids unique in the HTML file.
 
     Returns:
-        The SVG elements roc, pr, calibration and risk, or for a regression output cells, bins, within and errors. If
-        there are differences, forest too.
+        The SVG element of each plot, by the plot's name. The plots of a binary output are roc, pr, calibration and
+        risk. Those of a regression output are cells, bins, within and errors. The plot forest is added if there are
+        differences between models.
     """
     numeric = output["kind"] == REGRESSION
     main = "mae" if numeric else "auroc"
@@ -165,7 +166,7 @@ def _risk(curves: dict[str, Any]) -> Figure:
 
 
 def _forest(rows: list[dict[str, Any]], reference: str, metric: str, unit: str) -> Figure:
-    """Plot the differences in AUROC (or MAE) with their intervals. Those that cross zero stay grey."""
+    """Plot the differences in AUROC (or MAE) with their intervals. An interval that includes zero is grey."""
     figure, axes = _axes(8.8, 1.0 + 0.32 * len(rows))
     for height, row in enumerate(reversed(rows)):
         value = row["metrics"][metric]

@@ -1,4 +1,4 @@
-"""Reads PREDICTIONS from Parquet or CSV files of any origin, and fills in missing columns."""
+"""Reads a PREDICTIONS table from a Parquet or CSV file of any origin, and fills in missing columns."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _HEAD = 4
 
 @dataclass(frozen=True)
 class Predictions:
-    """A checked PREDICTIONS table.
+    """A PREDICTIONS table that was read from a file and checked.
 
     Attributes:
         table: the table, with every column.
-        assumed: the values that were filled in for missing columns, one line each.
-        independent: whether the file names no patients. Each sample then counts as its own patient.
-        timed: whether the file contains the time of each prediction.
+        assumed: sentences for the report: how missing columns were filled in, and which columns were not read.
+        independent: whether the file has no column `subject_id`. Each sample then counts as its own patient.
+        timed: whether the file has a column `prediction_time`.
     """
 
     table: pd.DataFrame
@@ -50,10 +50,10 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read PREDICTIONS.
+    """Read a PREDICTIONS table from a file, check it, and fill in missing columns.
 
-    Only `label` and `prob` are required (for a regression output, `label` and `value`). Every other missing column gets
-    a default:
+    The file must have the columns `label` and `prob` (for a regression output, `label` and `value`). Every other
+    missing column gets a default:
 
     - `model`: the name of the file
     - `output`: one output for all rows
@@ -65,8 +65,8 @@ def read_predictions(path: Path) -> Predictions:
         path: a Parquet file, or a CSV or TSV file with a header. Text files may be gzipped.
 
     Raises:
-        SchemaError: the file is missing or of another kind, lacks columns, or has a value that breaks a rule of the
-            table. For a bad value, the message names its column and row.
+        SchemaError: the file is missing, cannot be read as a table or lacks columns, or a value breaks a rule of the
+            PREDICTIONS table. For a bad value, the message names its column and row.
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
@@ -121,7 +121,7 @@ def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
-    """Refuse a file that lacks a column or has one twice. Name all such columns and their probable other names."""
+    """Refuse a file that lacks a required column or has a column twice. The error suggests columns to rename."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SchemaError(f"{path}: column {', '.join(twice)} is there twice; keep one")
@@ -131,7 +131,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _missing(path: Path, missing: list[str], names: list[str]) -> SchemaError:
-    """Return the error for missing columns, with columns that may be meant, and the columns of the file."""
+    """Return the error for missing columns. It suggests columns to rename, and lists the columns of the file."""
     hints = [f"{found} may be {name}" for name in missing if (found := _near(name, names))]
     hint = f" ({', '.join(hints)}: rename)" if hints else ""
     has = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
@@ -150,14 +150,14 @@ def _near(name: str, names: Iterable[str]) -> str | None:
 
 
 def _known(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns that PREDICTIONS has, and the names of all other columns."""
+    """Return the frame's columns that belong to PREDICTIONS, and the names of all its other columns."""
     known = [name for name in frame.columns if name in PREDICTIONS.names() or name.startswith("group_")]
     unread = [f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in frame.columns]
     return frame[known].copy(), [text for text, name in zip(unread, frame.columns, strict=True) if name not in known]
 
 
 def _wanted(name: str, known: list[str]) -> str | None:
-    """Return the optional column that an unknown column probably stands for."""
+    """Return the missing column of PREDICTIONS that an unknown column is probably meant to be; None if unclear."""
     absent = [wanted for wanted in PREDICTIONS.names() if wanted not in known]
     return next((wanted for wanted in absent if _near(wanted, [name])), None)
 

@@ -1,4 +1,4 @@
-"""Makes a report from PREDICTIONS alone, of any origin and any model."""
+"""Makes a report from a PREDICTIONS file alone, whichever program and model made the predictions."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def remake(
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
     Args:
-        predictions: the file, or the folder that holds `predictions.parquet`. If a `manifest.json` lies beside the
-            file, the file is treated as part of a run, and the report includes `flow.json` and `config.yaml`. Otherwise
-            the report shows only what the file holds.
-        out: the folder for the results; by default the file's own folder.
-        on_draws: a function that gets the number of bootstrap draws that were made.
-        min_count: the smallest number of patients in a group that is shown. The default is the value in the config
-            beside the file, else 10.
+        predictions: the PREDICTIONS file, or the folder that holds `predictions.parquet`. If the folder also holds a
+            `manifest.json`, the file is part of a run, and the report also shows `flow.json` and `config.yaml`.
+            Otherwise the report shows only the content of the file.
+        out: the folder to write to; None = the folder of the PREDICTIONS file.
+        on_draws: a function that is called with the number of new bootstrap draws, for a progress bar.
+        min_count: the smallest number of patients in a group that is shown. None = `report.min_count` of the run's
+            `config.yaml`, or 10 if there is none.
 
     Returns:
         The path of the report.
 
     Raises:
-        SchemaError: the file does not exist, lacks columns of PREDICTIONS, or has no labels to compare with.
-        ConfigError: the folder is not writable, or another file of the run is damaged.
+        SchemaError: the PREDICTIONS file does not exist, lacks columns, or has no labels.
+        ConfigError: the folder `out` is not writable, or another file of the run is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     folder = out or path.parent
@@ -81,7 +81,7 @@ def _min_count(config: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class _Beside:
-    """The files beside the predictions of a run or of `ehrdl predict`; empty for predictions of other origin."""
+    """The other files in the folder of a PREDICTIONS file that `ehrdl` made; empty for a file of other origin."""
 
     manifest: dict[str, Any] = field(default_factory=dict)
     flow: dict[str, Any] = field(default_factory=dict)

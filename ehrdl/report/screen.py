@@ -12,14 +12,20 @@ from ehrdl.schema import FlowStep
 
 
 def print_flow(steps: Iterable[FlowStep]) -> None:
-    """Print the flow chart, one line per step, with a note on what a step could not judge."""
+    """Print the cohort's flow chart, one line per step, with the caveat of a step whose rule lacked facts."""
     for step in steps:
         caveat = f"   {step.caveat}" if step.caveat else ""
         say(f"  {step.step:<24} {step.admissions:>9,} admissions {step.subjects:>9,} subjects{caveat}")
 
 
 def print_metrics(metrics: dict[str, Any], info: RunInfo, folder: Path) -> None:
-    """Print every model's scores and differences, one output after another, and the path of the report."""
+    """Print the scores of all models and the differences between them, for each output, and the path of the report.
+
+    Args:
+        metrics: the content of `metrics.json`.
+        info: what is known about the models.
+        folder: the run's folder.
+    """
     for output, scores in metrics["outputs"].items():
         if scores["prevalence"] is None:
             _print_regression(output, scores)

@@ -20,14 +20,14 @@ _SUMS_OF_STRATA = ("has note", "has series")
 def grouped(
     outcome: Outcome, of: Callable[[str, Any], dict[str, Any]], shown: Shown, strata: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Apply `of` to each group of each `group_*` column, and hide small groups.
+    """Return one table per `group_*` column, with one row per group. Small groups are hidden.
 
     Args:
-        outcome: the predictions.
-        of: a function of a group's name and the mask (n,) of its samples.
-        shown: the smallest group that may be shown.
-        strata: the table of results by inputs present. If part of it is hidden, groups that are sums of its strata are
-            left out, because they would reveal the hidden part.
+        outcome: the predictions of one output.
+        of: a function that makes the row of a group. It gets the group's name and the mask of its samples (n,).
+        shown: the size of the smallest group that may be shown.
+        strata: the table of results by the inputs that a sample has. If it hides a number, the columns `has note` and
+            `has series` are left out. Their groups are sums of its rows, and would reveal the hidden number.
     """
     result = []
     given_away = _SUMS_OF_STRATA if any(WITHHELD in row.values() or shown.few in row.values() for row in strata) else ()
@@ -48,7 +48,7 @@ def grouped(
 
 
 def one_group(outcome: Outcome) -> list[dict[str, str]]:
-    """Return the name and value of each `group_*` column that has only one group."""
+    """Return the name of each `group_*` column with only one group, and the name of that group."""
     groups = {name: np.unique(text) for name, text in _memberships(outcome).items()}
     return [{"name": name, "value": str(found[0])} for name, found in groups.items() if len(found) == 1]
 
@@ -65,9 +65,15 @@ def _memberships(outcome: Outcome) -> dict[str, Any]:
 
 
 def count_patients(outcome: Outcome, member: Any) -> list[int]:
-    """Count the patients among some samples (n,).
+    """Count the patients of a group of samples.
 
-    For a binary output, also count the patients with the outcome and those without it.
+    Args:
+        outcome: the predictions of one output, for n samples.
+        member: the mask of the group's samples (n,).
+
+    Returns:
+        The number of patients. For a binary output, it is followed by the number of patients with the outcome, and of
+        patients without it.
     """
     subject = outcome.rows["subject_id"].to_numpy()
     rows = np.zeros(len(subject), bool)

@@ -46,11 +46,11 @@ def summarize(
     config: Json | None = None,
     min_count: int = 10,
 ) -> dict[str, Any]:
-    """Collect what the page shows, without small groups of patients and without file paths.
+    """Collect the content of the report. Small groups of patients and file paths are left out.
 
     Args:
         predictions: the PREDICTIONS table.
-        metrics: the result of `evaluate` for it.
+        metrics: the result of `evaluate` for this table.
         flow: the cohort's `steps`, `notes` and `caveats` (flow.json), if known.
         manifest: the run's manifest (manifest.json), if known.
         config: the resolved config, if known.
@@ -113,12 +113,14 @@ def _outputs(outcomes: list[Outcome], metrics: Json, shown: Shown) -> list[dict[
 
 
 def summarize_foreign(read: Predictions, metrics: Json, name: str, min_count: int = 10) -> dict[str, Any]:
-    """Collect what the page shows for a file of other origin: only what the file itself contains.
+    """Collect the content of a report for a PREDICTIONS file that does not belong to a run.
+
+    Such a report shows only what the file itself contains.
 
     Args:
-        read: the file's content.
-        metrics: the result of `evaluate` for it.
-        name: the file's name.
+        read: the content of the file.
+        metrics: the result of `evaluate` for its table.
+        name: the name of the file.
         min_count: the smallest number of patients in a group that is shown.
     """
     summary = summarize(read.table, metrics, min_count=min_count)

@@ -1,13 +1,13 @@
-"""Hides small groups of patients, and whatever they could be computed from.
+"""Hides the numbers of small groups of patients in a report, and all numbers from which they could be computed.
 
-If a cell counts a few patients beside their outcome, it reveals the outcome to anyone who knows that they were there. A
-number below the limit is therefore shown as `<10`.
+A table that shows the outcome of only a few patients reveals it to anyone who knows that these patients were treated
+there. A number of patients below a limit, such as 10, is therefore replaced by `<10`.
 
 If a total is known, one hidden part can be recovered by subtraction. Further parts are then hidden too (complementary
 suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012, ch. 4). At least two parts are hidden, and
 their sum is not below the limit either.
 
-Bins of a curve are joined with their neighbours instead.
+Bins of a curve with too few patients are not hidden, but merged with neighbouring bins.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ WITHHELD = "not shown"
 
 @dataclass(frozen=True)
 class Shown:
-    """The limit for small groups, and the known facts about the models.
+    """What decides which numbers a report shows: the limit for small groups, and what is known about the models.
 
     Attributes:
         min_count: the smallest number of patients in a group that is shown; 1 shows all.
-        info: the known facts about the models.
+        info: what is known about the models.
     """
 
     min_count: int = 10
@@ -45,18 +45,19 @@ class Shown:
 
     @property
     def few(self) -> str:
-        """The replacement of a small number."""
+        """The text that replaces a number below the limit, such as `<10`."""
         return f"<{self.min_count}"
 
     def count(self, n: int) -> int | str:
-        """Return a number of patients or predictions, or its replacement if it is small. 0 is shown as it is."""
+        """Return a number of patients or predictions, or the text `few` if it is below the limit. 0 stays 0."""
         return self.few if 0 < n < self.min_count else n
 
 
 def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
-    """Choose the parts of a known total to hide.
+    """Choose which parts of a known total to hide, and return their positions.
 
-    These are the small parts, and then the next larger ones until no hidden part can be found by subtraction.
+    These are all parts below `min_count`. The next larger parts are added until subtraction from the total reveals no
+    hidden part.
 
     >>> sorted(hidden_parts([50, 3, 20], 10)), hidden_parts([50, 30], 10), sorted(hidden_parts([4, 3, 90], 10))
     ([1, 2], set(), [0, 1, 2])
@@ -65,15 +66,16 @@ def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
 
 
 def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count: int, start: set[int]) -> set[int]:
-    """Choose the groups with outcomes to hide, because few patients had the outcome or few did not.
+    """Choose the groups of patients for which to hide how many had the outcome, and return their positions.
 
-    Further groups are added as in `hidden_parts`.
+    These are groups in which too few patients had the outcome, or too few did not have it. Further groups are added as
+    in `hidden_parts`.
 
     Args:
-        positive: the number of patients of each group who had the outcome.
-        negative: the number of patients of each group who did not.
+        positive: the number of patients with the outcome in each group.
+        negative: the number of patients without the outcome in each group.
         min_count: the smallest number that is shown.
-        start: the groups that are already hidden.
+        start: the positions of groups that are hidden in any case.
     """
     return _hidden([positive, negative], min_count, start)
 
@@ -94,11 +96,13 @@ def _least(sizes: Sequence[Sequence[int]], parts: Collection[int]) -> int:
 
 
 def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np.intp]:
-    """Join bins with the next ones until each holds enough. New numbers start at 0. A remainder joins the last bin.
+    """Merge neighbouring bins until every bin can be shown, and return the new bin of each row.
+
+    The new bins are numbered from 0. If too few rows are left at the end, they join the last bin.
 
     Args:
-        bins: the bin of each row (n,), numbered in order.
-        enough: a function that tells whether a bin of these rows can be shown.
+        bins: the bin of each of the n rows (n,), numbered in order.
+        enough: a function that gets the mask of the rows in a bin (n,), and returns whether the bin can be shown.
 
     >>> joined(np.array([0, 0, 1, 2, 2, 3]), lambda rows: rows.sum() >= 2).tolist()
     [0, 0, 1, 1, 1, 1]
@@ -116,16 +120,27 @@ def joined(bins: NDArray[np.intp], enough: Callable[[Mask], bool]) -> NDArray[np
 
 
 def patients(subject: NDArray[Any], rows: Any) -> int:
-    """Count the patients among some rows."""
+    """Count the different patients in some rows of a table.
+
+    Args:
+        subject: the patient of each of the n rows (n,).
+        rows: the mask of the rows to count (n,).
+    """
     return len(np.unique(subject[rows]))
 
 
 def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: int) -> dict[str, list[float]]:
-    """Return a histogram with bars that are joined until each is empty or holds enough patients.
+    """Return a histogram in which neighbouring bars are merged until each bar is empty or has enough patients.
+
+    Args:
+        value: the value of each of the n rows (n,).
+        edges: the edges of the original bars, which have equal widths.
+        subject: the patient of each row (n,).
+        min_count: the smallest number of patients in a bar that is shown.
 
     Returns:
-        `edges` (k + 1), and `share` (k): the share of the rows in each bar, scaled to the original bar width so that
-        areas are unchanged.
+        `edges` (k + 1) of the k merged bars, and `share` (k), the height of each. It is the share of all rows in the
+        bar, divided by the number of original bars in it, so that areas are unchanged.
     """
     bins = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
     bars: list[list[int]] = []  # the first and last bin of each bar
@@ -149,12 +164,12 @@ def joined_histogram(value: Any, edges: Any, subject: NDArray[Any], min_count: i
 
 
 def hide_groups(rows: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """Hide the small numbers in a table of groups.
+    """Hide the small numbers in a table of groups of samples.
 
     Args:
-        rows: one row per group of the same predictions. Each has `n` and `patients`: the number of patients, and for a
-            binary output the numbers with and without the outcome.
-        shown: the limit.
+        rows: one row per group. A row has `n`, its number of samples, and `patients`, a list: the number of patients
+            and, for a binary output, the numbers of patients with and without the outcome.
+        shown: the limit for small groups.
     """
     sizes = [row["patients"][0] for row in rows]
     hidden = hidden_parts(sizes, shown.min_count)
@@ -178,10 +193,11 @@ def _group(row: dict[str, Any], is_hidden: bool, hides_outcome: bool, shown: Sho
 
 
 def hide_steps(steps: list[dict[str, Any]], shown: Shown) -> list[dict[str, Any]]:
-    """Hide numbers of one flow chart, so that no two shown numbers differ by few patients or admissions.
+    """Hide numbers of one flow chart, so that no two shown numbers differ by only a few patients or admissions.
 
-    Admissions and patients are treated separately. A number too near another shown number is withheld, with what its
-    step dropped. The last step's number has priority, because it is the size of the cohort in the results.
+    Admissions and patients are treated separately. A number that is too close to another shown number is hidden. The
+    numbers that the steps on both sides of it dropped are then hidden too, unless they are 0. The number of the last
+    step has priority, because it is the size of the cohort in the results.
     """
     result = [dict(step) for step in steps]
     for key in ("admissions", "subjects"):
@@ -226,12 +242,15 @@ def _instead(n: int, shown: Shown) -> str:
 
 
 def hides(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Return whether any output is hidden. A mean over outputs would then reveal it."""
+    """Return whether the results of any output are hidden. A mean over all outputs would then reveal them."""
     return any(output["hidden"] for output in outputs)
 
 
 def any_few(outputs: Sequence[dict[str, Any]]) -> bool:
-    """Return whether any output hides the number of predictions without a known outcome (all minus those scored)."""
+    """Return whether the number of samples without a known label is hidden for any output.
+
+    The sizes of the splits must then be hidden too. A split's size minus its scored samples would reveal that number.
+    """
     return any(output["hidden"] or isinstance(output["unknown"], str) for output in outputs)
 
 
@@ -241,7 +260,7 @@ def hide_counts(value: Any, shown: Shown, total: int | None) -> Any:
     Args:
         value: a count, a share, or a mapping of them by name. If `n` of a mapping is small, the whole mapping is
             hidden.
-        shown: the limit.
+        shown: the limit for small groups.
         total: the size of the cohort, to which shares refer; None = unknown.
     """
     if isinstance(value, dict):
@@ -274,7 +293,13 @@ def _hide_share(value: float, shown: Shown, total: int | None) -> float | str:
 
 
 def hide_sizes(data: dict[str, Any], shown: Shown, all_sizes: bool) -> dict[str, Any]:
-    """Hide the small numbers of samples and patients of a run. If `all_sizes`, hide all sizes of splits."""
+    """Hide the small numbers of samples and patients in a run's facts about its data.
+
+    Args:
+        data: the facts, from `data` of the run's manifest.
+        shown: the limit for small groups.
+        all_sizes: whether to hide the numbers of samples and patients of every split, even if they are large.
+    """
     found = dict(data)
     for key, value in data.items():
         if key in ("n_samples", "n_subjects") and isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The table of a challenge's utility: the value of each model's alarms, and how often it raises one."""
+"""The report's table of a challenge's utility: the value of each model's alarms, and how often the model alarms."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def utility_rows(scores: dict[str, Any], ranked: list[str]) -> list[dict[str, Any]]:
-    """Return one row per model, the most useful first. An output without a utility has no rows.
+    """Return one row per model with the utility of its alarms, the highest first. An output without one has no rows.
 
     Args:
-        scores: an output's part of metrics.json.
+        scores: the part of metrics.json for one output.
         ranked: the names of the models, the best first. This order decides ties.
     """
     found = scores.get("utility") or {}

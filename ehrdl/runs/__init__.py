@@ -1,1 +1,1 @@
-"""The folder of a run: its files, their records, and the ledger of scores on its held-out samples."""
+"""The folder of a run: its files and their hashes, and the ledger of runs scored on the same held-out samples."""

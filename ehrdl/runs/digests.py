@@ -12,7 +12,7 @@ from ehrdl.runs.ledger import asked_digest
 
 
 def data_digest(prepared: Prepared) -> str:
-    """Hash the split, each sample's subject and prediction time, and what the spec learned from training."""
+    """Hash prepared data: the data description, the split, and the subject and prediction time of each sample."""
     samples = prepared.samples
     names = [output.name for output in prepared.spec.outputs]
     splits = samples.groupby("split").sample_id.agg(["count", "sum"]).sort_index().to_dict()
@@ -20,7 +20,7 @@ def data_digest(prepared: Prepared) -> str:
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """Return a hash of all weights and buffers."""
+    """Return a hash of all weights and buffers of a module."""
     found = hashlib.blake2b(digest_size=16)
     for name, weight in sorted(module.state_dict().items()):
         found.update(name.encode())

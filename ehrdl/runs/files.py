@@ -1,7 +1,7 @@
-"""The model files of a finished run, which are recorded at the end of the run and checked before use.
+"""Records the model files of a finished run, and checks them before use.
 
-A model file that is truncated, swapped or left out when a folder is copied would change predictions silently. So a run
-is refused if its files have changed since it wrote them. Reports and predictions are not checked. They may be made
+A model file that is truncated, swapped or left out when a run's folder is copied would change predictions silently. A
+run whose model files have changed is therefore not used. Reports and predictions are not checked. They may be made
 again, or left out when a run's folder is passed on.
 """
 
@@ -26,12 +26,12 @@ _REMEDY = "copy the run's folder again from where it was made, or fit it anew wi
 
 
 def record(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the size and hash of every model file of a run, by its path in the folder."""
+    """Return the size and hash of each model file of a run, by the file's path in the run's folder."""
     return {name: _facts(folder / name) for name in _there(folder)}
 
 
 def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with a hash of its own content, which `read_manifest` checks."""
+    """Return the manifest with a hash of its content added, which `read_manifest` checks."""
     return manifest | {"digest": digest(manifest)}
 
 
@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a finished run.
 
     Raises:
-        ConfigError: the manifest is damaged, or was changed.
+        ConfigError: the manifest is damaged, or was changed after the run had written it.
     """
     path = folder / "manifest.json"
     manifest: dict[str, Any] = read_json(path, dict)
@@ -52,10 +52,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a `config.yaml` that differs from the one that the run wrote. A truncated file may still be YAML.
+    """Check that the file `config.yaml` of a run is as the run wrote it.
+
+    The hash of the file is checked, since a truncated file may still be valid YAML.
 
     Raises:
-        ConfigError: the file differs; the message names it.
+        ConfigError: the file has changed; the message names it.
     """
     facts = (manifest.get("files") or {}).get("config.yaml")
     if facts and (why := _differs(folder / "config.yaml", facts)):
@@ -63,17 +65,17 @@ def check_config(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
-    """Compare a run's files with its record of them.
+    """Check that the model files of a run are as the run wrote them.
 
-    A model file that the run did not write is left out, with a printed line. Older versions recorded nothing, so their
-    runs are read unchecked, with a printed line.
+    A model file that the run did not write is left out, with a printed line. Older versions recorded no files. Their
+    runs are used unchecked, with a printed line.
 
     Args:
         folder: the run's folder.
         manifest: the run's manifest.
 
     Returns:
-        The paths in the folder of the files from which models may be read.
+        The paths of the model files that may be used, relative to the run's folder.
 
     Raises:
         ConfigError: files are missing, or are not as the run wrote them; the message names them.
@@ -94,9 +96,9 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder's files, each whole or not at all.
+    """Copy all files of a folder, each whole or not at all.
 
-    The copies have the modes of new files, since the modes in a cache may allow more access.
+    The copies get the permissions of new files, since the permissions in a cache may allow more access.
     """
     for path in sorted(source.rglob("*")):
         if path.is_file():
@@ -108,11 +110,11 @@ def copy_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn any error from reading a damaged file into one line.
+    """Within the block, turn any error from reading a damaged file into a one-line `ConfigError`.
 
     Args:
-        path: the file.
-        what: the kind of file that it should be, such as `checkpoint`.
+        path: the file that is read in the block.
+        what: what the file should be, for the message, such as `checkpoint`.
 
     Raises:
         ConfigError: the file cannot be read; the message names the file and the reason.

@@ -1,4 +1,4 @@
-"""The folder of a run. A finished folder is left unchanged, and a folder of another config is refused."""
+"""The folder of a run. A finished run is left unchanged, and a folder with a run of another config is refused."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "scikit
 
 
 class RunFolder:
-    """One run's folder and clock.
+    """The folder of one run, and the wall time of the run's steps.
 
     Args:
-        options: the options, which include the place of the folder.
+        options: the options of the run, which name its folder.
         config: the resolved configuration.
-        free: the paths of keys that may differ when a run resumes in its folder.
+        free: the config keys, as paths, that may have other values when the run resumes in its folder.
     """
 
     def __init__(self, options: RunOptions, config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> None:
@@ -60,18 +60,21 @@ class RunFolder:
 
     @property
     def replaces(self) -> bool:
-        """Whether `run.overwrite` replaces the folder's content. A requeued SLURM job keeps what it wrote itself."""
+        """Whether the run in the folder is to be replaced (`run.overwrite`).
+
+        It is False for a SLURM job that was requeued, since the folder then has this job's own work.
+        """
         file = self.folder / _JOB
         requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
         own = requeued and file.is_file() and file.read_text(encoding="utf-8") == job()
         return self.options.overwrite and not own
 
     def check(self) -> None:
-        """Refuse a folder that is not writable, or holds a damaged run, a run of another config, or no run at all.
+        """Check that the run can use its folder.
 
         Raises:
-            ConfigError: the folder is refused; the message names the first key that differs, or the files of a finished
-                run that differ.
+            ConfigError: the folder is not writable, or it has files but no run, a damaged run, or a run of another
+                config. The message names the first key, or the files, that differ.
         """
         if not self.finished:
             check_writable(self.folder, "run.root")
@@ -124,7 +127,7 @@ class RunFolder:
             )
 
     def open(self) -> None:
-        """Make the folder, empty it if it is to be replaced, and write the resolved config."""
+        """Make the run's folder, after removing a run that is to be replaced, and write the resolved config into it."""
         if self.replaces and self.folder.exists():
             self._remove()
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -147,14 +150,14 @@ class RunFolder:
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Record the wall time of a step [s]."""
+        """Within the block, measure the wall time of a step of the run [s], and add it to `wall_s`."""
         start = time.perf_counter()
         with staged(step):
             yield
         self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return the manifest, which describes the run, its data and its software."""
+        """Return the manifest, which describes the run, its software and its machine. `facts` are added to it."""
         return {
             "ehrdl": _version("ehrdl"),
             "git": git_hash(),
@@ -168,24 +171,24 @@ class RunFolder:
         }
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest with the list of the run's files. This comes last, and marks the run as finished."""
+        """Add a record of the run's files to the manifest, and write it. A run with a manifest counts as finished."""
         write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
 
 
 @contextmanager
 def holding(folder: Path, key: str, why: str) -> Iterator[None]:
-    """Lock a folder within the block, so that no other process writes it. It need not exist yet.
+    """Lock a folder within the block, so that no other process of ehrdl writes into it. It need not exist yet.
 
-    The lock is beside the folder, so that it still works while the folder is replaced. The system frees it when its
-    process dies for any reason. On a shared file system, this needs support for `flock`.
+    The lock is a file beside the folder, so that the folder can be replaced while it is locked. The operating system
+    frees the lock when its process dies for any reason. A shared file system must support `flock` for this.
 
     Args:
-        folder: the folder to write.
-        key: the key that names the folder, such as `run.root`.
-        why: a phrase for the message on what another process is doing there.
+        folder: the folder to lock.
+        key: the config key that names the folder, such as `run.root`, for the message.
+        why: a phrase for the message that describes what the process with the lock is doing.
 
     Raises:
-        ConfigError: another process has locked it, or nothing can be written there.
+        ConfigError: another process has locked the folder, or its place cannot be written to.
     """
     check_writable(folder, key)
     locks = folder.parent / _LOCKS
@@ -209,7 +212,10 @@ def holding(folder: Path, key: str, why: str) -> Iterator[None]:
 
 
 def numbers_only(config: dict[str, Any], free: tuple[tuple[str, ...], ...] = FREE) -> dict[str, Any]:
-    """Return the part of a config that decides the numbers. A key without a value counts as missing."""
+    """Return the part of a config that decides the results of a run: all keys but those of `free`.
+
+    A top-level key with an empty mapping is left out too.
+    """
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for path in free:
         inner = kept
@@ -237,7 +243,7 @@ def _version(package: str) -> str | None:
 
 
 def git_hash() -> str | None:
-    """Return the git commit of the code that runs, with a mark if files differ from the commit."""
+    """Return the git commit of ehrdl's code, with `-dirty` added if files differ from it; None = no git repository."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None

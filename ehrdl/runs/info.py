@@ -10,10 +10,10 @@ from ehrdl.metrics.challenges import utility_named
 
 
 def run_info(manifest: Mapping[str, Any]) -> RunInfo:
-    """Read `models`, `outputs` and `thresholds` of a manifest; a missing part stays empty.
+    """Return the descriptions of models and outputs, and the thresholds, in a manifest. What it lacks stays empty.
 
     Raises:
-        KeyError, TypeError, ValueError: no run writes such content.
+        KeyError, TypeError, ValueError: the content is not as a run writes it.
     """
     models = [ModelInfo.from_dict(values) for values in manifest.get("models") or []]
     outputs = manifest.get("outputs") or []

@@ -1,8 +1,8 @@
 """Records how a run's settings were chosen, and which other settings were scored on its held-out samples.
 
-A results table needs this evidence. A run writes two entries into its manifest. `choices` records on which samples each
-choice was made. `held_out` records which samples were held out. It also lists which other settings had been scored on
-them before, from a ledger beside the runs. Whoever fits ten models, looks at ten held-out scores and
+A run writes two entries into its manifest. `choices` records on which samples each choice was made. `held_out` records
+which samples were held out, and which other settings had been scored on them before. The latter come from the ledger, a
+file beside the runs. A results table needs this evidence: whoever fits ten models, looks at ten held-out scores and
 shows one has chosen by those scores, even if the config does not record it.
 """
 
@@ -29,25 +29,29 @@ _NOT_DATA = ("source", "split", "prepare")
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that a score could choose: without the data, the split and the seeds."""
+    """Return the part of a configuration that a user could choose by its score.
+
+    The data source, the split and the seeds are left out.
+    """
     data = {key: value for key, value in (config.get("data") or {}).items() if key not in _NOT_DATA}
     rest = {key: value for key, value in config.items() if key not in _NOT_SETTINGS and value != {}}
     return rest | {"data": data}
 
 
 def subjects_digest(samples: pd.DataFrame, split: str) -> str:
-    """Hash the subjects of a split. The same patients have the same hash, however their samples are stored."""
+    """Hash the set of subjects in one split of the SAMPLES table. The order of its rows does not count."""
     return digest(np.unique(samples.subject_id[samples.split == split]).tolist())
 
 
 def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
-    """Hash the outputs, and the subject and prediction time of the samples of all splits.
+    """Hash what is predicted: the outputs, and the subject and prediction time of every sample in all splits.
 
-    The hash identifies data better than the name of the EVENTS folder, which changes with shards, copied files and
-    their times. It excludes labels. A study records it, and must not depend on the labels of held-out samples.
+    The hash identifies data better than the name of the EVENTS folder. That name changes with the number of shards, and
+    when files are copied. Labels are not hashed: a study of `ehrdl tune` records the hash, and must not depend on
+    labels of held-out samples.
 
     Args:
-        samples: SAMPLES, in any order.
+        samples: the SAMPLES table, in any order.
         outputs: the names of the outputs.
     """
     time = samples["prediction_time"].to_numpy("datetime64[us]").astype("<i8")
@@ -57,19 +61,20 @@ def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
 
 
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two records are of the same data, by EVENTS folder or by `asked_digest` if both record it.
+    """Tell whether two records of runs are of the same data: the same EVENTS folder, or the same `asked_digest`.
 
-    The folder counts because older versions recorded only the folder, and because a cohort may be chosen by its score
-    too.
+    The folder counts because older versions recorded only the folder. Also, a user may choose a cohort by its score,
+    and two cohorts from one folder have different digests.
     """
     asked = one.get("asked")
     return one["events"] == other["events"] or (asked is not None and asked == other.get("asked"))
 
 
 def choices(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the samples on which a run's choices were made: `none` if the schedule is fixed, else the split.
+    """Return on which split a run fitted its models, and selected epochs, baselines and calibrations.
 
-    The entry `tuned` has the choices of `ehrdl tune`, one mapping per study.
+    The entry `epoch` is `none` if training has a fixed schedule. The entry `tuned` has the choices of `ehrdl tune`, one
+    mapping per study.
     """
     tuned = (config.get("tune") or {}).get("chosen") or []
     selection = (config.get("optim") or {}).get("selection")
@@ -80,20 +85,20 @@ def choices(config: dict[str, Any]) -> dict[str, Any]:
 def held_out(
     folder: Path, config: dict[str, Any], events: str, task: str, samples: pd.DataFrame, outputs: Iterable[str]
 ) -> dict[str, Any]:
-    """Return the held-out subjects, and what the ledger records about them.
+    """Return a record of the run and its held-out subjects, and of other runs that were scored on the same data.
 
     Args:
         folder: the run's folder; the ledger is beside it.
         config: the resolved configuration.
         events: the name of the EVENTS folder.
         task: the name of the task.
-        samples: SAMPLES with their split.
+        samples: the SAMPLES table, with the split of each sample.
         outputs: the names of the outputs.
 
     Returns:
-        `events`, `asked` (`asked_digest`), `task`, `settings` (a hash) and `seeds` of this run; `subjects`, a hash of
-        the held-out subjects; and `others`, the ledger's records of other settings, seeds or splits with the same data
-        and task.
+        The record of this run: `run`, `events`, `asked` (from `asked_digest`), `task`, `settings` (a hash), `seeds` and
+        `subjects` (a hash of the held-out subjects). `others` has the ledger's records of runs with the same data and
+        task, but other settings, seeds or held-out subjects.
     """
     own = {
         "run": folder.name,
@@ -110,7 +115,7 @@ def held_out(
 
 
 def read_ledger(root: Path) -> list[dict[str, Any]]:
-    """Read the records of all runs finished in a folder of runs, including runs replaced or deleted since."""
+    """Read the ledger: the records of all runs finished in the folder `root`, even if replaced or deleted since."""
     path = root / LEDGER
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = []
@@ -124,7 +129,12 @@ def read_ledger(root: Path) -> list[dict[str, Any]]:
 
 
 def enter(root: Path, own: dict[str, Any]) -> None:
-    """Add a run to the ledger, in one write. A run that is already there is not added again."""
+    """Add the record of a run to the ledger in the folder `root`, unless it is there already.
+
+    Args:
+        root: the folder of the runs.
+        own: the record from `held_out`; `others` is left out.
+    """
     row = {key: value for key, value in own.items() if key != "others"}
     if row in read_ledger(root):
         return

@@ -41,11 +41,13 @@ _AGREEMENT = (
 
 
 class Tracker:
-    """Sends a run's results to W&B. Made by `tracking`; every method does nothing if W&B is off or has failed.
+    """Sends a run's results to Weights & Biases (W&B). If W&B is off or has failed, its methods do nothing.
+
+    Use `tracking` to make one.
 
     Args:
-        artifacts: whether files are sent.
-        sent: the file of the W&B run's id and of the last step of every curve; None if W&B is off.
+        artifacts: whether to send files, such as the report.
+        sent: the file that records the id of the W&B run and the last step sent of each curve; None = W&B is off.
     """
 
     def __init__(self, artifacts: bool = False, sent: Path | None = None) -> None:
@@ -57,12 +59,12 @@ class Tracker:
         self._steps = dict(self._before)
 
     def point(self, values: dict[str, float], stem: str, step: int) -> None:
-        """Send one point for each given curve of a fit, unless an earlier process of this run has sent it.
+        """Send one point of each given learning curve, unless it was sent before the run resumed.
 
         Args:
-            values: the values, by the name of the curve.
-            stem: the fit's name.
-            step: the point's step.
+            values: the values of the point, by the name of the curve.
+            stem: the name of the fit.
+            step: the training step of the point.
         """
         new = {name: value for name, value in values.items() if step > self._before.get(name, -1)}
         if not new:
@@ -72,12 +74,17 @@ class Tracker:
         self.remember()
 
     def remember(self) -> None:
-        """Write the id and the last sent steps to the file."""
+        """Write the id of the W&B run and the last step sent of each curve to the file `sent`."""
         if self.run is not None and self._file is not None:
             write_json(self._file, {"id": self.id, "steps": self._steps})
 
     def attempt(self, what: str, action: Callable[[Any], object]) -> None:
-        """Call `action` with the W&B run. If it fails, report this once and do not use W&B again."""
+        """Call `action` with the W&B run. If the call fails, report this once, and do not use W&B again.
+
+        Args:
+            what: what is sent, for the report.
+            action: the function that sends it.
+        """
         if self.run is None:
             return
         try:
@@ -87,18 +94,24 @@ class Tracker:
             _warn(what, error)
 
     def curves(self, stem: str) -> list[Logger]:
-        """Return the Lightning loggers of one fit: one that sends its curves, or none."""
+        """Return a list with a Lightning logger that sends the curves of one fit; empty if W&B is off or has failed."""
         if self.run is None:
             return []
         self.attempt("curves", lambda run: run.define_metric(f"{stem}/*", step_metric=f"{stem}/step"))
         return [_Curves(self, stem)]
 
     def metrics(self, metrics: dict[str, Any]) -> None:
-        """Send the held-out metrics with their intervals, as the W&B run's summary."""
+        """Send the metrics on held-out samples, with their intervals, to the summary of the W&B run."""
         self.attempt("metrics", lambda run: run.summary.update(_flat(metrics)))
 
     def file(self, name: str, kind: str, path: Path) -> None:
-        """Send a file as an artifact, named after the run and the file's kind, if artifacts are requested."""
+        """Send a file as a W&B artifact, if the options request artifacts.
+
+        Args:
+            name: the last part of the artifact's name, after the name of the run.
+            kind: the type of the artifact.
+            path: the file.
+        """
         if not self._artifacts:
             return
 
@@ -142,12 +155,12 @@ class _Curves(Logger):
 
 @contextmanager
 def tracking(options: LoggerOptions, name: str, folder: Path, config: dict[str, Any]) -> Iterator[Tracker]:
-    """Yield a tracker for one run, and close it at the end.
+    """Open a W&B run for one run of ehrdl, yield the tracker that sends to it, and close it after the block.
 
     Args:
-        options: whether and where to send.
+        options: whether to send the run's results to W&B, and to which project.
         name: the run's name.
-        folder: the run's folder; W&B keeps its files under it.
+        folder: the run's folder. W&B keeps its own files in the subfolder `wandb`.
         config: the resolved configuration.
     """
     if not options.wandb or getattr(rank_zero_only, "rank", 0) != 0:
@@ -181,7 +194,7 @@ def _say_sync(folder: Path, own: str) -> None:
 
 
 def without_paths(content: Any) -> Any:
-    """Replace local paths in a configuration by `<path>`, since a folder may be named after a hospital or a user.
+    """Replace local paths in a configuration by `<path>`, since a path may contain the name of a hospital or a user.
 
     >>> without_paths({"root": "/data/clinic", "names": ["a/b", "~/x"], "lr": 0.1})
     {'root': '<path>', 'names': ['a/b', '<path>'], 'lr': 0.1}

@@ -1,7 +1,7 @@
-"""The record of the subjects whose notes a pretrained encoder has read, which is checked before training.
+"""Records the subjects whose notes an encoder has read in pretraining, and checks them before the encoder is used.
 
-The record is in the folder of the encoder's weights, which are patient data too. Its ids are not hashed, since a hash
-of an eight-digit number hides nothing.
+The record is in the folder of the encoder's weights, which are patient data too. The subjects' ids are not hashed,
+since a hash of an eight-digit number hides nothing.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Use it with the same `data.split`; a run whose tuning or held-out patients it ha
 
 
 def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) -> None:
-    """Write the subjects and facts of an encoder's training, and a model card, into the folder of its weights.
+    """Write a record of an encoder's pretraining into the encoder's folder: its subjects, its numbers and a model card.
 
     Args:
         folder: the encoder's folder.
-        subjects: (n,) the ids of all subjects whose notes it has read, also before this pretraining.
-        facts: the numbers of the pretraining: `start`, `options`, `train`, `tuning`, and any others.
+        subjects: (n,) the ids of all subjects whose notes the encoder has read, also in earlier pretraining.
+        facts: the settings and results of the pretraining: `start`, `options`, `train`, `tuning`, and any others.
     """
     ids = np.unique(subjects.astype(np.int64))
     np.save(folder / SUBJECTS, ids)
@@ -70,10 +70,10 @@ def write_provenance(folder: Path, subjects: np.ndarray, facts: dict[str, Any]) 
 
 
 def read_subjects(folder: Path) -> np.ndarray:
-    """Return the ids of the subjects whose notes an encoder has read; empty if ehrdl did not pretrain it.
+    """Return the ids of the subjects whose notes an encoder has read; empty if ehrdl did not pretrain the encoder.
 
     Raises:
-        ConfigError: the ids were changed after they were written.
+        ConfigError: the record is damaged, or was changed after it had been written.
     """
     if not (folder / FACTS).is_file():
         return np.zeros(0, np.int64)
@@ -88,13 +88,13 @@ def read_subjects(folder: Path) -> np.ndarray:
 
 
 def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, elsewhere: bool = False) -> None:
-    """Refuse a network with an encoder that has read notes of tuning or held-out subjects.
+    """Check that no pretrained encoder of a network has read notes of tuning or held-out subjects.
 
     Args:
         network: the network; its encoders from local folders are checked.
-        tokenizer: the folder or name of the tokenizer, which is checked too.
-        samples: SAMPLES with their split.
-        elsewhere: whether the samples are of another hospital, where equal ids mean other people.
+        tokenizer: the folder or name of the tokenizer, which is checked in the same way.
+        samples: the SAMPLES table, with the split of each sample.
+        elsewhere: whether the encoder is of another hospital. The same id then means another person.
 
     Raises:
         LeakageError: an encoder has read such notes; the message names the folder and a subject.
@@ -106,7 +106,16 @@ def check_network(network: Any, tokenizer: str | None, samples: pd.DataFrame, el
 
 
 def check_folder(folder: Path, samples: pd.DataFrame, elsewhere: bool = False) -> None:
-    """Refuse an encoder that has read notes of tuning or held-out subjects, as `check_network` does."""
+    """Check that the encoder in a folder has read no notes of tuning or held-out subjects.
+
+    Args:
+        folder: the encoder's folder.
+        samples: the SAMPLES table, with the split of each sample.
+        elsewhere: whether the encoder is of another hospital. The same id then means another person.
+
+    Raises:
+        LeakageError: it has read such notes; the message names the folder and a subject.
+    """
     ids = read_subjects(folder)
     others = np.unique(samples.subject_id[samples.split != TRAIN])
     leaked = np.intersect1d(ids, others)

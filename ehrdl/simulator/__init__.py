@@ -1,1 +1,1 @@
-"""A synthetic hospital in MIMIC-IV's layout, with a known true risk. It imports nothing else of ehrdl."""
+"""A synthetic hospital in MIMIC-IV's layout, with a known true risk of readmission. It uses nothing else of ehrdl."""

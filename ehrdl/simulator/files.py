@@ -1,4 +1,4 @@
-"""Writes the files of the synthetic hospital: MIMIC-IV's columns as gzipped CSV, byte for byte reproducible."""
+"""Writes the synthetic hospital's tables as gzipped CSV with MIMIC-IV's columns. The same seed gives the same bytes."""
 
 import gzip
 from collections.abc import Mapping
@@ -41,12 +41,12 @@ Columns = Mapping[str, Any]  # one array per column; a missing column is all nul
 
 
 def columns(table: str) -> list[str]:
-    """Return the column names of a table of the hospital, in order."""
+    """Return the column names of one of the hospital's tables, in order."""
     return [pair.split(":")[0] for pair in _COLUMNS[table].split()]
 
 
 class HospitalWriter:
-    """The open files of all tables under a folder. Each block of rows is written directly, so memory stays flat."""
+    """Writes all tables of the hospital into a folder. Rows are written as they come, so memory use does not grow."""
 
     def __init__(self, root: Path, truth: Mapping[str, str]) -> None:
         self._specs = {name: dict(p.split(":") for p in spec.split()) for name, spec in _COLUMNS.items()}
@@ -57,7 +57,7 @@ class HospitalWriter:
             self._writers[name] = self._open(root, name, spec)
 
     def write(self, table: str, values: Columns, n_rows: int) -> None:
-        """Append `n_rows` rows to `table`."""
+        """Append `n_rows` rows to `table`. A column that is missing from `values` becomes null."""
         spec = self._specs[table]
         if unknown := set(values) - set(spec):
             raise KeyError(f"{table} has no column {sorted(unknown)}")

@@ -1,14 +1,15 @@
-"""The first-day signs of heart failure, for the task of early diagnosis.
+"""The first-day signs of heart failure in the synthetic hospital, for the task of early diagnosis.
 
-A patient admitted with heart failure has its code as the principal diagnosis. Within hours of admission, such patients
-more often have NT-proBNP measured, and have higher values. They also more often have a chest film that shows heart
-failure. Other patients with a chest complaint are tested too. Further codes of heart failure occur by chance and
-without a sign. The reason for admission is independent of the latent states, so none of this changes the risk of
-readmission.
+A patient admitted with heart failure has a heart failure code as the principal diagnosis. Within hours of admission,
+such patients more often have NT-proBNP measured than others, and have higher values. They also more often have a chest
+film that shows heart failure. Other patients with a chest complaint are tested too. As secondary diagnoses, heart
+failure codes occur by chance, without any of these signs. The reason for admission does not depend on the latent states
+of `risk`, so none of this changes the risk of readmission.
 
-Test and film are drawn separately. The probability of each in the first 10 h is 0.60 with heart failure, 0.45 with
-another chest complaint and 0.08 otherwise. NT-proBNP is log-normal. Its median is 3,400 pg/mL with heart failure (log
-sd 0.8) and 380 pg/mL otherwise (log sd 1.1). The figures are invented, but of a size that emergency departments see.
+The blood test and the chest film are drawn separately. The probability of each in the first 10 h is 0.60 with heart
+failure, 0.45 with another chest complaint and 0.08 otherwise. NT-proBNP is log-normal. Its median is 3,400 pg/mL with
+heart failure (log sd 0.8) and 380 pg/mL otherwise (log sd 1.1). The numbers are invented, but of the size seen in
+emergency departments.
 """
 
 import random
@@ -46,7 +47,12 @@ _NOTHING = (
 
 
 def kind(conditions: Ints, episode: Ints) -> Ints:
-    """Return the kind of each stay: 0 other, 1 chest complaint, 2 heart failure."""
+    """Return the kind of each stay, by its reason for admission: 0 other, 1 chest complaint, 2 heart failure.
+
+    Args:
+        conditions: the reason for admission of each episode, as a row number of `CONDITIONS`.
+        episode: the episode of each stay, as a row number of `conditions`.
+    """
     failure = np.array([condition.name == _FAILURE for condition in CONDITIONS])
     chest = np.array([condition.complaint in _CHEST for condition in CONDITIONS])
     of_condition = np.where(failure, 2, np.where(chest, 1, 0))
@@ -54,7 +60,10 @@ def kind(conditions: Ints, episode: Ints) -> Ints:
 
 
 def labs(rng: np.random.Generator, stays: pd.DataFrame, kinds: Ints) -> dict[str, Any]:
-    """Draw the labevents rows of NT-proBNP, at most one per stay. They lack labevent_id; specimen_id counts from 0."""
+    """Draw the rows of NT-proBNP for the table labevents, at most one per stay.
+
+    The rows have no labevent_id yet. specimen_id numbers the blood samples from 0.
+    """
     tested = np.flatnonzero((rng.random(len(stays)) < np.array(_P_TESTED)[kinds]) & stays["labs"].to_numpy())
     group = kinds[tested]
     value = np.rint(np.exp(np.log(_MEDIAN)[group] + np.array(_LOG_SD)[group] * rng.standard_normal(len(tested))))
@@ -78,7 +87,11 @@ def labs(rng: np.random.Generator, stays: pd.DataFrame, kinds: Ints) -> dict[str
 
 
 def films(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, kinds: Ints) -> dict[str, Any]:
-    """Draw the chest films of the first hours: stay (row of `stays`), charttime, storetime and text."""
+    """Draw the reports of chest films from the first hours of stays.
+
+    Returns:
+        One value per film in each column: stay (a row number of `stays`), charttime, storetime and text.
+    """
     made = np.flatnonzero(rng.random(len(stays)) < np.array(_P_TESTED)[kinds])
     charttime = stays["start"].to_numpy()[made] + rng.integers(10, 10 * HOUR, len(made))
     pick = random.Random(int(rng.integers(2**62)))

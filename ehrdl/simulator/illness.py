@@ -1,8 +1,8 @@
-"""The synthetic hospital's reasons for admission, and the ICD codes that bill for them.
+"""The synthetic hospital's reasons for admission, and the ICD codes that are billed for them.
 
-The reason for admission is independent of the latent states. Chronic burden decides how many further codes a stay has,
-and so influences which codes these are. Codes are available seven days after discharge, too late for the stay's own
-prediction.
+The reason for admission does not depend on the latent states of `risk`. One of these states, chronic burden, decides
+how many secondary codes a stay has, and thereby how likely each of them is. Codes become available seven days after
+discharge, too late for the prediction at that discharge.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,17 @@ ICD10_YEAR = 2015  # in fact 1 October 2015
 
 @dataclass(frozen=True)
 class Condition:
-    """A reason for admission: words for the note, (ICD-9, ICD-10), service, ward, kind of episode, and weight."""
+    """A reason for admission.
+
+    Attributes:
+        name: the diagnosis, in the words of the note.
+        complaint: the patient's complaints, in the words of the note.
+        codes: the ICD-9 code and the ICD-10 code.
+        service: the hospital service that treats it.
+        ward: the care unit of the stay.
+        kind: the kind of episode: `UNPLANNED`, `PLANNED`, `OBSERVATION` or `DELIVERY`.
+        weight: the relative frequency among the reasons of the same kind.
+    """
 
     name: str
     complaint: str
@@ -158,7 +168,7 @@ TITLES = {
 
 
 def draw_conditions(rng: np.random.Generator, block: Block) -> Ints:
-    """Draw a row of CONDITIONS for each episode."""
+    """Draw the reason for admission of each episode, as a row number of `CONDITIONS`."""
     episodes, who = block.episodes, block.patients.iloc[block.episodes["patient"]]
     kind = episodes["kind"].to_numpy().copy()
     young = (who["female"] & (who["anchor_age"] < 45)).to_numpy()
@@ -173,7 +183,11 @@ def draw_conditions(rng: np.random.Generator, block: Block) -> Ints:
 
 
 def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Columns:
-    """Draw the diagnoses_icd rows of a block: the principal code, then more codes by chronic burden and chance."""
+    """Draw the rows of the table diagnoses_icd for a block of patients.
+
+    Each stay has a principal code for its reason for admission, then secondary codes. Chronic burden and chance decide
+    how many.
+    """
     stays, episodes = block.stays, block.episodes
     episode = stays["episode"].to_numpy()
     patient = block.patients.iloc[episodes["patient"].to_numpy()[episode]]
@@ -202,7 +216,7 @@ def diagnoses(rng: np.random.Generator, block: Block, conditions: Ints) -> Colum
 
 
 def code_titles() -> Columns:
-    """Return the d_icd_diagnoses rows: every code that this hospital uses."""
+    """Return the rows of the table d_icd_diagnoses: every code that this hospital uses, with its title."""
     return {
         "icd_code": [code for code, _ in TITLES],
         "icd_version": [version for _, version in TITLES],
@@ -211,7 +225,7 @@ def code_titles() -> Columns:
 
 
 def _icd10(block: Block, patient: pd.DataFrame) -> Ints:
-    """Return whether each stay falls in the years of ICD-10, by its approximate true year."""
+    """Return whether each stay is coded in ICD-10, which is used from the true year `ICD10_YEAR` on."""
     group_start = np.array([int(group[:4]) for group in ANCHOR_GROUPS])[patient["anchor_group"]]
     year = group_start + year_of(block.stays["start"].to_numpy()) - patient["anchor_year"].to_numpy()
     return np.asarray(year >= ICD10_YEAR)

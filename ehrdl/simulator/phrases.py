@@ -1,7 +1,7 @@
-"""The words of the synthetic hospital's notes: wordings of each fact, denials, and sentences that only look similar.
+"""The words of the synthetic hospital's notes: sentences that state a fact, deny it, or only resemble one that does.
 
 Slots in braces are filled for each note. `___` marks text that de-identification removed, as in MIMIC. No sentence
-states a laboratory value, so the series facts stay out of the text.
+states a laboratory value, so a note does not reveal the facts that the laboratory series show.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,13 @@ SECTIONS = (HPI, PMH, SOCIAL, FAMILY, EXAM, COURSE, ISSUES, MEDICATIONS, INSTRUC
 
 @dataclass(frozen=True)
 class Wording:
-    """The wordings of a fact: the sections it may appear in, and the sentences for each level and for its absence."""
+    """The sentences for one fact about a patient.
+
+    Attributes:
+        sections: the sections of a note in which the fact may appear.
+        stated: the sentences that state the fact, for each level.
+        negated: the sentences that deny the fact; empty = it is never denied.
+    """
 
     sections: tuple[str, ...]
     stated: dict[int, tuple[str, ...]]

@@ -1,7 +1,8 @@
-"""The synthetic hospital's administrative tables: patients, admissions, transfers, services, icustays and the truth.
+"""The synthetic hospital's administrative tables: patients, admissions, transfers, services, icustays and true risks.
 
-The latent states influence these tables only through age band, length-of-stay band, acuity and death. Acuity decides
-which stays go to an ICU. Only stays with labs go there, so a stay without labs does not reveal its acuity.
+The latent states of `risk` influence these tables only through age band, length-of-stay band, acuity and death. Acuity
+decides how likely a stay is to include intensive care. Only stays with labs can include it, so a stay without labs does
+not reveal its acuity.
 """
 
 from typing import Any
@@ -70,7 +71,7 @@ TRUTH_SPEC = {
 
 
 def stay_frame(block: Block) -> pd.DataFrame:
-    """Join the stays with their episode's columns and their patient's ids."""
+    """Return the stays of a block of patients, with the columns of their episodes and the patients' id, sex and age."""
     of_episode = block.episodes.drop(columns=["start", "end"]).iloc[block.stays["episode"]].reset_index(drop=True)
     stays = pd.concat([block.stays.reset_index(drop=True), of_episode], axis=1)
     who = block.patients.iloc[stays["patient"]].reset_index(drop=True)
@@ -78,7 +79,7 @@ def stay_frame(block: Block) -> pd.DataFrame:
 
 
 def patients(block: Block) -> Columns:
-    """Return the patients rows."""
+    """Return the rows of the table patients for a block of patients."""
     people = block.patients
     return {
         "subject_id": people["subject_id"],
@@ -91,7 +92,7 @@ def patients(block: Block) -> Columns:
 
 
 def admissions(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> dict[str, Any]:
-    """Draw the admissions rows, one per stay, in the order of `stays`."""
+    """Draw the rows of the table admissions, one per stay, in the order of `stays`."""
     n = len(stays)
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
     kind = _admission_type(rng, stays)
@@ -114,7 +115,10 @@ def admissions(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> d
 
 def transfers(rng: np.random.Generator, stays: pd.DataFrame, table: dict[str, Any], icu: pd.DataFrame,
               conditions: Ints) -> Columns:  # fmt: skip
-    """Draw the transfers rows without their ids: emergency department, ward, ICU and back, discharge."""
+    """Draw the rows of the table transfers: emergency department, ward, ICU, ward again, discharge.
+
+    The rows have no transfer_id yet. `table` is the result of `admissions`, and `icu` is the result of `icu_stays`.
+    """
     wards = np.array([condition.ward for condition in CONDITIONS], dtype=object)[conditions[stays["episode"]]]
     base = pd.DataFrame({"subject_id": stays["subject_id"], "hadm_id": stays["hadm_id"], "careunit": wards})
     start, end = stays["start"].to_numpy(), stays["end"].to_numpy()
@@ -139,7 +143,10 @@ def transfers(rng: np.random.Generator, stays: pd.DataFrame, table: dict[str, An
 
 
 def services(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) -> Columns:
-    """Draw the services rows: the condition's service at admission, and for some stays a later move."""
+    """Draw the rows of the table services: the first service of each stay, and a later move in some stays.
+
+    The reason for admission (`conditions`) decides the first service.
+    """
     first = np.array([condition.service for condition in CONDITIONS], dtype=object)[conditions[stays["episode"]]]
     base = pd.DataFrame({"subject_id": stays["subject_id"], "hadm_id": stays["hadm_id"]})
     at = stays["start"].to_numpy() + rng.integers(0, 20, len(stays))
@@ -154,9 +161,12 @@ def services(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints) ->
 
 
 def icu_stays(rng: np.random.Generator, stays: pd.DataFrame) -> pd.DataFrame:
-    """Draw the ICU stays: row of `stays`, ids, unit, intime, outtime.
+    """Draw the ICU stays.
 
-    Sicker stays go to an ICU more often, but only if they have labs.
+    Sicker patients go to an ICU more often, but only if their stay has labs.
+
+    Returns:
+        One row per ICU stay: stay (a row number of `stays`), subject_id, hadm_id, unit, intime, outtime.
     """
     goes = rng.random(len(stays)) < P_ICU_BY_ACUITY[stays["acuity"]]
     goes &= (stays["labs"] & stays["last"] & (stays["kind"] != OBSERVATION)).to_numpy()
@@ -173,7 +183,7 @@ def icu_stays(rng: np.random.Generator, stays: pd.DataFrame) -> pd.DataFrame:
 
 
 def icu_columns(icu: pd.DataFrame) -> Columns:
-    """Return the icustays rows of `icu_stays`, once these have ids."""
+    """Return the rows of the table icustays, from the result of `icu_stays` with the column stay_id added."""
     columns = _columns(icu[["subject_id", "hadm_id", "stay_id", "intime", "outtime"]])
     unit = icu["unit"].to_numpy()
     los = ((icu["outtime"] - icu["intime"]) / DAY).to_numpy()
@@ -181,9 +191,9 @@ def icu_columns(icu: pd.DataFrame) -> Columns:
 
 
 def truth(stays: pd.DataFrame) -> Columns:
-    """Return the truth rows, one per stay.
+    """Return the rows of the table of true risks, one per stay, with the facts and the outcome.
 
-    A row has values if the patient leaves an inpatient episode alive with this stay. Other rows have only ids.
+    A row has values if its stay ends an inpatient episode that the patient leaves alive. Other rows have only the ids.
     """
     shown = (stays["indexed"] & stays["last"]).to_numpy()
     note_visible = shown & (stays["note"] == NOTE_VISIBLE).to_numpy()
@@ -255,7 +265,7 @@ def _previous_end(stays: pd.DataFrame) -> Ints:
 
 
 def _pick_by(rng: np.random.Generator, keys: Any, choices: Any) -> Any:
-    """Draw one of the choices (words, probabilities) for each key."""
+    """Draw one word for each key, from the words and probabilities of that key."""
     out = np.empty(len(keys), dtype=object)
     for key, (words, probs) in choices.items():
         rows = np.asarray(keys) == key

@@ -1,7 +1,7 @@
 """The true risk of the synthetic hospital: facts, latent state, 30-day risk, and exact Bayes probabilities.
 
 All numbers here are invented. They are plausible in direction and size, but not estimated from any data set. The design
-makes the right answer known exactly, and favours no kind of model.
+makes the true probability known exactly, and favours no kind of model.
 
 Each patient has an age band and two latent states that no table shows: chronic burden and frailty (0, 1, 2). Each
 episode draws a third state, acute severity. Together they are the state z with 27 values. Given z, every fact of the
@@ -9,10 +9,11 @@ episode is an independent categorical draw. The risk is a function of the facts 
 
     logit P(unplanned readmission in 30 days) = INTERCEPT + EFFECTS that apply + INTERACTIONS that apply
 
-Because z affects the current episode only through its facts, P(risk | any subset of facts) is an exact sum over the 27
-states.
+Because z affects the current episode only through its facts, the probability of readmission given any subset of the
+facts is an exact sum over the 27 states.
 
-The facts, where each is written, and their levels:
+The facts are listed below with their levels. A note fact is written in the discharge summary, a series fact shows in
+the labs and vitals, and a record fact in the administrative tables:
 
     note    lives_alone, missed_medication, recent_falls, substance_use, poor_understanding, pending_workup (0 no,
             1 yes); follow_up (0 arranged, 1 not mentioned, 2 explicitly not arranged)
@@ -21,8 +22,8 @@ The facts, where each is written, and their levels:
             2 > 1.25 rising), acuity (0 daily labs, 1 twice daily, 2 four times daily and an ICU stay)
     record  age_band (0 18-49, 1 50-64, 2 65-79, 3 80 and over), stay_band (0 26-68 h, 1 68-168 h, 2 168-480 h)
 
-The intercept is -5.15. The effects on the log-odds are listed below. A level that is not listed adds 0, and follow_up
-has no effect of its own.
+In this formula, the intercept is -5.15. The effects on the log-odds are listed below. A level that is not listed adds
+0, and follow_up has an effect only in interactions.
 
     lives_alone=1 +0.55         missed_medication=1 +0.95   recent_falls=1 +0.70        substance_use=1 +0.85
     poor_understanding=1 +0.75  pending_workup=1 +0.65      haemoglobin=1 +0.40         haemoglobin=2 +0.95
@@ -37,9 +38,9 @@ Follow-up matters only together with a low sodium. With a normal sodium it chang
 acuity and age (`death_prob`). Patients who die have no outcome, and the sums account for that.
 
 Chronic burden and frailty stay with a patient. High-risk patients therefore return more often, and are over-represented
-among later episodes. `notes`, `series` and `none` are exact for a first episode, and very nearly calibrated over all
-episodes. `full` is exact for each episode. If the note or the labs are not visible, the outcome is drawn from the table
-of what is visible. That table is then exact too.
+among later episodes. Of the tables in `Risk`, `full` is exact for each episode. `notes`, `series` and `none` are exact
+for a first episode, and very nearly calibrated over all episodes. If the note or the labs are not visible at discharge,
+the outcome is drawn from the table for the facts that are visible. That table is then exact too.
 """
 
 import math
@@ -57,7 +58,17 @@ LEVELS = 3  # of each latent state: chronic burden, frailty, acute severity
 
 @dataclass(frozen=True)
 class Fact:
-    """An observable categorical fact. P(level | z) is the softmax of `base` plus the states times their slopes."""
+    """An observable fact about an episode, with a few levels.
+
+    The probability of a level given the latent state z is the softmax of `base` plus each state times its slopes.
+
+    Attributes:
+        name: the fact's name.
+        base: the logit of each level if all states are 0.
+        chronic: the slope of each level's logit in chronic burden; None = no influence.
+        frailty: the slope of each level's logit in frailty; None = no influence.
+        severity: the slope of each level's logit in acute severity; None = no influence.
+    """
 
     name: str
     base: tuple[float, ...]
@@ -67,11 +78,11 @@ class Fact:
 
     @property
     def n_levels(self) -> int:
-        """The number of levels."""
+        """The number of levels of the fact."""
         return len(self.base)
 
     def given_state(self) -> Floats:
-        """Return P(level | z) as (27, levels)."""
+        """Return the probability of each level given each of the 27 latent states, as an array (27, levels)."""
         logits = np.tile(np.asarray(self.base), (LEVELS**3, 1))
         for state, slopes in zip(_state_grid(), (self.chronic, self.frailty, self.severity), strict=True):
             if slopes is not None:
@@ -144,9 +155,16 @@ _RECORD_SHAPE = (AGE_LEVELS, STAY_FACT.n_levels)
 
 @dataclass(frozen=True)
 class Risk:
-    """Exact risks by joint levels: index n for the note facts, s for the series facts, x for the record facts.
+    """The exact probabilities of readmission, in one table for each set of known facts.
 
-    `full` (n, s, x), `notes` (n, x), `series` (s, x), `none` (x,).
+    Each axis of a table numbers the combinations of levels of some facts: n of the note facts (`note_index`), s of the
+    series facts (`series_index`), x of the record facts (`record_index`).
+
+    Attributes:
+        full: (n, s, x), the probability given all facts.
+        notes: (n, x), the probability given the note facts and the record facts.
+        series: (s, x), the probability given the series facts and the record facts.
+        none: (x,), the probability given the record facts alone.
     """
 
     full: Floats
@@ -156,45 +174,52 @@ class Risk:
 
 
 def note_index(facts: dict[str, Ints]) -> Ints:
-    """Return the joint index of the note facts, for `Risk.full` and `Risk.notes`."""
+    """Return one number for the levels of all note facts, as an index of axis n in the tables of `Risk`."""
     return np.ravel_multi_index(tuple(facts[name] for name in NOTE_NAMES), _NOTE_SHAPE)
 
 
 def series_index(facts: dict[str, Ints]) -> Ints:
-    """Return the joint index of the series facts, for `Risk.full` and `Risk.series`."""
+    """Return one number for the levels of all series facts, as an index of axis s in the tables of `Risk`."""
     return np.ravel_multi_index(tuple(facts[name] for name in SERIES_NAMES), _SERIES_SHAPE)
 
 
 def record_index(facts: dict[str, Ints]) -> Ints:
-    """Return the joint index of the record facts, the last axis of every table of `Risk`."""
+    """Return one number for the levels of all record facts, as an index of axis x in the tables of `Risk`."""
     return np.ravel_multi_index(tuple(facts[name] for name in RECORD_NAMES), _RECORD_SHAPE)
 
 
 def state_index(chronic: Ints, frailty: Ints, severity: Ints) -> Ints:
-    """Return the index of z = (chronic, frailty, severity) among its 27 values."""
+    """Return the number (0 to 26) of the latent state z = (chronic, frailty, severity)."""
     return np.ravel_multi_index((chronic, frailty, severity), (LEVELS,) * 3)
 
 
 def draw(rng: np.random.Generator, prob: Floats) -> Ints:
-    """Draw one level per row of `prob` (rows, levels)."""
+    """Draw one level for each row of `prob` (rows, levels), which holds the probability of each level."""
     edges = np.cumsum(prob, axis=1)
     level = (rng.random(len(prob))[:, None] >= edges).sum(axis=1)
     return np.asarray(np.minimum(level, prob.shape[1] - 1), dtype=np.int64)
 
 
 def draw_facts(rng: np.random.Generator, state: Ints) -> dict[str, Ints]:
-    """Draw every fact of an episode except its age band, given the state z."""
+    """Draw the levels of all facts of episodes, except the age band.
+
+    `state` is the number of each episode's latent state, from `state_index`.
+    """
     facts = (*NOTE_FACTS, *SERIES_FACTS, STAY_FACT)
     return {fact.name: draw(rng, fact.given_state()[state]) for fact in facts}
 
 
 def death_prob(acuity: Ints, age_band: Ints) -> Floats:
-    """Return P(death in hospital)."""
+    """Return the probability of death in hospital, given the levels of acuity and age band."""
     return np.asarray(P_DEATH[acuity] * DEATH_AGE_FACTOR[age_band])
 
 
 def logit(facts: dict[str, Ints]) -> Floats:
-    """Return the log-odds of readmission. `facts` are arrays of levels that broadcast against each other."""
+    """Return the log-odds of unplanned readmission within 30 days.
+
+    Args:
+        facts: the levels of each fact, by name, as arrays that broadcast against each other.
+    """
     total: Floats = np.asarray(INTERCEPT)
     for name, level, size in EFFECTS:
         total = total + size * (facts[name] == level)
@@ -205,7 +230,7 @@ def logit(facts: dict[str, Ints]) -> Floats:
 
 @lru_cache(maxsize=1)
 def risk() -> Risk:
-    """Compute the exact risk given all facts, the note's facts, the series' facts, or the record alone."""
+    """Compute the exact probabilities of readmission, given all facts or only some kinds of facts (see `Risk`)."""
     note, series, record = _levels(NOTE_NAMES, _NOTE_SHAPE), _levels(SERIES_NAMES, _SERIES_SHAPE), _record_levels()
     grid = {name: values[:, None, None] for name, values in note.items()}
     grid |= {name: values[None, :, None] for name, values in series.items()}
@@ -228,7 +253,7 @@ def risk() -> Risk:
 
 
 def state_prior() -> Floats:
-    """Return P(z | age band) as (27, age bands)."""
+    """Return the probability of each latent state z given the age band, as an array (27, age bands)."""
     chronic, frailty, severity = _state_grid()
     return np.asarray(P_CHRONIC.T[chronic] * P_FRAILTY.T[frailty] * P_SEVERITY[severity][:, None])
 
@@ -239,7 +264,7 @@ def _state_grid() -> tuple[Ints, Ints, Ints]:
 
 
 def _levels(names: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Ints]:
-    """Return the level of each fact at every joint index."""
+    """Return the level of each fact at every joint index, which numbers the combinations of levels."""
     return dict(zip(names, np.unravel_index(np.arange(math.prod(shape)), shape), strict=True))
 
 

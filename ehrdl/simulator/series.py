@@ -1,14 +1,14 @@
-"""The synthetic hospital's labs and vitals: the series facts rendered as noisy measurements.
+"""The synthetic hospital's labs: noisy measurements that show the series facts of `risk`.
 
-A stay with labs has blood drawn at a steady pace set by its acuity. The first draw is near admission, and the last is 5
-to 11 h before discharge. The last panel is in the chart by discharge, and shows the haemoglobin and sodium levels. The
-ratio of the stay's last to first creatinine shows the trend. Most of this change happens in the last 72 h. Between the
-first and the last panel, values drift and jitter.
+A stay with labs has blood drawn at a steady pace set by its acuity. The results of one draw are a panel. The first draw
+is near admission, and the last is 5 to 11 h before discharge. The results of the last draw are in the chart by
+discharge, and show the haemoglobin and sodium levels. The ratio of the stay's last to first creatinine shows the trend.
+Most of this change happens in the last 72 h. Between the first and the last panel, values drift and jitter.
 
-Half of the labs from the emergency department and a few others have no hadm_id. Neither do labs from clinics, which are
-drawn before admission and after discharge at the patient's usual level. Some storetimes are late or missing. Some rows
-have other spellings or units, or impossible values. Such rows are never in the first or last panel of a stay, because
-these panels carry the facts.
+Half of the labs from the emergency department and a few other labs have no hadm_id. Labs from clinics have none either.
+They are drawn before an admission and after a discharge, at the patient's usual level. Some storetimes are late or
+missing. Some rows have other spellings or units, or impossible values. Such rows are never in the first or last panel
+of a stay, because these panels carry the facts.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,21 @@ TREND_FOLD = np.array([[0.45, 0.66], [0.96, 1.04], [1.5, 2.2]])  # last / first;
 
 @dataclass(frozen=True)
 class Lab:
-    """An analyte: its usual mean, its spread between and within patients, and how often a panel contains it."""
+    """An analyte that the laboratory measures.
+
+    Attributes:
+        itemid: the item id in d_labitems.
+        label: the label in d_labitems.
+        category: the category in d_labitems.
+        unit: the unit of the results; None = no unit.
+        mean: the mean of the patients' usual values [unit].
+        between: the standard deviation of the patients' usual values [unit].
+        within: the standard deviation of one patient's values around the usual value [unit].
+        decimals: the number of decimals in a result.
+        low: the lower limit of the reference range [unit].
+        high: the upper limit of the reference range [unit].
+        share: the share of panels that contain the analyte.
+    """
 
     itemid: int
     label: str
@@ -80,7 +94,17 @@ _OTHER_UNITS = {
 
 @dataclass(frozen=True)
 class Panels:
-    """Blood draws: stay (row of the stay frame), time, and values. `first` and `last` mark the ends of an episode."""
+    """Blood draws, one row each, with the values of all analytes.
+
+    Attributes:
+        stay: the row number of the stay in the frame of stays.
+        charttime: the time of the draw [minutes since 1970].
+        last_charttime: the time of the last draw of the same episode [minutes since 1970].
+        first: whether the draw is the first of an episode.
+        last: whether the draw is the last of an episode.
+        hadm_id: the id of the stay; NULL = not recorded.
+        value: (draws, labs), the values before rounding.
+    """
 
     stay: Ints
     charttime: Ints
@@ -92,7 +116,10 @@ class Panels:
 
 
 def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns:
-    """Draw the labevents rows without labevent_id. specimen_id counts draws from 0."""
+    """Draw the rows of the table labevents.
+
+    The rows have no labevent_id yet. specimen_id numbers the blood draws from 0.
+    """
     usual = _usual(rng, block)
     parts = [_inpatient(rng, block, stays, usual), _outpatient(rng, stays, usual)]
     rows = [_rows(rng, panels, stays) for panels in parts]
@@ -101,7 +128,7 @@ def labs(rng: np.random.Generator, block: Block, stays: pd.DataFrame) -> Columns
 
 
 def lab_items() -> Columns:
-    """Return the d_labitems rows."""
+    """Return the rows of the table d_labitems: the analytes that the laboratory measures."""
     return {
         "itemid": [*[lab.itemid for lab in LABS], NT_PROBNP],
         "label": [*[lab.label for lab in LABS], "NTproBNP"],
@@ -149,7 +176,15 @@ def _inpatient(rng: np.random.Generator, block: Block, stays: pd.DataFrame, usua
 
 
 class _Draws(NamedTuple):
-    """The draws (m,) in the episodes (n,): each draw's episode and time, and each episode's first and last time."""
+    """The blood draws (m,) of some episodes (n,).
+
+    Attributes:
+        of: (m,), the episode of each draw.
+        time: (m,), the time of each draw.
+        first: (n,), the time of each episode's first draw.
+        final: (n,), the time of each episode's last draw.
+        at_an_end: (m,), whether the draw is the first or the last of its episode.
+    """
 
     of: Ints
     time: Ints
@@ -208,7 +243,7 @@ def _outpatient(rng: np.random.Generator, stays: pd.DataFrame, usual: Floats) ->
 
 
 def _rows(rng: np.random.Generator, panels: Panels, stays: pd.DataFrame) -> dict[str, Any]:
-    """Return one row per draw and analyte in it, with the irregularities of a real laboratory's records."""
+    """Return one row per draw and analyte measured in it, with the irregularities of a real laboratory's records."""
     share = np.array([lab.share for lab in LABS])
     ends = panels.first | panels.last
     draw, lab = np.nonzero((rng.random(panels.value.shape) < share) | (ends[:, None] & (share >= 0.7)))

@@ -1,8 +1,9 @@
-"""The lives of the synthetic hospital's patients: episodes, what follows each, and the stays within an episode.
+"""The lives of the synthetic hospital's patients: episodes, what follows each episode, and the stays within an episode.
 
-Times are minutes since 1970 (int64) until a table is written. As in the readmission task, an episode joins the stays
-before and after a same-day return. The outcome Y of an episode is drawn from the exact risk given what is visible at
-its discharge. The next episode is then placed so that the tables agree with Y:
+Times are minutes since 1970 (int64) until a table is written. As in the readmission task, a patient who returns on the
+day of discharge continues the same episode. The outcome Y of an episode is unplanned readmission within 30 days. Y is
+drawn from the exact risk given the facts that are visible at discharge. The next episode is then placed so that the
+tables agree with Y:
 
     Y = 1   the next episode starts 12 h to 30 d after discharge, on a later calendar day, unplanned
     Y = 0   planned return within 30 d (4 %); observation-only return within 30 d (4 %), nothing else before day 31;
@@ -39,9 +40,12 @@ _N_DAYS = int(np.datetime64("2191-01-01", "D").astype(np.int64)) - _FIRST_DAY
 
 @dataclass(frozen=True)
 class Block:
-    """A block of patients, as three frames with one row per patient, per episode, and per stay (an admission).
+    """The simulated lives of a block of patients.
 
-    `episodes.patient` and `stays.episode` are row numbers in the frame above.
+    Attributes:
+        patients: one row per patient.
+        episodes: one row per episode. The column `patient` is a row number of `patients`.
+        stays: one row per stay (an admission). The column `episode` is a row number of `episodes`.
     """
 
     patients: pd.DataFrame
@@ -50,7 +54,14 @@ class Block:
 
 
 def simulate(rng: np.random.Generator, first_patient: int, n_patients: int, first_stay: int) -> Block:
-    """Draw a block of patients and their lives. Ids continue from `first_patient` and `first_stay`."""
+    """Draw the lives of a block of patients.
+
+    Args:
+        rng: the random generator.
+        first_patient: the number of patients in earlier blocks, so that ids do not repeat.
+        n_patients: the number of patients in this block.
+        first_stay: the number of stays in earlier blocks, so that ids do not repeat.
+    """
     patients = _patients(rng, first_patient, n_patients)
     episodes = _episodes(rng, patients)
     stays = _stays(rng, episodes)
@@ -60,12 +71,12 @@ def simulate(rng: np.random.Generator, first_patient: int, n_patients: int, firs
 
 
 def year_of(minutes: Ints) -> Ints:
-    """Return the calendar year of times in minutes since 1970."""
+    """Return the calendar year of times that are given in minutes since 1970."""
     return np.asarray(minutes).astype("datetime64[m]").astype("datetime64[Y]").astype(np.int64) + 1970
 
 
 def day_of(minutes: Ints) -> Ints:
-    """Return the days since 1970 of times in minutes since 1970."""
+    """Return the whole days since 1970 of times that are given in minutes since 1970."""
     return np.asarray(minutes) // DAY
 
 
@@ -113,7 +124,7 @@ def _episodes(rng: np.random.Generator, patients: pd.DataFrame) -> pd.DataFrame:
 def _one_generation(
     rng: np.random.Generator, patients: pd.DataFrame, patient: Ints, start: Ints, kind: Ints
 ) -> dict[str, Any]:
-    """Draw one episode for each of `patient`: facts, end, death, what is visible, risks and outcome."""
+    """Draw one episode for each patient in `patient`: facts, end, death, what is visible, risks and outcome."""
     n, who = len(patient), patients.iloc[patient]
     severity = risk.draw(rng, np.tile(risk.P_SEVERITY, (n, 1)))
     facts = risk.draw_facts(rng, risk.state_index(who["chronic"].to_numpy(), who["frailty"].to_numpy(), severity))
@@ -203,7 +214,10 @@ def _what_follows(rng: np.random.Generator, episode: dict[str, Any], frailty: In
 
 
 def _not_same_day(end: Ints, gap: Ints) -> Ints:
-    """Return the gap, one day longer if the next episode would start on the day of discharge and merge with this."""
+    """Return the gap before the next episode, a day longer if it would otherwise start on the day of discharge.
+
+    An episode that starts on the day of discharge would merge with the one before it.
+    """
     return np.asarray(np.where(day_of(end + gap) == day_of(end), gap + DAY, gap))
 
 

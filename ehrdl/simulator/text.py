@@ -1,8 +1,8 @@
 """The synthetic hospital's notes: discharge summaries with the note facts, and radiology reports without them.
 
 A fact that is present is written once, in one of its wordings. A fact that is absent is denied half the time, and
-otherwise not mentioned. Facts are written whatever length is requested. Sentences without a fact fill the rest. The
-choice of words depends only on chance.
+otherwise not mentioned. Facts are written even if the requested length is too short for them. Sentences without a fact
+fill the rest of a summary. The choice among wordings depends only on chance.
 """
 
 import random
@@ -28,7 +28,15 @@ P_RADIOLOGY_CLINIC = 0.10  # probability of a report from clinic after the stay
 def discharge(
     rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, places: Any, note_tokens: tuple[int, int]
 ) -> Columns:
-    """Draw the discharge rows: one summary per episode, at its last stay. Some summaries were never written."""
+    """Draw the rows of the table discharge: one summary per episode, at its last stay. Some episodes have none.
+
+    Args:
+        rng: the random generator.
+        stays: the result of `stay_frame`.
+        conditions: the reason for admission of each episode, as a row number of `CONDITIONS`.
+        places: the discharge location of each stay.
+        note_tokens: the smallest and the largest number of words of a summary.
+    """
     written = (stays["last"] & (stays["note"] != NOTE_ABSENT)).to_numpy()
     rows = stays[written]
     end = rows["end"].to_numpy()
@@ -52,7 +60,11 @@ def discharge(
 
 
 def radiology(rng: np.random.Generator, stays: pd.DataFrame, conditions: Ints, films: dict[str, Any]) -> Columns:
-    """Draw the radiology rows: up to two reports per stay, some from clinic after it, and the `films`."""
+    """Draw the rows of the table radiology.
+
+    A stay has up to two reports. Some patients have a report from a clinic after the stay. The chest films in `films`
+    are added.
+    """
     n_reports = rng.choice(3, len(stays), p=P_RADIOLOGY)
     inside = np.repeat(np.arange(len(stays)), n_reports)
     after = np.flatnonzero((rng.random(len(stays)) < P_RADIOLOGY_CLINIC) & ~stays["dead"].to_numpy())
@@ -89,7 +101,16 @@ def summary(
     place: str | None,
     note_tokens: tuple[int, int],
 ) -> str:
-    """Write one discharge summary of about `note_tokens` words that states `facts`."""
+    """Write the text of one discharge summary.
+
+    Args:
+        pick: the random generator.
+        facts: the level of each note fact, by name.
+        female: whether the patient is a woman.
+        condition: the reason for admission.
+        place: the discharge location. If it is None, the summary says `Home`.
+        note_tokens: the smallest and the largest number of words.
+    """
     wanted = pick.randint(*note_tokens)
     filled = _Slots(pick, female)
     sections: dict[str, list[str]] = {name: [] for name in phrases.SECTIONS}

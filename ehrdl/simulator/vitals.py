@@ -1,7 +1,7 @@
 """The synthetic hospital's ICU charting: hourly vitals, temperature in °C or °F, the Glasgow coma scale as words.
 
-Vitals are charted only in the ICU, so their presence shows how sick a patient was. They carry no other fact. Levels
-depend on the patient and settle over the stay.
+Vitals are charted only in the ICU, so their presence shows how sick a patient was. They carry no other fact. Each stay
+has a level around which its values vary. Over the stay, values move towards normal.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ P_IMPOSSIBLE = 0.0004
 
 
 def chart(rng: np.random.Generator, icu: pd.DataFrame) -> Columns:
-    """Draw the chartevents rows of the ICU stays."""
+    """Draw the rows of the table chartevents for the ICU stays."""
     hours = rng.choice([1.0, 2.0], len(icu), p=[0.4, 0.6])
     stay_minutes = (icu["outtime"] - icu["intime"]).to_numpy()
     n_rounds = np.maximum(1, (stay_minutes / (hours * HOUR)).astype(np.int64))
@@ -73,7 +73,7 @@ def chart(rng: np.random.Generator, icu: pd.DataFrame) -> Columns:
 
 
 def chart_items() -> Columns:
-    """Return the d_items rows."""
+    """Return the rows of the table d_items: the charted vitals and coma scores."""
     numeric = [(*row[:5], "Numeric") for row in _NUMERIC] + [(*_CELSIUS, "Numeric")]
     words = [(row[0], row[1], row[2], "Neurological", None, "Text") for row in _COMA]
     names = ("itemid", "label", "abbreviation", "category", "unitname", "param_type")
@@ -110,7 +110,7 @@ def _numeric(rng: np.random.Generator, n_stays: int, of: Ints, order: Ints, prog
 
 
 def _coma(rng: np.random.Generator, n_stays: int, of: Ints, order: Ints, progress: Floats) -> dict[str, Any]:
-    """Draw eye, verbal and motor scores: full for most, up to two points lower early on for a third."""
+    """Draw eye, verbal and motor scores. Most stays have full scores; a third lose up to two points early on."""
     rounds = np.flatnonzero(order % _SPARSE_EVERY == 0)
     drowsy = (rng.random(n_stays) < 0.35)[of[rounds]] & (progress[rounds] < 0.6)
     lost = np.where(drowsy, rng.integers(0, 3, len(rounds)), 0)

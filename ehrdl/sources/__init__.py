@@ -1,4 +1,4 @@
-"""Sources, one folder each: the readers that turn a hospital's tables into EVENTS."""
+"""Sources: the readers that turn a hospital's tables into the EVENTS table."""
 
 from ehrdl.lazy import lazily
 

@@ -1,4 +1,4 @@
-"""Reads the small files of an archive as a stream, so that thousands of them are never written to disk."""
+"""Reads the files inside an archive as a stream, so that thousands of small files are never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ehrdl.errors import SchemaError
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and content of every file of a tar (compressed or not) or zip archive, in its order.
+    """Yield the name and the content of every file in a tar or zip archive, in the order of the archive.
+
+    A tar archive may be compressed.
 
     Raises:
         SchemaError: the archive is damaged, or the file is not an archive.
@@ -25,7 +27,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def content(file: Path) -> bytes:
-    """Read all bytes of an unpacked file.
+    """Read all bytes of a file that is not in an archive.
 
     Raises:
         SchemaError: the file cannot be read.

@@ -1,12 +1,12 @@
-"""Tells the types of an Arrow column's values, without the wrapping or encoding that its writer chose."""
+"""Finds the type of an Arrow column's values beneath any dictionary encoding or extension type."""
 
 import pyarrow as pa
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values without dictionary encoding or extension types, which a writer may add.
+    """Return the type of a column's values, without any dictionary encoding or extension type around it.
 
-    A UUID keeps its type, because it is stored as raw bytes, not as text.
+    The UUID type is returned unchanged, because its values are stored as raw bytes, not as text.
     """
     if isinstance(kind, pa.UuidType):
         return kind
@@ -16,10 +16,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Return whether a column holds text that its writer marked as bytes."""
+    """Return whether a type is one of Arrow's binary types. A column of such a type may hold text."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a column holds text, in any of Arrow's layouts."""
+    """Return whether a type is one of Arrow's string types."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

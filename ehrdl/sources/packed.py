@@ -1,4 +1,4 @@
-"""Finds a table's file, and tells its compression by its first bytes, whatever its name says."""
+"""Finds the file of a hospital's table, and tells its compression from its first bytes, not from its name."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _ADVICE = {
 
 
 def find(root: Path, name: str) -> Path | None:
-    """Return the file of a table such as `hosp/labevents` under `root`, or None. Case does not matter."""
+    """Return the file of a table such as `hosp/labevents` under `root`, in any letter case; None if there is none."""
     return next(iter(find_all(root, name)), None)
 
 
 def find_all(root: Path, name: str) -> list[Path]:
-    """Return all files of a table, starting with the one that is read."""
+    """Return all files of a table under `root`. The first of them is the file that ehrdl reads."""
     files = {path.name.lower(): path for path in reversed(list(_beside(root, name))) if path.is_file()}
     base = name.rpartition("/")[2].lower()
     return [files[f"{base}{suffix}"] for suffix in SUFFIXES if f"{base}{suffix}" in files]
 
 
 def unread(root: Path, name: str) -> str:
-    """Return a line on a file that has the name of a missing table but cannot be read, and what to do; else empty."""
+    """Return a hint about a missing table if a file or folder with its name exists but cannot be read; else empty."""
     base = name.rpartition("/")[2].lower()
     for path in _beside(root, name):
         if path.name.lower() == base or path.name.lower().startswith(f"{base}."):
@@ -60,7 +60,7 @@ def unread(root: Path, name: str) -> str:
 
 
 def elsewhere(root: Path, name: str) -> str:
-    """Return a line on where a table is, if `root` is one level too high or too low; empty if it is not found."""
+    """Return a hint about a missing table if it is found one folder above or below its proper place; else empty."""
     folder, _, base = name.rpartition("/")
     if find(root, base):
         where = f"give the folder above it, {root.parent}" if root.name.lower() == folder else f"move it to {folder}/"
@@ -72,7 +72,7 @@ def elsewhere(root: Path, name: str) -> str:
 
 
 def _beside(root: Path, name: str) -> Iterator[Path]:
-    """Yield the files in a table's folder, sorted. A folder of the exact name comes before one in another case."""
+    """Yield the files in the folder of a table, sorted. A folder of the exact name comes before one in another case."""
     *folders, _ = name.split("/")
     inside = [root]
     for folder in folders:
@@ -93,7 +93,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def packing(path: Path) -> str | None:
-    """Return the compression of a CSV, as pyarrow names it; None = not compressed.
+    """Return pyarrow's name for the compression of a CSV file; None = not compressed.
 
     Raises:
         SchemaError: the file is not a CSV, or cannot be opened.
@@ -117,10 +117,10 @@ def open_stream(path: Path) -> pa.NativeFile:
 
 
 def check_head(path: Path, head: bytes) -> None:
-    """Refuse decompressed bytes that are compressed again, or are not text.
+    """Check that the first decompressed bytes of a file are plain text, and not compressed a second time.
 
     Raises:
-        SchemaError: the bytes are not plain text; the message names what they are.
+        SchemaError: the bytes are not plain text. The message names what they are.
     """
     for mark, name in _STREAMS.items():
         if head.startswith(mark):
@@ -130,12 +130,12 @@ def check_head(path: Path, head: bytes) -> None:
 
 
 def stream_fault(path: Path, reason: str, after: str) -> str:
-    """Explain the fault of a compressed file, by pyarrow's message; empty if the fault lies elsewhere.
+    """Explain what is wrong with a compressed file, from pyarrow's message; empty if the compression is not at fault.
 
     Args:
         path: the file.
         reason: pyarrow's message.
-        after: the place where reading stopped, in words.
+        after: where reading stopped, in words, such as `after row 500`.
     """
     if re.search("header check|compression method|no magic header|frame descriptor", reason):
         return f"something else follows the end of its {packing(path)} stream; cut that off, or copy the file again"

@@ -3,9 +3,9 @@
 CSV is read with Arrow, because DuckDB's own reader has three faults. In parallel, it loses its place in notes (quoted
 text over many lines). With one thread, it holds the whole file in memory. It never checks the checksum of a gzip file.
 
-Every cell that is used is cast here and nowhere else. DuckDB would silently drop a time zone and round 1.5 to the
-patient 2. A cell that does not fit its type therefore stops the reading with a mark in the error. `explain` turns that
-error into one line.
+Cells are converted to their types here and nowhere else. Otherwise DuckDB would silently drop a time zone, or round the
+patient id 1.5 to 2. A cell that does not fit its type stops the reading with a marked error. `explain` turns that error
+into one line.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class RawTable:
     Attributes:
         name: the table's name, such as `hosp/labevents`.
         path: the table's file.
-        columns: the type of each column.
-        optional: the columns that may be missing, and are then null.
-        null_words: words that stand for an absent value, as empty cells do.
+        columns: the SQL type of each column to read.
+        optional: the columns that may be missing. A missing column is null in every row.
+        null_words: words that mean a missing value, as an empty cell does.
     """
 
     name: str
@@ -65,7 +65,7 @@ class RawTable:
     null_words: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Check the header.
+        """Check that the file has the columns to read, without reading its rows.
 
         Raises:
             SchemaError: the file cannot be opened, or a column is missing, occurs twice or has a time zone.
@@ -73,7 +73,7 @@ class RawTable:
         self._find(self._header())
 
     def packed_bytes(self) -> int:
-        """Return the size of the file [bytes]. For a plain CSV, return its approximate size as csv.gz."""
+        """Return the size of the file [bytes]. For an uncompressed CSV, estimate its size as csv.gz."""
         size = self.path.stat().st_size
         return size if is_parquet(self.path) or packing(self.path) else size // _PACKED
 
@@ -83,16 +83,16 @@ class RawTable:
         typed: bool = True,
         on_rows: Callable[[pa.RecordBatch], object] | None = None,
     ) -> str:
-        """Return SQL that selects the wanted columns with their types.
+        """Return an SQL query that selects the table's columns with their types.
 
-        A CSV is a stream that is read once. To read it again, open it again.
+        A CSV is a stream, so the query can run only once. To run it again, open the table again.
 
         Args:
-            con: the connection.
+            con: the DuckDB connection in which the query will run.
             typed: whether Arrow converts a CSV's cells to their types. This is several times as fast, but strict: a
                 cell that does not fit stops the reading. Otherwise DuckDB converts the cells, and accepts some that
                 Arrow does not (`1.0` as a whole number). A cell that still does not fit is reported with its row.
-            on_rows: a function that is called with every block of a CSV, with all wanted columns.
+            on_rows: a function that is called with each block of rows of a CSV, which has all columns of the table.
         """
         header = self._header()
         found = self._find(header)
@@ -154,7 +154,10 @@ class RawTable:
         return pa.RecordBatchReader.from_batches(schema, blocks())
 
     def row_of(self, column: str, value: str) -> int | None:
-        """Return the first row (from 1, without the header) with the cell `value` in `column`; None if absent."""
+        """Return the number of the first row with `value` in `column`; None if there is no such row.
+
+        Rows are counted from 1, without the header.
+        """
         done = 0
         for batch in self._batches(self._find(self._header())[column]):
             cells = batch.column(0)
@@ -279,7 +282,7 @@ class _Ended:
 
 
 def _without_end(reader: arrow_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
-    """Yield the blocks of a CSV without the row that `_Ended` adds."""
+    """Yield the blocks of a CSV without the empty row that `_Ended` adds at the end."""
     last = None
     try:
         for batch in reader:

@@ -12,7 +12,7 @@ from ehrdl.sources.packed import stream_fault
 
 
 class Table(Protocol):
-    """What an error needs to know about the unreadable table. `RawTable` provides it."""
+    """The interface of a table that error messages need. `RawTable` implements it."""
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Table(Protocol):
         """The type of each column of the table."""
 
     def row_of(self, column: str, value: str) -> int | None:
-        """Return the first row with a value, counted from 1; None = no row has it."""
+        """Return the number of the first row with `value` in `column`, counted from 1; None if there is no such row."""
 
 
 MEANING = {
@@ -54,12 +54,12 @@ _NULL_WORDS = ("NULL", "NA", "N/A", r"\N", "NONE", "NAN", "NIL", "NAT", "<NA>", 
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether the error means that the disk is full."""
+    """Return whether an error means that the disk is full."""
     return bool(re.search(r"no space left|could not write|disk quota", str(error), re.IGNORECASE))
 
 
 def explain(error: Exception, table: Table) -> SchemaError:
-    """Turn a failure to read a table into one line that names the file, the row and the value."""
+    """Return a one-line error that names the file, the row and the value, for a failure to read a table."""
     text = str(error)
     if match := re.search(f"{MARK} (\\w+) (.*)", text, re.DOTALL):
         value = match[2].replace("\\0", "\0")  # DuckDB prints a NUL as a backslash and a 0
@@ -72,7 +72,10 @@ def explain(error: Exception, table: Table) -> SchemaError:
 
 
 def _cell_fault(table: Table, column: str, value: str) -> str:
-    """Explain where a cell is and why its column cannot hold the value. Add a hint if it may mean no value."""
+    """Explain where a cell is, and why its column cannot hold the value.
+
+    A hint is added if the value may be a word for a missing value.
+    """
     row, kind = table.row_of(column, value), table.columns[column]
     where = f"row {row}, column {column}" if row else f"column {column}"
     if kind == "VARCHAR":
@@ -83,7 +86,7 @@ def _cell_fault(table: Table, column: str, value: str) -> str:
 
 
 def _file_fault(path: Path, text: str) -> str:
-    """Explain what is wrong with a file, by the reader's message, and what to do."""
+    """Explain what is wrong with a file, from the reader's message, and what to do."""
     if match := re.search(rf"{NUL_MARK} (\d+) (\w+)", text):
         return f"row {match[1]}, column {match[2]}: {_HAS_NUL}"
     done = int(match[1]) if (match := re.search(r"after row (\d+)", text)) else 0
@@ -93,9 +96,9 @@ def _file_fault(path: Path, text: str) -> str:
 
 
 def _row_fault(text: str, done: int) -> str | None:
-    """Explain what is wrong with a row, by its number in the reader's message.
+    """Explain what is wrong with a row, from its number in the reader's message.
 
-    The reader counts from the start of its block, and `done` rows were read before that block.
+    The reader counts rows from the start of its block, and `done` rows were read before that block.
     """
     if match := re.search(rf"{OPEN} (\d+)", text):
         return f"row {done + int(match[1])}: a quote is opened and never closed; copy the file again"
@@ -117,5 +120,5 @@ def _text_fault(text: str, after: str) -> str | None:
 
 
 def short(text: str, most: int = 160) -> str:
-    """Return the beginning of a long text."""
+    """Return a text, cut after `most` characters if it is longer."""
     return text if len(text) <= most else f"{text[:most]}…"

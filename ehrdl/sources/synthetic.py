@@ -1,8 +1,8 @@
-"""The synthetic hospital: invented patients in MIMIC-IV's layout, with a known true 30-day risk.
+"""The synthetic hospital: invented patients in MIMIC-IV's layout, with a known true 30-day risk of readmission.
 
-The modules of `ehrdl.simulator` make its parts. `risk` defines the true risk, and `stays` draws the patients' lives.
-`series`, `vitals` and `text` turn facts into measurements and words. `records` and `illness` write the other tables.
-`heart` adds the first-day signs of heart failure.
+The modules of `ehrdl.simulator` make the parts of the hospital. `risk` defines the true risk, and `stays` draws the
+patients' lives. `series`, `vitals` and `text` turn facts into measurements and words. `records` and `illness` write the
+other tables. `heart` adds the first-day signs of heart failure.
 """
 
 import csv
@@ -31,11 +31,11 @@ MAX_NOTE_TOKENS = 3000
 
 
 class Synthetic(Source):
-    """A synthetic hospital, written in MIMIC-IV's layout and read back by the reader of MIMIC-IV.
+    """A synthetic hospital, written in MIMIC-IV's layout and read by the reader of MIMIC-IV.
 
     Args:
         n_patients: the number of patients.
-        seed: the random seed. Another seed gives other patients of the same distribution.
+        seed: the random seed. Another seed gives other patients from the same distribution.
         note_tokens: the smallest and the largest number of words of a discharge summary.
     """
 
@@ -46,12 +46,12 @@ class Synthetic(Source):
         _check(n_patients, seed, note_tokens)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the arguments, and the versions of the simulator and the reader."""
+        """Return all that decides the result of `read` (the options and the versions of the code), as its cache key."""
         reader = Mimic4(root=".")
         return {"source": "synthetic", "hospital": self._key(), "reader": reader.versions()}
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write the hospital into the cache, read it as MIMIC-IV, and write the true risk beside EVENTS."""
+        """Simulate the hospital, and write its EVENTS table and true risks into the folder `out`; see `Source.read`."""
         hospital = cached(
             prepare,
             "hospital",
@@ -73,7 +73,7 @@ class Synthetic(Source):
 
 
 def _copy_truth(hospital: Path, out: Path) -> None:
-    """Copy each index stay's true probability, in the form that a run looks for."""
+    """Copy the true probability of each index stay to `out`, in the columns of the file that a run reads."""
     with hospital.open(newline="") as source, out.open("w", newline="") as target:
         writer = csv.writer(target)
         writer.writerow(["encounter_id", "output", "prob"])
@@ -97,9 +97,9 @@ def write_hospital(
     Args:
         root: the folder to make; it must be empty if it exists.
         n_patients: the number of patients, > 0.
-        seed: the random seed of every draw, >= 0. The length of notes changes only the notes.
+        seed: the random seed of all draws, >= 0.
         note_tokens: the smallest and the largest number of words of a discharge summary, at most 3000. Facts are
-            written even if they need more.
+            written even if they need more words. Another length changes only the notes.
         progress: whether to show a progress bar.
 
     Raises:
@@ -199,6 +199,6 @@ def _write_block(
 
 
 def _joined(first: Any, second: Any) -> dict[str, Any]:
-    """Join the labs of two generators. The second's specimens are numbered after the first's."""
+    """Join the labs of two generators. The specimens of the second are numbered after those of the first."""
     second = {**second, "specimen_id": second["specimen_id"] + int(first["specimen_id"].max(initial=-1)) + 1}
     return {name: np.concatenate([first[name], second[name]]) for name in first}

@@ -1,1 +1,1 @@
-"""Splits of subjects into training, tuning and held-out: drawn by subject, or read from files."""
+"""Splits of subjects into training, tuning and held-out: by a hash of the subject_id, or read from files."""

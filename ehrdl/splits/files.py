@@ -1,4 +1,7 @@
-"""A published split: train.txt, tuning.txt and held_out.txt, with one record's name per line."""
+"""Reads a published split from train.txt, tuning.txt and held_out.txt.
+
+Each line of a file is the name of one record, as the publisher of the data writes it. A record belongs to one subject.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ _KEY = "data.split.files"
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The content of the three files.
+    """The content of train.txt, tuning.txt and held_out.txt.
 
     Attributes:
         folder: the folder that holds the files.
-        subjects: for each file, the subject_id of its records, in the file's order.
-        names: the records' own names, in the same order.
-        sha256: the hash of each file.
+        subjects: for each split, the subject_id of each record in its file, in the file's order.
+        names: for each split, the names of the same records as written in its file, in the same order.
+        sha256: for each split, the SHA-256 hash of its file.
     """
 
     folder: Path
@@ -35,21 +38,22 @@ class SplitFiles:
     sha256: dict[str, str]
 
     def split_of(self) -> pd.Series:
-        """Return the split of each subject, by subject_id."""
+        """Return the name of each subject's split, indexed by subject_id."""
         names = [name for name, ids in self.subjects.items() for _ in ids]
         return pd.Series(names, np.concatenate(list(self.subjects.values())), dtype=object)
 
 
 def read_split_files(folder: str, subject_of: Callable[[str], int]) -> SplitFiles:
-    """Read and check the three files; empty lines are skipped.
+    """Read and check train.txt, tuning.txt and held_out.txt. Empty lines are skipped.
 
     Args:
         folder: the folder that holds train.txt, tuning.txt and held_out.txt.
-        subject_of: a function that returns the subject of a record's name. It raises ValueError if no record can have
-            that name.
+        subject_of: a function that returns the subject_id of a record, given its name. It raises ValueError if no
+            record can have the name.
 
     Raises:
-        ConfigError: a file is missing, empty or not text, or a line is not a record's name or repeats another line.
+        ConfigError: the folder or a file is missing, a file is empty or not text, or a line is not a record's name. It
+            is also raised if two lines of a file name the same record.
         LeakageError: a record is in two files.
     """
     root = expanded(folder)
@@ -99,15 +103,19 @@ def _lines(file: Path) -> list[tuple[int, str]]:
 
 
 def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) -> tuple[pd.Series, dict[str, Any]]:
-    """Return the split of each sample (missing if its subject is in no file), and facts for the manifest.
+    """Assign each sample to the split that lists its subject.
 
     Args:
-        samples: SAMPLES without a split.
-        files: the three files' subjects.
+        samples: the SAMPLES table without a split.
+        files: the subjects of each split, from `read_split_files`.
         known: (n,) subject_id of all subjects in the data.
 
+    Returns:
+        The name of each sample's split, missing if its subject is in no file; and a dict for the run's manifest. The
+        dict has the hashes of the files, and the numbers of records and samples that are left out.
+
     Raises:
-        SchemaError: none of a file's subjects has a sample.
+        SchemaError: a file lists no subject that has a sample.
     """
     split = samples.subject_id.map(files.split_of())
     facts: dict[str, Any] = {"kind": "files", "folder": str(files.folder), "sha256": files.sha256}
@@ -128,7 +136,11 @@ def split_by_files(samples: pd.DataFrame, files: SplitFiles, known: np.ndarray) 
 
 
 def describe_split_files(facts: dict[str, Any]) -> str:
-    """Describe in one line what was read and what is left out."""
+    """Describe in one line how many records the split files list, and how many records and samples are left out.
+
+    Args:
+        facts: the dict that `split_by_files` returned.
+    """
     listed = ", ".join(f"{name} {n:,}" for name, n in facts["listed"].items())
     parts = [f"split of {facts['folder']}: {listed} records"]
     if n := facts["unknown_records"]:

@@ -1,4 +1,4 @@
-"""Splits subjects into training, tuning and held-out by a hash, so that no subject is ever in two splits.
+"""Splits subjects into training, tuning and held-out by a hash of the subject_id. No subject is in two splits.
 
 A temporal split also needs the years of the stays: see `ehrdl/data/temporal_split.py`.
 """
@@ -22,24 +22,24 @@ Kind = Literal["subject", "temporal", "source", "folds"]
 
 @dataclass(frozen=True)
 class Split(Options, key="data.split"):
-    """The way to split subjects.
+    """The rule that makes each subject a training, tuning or held-out subject.
 
     Attributes:
         kind: `subject` draws subjects by a hash. `temporal` trains on stays before a year, and holds out stays from
-            that year on. `source` is the data's own split (a MEDS dataset's subject_splits), which reads none of the
-            keys below. `folds` divides subjects into equal parts by the same hash, and holds one part out.
-        tuning: the share of subjects for tuning. In a temporal split and in folds, it is a share of the subjects that
-            are not held out. All remaining subjects are for training.
-        held_out: the share of subjects that are held out; a temporal split and folds do not read it.
-        seed: the random seed; another seed gives another split.
-        cut_year: for `temporal`: the first held-out year. A training stay is certain to be in an earlier year. Stays
-            that may lie on either side of the cut are dropped.
-        last_year: for `temporal`: the last year with stays in the release (2019 for MIMIC-IV 2.x, 2022 for 3.x); null =
-            years are not capped.
+            that year on. `source` uses the split that comes with the data (a MEDS dataset's subject_splits), and
+            ignores the keys below. `folds` divides subjects into equal parts by the same hash, and holds one part out.
+        tuning: the share of subjects for tuning. For `temporal` and `folds`, it is a share of the subjects that are not
+            held out. All remaining subjects are for training.
+        held_out: the share of subjects that are held out; ignored for `temporal` and `folds`.
+        seed: the seed of the hash; another seed gives another split.
+        cut_year: for `temporal`: the first held-out year. Stays that are certainly before this year are for training.
+            Stays that may lie on either side of the cut are dropped.
+        last_year: for `temporal`: the last year with stays in the release of the data (2019 for MIMIC-IV 2.x, 2022 for
+            3.x). The possible years of a stay end there. null = no limit.
         n_folds: for `folds`: the number of folds.
         fold: for `folds`: the number of the fold that is held out, from 0.
         files: the folder with train.txt, tuning.txt and held_out.txt. Each line is a record's name, as the publisher of
-            the data writes it. If it is given, no other key is read.
+            the data writes it. If `files` is set, all other keys are ignored.
     """
 
     kind: Kind = "subject"
@@ -63,12 +63,12 @@ class Split(Options, key="data.split"):
 
     @property
     def method(self) -> str:
-        """`files` if files decide the split, else the kind."""
+        """`files` if the option `files` is set, otherwise the value of `kind`."""
         return "files" if self.files is not None else self.kind
 
     @property
     def by_subject(self) -> bool:
-        """Whether the split of a subject depends only on its number."""
+        """Whether the split of a subject depends only on its subject_id and on these options."""
         return self.method in ("subject", "folds")
 
     def _check_folds(self) -> None:
@@ -103,7 +103,7 @@ class Split(Options, key="data.split"):
 
 
 def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
-    """Return the split of each subject, as an array of strings.
+    """Return the name of each subject's split, for the kinds `subject` and `folds`.
 
     >>> assign(np.array([1, 2, 1]), Split()).tolist()[::2] == [assign(np.array([1]), Split())[0]] * 2
     True
@@ -120,9 +120,9 @@ def assign(subject_id: np.ndarray, split: Split) -> np.ndarray:
 
 
 def uniform(subject_id: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number in [0, 1) per subject from its id and the seed.
+    """Return a pseudo-random number in [0, 1) for each subject, computed from its subject_id and the seed.
 
-    It is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    The hash function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
     with np.errstate(over="ignore"):
         x = subject_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,4 +1,4 @@
-"""Tasks, one file each. A task reads EVENTS and returns SAMPLES."""
+"""Prediction tasks, one file each. A task reads the EVENTS table and returns the SAMPLES table."""
 
 from ehrdl.lazy import lazily
 

@@ -1,4 +1,4 @@
-"""Readmission within 30 days in the table Diabetes-130, with the labels of that table."""
+"""Readmission within 30 days in the data set Diabetes-130, with the labels that come with the data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SEX = "SELECT subject_id, min(code[9:]) AS sex FROM events WHERE code LIKE 'GEN
 
 
 class DiabetesReadmission(Task):
-    """Readmission within 30 days of patients who leave alive, and not for a hospice."""
+    """Readmission within 30 days of discharge, for patients who leave alive and do not go to a hospice."""
 
     name = "diabetes_readmission"
     #: An untuned LightGBM reaches 0.679 on unseen patients.
@@ -55,14 +55,14 @@ class DiabetesReadmission(Task):
         """Choose a variant of the definition; the default is the primary one.
 
         Args:
-            past_outcomes: whether models read the outcomes of earlier stays: an admission within 30 days, later, or
-                none. Each is known once the next stay has begun.
+            past_outcomes: whether models read the outcomes of a patient's earlier stays: admitted again within 30 days,
+                later, or not at all. An outcome is known once the next stay has begun.
         """
         self.past_outcomes = past_outcomes
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         return TaskInfo(
             "Readmission of diabetic patients within 30 days",
             "For diabetic patients who leave the hospital alive, each model gives the probability that they are "
@@ -70,13 +70,14 @@ class DiabetesReadmission(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find the patients who left alive, and whether they were readmitted.
+        """Find the patients who left alive, and whether they were readmitted within 30 days.
 
         Args:
-            events: EVENTS of the source Diabetes130.
+            events: the EVENTS table of the source Diabetes130.
 
         Returns:
-            One sample per stay, at its discharge. If the table has no outcome, the label is unknown (`censored`).
+            One sample per stay, at its discharge. If the table has no outcome of a stay, the label is unknown (status
+            `censored`).
 
         Raises:
             SchemaError: no stay remains (the message lists the steps of the flow chart).

@@ -1,6 +1,6 @@
-"""Early diagnosis: whether a stay will end with a heart failure code, predicted on its first day.
+"""Early diagnosis: whether a stay will be coded as heart failure, predicted on its first day.
 
-The unit is the stay (one encounter_id), not the episode, since a code belongs to one stay.
+There is one prediction per stay (one encounter_id), not per episode of care, because a code belongs to one stay.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CAVEATS = (
 
 
 class HeartFailure(Task):
-    """A heart failure code at discharge, predicted `hours` after admission."""
+    """Early diagnosis: whether a stay will be coded as heart failure, predicted `hours` after admission."""
 
     name = "heart_failure"
     #: No published result has this cohort, label and prediction time, so no ceiling is set.
@@ -72,8 +72,9 @@ class HeartFailure(Task):
         Args:
             hours: the prediction time after admission [h], above 0, at most 720.
             min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
-            cohort: `incident` has an earlier stay, and no heart failure code in any earlier stay. `first_stay` has no
-                earlier stay, and may include prevalent cases. `all` is both; group_stratum distinguishes them.
+            cohort: the stays to predict. `incident`: the patient has an earlier stay, and no heart failure code in any
+                earlier stay. `first_stay`: the patient has no earlier stay; prevalent cases may be included. `all`:
+                both kinds. The column group_stratum tells them apart.
             position: the position of the heart failure code: any, or only the principal diagnosis. In earlier stays, a
                 code counts in any position.
             exclude_evidence: whether to leave out patients with evidence of heart failure by the prediction time: an
@@ -90,7 +91,7 @@ class HeartFailure(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         history = {
             "incident": "none of whose earlier stays was coded as heart failure",
             "first_stay": "of whom no earlier stay is known",
@@ -106,10 +107,11 @@ class HeartFailure(Task):
         """Find the stays that last beyond the prediction time, and whether they were coded as heart failure.
 
         Args:
-            events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `DIAGNOSIS//`.
+            events: the EVENTS table of any source that writes `ADMISSION//`, `DISCHARGE//` and `DIAGNOSIS//`.
 
         Returns:
-            One sample per stay. A stay without any code has label 0; the notes give the number of such stays.
+            One sample per stay. A stay without any diagnosis code has label 0. The result's `notes` give the number of
+            such stays.
 
         Raises:
             SchemaError: no stay remains (the message lists the steps of the flow chart), or the data have no diagnosis
@@ -200,7 +202,7 @@ def _without_evidence(index: pd.DataFrame, first: pd.DataFrame, flow: Flow) -> p
 
 
 def _first_end(stays: pd.DataFrame, end: pd.Series) -> pd.Series:
-    """Return, for each stay, the first `end` [µs] among the patient's earlier stays; NaT counts as never.
+    """Return, for each stay, the earliest `end` [µs] among the patient's earlier stays. NaT counts as never.
 
     Stays are in order of subject and admission. Of two stays admitted at the same time, neither is earlier.
     """

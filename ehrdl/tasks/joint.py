@@ -1,7 +1,8 @@
-"""Several tasks as one: the outputs of all tasks, with the samples of all.
+"""A task that joins several tasks: it has the outputs and the samples of all of them.
 
-One network with one head can then learn them together. Tasks are joined on patient, stay and prediction time, so they
-must predict at the same moments. For example, `heart_failure` and `length_of_stay` predict 24 hours after an admission.
+One network with one head can then learn all outputs together. Tasks are joined on patient, stay and prediction time, so
+they must predict at the same moments. For example, `heart_failure` and `length_of_stay` predict 24 hours after an
+admission.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ _NOT_ASKED = "not_asked"
 
 
 class Joint(Task):
-    """The outputs of several tasks, for a model that learns them together."""
+    """Several tasks joined as one task, for a model that learns their outputs together."""
 
     def __init__(self, tasks: list[Task]) -> None:
         """Choose the tasks.
 
         Args:
-            tasks: the tasks, at least two, with different names for their outputs. A sample of any task is a sample
-                here. For a task without that sample, the label is unknown and the status is `not_asked`. Codes that one
-                task hides from the models are hidden for all.
+            tasks: the tasks, at least two, with different names for their outputs. A sample of any of them is a sample
+                of the joint task. If another task lacks the sample, the labels of its outputs are unknown there, and
+                their status is `not_asked`. Codes that one task hides from the models are hidden for all.
 
         Raises:
             ConfigError: there are fewer than two tasks.
@@ -46,23 +47,27 @@ class Joint(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report: the sentences of all tasks."""
+        """The titles and the sentences of all tasks, which describe the prediction in the report."""
         infos = [task.info for task in self.tasks]
         return TaskInfo(", ".join(info.title for info in infos), " ".join(info.sentence for info in infos))
 
     def ceiling(self, output: str) -> float | None:
-        """Return the ceiling of the output's task; it is known once `label` has been called."""
+        """Return the AUROC above which a leak is the likely explanation of an output's score; None = unknown.
+
+        It is the value of the task that the output belongs to. It is known only after a call of `label`.
+        """
         task = self._of.get(output)
         return task.ceiling(output) if task else None
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Label every task and join their samples.
+        """Find the samples of every task, and join them on patient, stay and prediction time.
 
         Args:
-            events: EVENTS, with what each of the tasks needs.
+            events: the EVENTS table, with the codes that each of the tasks needs.
 
         Returns:
-            One sample for each patient, stay and prediction time of any task. The flow charts follow one another.
+            One sample for each patient, stay and prediction time of any task. The flow chart lists the steps of the
+            first task, then those of the next.
 
         Raises:
             ConfigError: two tasks have an output of the same name, or a task shares no prediction time with the others.

@@ -1,8 +1,8 @@
-"""Reads external labels as SAMPLES, from MEDS label files such as `aces-cli` writes.
+"""A task with external labels, read from MEDS label files such as `aces-cli` writes.
 
-One row holds what is true of a subject after a prediction time. The files do not give the stay of a row, or the codes
-that define the outcome. A row gets the stay that is open at its prediction time. `hidden_codes` lists the codes to hide
-from the models.
+Each row of a label file gives a subject, a prediction time, and what is true of the subject after that time. The files
+give neither the hospital stay nor the codes that define the outcome. A row gets the stay that is open at its prediction
+time. The option `hidden_codes` lists the codes to hide from the models.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
 
 
 class Labels(Task):
-    """Labels from MEDS label files: yes or no, or numbers."""
+    """Labels from MEDS label files, either binary or numeric."""
 
     name = "labels"
 
@@ -60,9 +60,9 @@ class Labels(Task):
         """Choose the files.
 
         Args:
-            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. The label is in
-                the only value column with values; null is unknown.
-            output: the name of the labels in results.
+            path: a parquet file, or a folder with parquet files at any depth, in MEDS's label schema. The label is read
+                from the only value column that is not empty; null = unknown.
+            output: the name of the output in results.
             hidden_codes: the prefixes of codes that define the outcome; models never see those codes.
             kind: `binary`: only true and false, or 1 and 0. `regression`: any numbers. `auto`: binary if the files have
                 only such values, else regression.
@@ -84,25 +84,25 @@ class Labels(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         return TaskInfo(
             self.output.replace("_", " ").capitalize(),
             f"Each model predicts {self.output} from {{inputs}} known at the prediction time.",
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Read the labels, and keep only subjects with a history.
+        """Read the labels, and keep those of subjects with at least one event by the prediction time.
 
         Args:
-            events: EVENTS of any source.
+            events: the EVENTS table of any source.
 
         Returns:
             One sample per subject and prediction time.
 
         Raises:
-            SchemaError: a file is damaged or has other columns, a label has another kind, or a subject has two
-                different labels at one time. The error is also raised if no label is left. Its message then lists the
-                steps of the flow chart.
+            SchemaError: a file is damaged or has other columns, a label does not fit the option `kind`, or a subject
+                has two different labels at one time. The error is also raised if no label is left. Its message then
+                lists the steps of the flow chart.
         """
         flow = Flow()
         labels, kind = read_labels(self.path, self.kind)
@@ -141,12 +141,15 @@ class Labels(Task):
 
 
 def read_labels(path: Path, kind: LabelKind = "auto") -> tuple[pd.DataFrame, Kind]:
-    """Read all labels of a file or folder: subject_id, prediction_time, label (NaN = unknown), and their kind.
+    """Read all labels of a label file, or of all label files in a folder.
 
     Value columns without any value, which `aces-cli` writes, are ignored.
 
+    Returns:
+        A frame of subject_id, prediction_time and label (NaN = unknown), and the labels' kind, binary or regression.
+
     Raises:
-        SchemaError: a file is invalid; the message names it and the column or row.
+        SchemaError: a file is invalid. The message names the file and the column or row.
     """
     listing = None if path.is_file() else list_parquet(path)
     files = listing.files if listing else [path]
@@ -308,7 +311,7 @@ def _named(labels: pd.DataFrame, where: str) -> str:
 
 
 def _with_stay(index: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
-    """Add the stay that is open at each prediction time, the last admitted if several are; null if none is open."""
+    """Add the stay that is open at each prediction time (of several, the last admitted); null if there is none."""
     stays = stays.assign(end=stays[["dischtime", "deathtime"]].max(axis=1))
     found = pd.merge_asof(
         index.sort_values("prediction_time", kind="stable"),

@@ -50,10 +50,10 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class IcuStays(Options, key="task.icu"):
-    """The ICU stays to use, and the event that ends them.
+    """The choice of ICU stays for length of stay, and of the event that ends them.
 
     Args:
-        until: the end of the stay. The patient leaves the ICU (`unit`) or the hospital (`discharge`).
+        until: the event that ends the stay. The patient leaves the ICU (`unit`) or the hospital (`discharge`).
         first_only: whether to use only the first ICU stay of a hospital stay.
         drop_stepdown: whether to leave out Neuro Intermediate and Neuro Stepdown, which MIMIC-IV counts as ICU stays.
 
@@ -67,7 +67,7 @@ class IcuStays(Options, key="task.icu"):
 
 
 class LengthOfStay(Task):
-    """The remaining days of a stay, predicted `hours` after its start, and whether they exceed given limits."""
+    """The remaining days of a stay and whether they exceed given limits, predicted `hours` after its start."""
 
     name = "length_of_stay"
 
@@ -86,10 +86,10 @@ class LengthOfStay(Task):
         Args:
             unit: the kind of stay. `icu` is predicted `hours` after the ICU's intime, `hospital` after the admission.
             hours: the prediction time after the start of the stay [h], above 0, at most 720.
-            over_days: the limits of the binary outputs: whether more than this many days remain [d].
+            over_days: the limits of the binary outputs [d]. Each output is whether more days than its limit remain.
             days: whether the remaining days are also a regression output.
             min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
-            death: the label of a stay that ends in death: its length (`keep`), or `unknown`.
+            death: the label of a stay that ends in death: its remaining days (`keep`), or no label (`unknown`).
             icu: the ICU stays to use, and their end; only for the unit `icu`.
 
         Raises:
@@ -105,7 +105,7 @@ class LengthOfStay(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         start, place = _PLACES[self.unit]
         what = "hospital" if self.unit == "hospital" or self.icu.until == "discharge" else "ICU"
         return TaskInfo(
@@ -115,14 +115,14 @@ class LengthOfStay(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find the patients who are still there at the prediction time, and how long they stay from then on.
+        """Find the patients who have not left at the prediction time, and how long they stay from then on.
 
         Args:
-            events: EVENTS of any source that writes `ADMISSION//` and `DISCHARGE//`. The unit `icu` also needs
-                `ICU_IN//` and `ICU_OUT//`.
+            events: the EVENTS table of any source that writes `ADMISSION//` and `DISCHARGE//`. The unit `icu` also
+                needs `ICU_IN//` and `ICU_OUT//`.
 
         Returns:
-            One sample per stay. A stay whose end is not in the data has an unknown label (status `censored`).
+            One sample per stay. A stay without an end in the data has an unknown label (status `censored`).
 
         Raises:
             SchemaError: no stay remains (the message lists the steps of the flow chart).

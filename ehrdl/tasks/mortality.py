@@ -1,8 +1,8 @@
-"""Mortality: death in hospital of patients in intensive care, predicted after the first 24 or 48 hours there.
+"""Mortality: death in hospital of ICU patients, predicted after their first 24 or 48 hours in the ICU.
 
-Models can also learn auxiliary labels of the outcome. A death in hospital is only yes or no. The day of a later death
-and the length of stay show how ill the survivors were. Sources: multitask learning, Caruana, Machine Learning 28 (1997)
-41; on ICU series, Harutyunyan et al., Scientific Data 6 (2019) 96.
+Models can also learn auxiliary labels, in addition to the outcome. A death in hospital is only yes or no. The day of a
+later death and the length of stay show how ill the survivors were. Sources: Caruana, Machine Learning 28 (1997) 41
+(multitask learning); Harutyunyan et al., Scientific Data 6 (2019) 96 (multitask learning on ICU series).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _AUXILIARY = re.compile(rf"death_[1-9]\d{{0,3}}d|death_known|{_LEFT}")
 
 
 class Mortality(Task):
-    """Death in hospital, from what was known `hours` after the start of an ICU stay."""
+    """Death in hospital of ICU patients, predicted `hours` after the start of an ICU stay."""
 
     name = "mortality"
     #: The best published value found for PhysioNet/CinC 2012 is 0.88 (MTM, 2025).
@@ -87,7 +87,7 @@ class Mortality(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         return TaskInfo(
             "Death in hospital",
             f"For patients in intensive care {self.hours:g} hours after ICU admission, each model gives the "
@@ -98,11 +98,12 @@ class Mortality(Task):
         """Find the patients alive in the ICU at the prediction time, and whether they leave the hospital alive.
 
         Args:
-            events: EVENTS of any source that writes `ADMISSION//`, `ICU_IN//` and `DISCHARGE//`. A stay in the ICU
+            events: the EVENTS table of any source that writes `ADMISSION//`, `ICU_IN//` and `DISCHARGE//`. An ICU stay
                 without `ICU_OUT//` lasts until the discharge.
 
         Returns:
-            One sample per ICU stay. A stay whose end is not in the data has an unknown label (status `censored`).
+            One sample per ICU stay. If the end of the hospital stay is not in the data, the label is unknown (status
+            `censored`).
 
         Raises:
             SchemaError: no stay remains (the message lists the steps of the flow chart).

@@ -1,4 +1,4 @@
-"""Unplanned readmission within 30 days for any cause, after the CMS hospital-wide measure.
+"""Unplanned readmission within 30 days for any cause, following the CMS hospital-wide measure.
 
 Source: CMS, Hospital-Wide All-Cause Unplanned Readmission Measure, adapted to MIMIC-IV (no CCS tables, no enrolment).
 """
@@ -74,11 +74,11 @@ class Readmission(Task):
         """Choose a variant of the definition; the defaults are the primary one.
 
         Args:
-            variant: the prediction time: at the discharge itself (`at_discharge`), or 24 h after it (`note_complete`),
-                when most summaries are stored. `note_complete` leaves out patients who are readmitted by then, or died
-                by the end of that day. In both variants, the horizon starts at the discharge.
-            horizon_days: the length of the outcome window from discharge [days], above 0, at most 365, since MIMIC-IV's
-                dates of death (dod) end there.
+            variant: the prediction time. `at_discharge`: the discharge itself. `note_complete`: 24 h after the
+                discharge, when most summaries are stored. `note_complete` leaves out patients who are readmitted by
+                then, or died by the end of that day. In both variants, the horizon starts at the discharge.
+            horizon_days: the length of the outcome window from discharge [days], above 0, at most 365, since MIMIC-IV
+                has no dates of death (dod) after that.
             min_age: the youngest age at admission [years]; 0 or null = everyone, also patients of unknown age.
             keep_hospice: whether to keep index stays that were discharged to a hospice.
             death: the label of a death in the horizon without an unplanned readmission: 0 (`negative`, as in CMS) or 1
@@ -105,7 +105,7 @@ class Readmission(Task):
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         days = f"{self.horizon_days:g}"
         when = "at the moment of discharge" if self.variant == "at_discharge" else "24 hours after discharge"
         return TaskInfo(
@@ -115,18 +115,18 @@ class Readmission(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Find the index stays, their discharge times and whether an unplanned readmission followed.
+        """Find the discharges to predict from (index stays), and whether an unplanned readmission followed each.
 
         Args:
-            events: EVENTS of any source that writes `ADMISSION//`, `DISCHARGE//` and `ADMISSION_TYPE//`.
+            events: the EVENTS table of any source that writes `ADMISSION//`, `DISCHARGE//` and `ADMISSION_TYPE//`.
 
         Returns:
-            One sample per index episode. The status `death` means a death in the horizon without an unplanned
-            readmission.
+            One sample per index stay, which may be an episode of several stays. The status `death` means a death in the
+            horizon without an unplanned readmission.
 
         Raises:
-            SchemaError: no index stay remains (the message lists the steps of the flow chart), or a year group is
-                missing.
+            SchemaError: no index stay remains (the message lists the steps of the flow chart), or a subject lacks the
+                anchor_year_group that `censor_last_year` needs.
         """
         flow = Flow()
         stays = read_admissions(events, flow, (PSYCHIATRIC, REHABILITATION, CANCER_TREATMENT), (DELIVERY,))
@@ -147,7 +147,8 @@ class Readmission(Task):
     def planned(self, episodes: pd.DataFrame) -> pd.Series:
         """Return whether each episode is planned, by its admission type.
 
-        CMS version 4 uses CCS tables instead; a subclass that has them replaces this method and `planned_needs`.
+        CMS version 4 uses CCS tables instead. A subclass that has these tables replaces this method and
+        `planned_needs`.
 
         Args:
             episodes: the episodes of `build_episodes`, without those only for observation.
@@ -155,11 +156,11 @@ class Readmission(Task):
         return episodes["admission_type"].isin(PLANNED_ADMISSIONS)
 
     def planned_needs(self, episodes: pd.DataFrame) -> list[Facts]:
-        """Return the facts that `planned` needs; a subclass that replaces one method must replace the other."""
+        """Return the facts that `planned` needs. A subclass that replaces one of the two methods must replace both."""
         return [Facts("admission types", episodes["admission_type"].notna())]
 
     def _inpatient(self, episodes: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-        """Keep episodes that are not only for observation, and add the next one, which may be a readmission."""
+        """Keep episodes that are not only for observation, and add to each the next one, which may be a readmission."""
         rule = "not all stays are EU, AMBULATORY or DIRECT OBSERVATION"
         types = Facts("admission types", episodes["admission_type"].notna())
         inpatient = flow.keep(episodes, ~episodes["observation_only"], "inpatient", rule, types)
@@ -269,7 +270,7 @@ class Readmission(Task):
 
 
 def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """Merge stays into episodes, with the next episode's admission time if that is only for observation, else NaT."""
+    """Merge stays into episodes, and add the admission time of the next episode if it is only for observation."""
     ended = stays["dischtime"].notna()
     if not ended.all():
         nobody = "" if ended.any() else "no DISCHARGE event of a stay in the data"
@@ -284,7 +285,7 @@ def _episodes(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 
 def _with_emergency(index: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
-    """Add the first return only for observation or to the emergency department, before the next inpatient episode."""
+    """Add the first return for observation or to the emergency department, if no inpatient episode begins before it."""
     ordered = index.sort_values("dischtime", kind="stable")
     visit = pd.merge_asof(
         ordered[["subject_id", "dischtime"]],

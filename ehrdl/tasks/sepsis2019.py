@@ -44,7 +44,7 @@ _PATIENTS = f"""
 
 
 class HourlySepsis(Task):
-    """Sepsis within six hours, or already present, predicted in each hour in the ICU."""
+    """Sepsis that is present or begins within six hours, predicted in each hour in the ICU."""
 
     name = "sepsis_2019"
     #: The challenge's best entries reach an AUROC of about 0.85 within one hospital.
@@ -54,14 +54,14 @@ class HourlySepsis(Task):
         """Choose a variant of the definition; the default is the primary one.
 
         Args:
-            after_onset: whether to keep the hours after the onset, which is six hours after the label turned 1. The
-                challenge's own score uses the hours up to three hours after the onset.
+            after_onset: whether to keep the hours after the onset of sepsis, which is six hours after the first label
+                1. The challenge's own score uses the hours up to three hours after the onset.
         """
         self.after_onset = after_onset
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report."""
+        """The title and the sentence that describe the prediction in the report."""
         return TaskInfo(
             "Sepsis within six hours",
             "For patients in intensive care, each model gives every hour the probability that sepsis sets in within "
@@ -69,13 +69,13 @@ class HourlySepsis(Task):
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
-        """Make a sample of every hour of every record, with the record's label.
+        """Make one sample per hour of every record, with the hour's label from the challenge.
 
         Args:
-            events: EVENTS of the source Physionet2019.
+            events: the EVENTS table of the source Physionet2019.
 
         Returns:
-            One sample per hour. If the record has no label, the sample's label is unknown (`censored`).
+            One sample per hour. If the files give no label for an hour, its label is unknown (status `censored`).
 
         Raises:
             SchemaError: the data have no hours.

@@ -1,1 +1,1 @@
-"""Training: the Lightning module, its fitting and its predictions."""
+"""Training of networks with Lightning, and predictions of fitted networks."""

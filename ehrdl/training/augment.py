@@ -1,6 +1,6 @@
-"""Augmentation of a training batch's series, Batch -> Batch: hides observations, adds noise and moves times back.
+"""Augmentation of the series in a training batch: hide observations, add noise to values, and move times back.
 
-It is drawn anew for each batch, in the same way for every network, and is off at prediction.
+Each batch gets new random changes. They are the same kinds of changes for every network. At prediction there are none.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ehrdl.options.training import Optim
 
 
 class Augment(nn.Module):
-    """Varies the samples' series in training; in evaluation it leaves them unchanged.
+    """Changes the series of samples at random in training, and leaves them unchanged in evaluation.
 
-    An observation is only hidden or moved into the past, so no sample sees more than it may.
+    Observations are hidden or moved into the past, never forward, so none from after the prediction time is revealed.
 
     Args:
         spec: the data description.
@@ -33,7 +33,7 @@ class Augment(nn.Module):
         self.std: Tensor
 
     def forward(self, batch: Batch) -> Batch:
-        """Return the batch with changed value, hours and valid (B, N)."""
+        """Return the batch with changed `value`, `hours` and `valid`, each (samples, observations)."""
         asked = self.hide or self.noise or self.shift_hours
         if not (self.training and asked and len(self.std)):  # a network that reads only notes has no channels
             return batch

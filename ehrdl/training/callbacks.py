@@ -1,4 +1,4 @@
-"""The callbacks of a fit: weight averaging or selection, early stopping, and reports."""
+"""The Lightning callbacks of a fit: averaging or selection of weights, early stopping, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ from ehrdl.training.progress import EpochLines
 
 
 def kept_score(shell: pl.Trainer, callbacks: list[Callback], monitor: str) -> float:
-    """Return the monitored tuning metric of the kept weights, from the best epoch or averaged at the end."""
+    """Return the tuning metric of the weights that a fit keeps.
+
+    If the best epoch is kept, it is the metric of this epoch. If averaged weights are kept, it is their last metric.
+
+    Args:
+        shell: the Lightning trainer of the fit.
+        callbacks: the callbacks of the fit.
+        monitor: the name of the metric.
+    """
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
             score = float(callback.best_model_score)
@@ -61,11 +69,11 @@ def _moving_average(share: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def make_callbacks(
     optim: Optim, scratch: Path, steps_an_epoch: int, trainer: dict[str, Any], monitor: str = "tuning/auprc"
 ) -> list[Callback]:
-    """Return the callbacks of a fit.
+    """Return the Lightning callbacks of a fit.
 
     Args:
         optim: the options for averaging or selecting weights, and for stopping early.
-        scratch: the fit's folder of checkpoints.
+        scratch: the folder of checkpoints from which a killed fit resumes.
         steps_an_epoch: number of optimiser steps per epoch.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         monitor: the tuning metric that selects epochs.
@@ -83,7 +91,7 @@ def make_callbacks(
 
 
 class Patience(EarlyStopping):
-    """Early stopping that ignores an epoch without a known tuning score."""
+    """Early stopping that skips an epoch whose tuning score is unknown (NaN)."""
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if not math.isnan(trainer.callback_metrics.get(self.monitor, math.nan)):
@@ -91,7 +99,10 @@ class Patience(EarlyStopping):
 
 
 def keep_best(model: LitNetwork, callbacks: list[Callback]) -> None:
-    """Load the weights of the best tuning epoch into the model. Averaged weights are already in it."""
+    """Load the weights of the epoch with the best tuning score into the model.
+
+    If the fit averages weights instead, the model already has the averaged weights, and nothing is loaded.
+    """
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor:
             if callback.best_model_score is None or not math.isfinite(callback.best_model_score):

@@ -1,6 +1,7 @@
-"""Checkpoints of a fit. They are written whole or not at all, and read only if sound.
+"""Checkpoints of a fit. They are written whole or not at all, and read only if they are not damaged.
 
-Each fit has its own scratch folder, which no other fit reads. A fit that was stopped or killed resumes from there.
+Each fit has its own scratch folder for checkpoints, which no other fit reads. A fit that was stopped or killed resumes
+from the last checkpoint in its scratch folder.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ NOWHERE = os.devnull
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under another name, syncs and renames it; keeps the previous `last.ckpt` as `before.ckpt`.
+    """Writes each checkpoint under another name, syncs and renames it, so that no checkpoint is ever half written.
 
-    Lightning's own class writes to the temporary folder and moves the file. A move to another file system is a copy,
-    and a kill or a full disk can cut it short.
+    The previous `last.ckpt` is kept as `before.ckpt`. Lightning's own class writes to the temporary folder and moves
+    the file. A move to another file system is a copy, which a kill or a full disk can cut short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -44,7 +45,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 os.replace(target, target.with_name(_BEFORE))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read the checkpoint, and change the paths in its callbacks to the folder where it is now."""
+        """Read a checkpoint. If its folder was moved, update the paths that its callbacks have saved."""
         checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         here = os.path.realpath(Path(path).parent)
         for key, state in checkpoint.get("callbacks", {}).items():
@@ -61,10 +62,10 @@ def _moved(value: Any, there: str, here: str) -> Any:
 
 
 class Resume(ModelCheckpoint):
-    """Saves after an epoch's first step, at regular steps after that, and when a signal stops the fit.
+    """Saves a checkpoint after an epoch's first step, at regular steps after it, and when a signal stops the fit.
 
-    It never saves after an epoch's last batch. Validation and the choice of the best epoch follow that batch, and a fit
-    that resumed there would skip them.
+    No checkpoint is saved after an epoch's last batch. Validation and the choice of the best epoch follow this batch. A
+    fit that resumed from there would skip both.
 
     Args:
         scratch: the scratch folder of the fit.
@@ -74,19 +75,22 @@ class Resume(ModelCheckpoint):
         super().__init__(dirpath=scratch, filename="last", every_n_train_steps=1, enable_version_counter=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore our signal handlers. Those of Lightning would contact other processes in the middle of a step."""
+        """Reinstall ehrdl's signal handlers, which Lightning has replaced.
+
+        Lightning's handlers would contact the other processes of the run in the middle of a step.
+        """
         signals.take_back()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Let signals wait until the step is done."""
+        """Make signals that stop the run wait until the training step is done."""
         signals.hold()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where a fit can resume exactly, and stop there if a signal came to one of the processes."""
+        """Save a checkpoint if one is due. Then stop the fit if any process of the run has received a signal."""
         stop = bool(signals.pending())
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
@@ -101,14 +105,14 @@ class Resume(ModelCheckpoint):
 
 
 def resumable(scratch: Path, weights: Mapping[str, Any], stem: str) -> Path | None:
-    """Return the last sound checkpoint, from which a fit resumes; None = it starts from the beginning.
+    """Return the latest usable checkpoint, from which the fit resumes; None = the fit starts from the beginning.
 
-    Unusable checkpoints are reported and removed.
+    A checkpoint is unusable if it is damaged or belongs to another network. It is reported and removed.
 
     Args:
         scratch: the scratch folder of the fit.
-        weights: the weights of the new network, by name; a checkpoint with other weights is not of this fit.
-        stem: the name of the fit.
+        weights: the weights of the network to be fitted, by name. A usable checkpoint has the same names and shapes.
+        stem: the name of the fit, for messages.
     """
     found = [path for path in (scratch / _LAST, scratch / _BEFORE) if path.is_file()]
     for i, path in enumerate(found):
@@ -136,10 +140,10 @@ def _fault(checkpoint: Mapping[str, Any] | None, weights: Mapping[str, Any], scr
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Read a file that `torch.save` wrote, with tensors on the CPU; None if it is missing or damaged.
+    """Read a file that `torch.save` wrote, and put its tensors on the CPU. None = the file is missing or damaged.
 
     Raises:
-        OSError: the file cannot be read at all.
+        OSError: the operating system cannot read the file.
     """
     try:
         with zipfile.ZipFile(path) as file:  # torch.load checks no checksum: a changed weight would pass
@@ -156,7 +160,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def remove_strays(folder: Path) -> None:
-    """Remove the checkpoints that Lightning wrote for SLURM into the run's folder. Any fit would load them."""
+    """Remove the checkpoints that Lightning wrote to the run's folder for SLURM. Otherwise any fit would load them."""
     for path in sorted(folder.glob("hpc_ckpt_*.ckpt")):
         path.unlink(missing_ok=True)
         say(f"{path}: removed; an earlier version left it there, and each fit resumes from its own checkpoint")

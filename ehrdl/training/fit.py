@@ -1,4 +1,4 @@
-"""The fit of one network: trainer, callbacks, checkpoints. A killed run resumes where it stopped."""
+"""The fit of one network with Lightning. A fit that was killed resumes from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -49,11 +49,14 @@ def fit(
     Args:
         training: the options for making and optimising the network.
         data: the datamodule with the loaders.
-        spec: the data description of what the network may read; `prepared.spec.only("note")` for a single modality.
-        one: the fit's identity and the places of its files.
-        loggers: loggers of the learning curves, in addition to the CSV file that is always written.
-        start: fitted models, by name; the network starts from their encoders. By default it starts from scratch.
-        watch: further callbacks; an exception in one of them ends the fit.
+        spec: the data description, limited to what the network may read, such as `prepared.spec.only("note")`.
+        one: the model's name, the seed, and the paths of the fit's files.
+        loggers: Lightning loggers that also get the learning curves. A CSV file of the curves is always written.
+        start: fitted models, by name, from whose encoders the network starts; None = it starts from scratch.
+        watch: further Lightning callbacks; an exception in one of them ends the fit.
+
+    Returns:
+        The Lightning module with the fitted network.
     """
     one.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
@@ -147,20 +150,20 @@ def join_fit(
     specs: Mapping[str, DataSpec],
     ready: Callable[[], None],
 ) -> str:
-    """Take part in a fit as a process other than the first, and write nothing.
+    """Take part in a fit that several processes share, as a process other than the first. It writes no file.
 
     Args:
-        joined: the decisions of the first process.
+        joined: the settings of the fit that the first process has sent.
         training: the options for making and optimising the network.
         data: the datamodule with the loaders.
-        specs: the data description of what each model may read, by its name.
-        ready: function that is called when the fit can begin.
+        specs: the data description for each model, by the model's name.
+        ready: function that tells the first process that this one can begin.
 
     Returns:
-        The hash of the weights.
+        The hash of the fitted weights.
 
     Raises:
-        ConfigError: the checkpoint that the first process resumes from is not visible here.
+        ConfigError: this machine does not see the checkpoint that the first process resumes from.
     """
     joined.check()
     trainer = training.trainer

@@ -1,4 +1,4 @@
-"""The work of the other processes of a run. They take part in each fit, and write nothing."""
+"""What every process but the first does in a run with several processes: it takes part in each fit."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def follow(
     training: Training,
     batch: BatchOptions,
 ) -> None:
-    """Take part in the fits of a run until it ends.
+    """Take part in the fits of a run, as a process other than the first, until the run ends.
 
     Args:
-        team: the connection of this process to the first.
-        prepare: function that returns the data, which the first process has prepared, and the spec of each model by
-            name.
-        training: the options for making and optimising networks; the arguments of the trainer are not checked yet.
-        batch: how samples become batches.
+        team: the connection of this process to the first process.
+        prepare: function that returns the data that the first process has prepared, and the data description for each
+            model, by the model's name.
+        training: the options for making and optimising networks; `check_trainer` has not yet checked its `trainer`.
+        batch: the options for making batches of samples.
 
     Raises:
-        SystemExit: the first process has ended, or this one has failed and reported why.
+        SystemExit: the first process has ended, or this process has failed and told the first one why.
     """
     warnings.simplefilter("ignore")  # the first process shows warnings
     data: ClinicalDataModule | None = None

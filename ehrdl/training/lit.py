@@ -1,4 +1,7 @@
-"""The Lightning module around a network: steps, optimiser and metrics."""
+"""The Lightning module around a network: its training step, optimiser and tuning metrics.
+
+Letters: B samples, K outputs.
+"""
 
 from __future__ import annotations
 
@@ -64,12 +67,13 @@ class LitNetwork(pl.LightningModule):
     """Trains a network on binary and regression outputs.
 
     `monitor` names the tuning metric that selects epochs. If every output is binary, it is `tuning/auprc`, the mean
-    AUPRC. Otherwise it is `tuning/score`, the mean over outputs of AUPRC (or of R2 for a regression output). Both are 1
-    at best.
+    AUPRC of the outputs. Otherwise it is `tuning/score`, the mean over outputs of AUPRC, or R2 for a regression output.
+    The best possible value of either is 1.
 
     Args:
-        network: the network, Batch -> logits (B, K), built for `spec.trained()`. Logits of auxiliary outputs come last.
-        spec: the data description; K counts only its `outputs`.
+        network: the network, Batch -> logits (B, K + A), built for `spec.trained()`. The last A logits are those of the
+            auxiliary outputs.
+        spec: the data description; K is the number of its `outputs`, without the auxiliary outputs.
         optim: the options for optimising the network.
     """
 
@@ -96,7 +100,7 @@ class LitNetwork(pl.LightningModule):
         self._said = False
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits (B, K)."""
+        """Return the logits (B, K) of the outputs, without the auxiliary outputs."""
         logits: Tensor = self.network(batch)
         return logits[:, : len(self.spec.outputs)]
 
@@ -105,11 +109,11 @@ class LitNetwork(pl.LightningModule):
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the tuning loss of a batch, and collect its metrics."""
+        """Log the loss of a tuning batch, and add its predictions to the tuning metrics."""
         self._step(batch, "tuning")
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
-        """Return the SAMPLES rows (B,) and predictions (B, K): probabilities, or values of regression outputs."""
+        """Return each sample's row in the SAMPLES table (B,), and its predicted probabilities or values (B, K)."""
         return batch.row, predicted(self(batch), self.spec)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
@@ -139,7 +143,7 @@ class LitNetwork(pl.LightningModule):
                 self.scores[f"{kind}_{output.name}"].update(value[:, k], target[:, k])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the tuning metrics, their means over outputs, and the metric that selects epochs."""
+        """Log the tuning metrics of each output, and their means over the outputs, of which `monitor` is one."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
             known = {name: value for name, value in values.items() if not value.isnan()}
@@ -169,7 +173,7 @@ class LitNetwork(pl.LightningModule):
             self._said = True
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser AdamW with a linear warm-up and a cosine decay to zero, updated at each step."""
+        """Return the optimiser AdamW. Its learning rate has a linear warm-up, then a cosine decay to zero."""
         optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, weight_decay=self.optim.weight_decay)
         return warmup_cosine(optimizer, n_steps(self.trainer), self.optim.warmup)
 
@@ -200,12 +204,15 @@ class LitNetwork(pl.LightningModule):
         ]
 
     def on_train_start(self) -> None:
-        """Let each process draw its own dropout. All began with the same seed, to have the same weights."""
+        """Give each process of the fit its own random seed, so that they draw different dropout.
+
+        Before, all processes had the same seed, so that their networks start with the same weights.
+        """
         if self.global_rank:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the states of all random generators, so that a killed run resumes as if it had not been interrupted."""
+        """Save the states of all random generators, so that a killed fit resumes as if it had not been interrupted."""
         checkpoint["rng"] = _generators()
         if self.trainer.world_size > 1:
             states: list[Any] = [None] * self.trainer.world_size
@@ -213,10 +220,10 @@ class LitNetwork(pl.LightningModule):
             checkpoint["rng_of_each"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the generator states of this process until the first batch.
+        """Take this process's random states from the checkpoint. They are restored before the first batch.
 
         Raises:
-            ConfigError: the fit was begun by a different number of processes, so its position in the data is useless.
+            ConfigError: the fit was begun by another number of processes, and cannot resume at the same samples.
         """
         states = checkpoint.get("rng_of_each") or [checkpoint.get("rng")]
         if len(states) != self.trainer.world_size:
@@ -227,7 +234,10 @@ class LitNetwork(pl.LightningModule):
         self._rng = states[self.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Restore the generators' states from the checkpoint, since opening the loader has changed them."""
+        """Before the first batch of a resumed fit, restore the random states of the checkpoint.
+
+        This is done so late because opening the data loader draws random numbers.
+        """
         if self._rng is not None:
             state, self._rng = self._rng, None
             _put_back(state)

@@ -1,6 +1,6 @@
-"""Checks of the end of a fit and the times of its tuning scores, before anything is fitted.
+"""Checks, before any fit, that it will have batches and a tuning score.
 
-Lightning would notice only at the end of an epoch, or of the fit, that a batch or a score was missing.
+Lightning would notice a missing batch or score only at the end of an epoch, or at the end of the fit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _SCORELESS = "optim.selection: best_tuning selects by a tuning score, and none i
 
 
 def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
-    """Refuse a schedule that would be impossible for any data.
+    """Check the parts of a training schedule that do not depend on the data.
 
     Args:
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         optim: the options for selecting epochs.
 
     Raises:
-        ConfigError: a value is refused; the message names the key.
+        ConfigError: a value is impossible; the message names its key.
     """
     for unit in ("epochs", "steps"):
         low, high = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}")
@@ -46,11 +46,11 @@ def check_schedule(trainer: dict[str, Any], optim: Optim) -> None:
 
 
 def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any], optim: Optim) -> None:
-    """Check the limits and schedule of a fit on prepared data with `check_plan`.
+    """Check the training schedule against the number of batches in the prepared data, by `check_plan`.
 
     Args:
-        prepared: the data.
-        batch: how samples become batches.
+        prepared: the prepared data.
+        batch: the options for making batches of samples.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         optim: the options for selecting epochs.
     """
@@ -61,7 +61,7 @@ def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any],
 
 
 def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: int) -> None:
-    """Refuse limits that leave no batch, and a schedule without the tuning score that selects epochs.
+    """Check that a fit has batches left under its limits, and a tuning score if one selects epochs.
 
     Args:
         trainer: arguments of the Lightning trainer, from `check_trainer`.
@@ -70,7 +70,7 @@ def check_plan(trainer: dict[str, Any], optim: Optim, n_train: int, n_tuning: in
         n_tuning: number of tuning batches.
 
     Raises:
-        ConfigError: a value is refused; the message names the key and the smallest value that works.
+        ConfigError: a value is impossible; the message names its key and how to change it.
     """
     n_batches = _limited(trainer, "limit_train_batches", n_train, "training")
     _limited(trainer, "limit_val_batches", n_tuning, "tuning")

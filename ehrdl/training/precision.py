@@ -1,7 +1,7 @@
-"""Lightning's `bf16-true` and `64-true` for a `Batch`; its hours, values and labels keep their precision.
+"""The precisions `bf16-true` and `64-true` of a Lightning Trainer, made to work with the frozen dataclass `Batch`.
 
-Lightning's own plugins assign new tensors to a batch, which is impossible in a frozen dataclass. They would also round
-hours to three digits.
+Lightning's own plugins assign new tensors to the fields of a batch, which a frozen dataclass does not allow. Under
+`bf16-true` they would also round hours to three digits. Here hours, values and labels keep their precision.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ehrdl.batch import Batch
 class HalfWeights(HalfPrecision):
     """`bf16-true`: weight matrices are bfloat16, and products are computed in bfloat16 as under autocast.
 
-    Biases, norms, scalers and the content of a batch stay float32. They are small, and rounding them costs accuracy.
+    Biases, norms, scalers and the tensors of a batch stay float32. They are small, and rounding them costs accuracy.
     """
 
     def __init__(self) -> None:
         super().__init__("bf16-true")
 
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """Cast the weight matrices to bfloat16."""
+        """Cast the weight matrices of the module to bfloat16, and return it."""
         for parameter in module.parameters():
             if parameter.ndim > 1:
                 parameter.data = parameter.data.to(torch.bfloat16)
@@ -52,10 +52,10 @@ class HalfWeights(HalfPrecision):
 
 
 class DoubleWeights(DoublePrecision):
-    """`64-true`: weights and the content of a batch are float64."""
+    """`64-true`: weights and the floating tensors of a batch are float64."""
 
     def convert_input(self, data: Any) -> Any:
-        """Cast floating tensors to float64, in a `Batch` too."""
+        """Cast the floating tensors of the data, such as a `Batch`, to float64."""
         return data.to(torch.float64) if isinstance(data, Batch) else super().convert_input(data)
 
 
@@ -63,7 +63,11 @@ _OURS: dict[Any, Any] = {"bf16-true": HalfWeights, "64-true": DoubleWeights, "64
 
 
 def with_plugins(trainer: dict[str, Any], *plugins: Any) -> dict[str, Any]:
-    """Add plugins to the arguments of a Trainer, with our precision plugin in place of Lightning's."""
+    """Return the arguments of a Lightning Trainer with these plugins, and with ehrdl's plugin for its precision.
+
+    `HalfWeights` replaces the argument `precision: bf16-true`, and `DoubleWeights` replaces `64-true`. Other precisions
+    keep Lightning's plugin.
+    """
     kind = _OURS.get(trainer.get("precision"))
     if kind is None:
         return trainer | {"plugins": list(plugins)}

@@ -1,4 +1,4 @@
-"""Predictions of fitted models as rows of PREDICTIONS, joined by the SAMPLES row, not by order."""
+"""Predictions of fitted models as a PREDICTIONS table. Each prediction is joined to its row in the SAMPLES table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ TRUTH = ModelInfo("bayes", "truth", "the simulator's true risk: nothing can rank
 
 
 def predict(model: LitNetwork, loader: Loader, trainer: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Predict exactly the samples of the loader, on one device; return SAMPLES rows (n,) and predictions (n, K)."""
+    """Predict the n samples of a loader, on one device.
+
+    Args:
+        model: the fitted network.
+        loader: the loader; each of its samples is predicted exactly once.
+        trainer: arguments of the Lightning trainer; only accelerator, precision and the first device are used.
+
+    Returns:
+        The rows in the SAMPLES table (n,), and the predictions of the K outputs (n, K).
+    """
     with quiet():
         shell = pl.Trainer(
             logger=False,
@@ -53,17 +62,17 @@ def prediction_rows(
     prob: np.ndarray,
     calibrators: Mapping[str, Platt] | None = None,
 ) -> pd.DataFrame:
-    """Make PREDICTIONS of one model and seed, with recalibrated probabilities.
+    """Make the PREDICTIONS table of one model and seed, with recalibrated probabilities.
 
     Args:
-        samples: SAMPLES.
+        samples: the SAMPLES table.
         outputs: the K outputs; a bare name is a binary output.
         model: name of the model that predicted.
-        seed: random seed of its fit.
-        rows: (n,) SAMPLES rows, tuning and held out.
+        seed: random seed of the model's fit.
+        rows: (n,) the rows of `samples` that were predicted, tuning and held out.
         prob: (n, K) probabilities; for a regression output the predicted value.
-        calibrators: recalibrations of a finished run, by output; without one, `prob_calibrated` is unknown. By default
-            they are fitted here, on the tuning split.
+        calibrators: the recalibration for each output, by its name, from a finished run. An output without one has an
+            unknown `prob_calibrated`. None = recalibrations are fitted here, on the tuning rows.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
@@ -91,9 +100,13 @@ def _calibrator(predictions: pd.DataFrame) -> Platt:
 
 
 def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
-    """Write all recalibrations, by model, seed and output, as JSON, for predictions on data without a tuning split.
+    """Write the recalibration of each model, seed and output as JSON.
 
-    A regression output has no recalibration.
+    Predictions on other data need it, since these data have no tuning split. A regression output has no recalibration.
+
+    Args:
+        predictions: the PREDICTIONS table, to whose tuning rows the recalibrations are fitted.
+        path: the JSON file.
     """
     rows = [
         {"model": model, "seed": seed, "output": output, **_calibrator(part)._asdict()}
@@ -105,7 +118,7 @@ def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
 
 
 def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
-    """Read recalibrations, by model and seed, then by output.
+    """Read the recalibrations that `write_calibrators` wrote: by (model, seed), then by output.
 
     Raises:
         ConfigError: the file is missing or damaged.
@@ -119,7 +132,15 @@ def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
 
 
 def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
-    """Return the simulator's true probabilities as the model `TRUTH`; empty if no simulator made these outcomes."""
+    """Return the simulator's true probabilities as the PREDICTIONS of a model named `bayes`.
+
+    The list is empty if the data are not simulated, or if the simulator did not draw these outcomes.
+
+    Args:
+        prepared: the prepared data.
+        rows: (n,) the rows of the SAMPLES table.
+        seed: the seed that is written into PREDICTIONS.
+    """
     outputs = [output.name for output in prepared.spec.outputs]
     path = prepared.events / "truth.csv"
     if not path.is_file():
@@ -132,7 +153,7 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
 
 
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:
-    """Write all models' PREDICTIONS as one checked table, whole or not at all."""
+    """Join the PREDICTIONS of all models, check them, write them as one Parquet file, and return the table."""
     table = pd.concat(parts, ignore_index=True)
     with whole(path) as part:
         pq.write_table(check(table, PREDICTIONS), part)

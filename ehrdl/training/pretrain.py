@@ -2,7 +2,7 @@
 
 Labels are few and words are many. An encoder that first learns which words can replace each other needs fewer outcomes
 to learn which words matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).
-The weights are made once per seed, and all models of the run that read notes share them.
+Pretraining runs once per seed. All models of the run that read notes start from its weights.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _BATCHES_A_POOL = 20
 
 
 def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, Any], path: Path, seed: int) -> None:
-    """Pretrain a note encoder in place, or load its weights if this run has pretrained it already.
+    """Pretrain a note encoder in place. If this run has pretrained it already, load the weights instead.
 
     Args:
         encoder: an encoder with `states(tokens, valid, blank)` and `embeddings()`, such as `NoteTransformer`.
-        prepared: the data; all notes of training subjects are read, even notes that no sample sees.
+        prepared: the prepared data. All notes of training subjects are read, even notes that no sample reads.
         optim: the options `pretrain_epochs` and `pretrain_lr`.
         trainer: arguments of the Lightning trainer; only accelerator, precision and the first device are used.
-        path: the file of the pretrained weights.
-        seed: random seed of the masks and the order of the notes.
+        path: the file that the pretrained weights are written to, or loaded from.
+        seed: random seed of the order of the notes.
 
     Raises:
-        ConfigError: the encoder cannot guess tokens, or comes pretrained.
+        ConfigError: the encoder does not support this, or was pretrained before, such as a Hugging Face encoder.
     """
     _require_scratch(encoder)
     if (weights := read(path)) is not None:
@@ -86,10 +86,10 @@ def pretrain(encoder: Any, prepared: Prepared, optim: Optim, trainer: dict[str, 
 
 
 def check_pretraining(network: Network) -> None:
-    """Refuse a network whose note encoder `pretrain` does not accept.
+    """Check that `pretrain` accepts the note encoder of a network.
 
     Raises:
-        ConfigError: the network has no note encoder of its own, or an encoder that `pretrain` refuses.
+        ConfigError: the network has no note encoder, or `pretrain` does not accept it.
     """
     encoder = network.note_encoder()
     if encoder is None:
@@ -109,7 +109,7 @@ def _require_scratch(encoder: Any) -> None:
 
 
 class MaskedTokens(pl.LightningModule):
-    """Guesses hidden tokens from the states of an encoder. The output weights are the input embeddings."""
+    """Trains an encoder to guess hidden tokens. The weights of the output layer are the encoder's token embeddings."""
 
     def __init__(self, encoder: Any, optim: Optim, n_steps: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class MaskedTokens(pl.LightningModule):
         self.bias = nn.Parameter(torch.zeros(n_tokens))
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Return the cross-entropy of the hidden tokens [nats]."""
+        """Hide random tokens of a batch, and return the cross-entropy of the guesses [nats per hidden token]."""
         tokens, valid = batch
         blank = (torch.rand(tokens.shape, device=tokens.device) < _MASKED) & valid
         states = self.encoder.states(tokens, valid, blank)[blank]
@@ -129,13 +129,13 @@ class MaskedTokens(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser AdamW, with the warm-up of the fit that follows."""
+        """Return the optimiser AdamW. Its warm-up is the option `optim.warmup`, as in the fit that follows."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.optim.pretrain_lr, weight_decay=0.01)
         return warmup_cosine(optimizer, self.n_steps, self.optim.warmup)
 
 
 class Chunks(Dataset[np.ndarray]):
-    """The chunks of some subjects' notes, cut as for batches and sliced on demand."""
+    """The chunks of all notes of some subjects, as a dataset. Chunks are cut in the same way as for `Batch`."""
 
     def __init__(self, notes: Notes, frame: Chunking, subjects: np.ndarray) -> None:
         assert notes.tokens is not None
@@ -149,13 +149,13 @@ class Chunks(Dataset[np.ndarray]):
         return len(self.note)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Return the token ids of one chunk, with its special tokens."""
+        """Return the token ids of one chunk, between its first and last special token."""
         start = self.start[row]
         inner = self.tokens[int(self.note[row])][start : start + self.lengths[row] - 2]
         return np.concatenate([[self.frame.cls_id], inner, [self.frame.sep_id]])
 
     def collate(self, chunks: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Pad chunks to tokens (C, L), and return them with a mask of the real tokens (C, L)."""
+        """Pad C chunks to L tokens. Return the token ids (C, L), and a mask (C, L) that is False at padding."""
         tokens = np.full((len(chunks), max(map(len, chunks))), self.frame.pad_id, np.int64)
         valid = np.zeros(tokens.shape, bool)
         for i, chunk in enumerate(chunks):

@@ -1,4 +1,4 @@
-"""Progress lines of a fit, one per epoch, on a standard error that is not a terminal. A terminal shows a bar."""
+"""Progress of a fit, one line per epoch, if standard error is not a terminal. A terminal shows a bar instead."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ALL, _APART_S = 20, 10.0
 
 
 class EpochLines(Callback):
-    """Writes a line per epoch: loss, tuning score, samples per second and the time left.
+    """Prints one line per epoch to standard error: loss, tuning score, samples per second and the time left.
 
     Args:
-        stem: the name of the fit.
-        loss: the name of the training loss among the metrics.
-        score: the name of the metric that selects epochs; empty = none.
+        stem: the name of the fit, which begins the line.
+        loss: the name of the training loss among the logged metrics.
+        score: the name of the tuning score among the logged metrics; empty = no score is printed.
     """
 
     def __init__(self, stem: str, loss: str = "train/loss", score: str = "") -> None:
@@ -30,19 +30,19 @@ class EpochLines(Callback):
         self.began = self.said = -math.inf
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock and the count of samples for the epoch."""
         self.n_samples = self.n_batches = 0
         self.began = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the samples."""
+        """Count the samples and batches of the epoch."""
         self.n_samples += batch.batch_size if hasattr(batch, "batch_size") else len(batch[0])
         self.n_batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line, unless there are many epochs and the last line is recent."""
+        """Print the line of the epoch. In a fit of many epochs, skip it if the last line is less than 10 s old."""
         now, epoch, epochs = time.monotonic(), trainer.current_epoch + 1, trainer.max_epochs or -1
         few = 0 < epochs <= _ALL
         if has_terminal() or not (few or epoch in (1, epochs) or now - self.said >= _APART_S):

@@ -9,12 +9,12 @@ import torch
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float) -> dict[str, Any]:
-    """Return the optimiser and schedule, as a LightningModule returns them from `configure_optimizers`.
+    """Return the optimiser and its learning-rate schedule, in the form that `configure_optimizers` must return.
 
     Args:
-        optimizer: the optimiser; its learning rates are the peaks of the schedule.
-        n_steps: number of steps of the whole fit.
-        warmup: share of the steps in which the rate rises.
+        optimizer: the optimiser; its learning rates are the highest rates of the schedule.
+        n_steps: number of optimiser steps of the whole fit.
+        warmup: share of these steps in which the learning rate rises.
     """
     total = max(1, n_steps)
     warm = max(1, round(warmup * total))
@@ -29,9 +29,10 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float)
 
 
 def n_steps(trainer: Any) -> int:
-    """Return the number of optimiser steps of a whole fit, for a trainer that has a datamodule.
+    """Return the number of optimiser steps of a whole fit.
 
-    Lightning's own estimate would open the training loader too early, before a resuming fit has set its position.
+    Lightning's own estimate is used only if the trainer has no datamodule. It would open the training loader too early,
+    before a resuming fit has set its position in the data.
     """
     if trainer.datamodule is None:
         return int(trainer.estimated_stepping_batches)

@@ -1,4 +1,4 @@
-"""The settings of a fit: how networks are made and optimised, and which fit of a run it is."""
+"""The settings of a fit: how its network is made and optimised, its model's name and seed, and its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Training:
     """The options for making and optimising networks.
 
     Attributes:
-        make: function that makes the network for a spec.
+        make: function that builds a network from a data description.
         optim: the options for optimising the network.
         trainer: arguments of the Lightning trainer, from `check_trainer`.
     """
@@ -27,18 +27,18 @@ class Training:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def network(self, spec: DataSpec) -> Network:
-        """Make an unfitted network that reads what `spec` allows, and also learns the auxiliary outputs."""
+        """Build an unfitted network that reads the modalities of `spec`, and also learns its auxiliary outputs."""
         return self.make(spec.trained(self.optim.auxiliary_weight))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of a run, and the places of its files.
+    """One fit of a run, given by model and seed, and the paths of its files.
 
     Attributes:
         folder: the run's folder.
         model: the model's name, such as `fused`.
-        seed: random seed of its weights, its dropout and the order of its samples.
+        seed: random seed of the initial weights, the dropout and the order of the samples.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Fit:
 
     @property
     def stem(self) -> str:
-        """The stem of its files' names."""
+        """The name of the fit, with which the names of its files begin, such as `fused-seed0`."""
         return f"{self.model}-seed{self.seed}"
 
     @property
@@ -62,5 +62,5 @@ class Fit:
 
     @property
     def pretrained_notes(self) -> Path:
-        """The file of the seed's pretrained note encoder, needed until the last fit of the seed is done."""
+        """The file of the pretrained note encoder, which all fits with the same seed share."""
         return self.folder / "checkpoints" / f".notes-seed{self.seed}.pt"

@@ -1,4 +1,4 @@
-"""The deep models of one configuration: all modalities together, and each alone."""
+"""The deep models of one configuration: one that reads all modalities, and one for each single modality."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DEEP = tuple(info.name for info in INFOS)
 
 
 def variants(spec: DataSpec) -> dict[str, DataSpec]:
-    """Return the spec of each deep model that the data allow, by its name.
+    """Return the data description for each deep model that the data allow, by the model's name.
 
     Args:
-        spec: the data description; if it has one modality, there is one model.
+        spec: the description of all data. With one modality, there is only the model of this modality.
 
     Raises:
-        SchemaError: the data have no modality.
+        SchemaError: the data have neither notes nor series.
     """
     single = {"note": "notes_only", "series": "series_only"}
     if not spec.modalities:

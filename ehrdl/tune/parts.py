@@ -1,7 +1,7 @@
-"""The samples for fitting and scoring a trial: the configured split, or folds of all subjects not held out.
+"""Chooses the samples on which a trial is fitted and scored: the configured split, or folds of the other subjects.
 
-Held-out subjects are blinded first: their labels are removed, and no loader finds their samples. So no trial can read
-them.
+Held-out subjects are blinded first. Their labels are removed, and no loader finds their samples. No trial can therefore
+read them, and the folds contain only training and tuning subjects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLINDED = "blinded"
 
 
 def blinded(prepared: Prepared) -> Prepared:
-    """Remove the outcomes of held-out samples, and take these samples out of their split."""
+    """Return a copy of the data in which held-out samples have no labels, and are in a split that no loader reads."""
     samples = prepared.samples.copy()
     away = ~samples.split.isin([TRAIN, TUNING]).to_numpy()
     samples.loc[away, "split"] = _BLINDED
@@ -33,18 +33,19 @@ def blinded(prepared: Prepared) -> Prepared:
 
 
 def parts(prepared: Prepared, folds: int | None, seed: int) -> list[Prepared]:
-    """Return blinded data for every fit of a trial and seed: the configured split, or k folds by subject.
+    """Return the blinded data for each fit that a trial makes with one seed: a single fit, or one fit per fold.
+
+    The folds have about equal numbers of subjects with an event. Scalers, vocabulary and prevalence are not fitted
+    again for a fold. They stay as they were fitted on the configured training split.
 
     Args:
-        prepared: the data of a configuration.
-        folds: None = the configured split; k = k folds of its training and tuning subjects together. Each fold is used
-            for tuning once, with the others for training. The folds have about equal numbers of subjects with an event.
-            Scalers and vocabulary, which were fitted on the training split's inputs, stay unchanged. Among outcomes,
-            only the prevalence is kept from there.
+        prepared: the prepared data of a configuration.
+        folds: None = one fit, with the configured split; k = the training and tuning subjects together are divided into
+            k folds. Each fit uses another fold for tuning, and the other folds for training.
         seed: the random seed of the folds.
 
     Raises:
-        ConfigError: a fold has only one class.
+        ConfigError: the training or tuning part of a fit has only one class of an output.
     """
     data = blinded(prepared)
     if folds is None:

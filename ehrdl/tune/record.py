@@ -1,4 +1,4 @@
-"""Writes a study's results: `best.yaml` with the origin of its values, `trials.csv`, `study.json`."""
+"""Writes the results of a study: `best.yaml` (with the origin of its values), `trials.csv` and `study.json`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BEST = "best.yaml"
 
 
 def write(folder: Path, config: dict[str, Any], trials: Trials, model: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the results so far, each file whole or not at all.
+    """Write the results of a study so far. Each file is written whole or not at all.
 
     Args:
         folder: the study's folder.
-        config: the resolved configuration, as it was given.
+        config: the resolved configuration with which the study was started.
         trials: the study's trials.
         model: the name of the tuned model.
         facts: the facts about the data: `events`, and `held_out`, a hash of the held-out subjects.
@@ -99,7 +99,12 @@ def _write_best(folder: Path, config: dict[str, Any], chosen: dict[str, Any]) ->
 
 
 def line(trial: FrozenTrial, trials: Trials) -> str:
-    """Describe a trial in one line: its number, how it ended, the best score so far, its values."""
+    """Describe an ended trial in one line: its number, how it ended, the study's best score so far, and its values.
+
+    Args:
+        trial: the trial.
+        trials: all trials of the study.
+    """
     options = trials.options
     ends = {
         TrialState.COMPLETE: f"{SHOWN[options.metric]} {trial.value or 0.0:.4f}",
@@ -113,7 +118,12 @@ def line(trial: FrozenTrial, trials: Trials) -> str:
 
 
 def settings(trial: FrozenTrial, trials: Trials) -> str:
-    """Describe the values of a trial in one line, with each key in the shortest form that is unique."""
+    """Describe the values of a trial in one line, such as `lr=0.001`. Each key is shortened as far as it stays unique.
+
+    Args:
+        trial: the trial.
+        trials: all trials of the study.
+    """
     return "  ".join(f"{_tail(key, trials.space)}={_short(value)}" for key, value in trials.values(trial).items())
 
 
@@ -133,5 +143,11 @@ def _short(value: Any) -> str:
 
 
 def folder_name(config: dict[str, Any], options: TuneOptions, baseline: str | None) -> str:
-    """Return the name of a study's folder. Each model of a configuration has its own folder."""
+    """Return the name of a study's folder. Unless `options` sets a name, each tuned model has a folder of its own.
+
+    Args:
+        config: the resolved configuration.
+        options: the options of the search.
+        baseline: the name of the tuned baseline; None = the deep model.
+    """
     return options.name or f"{config['run']['name']}-tune{f'-{baseline}' if baseline else ''}"

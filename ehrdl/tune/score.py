@@ -1,4 +1,4 @@
-"""Scores a trial by one number on the tuning samples, and prunes it by the same number after each epoch."""
+"""Scores the trials of `ehrdl tune` on the tuning samples. After an epoch, a trial with a bad score can be stopped."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SHOWN = {"auprc": "AUPRC", "auroc": "AUROC", "log_loss": "log loss"}
 
 
 def rises(metric: str) -> bool:
-    """Tell whether a higher value of a metric is better."""
+    """Return whether a higher value of a metric is better."""
     return metric != "log_loss"
 
 
 def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
-    """Refuse a metric that these outputs do not have.
+    """Check that a metric is defined for all outputs.
 
     Raises:
         ConfigError: the metric is log loss, and an output is a regression output.
@@ -41,7 +41,9 @@ def check_metric(metric: str, outputs: Sequence[OutputSpec]) -> None:
 
 
 def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec], metric: str) -> float:
-    """Return the mean of a metric over the outputs (R2 for a regression output), on samples with known labels.
+    """Return the score of some predictions: the mean of a metric (R2 for a regression output) over the outputs.
+
+    Samples without a label are left out.
 
     Args:
         label: the labels (n, K), NaN = unknown.
@@ -63,7 +65,13 @@ def score(label: np.ndarray, predicted: np.ndarray, outputs: Sequence[OutputSpec
 
 
 def logged(values: Mapping[str, Any], outputs: Sequence[OutputSpec], metric: str) -> float:
-    """Return the same score from the values that `LitNetwork` logs after an epoch."""
+    """Return the score of the tuning samples after an epoch, from the values that `LitNetwork` has logged.
+
+    Args:
+        values: the logged values by name, such as `tuning/loss`.
+        outputs: the outputs, whose scores are averaged.
+        metric: the metric, as in `score`.
+    """
     if metric == "log_loss":
         return float(values["tuning/loss"])
     kinds = [("r2" if output.kind == REGRESSION else metric, output.name) for output in outputs]
@@ -76,8 +84,9 @@ class Watch(Callback):
     A trial with several fits (seeds, folds) is judged by the mean of the finished fits and the running fit.
 
     Args:
-        report: a function of the value and the step; it returns whether the trial is to end.
-        outputs: the data's outputs.
+        report: a function that gets the trial's score and the number of the epoch (counted over all fits). It returns
+            whether the trial is to end.
+        outputs: the outputs, whose scores are averaged.
         metric: the study's metric.
         before: the scores of the trial's finished fits.
         epochs: the number of epochs of one fit.
@@ -95,7 +104,7 @@ class Watch(Callback):
         self.before, self.epochs = list(before), epochs
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch, except the last one of a fit, which is scored by its predictions."""
+        """Report the trial's score after each epoch but the last of a fit. A finished fit is scored by `score`."""
         if trainer.sanity_checking or trainer.current_epoch + 1 >= self.epochs:
             return
         now = logged(trainer.callback_metrics, self.outputs, self.metric)
@@ -105,4 +114,4 @@ class Watch(Callback):
 
 
 class Pruned(Exception):
-    """A trial is not worth continuing."""
+    """Ends a trial early, because the pruner of the study judges it unpromising."""

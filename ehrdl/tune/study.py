@@ -45,12 +45,12 @@ class Trials:
         self.distributions = {key: _distribution(value) for key, value in space.items()}
 
     def done(self) -> list[FrozenTrial]:
-        """Return the trials that count, by number: complete, pruned, or failed because of their values."""
+        """Return the trials that count towards `n_trials`, by number: complete, pruned, or failed by their values."""
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state.is_finished() and _counts(trial)]
 
     def complete(self) -> list[FrozenTrial]:
-        """Return the trials with a value, the best first. Of trials with equal values, the earlier comes first."""
+        """Return the complete trials, the best score first. Of trials with equal scores, the earlier comes first."""
         sign = -1 if rises(self.options.metric) else 1
         found = [trial for trial in self.done() if trial.state == TrialState.COMPLETE]
         return sorted(found, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
@@ -72,7 +72,7 @@ class Trials:
         return optuna.samplers.TPESampler(seed=seed)
 
     def values(self, trial: Trial | FrozenTrial) -> dict[str, Any]:
-        """Return the value of each key, as it is written in a configuration."""
+        """Return a trial's value of each searched key, as a configuration contains it."""
         return {key: self._value(key, trial.params[key]) for key in self.space}
 
     def _value(self, key: str, drawn: Any) -> Any:
@@ -80,7 +80,13 @@ class Trials:
         return space.choices[_labels(space).index(drawn)] if isinstance(space, Choice) else drawn
 
     def run(self, trial: Trial, objective: Callable[[Trial], float]) -> FrozenTrial:
-        """Run a trial to its end. It fails if its values cannot be used together, or if they crash its fit.
+        """Fit and score a trial, and record how it ended: complete, pruned or failed.
+
+        A trial fails if its values cannot be used together, or if its fit crashes or diverges.
+
+        Args:
+            trial: the trial.
+            objective: a function that fits a trial and returns its score.
 
         Raises:
             Exception: the disk is full. The trial stays unfinished, since its values are not the cause.
@@ -104,7 +110,10 @@ class Trials:
         return self.study.tell(trial, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
-        """Return the importance of each key (PED-ANOVA, Watanabe 2023); empty for few complete trials or one key."""
+        """Return how much each searched key matters for the score (PED-ANOVA, Watanabe 2023).
+
+        The result is empty if fewer than 10 trials are complete, or if only one key is searched.
+        """
         if len(self.space) < 2 or len(self.complete()) < 10:
             return {}
         with warnings.catch_warnings():
@@ -114,13 +123,13 @@ class Trials:
 
 @contextmanager
 def opened(folder: Path, space: Mapping[str, Choice | Range], options: TuneOptions, max_steps: int) -> Iterator[Trials]:
-    """Open the study in a folder, and make one if there is none.
+    """Open the study in a folder, and yield its trials. If the folder has no study, make one.
 
     Args:
         folder: the study's folder, which must exist.
         space: the search space.
         options: the options of the search.
-        max_steps: the largest number of reports of a trial that is never pruned.
+        max_steps: the number of intermediate scores that a trial records if it is not pruned.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = folder / DATABASE
@@ -179,5 +188,5 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def reason(trial: FrozenTrial) -> str:
-    """Return the reason why a trial failed."""
+    """Return the reason why a trial failed, in one line; empty if it did not fail."""
     return str(trial.user_attrs.get(_REASON, ""))

@@ -1,4 +1,4 @@
-"""Runs one trial: a configuration with some values set, fitted on training samples and scored on tuning samples."""
+"""Runs one trial of `ehrdl tune`. Models of a configuration are fitted on training and scored on tuning samples."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ Report = Callable[[float, int], bool]
 
 
 class Data:
-    """The prepared data of trials. They are prepared again only if a trial reads other windows or notes.
+    """The prepared data on which trials are fitted.
+
+    They are prepared again only if a trial has other data options, such as windows or notes, than the trial before it.
 
     Args:
         options: the study's options.
@@ -58,7 +60,12 @@ class Data:
         self._found: tuple[Prepared, list[Prepared]] | None = None
 
     def of(self, objects: Settings, config: dict[str, Any]) -> tuple[Prepared, list[Prepared]]:
-        """Return the data of a configuration, both unchanged and blinded for each fit."""
+        """Return the prepared data of a configuration, and a list with the blinded data of each fit.
+
+        Args:
+            objects: the configuration as objects.
+            config: the configuration as plain values.
+        """
         key = {name: value for name, value in config["data"].items() if name != "batch"}
         if self._found is None or key != self._key:
             prepared = prepare(objects.data, objects.task).prepared
@@ -68,10 +75,10 @@ class Data:
 
 
 def check_values(objects: Settings, prepared: Prepared, baseline: str | None) -> None:
-    """Refuse values with which no trial can be fitted.
+    """Check that a trial with some values of the search space can be fitted.
 
     Args:
-        objects: the objects of the configuration with these values.
+        objects: the configuration with these values, as objects.
         prepared: the prepared data.
         baseline: the name of the baseline to tune; None = the deep model.
 
@@ -86,7 +93,7 @@ def check_values(objects: Settings, prepared: Prepared, baseline: str | None) ->
 
 
 def alone(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Check the arguments of a trainer, and change them to one device, on which trials are fitted.
+    """Check the arguments of the Lightning trainer, and return them for one device, on which trials are fitted.
 
     Args:
         trainer: the `trainer` part of the configuration.
@@ -96,9 +103,9 @@ def alone(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs_watched(trainer: dict[str, Any]) -> int:
-    """Return the number of times that a trial is judged during a fit, once after each epoch.
+    """Return how often the score of a trial is reported during one fit: once after each epoch.
 
-    It is 1, for the end of the fit, if `max_epochs` sets no end.
+    If `max_epochs` sets no limit, it is 1: the score is reported only at the end of the fit.
 
     Args:
         trainer: the result of `check_trainer`.
@@ -108,15 +115,15 @@ def epochs_watched(trainer: dict[str, Any]) -> int:
 
 
 def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: Path, report: Report) -> float:
-    """Fit the configuration's first deep model (`fused`, or the model of the only modality) and score it.
+    """Fit the main deep model of a configuration (`fused`, or the model of the only modality), and return its score.
 
     Args:
-        objects: the objects of the configuration.
-        data: the blinded data for each fit.
+        objects: the configuration with the trial's values, as objects.
+        data: the blinded data of each fit, from `parts`.
         options: the study's options.
-        folder: the trial's folder; fits that are finished there are not repeated.
-        report: a function that gets the value after each epoch, or only after each fit if the number of epochs is
-            unknown.
+        folder: the trial's folder. Fits that are finished in it are not repeated.
+        report: a function that gets the trial's score after each epoch, or only after each fit if the number of epochs
+            is unknown. It returns whether the trial is to end.
 
     Raises:
         Pruned: the trial is to end early.
@@ -145,15 +152,18 @@ def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: 
 def baseline(
     name: str, objects: Settings, data: list[Prepared], options: TuneOptions, report: Report, tables: list[pd.DataFrame]
 ) -> float:
-    """Fit a baseline with as many training samples per subject as in a run, and score it like `deep`.
+    """Fit a baseline, and return its score on the tuning samples, as `deep` does for a deep model.
+
+    Each subject has as many training samples as in a run (`boosting.samples_per_subject`).
 
     Args:
         name: the baseline's name.
-        objects: the objects of the configuration.
-        data: the blinded data for each fit.
+        objects: the configuration with the trial's values, as objects.
+        data: the blinded data of each fit, from `parts`.
         options: the study's options.
-        report: a function that gets the value after each fit.
-        tables: a list, empty at first. The function adds the table of all rows that any fit reads, for later trials.
+        report: a function that gets the trial's score after each fit. It returns whether the trial is to end.
+        tables: a list that all trials share, empty at first. The first trial adds to it the feature table with the
+            samples of all fits.
 
     Raises:
         Pruned: the trial is to end early.

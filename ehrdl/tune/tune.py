@@ -1,4 +1,4 @@
-"""`ehrdl tune`: search the space of a configuration, and write the configuration with the best values."""
+"""`ehrdl tune`: searches the best values of a configuration's keys, and writes the configuration with these values."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ _DATA = "data.json"
 
 
 def tune(configure: Configure, options: TuneOptions, name: str | None = None) -> Path:
-    """Try values of a configuration's keys, and keep those with the best score on tuning samples.
+    """Try values of a configuration's keys, and write a configuration with the values that score best.
 
-    Held-out samples are blinded before the first trial: they have no labels, and no loader finds them.
+    Trials are scored on tuning samples. Held-out samples are blinded before the first trial: they have no labels, and
+    no loader finds them.
 
     Args:
-        configure: a function that makes the objects and the plain form of the configuration, with some values set.
+        configure: a function that gets values by key, and returns the configuration with these values, as objects and
+            as plain values.
         options: the search space and the options of the search.
-        name: the name of the baseline to tune; by default the deep model.
+        name: the name of the baseline to tune; None = the deep model.
 
     Returns:
         The folder of the study, with `best.yaml`, `trials.csv`, `study.json` and `study.db`.
 
     Raises:
-        EhrdlError: the space or the data are wrong, or no trial could be completed. One line gives the reason. If the
-            space or the data are wrong, nothing is left behind.
+        EhrdlError: the search space or the data are wrong, or no trial could be completed. The message gives the reason
+            in one line. If the search space or the data are wrong, no files are left behind.
     """
     if name is not None and name not in FITTED:
         raise ConfigError(f"--baseline: {name!r} is not one of {', '.join(FITTED)}")

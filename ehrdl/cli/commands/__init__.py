@@ -1,4 +1,4 @@
-"""The commands, one module each, with `DESCRIPTION`, `parser(prog)` and `run(argv, prog)`."""
+"""The commands of ehrdl. Each is a module with `DESCRIPTION`, `parser(prog)` and `run(argv, prog)`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("init", "train", "prepare", "pretrain", "tune", "predict", "report", "e
 
 
 class Command(Protocol):
-    """The interface of a command's module."""
+    """The names that the module of each command defines."""
 
     DESCRIPTION: str
 

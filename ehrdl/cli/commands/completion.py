@@ -25,7 +25,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Print the completion script for a shell."""
+    """Print the script with which a shell, such as bash, completes ehrdl's commands and options."""
     import shtab
 
     own = parser(prog).parse_args(argv)

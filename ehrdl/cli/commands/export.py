@@ -15,7 +15,7 @@ EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv --out
 
 
 def parser(prog: str) -> OptionParser:
-    """Return the parser of the command's options. Keys of a config can follow these options."""
+    """Return the parser of the command's own options. On the command line, keys of a config can follow them."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.usage = f"{prog} --out FOLDER (--config FILE [--KEY VALUE ...] [--time TIME] | --predictions FILE)"
     options.add_argument("--out", required=True, metavar="FOLDER", help="is made; must not hold anything yet")
@@ -32,7 +32,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Write files that other MEDS tools read."""
+    """Export the events, labels and splits of a config, or a PREDICTIONS file, in the MEDS format."""
     set_environment()
     with one_line_errors():
         own, overrides = parser(prog).parse_known_args(argv)

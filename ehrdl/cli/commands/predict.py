@@ -22,7 +22,7 @@ DESCRIPTION = "Score new patients, or another hospital, with the models of a fin
 
 
 def parser(prog: str) -> OptionParser:
-    """Return the parser of the command's options. Keys of data, task and trainer can follow these options."""
+    """Return the parser of the command's own options. Options such as `--data.source.root` can follow them."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
     options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
@@ -49,15 +49,17 @@ def run(argv: list[str], prog: str) -> None:
 
 @contextmanager
 def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Iterator[Any]:
-    """Yield the objects of a run's `config.yaml`, in a block where only allowed modules may be imported.
+    """Yield the objects that a run's `config.yaml` describes: data, task, model, trainer and others.
+
+    Inside the `with` block, only classes of allowed modules may be imported.
 
     Args:
         run: the run's folder.
         overrides: the command-line options that replace keys of the config.
-        allow: further modules that may be imported.
+        allow: further modules whose classes may be imported.
 
     Raises:
-        ConfigError: the run was made through the library, with objects that a config cannot recreate.
+        ConfigError: the run was made from Python, with objects that `config.yaml` cannot recreate.
     """
     _check_recorded(run)
     made, config = train_parser("ehrdl predict"), str(run / "config.yaml")
@@ -66,7 +68,7 @@ def recorded_settings(run: Path, overrides: Sequence[str] = (), allow: Sequence[
 
 
 def _check_overrides(argv: list[str]) -> None:
-    """Refuse options outside of the data, the task and the trainer."""
+    """Refuse options that do not begin with `--data`, `--task` or `--trainer`."""
     allowed = ("data", "task", "trainer")
     for token in argv:
         if token.startswith("--") and token[2:].split("=")[0].split(".")[0] not in allowed:
@@ -75,11 +77,11 @@ def _check_overrides(argv: list[str]) -> None:
 
 
 def _check_recorded(run: Path) -> None:
-    """Refuse a run made through the library if its config cannot recreate its data, task or model.
+    """Refuse a run if its `config.yaml` cannot recreate its data, task or model, because they were made in Python.
 
     Raises:
-        ConfigError: the config cannot recreate one of them. The message names the key and says how to score the run
-            instead.
+        ConfigError: the data, task or model cannot be recreated. The message names the key and says how to score the
+            run instead.
     """
     config, way = read_yaml(str(run / "config.yaml")), "score it from Python, with ehrdl.scoring.score"
     for name in ("data", "task", "model"):

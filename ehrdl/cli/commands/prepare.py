@@ -12,12 +12,12 @@ EXAMPLE = "--config readmission_mimic4 --data.source.root /path/to/mimiciv"
 
 
 def parser(prog: str) -> Parser:
-    """Return the parser of a training configuration."""
+    """Return the parser of the command's options, which are the keys of a training configuration."""
     return train_parser(prog, DESCRIPTION, EXAMPLE)
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Prepare the data of a training configuration."""
+    """Prepare the data of a training configuration, as `ehrdl train` does first, and keep them in the cache."""
     from ehrdl.cohort import prepare
 
     set_environment()

@@ -36,7 +36,7 @@ def run(argv: list[str], prog: str) -> None:
 
 
 def parser(prog: str) -> Parser:
-    """Return the parser of a training configuration, with the options of pretraining."""
+    """Return the parser of the command's options: the keys of a training configuration, and those of pretraining."""
     from ehrdl.options.training import Pretraining
 
     made = train_parser(prog, DESCRIPTION, EXAMPLE)

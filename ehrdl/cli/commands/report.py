@@ -24,7 +24,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Make a report from PREDICTIONS."""
+    """Make `metrics.json` and `report.html` from a PREDICTIONS file."""
     set_environment()
     with one_line_errors():
         own = parser(prog).parse_args(argv)

@@ -15,15 +15,15 @@ DESCRIPTION = TRAIN
 
 
 def parser(prog: str) -> Parser:
-    """Return the parser of a training configuration."""
+    """Return the parser of the command's options, which are the keys of a training configuration."""
     return train_parser(prog)
 
 
 def run(argv: list[str] | None = None, prog: str = "train.py") -> None:
-    """Parse a configuration and run it.
+    """Train and compare the models of a configuration, and write the report.
 
     Args:
-        argv: the arguments; by default those of the process.
+        argv: the command-line arguments after the command's name; None = those of this process.
         prog: the name of the command, for its help.
     """
     from ehrdl.experiment.experiment import Experiment

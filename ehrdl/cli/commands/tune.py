@@ -21,7 +21,7 @@ EXAMPLE = "--config physionet2012 --data.source.root /path/to/physionet-2012 --n
 
 
 def parser(prog: str) -> Parser:
-    """Return the parser of a training configuration, with the options of a search."""
+    """Return the parser of the command's options: the keys of a training configuration, and those of the search."""
     made = train_parser(prog, DESCRIPTION, EXAMPLE)
     made.add_argument("--n-trials", type=int | None, metavar="N", help="trials in all; the same as tune.n_trials")
     made.add_argument("--baseline", type=str | None, metavar="NAME", help="tune this baseline; default: the deep model")
@@ -29,7 +29,7 @@ def parser(prog: str) -> Parser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Search for the best values of a training configuration."""
+    """Search for the best values of a training configuration's keys."""
     set_environment()
     with one_line_errors(), named(argv) as argv:
         keys = parser(prog)

@@ -1,1 +1,1 @@
-"""Features with one row per sample: static ones, the coded history, and the table that baselines read."""
+"""Features of samples: static features, the history of stays for clinical scores, and the table for baselines."""

@@ -1,7 +1,7 @@
-"""A patient's stays as known at a prediction time, fact by fact, for clinical scores.
+"""Reads facts about a patient's stays that were known at a prediction time, for clinical scores.
 
-The facts are read from EVENTS, since the store holds neither diagnoses nor the type of a stay. `window.bounds` selects
-them, like every other input.
+The facts are read from EVENTS, since the series store has neither diagnoses nor the type of a stay. `window.bounds`
+selects them, like every other input.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _SAMPLES_A_BLOCK = 20_000
 
 
 def read_history(events: Path) -> pd.DataFrame:
-    """Read facts about the stays of all subjects.
+    """Read the facts about all stays from an EVENTS folder: admissions, discharges, services, diagnoses and procedures.
 
     Returns:
-        subject_id, encounter_id (-1 = none), kind, text (the code after `//`), comorbidity, time [µs] and available
-        [µs]. comorbidity has the bits of `charlson.mask_sql`, for all diagnoses of a stay together.
+        One row per fact, with the columns subject_id, encounter_id (-1 = none), kind (the code before `//`), text (the
+        code after `//`), comorbidity, time [µs] and available [µs]. All diagnoses of a stay with the same times are one
+        row. Its comorbidity has the bits of `charlson.mask_sql` for all of them.
     """
     kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
     where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"
@@ -56,18 +57,19 @@ def read_history(events: Path) -> pd.DataFrame:
 def seen(
     history: pd.DataFrame, samples: pd.DataFrame, by: Literal["available", "time"] = "available"
 ) -> Iterator[tuple[slice, pd.DataFrame]]:
-    """Yield the facts that each sample sees, in blocks of samples.
+    """Yield the facts about stays that each sample sees, one block of samples at a time.
 
     Args:
         history: the facts from `read_history`.
-        samples: SAMPLES, sorted by subject_id and prediction_time.
-        by: the time that decides. `available` is the usual cut. `time` also shows facts that had happened but were not
-            yet known, such as the codes of the stay itself. Only the retrospective version of a score uses it; no
-            hospital could have computed that version.
+        samples: the SAMPLES table, sorted by subject_id and prediction_time.
+        by: the time that decides whether a sample sees a fact. `available` is the usual rule: the fact was available by
+            the prediction time. `time` also shows facts that had happened but were not yet available, such as the codes
+            of the current stay. Only the retrospective version of a score uses `time`. No hospital could have computed
+            that version at the prediction time.
 
     Yields:
-        For each block, the slice of its rows in `samples`, and its facts. There is one row for each pair of a fact and
-        a sample that sees it. The column `row` is the sample's row in `samples`.
+        For each block, the slice of its rows in `samples`, and a frame of facts. The frame has one row for each pair of
+        a fact and a sample that sees it. Its column `row` is the sample's row in `samples`.
     """
     ordered = history.sort_values(["subject_id", by], kind="stable", ignore_index=True)
     subjects, first = np.unique(ordered.subject_id.to_numpy(), return_index=True)
@@ -84,14 +86,14 @@ def seen(
 def last_since(
     store: Store, channel: str, subject: np.ndarray, since: np.ndarray, prediction_time: np.ndarray
 ) -> np.ndarray:
-    """Return each sample's last visible value of a channel, measured at or after a given time; NaN = none.
+    """Return for each sample the last visible value of a channel that was measured since a given time; NaN = none.
 
     Args:
-        store: the series.
+        store: the series store.
         channel: the channel's name.
-        subject: the samples' subjects, (n,) int64, sorted.
-        since: the earliest times, (n,) int64 [µs].
-        prediction_time: the prediction times, (n,) int64 [µs].
+        subject: the subject_id of each sample, (n,) int64, sorted.
+        since: the earliest time of measurement for each sample, inclusive, (n,) int64 [µs].
+        prediction_time: the prediction time of each sample, (n,) int64 [µs].
     """
     last = np.full(len(subject), np.nan)
     if channel not in [known.name for known in store.channels]:

@@ -1,8 +1,8 @@
 """Static features of a sample: the patient's age and sex at the prediction time, and facts about earlier stays.
 
-Facts about stays come from the store through `window.bounds`. Birth and sex are static facts of the subject. No feature
-is NaN: a missing one is 0, and its indicator marks it as missing. The counts cover all visible facts, not only the
-series window.
+Facts about stays come from the series store through `window.bounds`. Birth and sex are static facts of the subject. No
+feature is NaN. A missing age or sex is 0, and a further feature marks it as missing. The counts of stays cover all
+visible facts, not only those in the series window.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ STATICS = (
 
 
 def subject_facts(events: Path) -> pd.DataFrame:
-    """Read each subject's birth, when it became known [µs since 1970], and sex; missing if unknown.
+    """Read from an EVENTS folder the birth and sex of each subject.
 
-    The index is subject_id. If several births are recorded, only the first one known counts. A later record then cannot
-    change an earlier age.
+    Returns:
+        A frame indexed by subject_id with the columns birth and birth_available [µs since 1970] and sex; missing if
+        unknown. birth_available is the time when the birth became known. If several births are recorded, only the one
+        that became known first counts. A later record then cannot change an earlier age.
     """
     sql = f"""SELECT subject_id, min(epoch_us(available_time)) FILTER (code = '{BIRTH}') AS birth_available,
         arg_min(epoch_us(time), (available_time, time)) FILTER (code = '{BIRTH}') AS birth,
@@ -52,11 +54,11 @@ def subject_facts(events: Path) -> pd.DataFrame:
 
 
 def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store) -> np.ndarray:
-    """Compute the features named in `STATICS`, (n_samples, S) float32.
+    """Compute the S features named in `STATICS` for each sample, (n_samples, S) float32.
 
     Args:
-        samples: SAMPLES, sorted by subject_id and prediction_time.
-        subjects: the facts from `subject_facts`.
+        samples: the SAMPLES table, sorted by subject_id and prediction_time.
+        subjects: the births and sexes from `subject_facts`.
         store: the series store. Its channels `admission` and `discharge` give the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)
@@ -77,10 +79,10 @@ def static_features(samples: pd.DataFrame, subjects: pd.DataFrame, store: Store)
 
 
 def hours_since_admission(samples: pd.DataFrame, store: Store) -> np.ndarray:
-    """Return the hours since the last visible admission at each prediction time (n_samples,); 0 if there is none.
+    """Return the hours from the last visible admission to each prediction time, (n_samples,); 0 if there is none.
 
     Args:
-        samples: SAMPLES, sorted by subject_id and prediction_time.
+        samples: the SAMPLES table, sorted by subject_id and prediction_time.
         store: the series store. Its channel `admission` gives the stays.
     """
     t = samples.prediction_time.to_numpy().astype("datetime64[us]").astype(np.int64)

@@ -1,8 +1,8 @@
 """The table that classical models read: one row of summary features per sample.
 
-Every value comes from the slice that the dataset shows to the deep models (same cut, window, channels and cap). So all
-models have the same inputs. The rich features also describe the course within the window. Boosted trees read the rich
-table. The plain table is the rich one without these features.
+Every value is computed from the facts that the dataset shows to the deep models (same cut, window, channels and largest
+number of facts). So all models have the same inputs. The rich table has additional features that describe the course
+within the window. Boosted trees read the rich table. The plain table lacks these features.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ RICH_OF_EVENTS = ("hours_since_first", *_COUNTS)
 
 
 def tabulate(dataset: SampleDataset, rows: np.ndarray, rich: bool = False) -> pd.DataFrame:
-    """Compute summary features of some samples.
+    """Compute the table of summary features of some samples.
 
     Args:
-        dataset: the dataset of what the samples see.
-        rows: the rows of SAMPLES.
-        rich: whether to append the rich features, all float32. A numeric channel has its first value, hours since the
-            first, sample standard deviation (NaN for a single value), range, and last - first. The means of the
-            window's four quarters follow, oldest first. An event channel has hours since the first, and the counts of
-            the quarters.
+        dataset: the dataset of the samples.
+        rows: the rows of SAMPLES to compute features for.
+        rich: whether to append the rich features, all float32. For a numeric channel, these are the first value, the
+            hours since the first value, the sample standard deviation (NaN for a single value), the range, and the
+            last value minus the first. The means in the four quarters of the window follow, oldest first. For an event
+            channel, they are the hours since the first event, and the counts in the four quarters.
 
     Returns:
         One row per sample, in the order of `rows`. Each numeric channel has its last, mean, min and max [canonical
         unit], slope [unit/day] by least squares, count, and hours since the last. Each event channel has its count and
-        hours since the last. The static features follow, then `text`: the visible notes joined, oldest first. NaN =
-        never measured.
+        hours since the last. The static features follow, then `text`: the visible notes of the sample joined, oldest
+        first. NaN = never measured.
     """
     blocks = []
     with progress() as bar:
@@ -50,7 +50,7 @@ def tabulate(dataset: SampleDataset, rows: np.ndarray, rich: bool = False) -> pd
 
 
 def without_rich(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the plain table that a rich one contains: the same columns in the same order."""
+    """Return the plain table that a rich table contains: all columns except the rich features, in the same order."""
     added = {f"__{name}" for name in (*RICH, *RICH_OF_EVENTS)}
     return table[[name for name in table.columns if "__" + name.rpartition("__")[2] not in added]]
 

@@ -1,7 +1,7 @@
-"""The token budget: cuts batches by their number of padded tokens, so that long samples do not exhaust memory.
+"""Limits the number of padded tokens per batch, so that long samples do not exhaust memory.
 
-An observation and a note token each count as one. A note that several samples of a batch read is in the batch once, so
-it is counted once.
+An observation counts as one token, like a token of a note. A note that several samples of a batch read is in the batch
+only once, so it is counted once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from ehrdl.data.loading.collate import padded_chunks, padded_observations, padde
 
 
 class TokenBudget:
-    """Counts how many samples fit into a batch.
+    """Computes how many samples fit into a batch of limited size.
 
     Args:
         dataset: the dataset of the samples.
-        frame: the rules by which notes become chunks; None without notes.
-        tokens: the largest number of padded observations (B x N) and note tokens (C x L), together, in a batch.
+        frame: the rules by which notes become chunks; None = there are no notes.
+        tokens: the largest size of a batch. It is the sum of its padded observations (samples x observations per
+            sample) and its padded note tokens (chunks x tokens per chunk).
     """
 
     def __init__(self, dataset: SampleDataset, frame: Chunking | None, tokens: int) -> None:

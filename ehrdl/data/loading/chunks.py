@@ -1,8 +1,8 @@
-"""Chunks of notes: the rule that cuts them, and the rule that chooses the chunks that a sample reads.
+"""Cuts notes into chunks, and chooses the chunks that are read for each sample.
 
-A chunk is a run of at most `Chunking.room` tokens of one note. If notes are split, it lies within one section. Batches,
-the token budget, length buckets and pretraining all use these two rules. What a sample may see is decided before, by
-`window.bounds`.
+A chunk is a run of at most `Chunking.room` tokens of one note. If notes are split into sections, a chunk lies within
+one section. Batches, the token budget, length buckets and pretraining all use the two rules of this module. Which notes
+a sample may see is decided before, by `window.bounds`.
 
 Letters: B samples · C chunks · E links between chunks and samples · P pairs of a sample and one of its notes.
 """
@@ -23,11 +23,11 @@ class Chunking:
     """The rules by which notes become chunks.
 
     Attributes:
-        pad_id, cls_id, sep_id: ids of padding and of the tokens that frame a chunk.
-        chunk_tokens: tokens per chunk, including the two that frame it.
-        max_chunks: the largest number of chunks per sample; None = all.
-        choose: the rule that chooses the kept chunks if a sample has more.
-        kinds: the kinds of notes, `DataSpec.note_kinds`; empty = all chunks are of kind 0.
+        pad_id, cls_id, sep_id: token ids of padding, and of the special tokens at the start and the end of a chunk.
+        chunk_tokens: the number of tokens per chunk, including the two special tokens.
+        max_chunks: the largest number of chunks that are read per sample; None = all.
+        choose: the rule by which chunks are kept if a sample has more than `max_chunks`.
+        kinds: the kinds of note text, as in `DataSpec.note_kinds`; empty = all chunks are of kind 0.
     """
 
     pad_id: int
@@ -40,19 +40,19 @@ class Chunking:
 
     @property
     def room(self) -> int:
-        """The number of a note's tokens that fit between the two framing tokens of a chunk."""
+        """The number of note tokens that fit into a chunk, between the two special tokens at its ends."""
         return self.chunk_tokens - 2
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Some notes cut into chunks, one note after the other.
+    """The C chunks of some notes, one note after the other.
 
     Attributes:
         n: (n_notes,) number of chunks of each note; an empty note has none.
         start: (C,) position of each chunk's first token among its note's tokens.
-        length: (C,) number of tokens in each chunk, without the framing tokens.
-        kind: (C,) the chunk's kind, an index into `Chunking.kinds`.
+        length: (C,) number of tokens in each chunk, without the two special tokens.
+        kind: (C,) the kind of each chunk's text, an index into `Chunking.kinds`.
     """
 
     n: np.ndarray
@@ -63,13 +63,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Read:
-    """The chunks of visible notes that a model reads for each sample: E pairs of a chunk and a sample.
+    """The chunks that are read for each sample, as E links. A link connects one chunk to one sample that reads it.
 
     Attributes:
-        note: (n_notes,) rows of the distinct notes, in the order in which they first appear.
+        note: (n_notes,) rows of the distinct notes that the samples see, in order of first appearance.
         pieces: the chunks of these notes.
-        chunk: (E,) the chunk that is read, an index into `pieces`.
-        pair: (E,) the pair of a sample and a note to which the link belongs.
+        chunk: (E,) the chunk of each link, an index into `pieces`.
+        pair: (E,) the sample and note of each link, an index into the P pairs that `Chunker.read` got.
     """
 
     note: np.ndarray
@@ -84,11 +84,11 @@ NOTHING_READ = Read(_NONE, Pieces(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE)
 
 
 class Chunker:
-    """Cuts notes into chunks.
+    """Cuts notes into chunks, and chooses the chunks that are read for each sample.
 
     Args:
         notes: the tokenised notes.
-        frame: the length of a chunk, how many chunks a sample reads, and the kinds of notes.
+        frame: the rules by which notes become chunks.
     """
 
     def __init__(self, notes: Notes, frame: Chunking) -> None:
@@ -98,7 +98,7 @@ class Chunker:
         self.code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
 
     def cut(self, rows: np.ndarray) -> Pieces:
-        """Cut some notes into chunks; no chunk crosses a section."""
+        """Cut the notes in the given rows into chunks. If notes are split into sections, a chunk is in one section."""
         if self.sections is None:
             length = self.lengths[rows].astype(np.int64)
             n, within, kept = self._split(length)
@@ -120,10 +120,11 @@ class Chunker:
         return n, within, np.minimum(np.repeat(length, n) - within, self.frame.room)
 
     def read(self, note: np.ndarray, n_notes: np.ndarray) -> Read:
-        """Return the chunks that samples read: all chunks of their notes, or the chosen ones if there are too many.
+        """Return the chunks that are read for each sample: all chunks of its notes, or the chosen ones of too many.
 
         Args:
-            note: (P,) the notes that each sample sees, oldest first, one sample after the other.
+            note: (P,) rows of the notes that the B samples see, one sample after the other; within a sample, oldest
+                first.
             n_notes: (B,) number of notes that each sample sees.
         """
         distinct, of = _distinct(note)
@@ -140,10 +141,11 @@ class Chunker:
         return Read(distinct, pieces, chunk, pair)
 
     def brought(self, note: np.ndarray, n_notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first sample that reads each distinct chunk, and the chunk's number of tokens.
+        """Return, for each distinct chunk, the first sample that reads it and the number of note tokens in the chunk.
 
         Args:
-            note: (P,) the notes that each sample sees, oldest first, one sample after the other.
+            note: (P,) rows of the notes that the B samples see, one sample after the other; within a sample, oldest
+                first.
             n_notes: (B,) number of notes that each sample sees.
         """
         sample = np.repeat(np.arange(len(n_notes)), n_notes)
@@ -157,10 +159,12 @@ class Chunker:
 
 
 def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of each sample's kept chunks, one sample after the other, and the number per sample.
+    """Choose at most `at_most` chunks of each sample by the rule `choose`; `n` has the samples' numbers of chunks.
 
-    Position 0 is the oldest chunk. `first_and_last` takes half from each end, and one more from the last end if
-    `at_most` is odd. `even` spreads the chunks from the first to the last. If only one is kept, it is the latest.
+    The positions of the kept chunks are returned, one sample after the other, and the number of kept chunks per sample.
+    Position 0 is the oldest chunk of a sample. `latest` keeps the last chunks. `first_and_last` takes half from each
+    end, and one more from the last end if `at_most` is odd. `even` spreads the chunks from the first to the last. If
+    only one is kept, it is the latest.
 
     >>> for choose in ("latest", "first_and_last", "even"):
     ...     chosen(np.array([2, 10]), 4, choose)[0].tolist()
@@ -180,7 +184,7 @@ def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.
 
 
 def n_chunks(dataset: SampleDataset, frame: Chunking) -> np.ndarray:
-    """Return the number of chunks in the notes that each sample sees (n_samples,), before any are left out."""
+    """Return the number of chunks in all notes that each sample sees, (n_samples,), whatever `max_chunks` is."""
     assert dataset.notes is not None
     cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)
     for block, note, n_notes in dataset.note_blocks():
@@ -190,7 +194,10 @@ def n_chunks(dataset: SampleDataset, frame: Chunking) -> np.ndarray:
 
 
 def n_tokens(dataset: SampleDataset, frame: Chunking | None) -> np.ndarray:
-    """Return the number of tokens in the chunks that each sample reads (n_samples,), for length buckets."""
+    """Return the number of note tokens in the chunks that are read for each sample, (n_samples,).
+
+    This number is used to put samples of similar length into one batch.
+    """
     if dataset.notes is None or frame is None or frame.max_chunks is None:
         return dataset.n_tokens()
     cutter, total = Chunker(dataset.notes, frame), np.zeros(len(dataset), np.int64)

@@ -1,4 +1,4 @@
-"""Collation of items into one `Batch`: padded series, and a flat list that holds each note chunk once.
+"""Makes a `Batch` of tensors from samples: padded series, and a flat list that has each note chunk once.
 
 Letters: B samples · N observations · C chunks · L tokens per chunk, as in `Batch`.
 """
@@ -22,11 +22,12 @@ _CHUNKS = 8
 
 
 class Collate:
-    """Makes a `Batch` from items.
+    """Makes a `Batch` of tensors from the NumPy arrays of some samples (`Items`).
 
     Args:
-        notes: tokenised notes. None = there are no notes, and a batch holds only filler chunks.
-        frame: the rules by which notes become chunks; needed if there are notes.
+        notes: the tokenised notes. None = there are no notes. A batch then has only filler chunks, which no sample
+            reads.
+        frame: the rules by which notes become chunks; required if there are notes.
     """
 
     def __init__(self, notes: Notes | None, frame: Chunking | None) -> None:
@@ -97,17 +98,27 @@ def _series(items: Items) -> dict[str, np.ndarray]:
 
 
 def padded_observations(longest: Any) -> Any:
-    """Return N of a batch, given the observations of its longest sample; like the next two, it accepts arrays."""
+    """Return the padded number of observations per sample in a batch.
+
+    `longest` is the number of observations in the batch's longest sample. It may be an array, for several batches.
+    """
     return _up(np.maximum(longest, 1), _OBSERVATIONS)
 
 
 def padded_chunks(n_chunks: Any) -> Any:
-    """Return C of a batch with `n_chunks` chunks of notes."""
+    """Return the padded number of chunks in a batch with `n_chunks` chunks of notes.
+
+    `n_chunks` may be an array, for several batches.
+    """
     return _up(np.maximum(n_chunks, 1), _CHUNKS)
 
 
 def padded_tokens(longest: Any, chunk_tokens: int | None) -> Any:
-    """Return L of a batch, given the note tokens of its longest chunk (0 if there are no notes)."""
+    """Return the padded number of tokens per chunk in a batch, including the two special tokens.
+
+    `longest` is the number of note tokens in the batch's longest chunk, 0 if there are no notes. It may be an array,
+    for several batches. The result is at most `chunk_tokens`, unless `chunk_tokens` is None.
+    """
     width = _up(np.where(longest > 0, longest + 2, 1), _TOKENS)
     return width if chunk_tokens is None else np.minimum(width, chunk_tokens)
 

@@ -1,4 +1,4 @@
-"""The order in which samples are read: batches of samples of similar length, with a subject's samples together.
+"""Puts samples of similar length into batches, and keeps the samples of a subject close together.
 
 The order depends only on the seed, the epoch and the data, so a run that was killed resumes where it stopped.
 """
@@ -19,22 +19,24 @@ _SPARE = 50  # one spare batch for every 50, for epochs that need more batches t
 
 @dataclass(eq=False)
 class LengthBuckets(Sampler[list[int]]):
-    """Batches of samples of similar length.
+    """A batch sampler that puts samples of similar length into one batch.
 
     Args:
-        subject: (n,) subject of each candidate row, so that a subject's samples stay together.
-        length: (n,) cost of each candidate row (observations and tokens).
+        subject: (n,) the subject of each row in `rows`. Samples of a subject are drawn together.
+        length: (n,) the length of each row in `rows`, computed from its observations and tokens.
         rows: (n,) the SAMPLES rows that may be drawn.
         batch_size: the number of samples per batch; only an upper limit if `fits` is given.
-        shuffle: whether every epoch has a new order; otherwise all of `rows` are read in their order.
-        samples_per_subject: with `shuffle`, the largest number of samples per subject, drawn anew in every epoch.
-        seed: random seed of the order.
-        rank: the number of this process among `world_size`. In training, each process reads its own share, and all
-            shares have the same number of batches.
+        shuffle: whether every epoch has a new random order; otherwise all `rows` are read in the given order.
+        samples_per_subject: with `shuffle`, the largest number of samples per subject, drawn anew in every epoch; None
+            = all.
+        seed: the random seed of the order.
+        rank: the number of this process, from 0 to `world_size` - 1. In training, each process reads its own share of
+            the batches, and all shares have the same number of batches.
         world_size: the number of processes that train together.
-        fits: a function that tells how many of some rows fit into a batch, counted from the first; None = all. Epochs
-            then need different numbers of batches. Each epoch gets as many as the first epoch needs, plus one in fifty.
-            If an epoch needs fewer, its largest batches are halved. If it needs more, random ones are left out.
+        fits: a function that returns how many of the given rows fit into one batch, counted from the first row; None =
+            all rows fit. With such a function, epochs need different numbers of batches. Each epoch gets as many as the
+            first epoch needs, plus one for every fifty. If an epoch needs fewer, its largest batches are halved. If it
+            needs more, random batches are left out.
     """
 
     subject: np.ndarray
@@ -154,7 +156,7 @@ def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader that can save its position and resume from there."""
+    """A DataLoader that can save its position in the epoch, and resume from that position."""
 
     def __init__(self, dataset: Any, batch_sampler: LengthBuckets, **kwargs: Any) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, **kwargs)
@@ -177,7 +179,7 @@ class Loader(DataLoader[Any]):
         self.buckets.position = self._read = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, and how many of its batches were read."""
+        """Return the number of the current epoch, and how many of the epoch's batches were read."""
         return {"epoch": self.buckets.epoch, "position": self._read}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,8 +1,8 @@
-"""De-identification blanks, `___` in place of a name or a date, as one token of a pretrained tokenizer.
+"""Makes a pretrained tokenizer read a de-identification blank, `___` in place of a name or a date, as one token.
 
-BERT's WordPiece reads a blank as three underscores. A byte-level tokenizer reads it as pieces that may include
-punctuation. The token for a blank is the vocabulary's own `___` if it has one, as byte-level vocabularies may, and
-otherwise its `_`. Pretraining has seen both in such places, and no embedding is added. The mask token is not used,
+By itself, BERT's WordPiece reads a blank as three underscores. A byte-level tokenizer reads it as pieces that may
+include punctuation. The token for a blank is `___` if the vocabulary has it, as byte-level vocabularies may, and
+otherwise `_`. Pretraining has seen both tokens in such places, and no embedding is added. The mask token is not used,
 because it means a word to be guessed, as in masked language modelling on notes. The unknown token is not used either,
 because an encoder over bytes never learned it.
 """
@@ -22,10 +22,11 @@ _SPECIAL = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
 def with_blanks(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Return a fast tokenizer that reads a blank as one token, or the given one if it already does.
+    """Return a fast tokenizer that reads a de-identification blank (`___`) as one token.
 
-    The new tokenizer is a plain `PreTrainedTokenizerFast`. Classes such as `BertTokenizer` rebuild their normaliser
-    from options when they are loaded from a folder, and would lose the change.
+    If the given tokenizer already does, it is returned unchanged. Otherwise the result is a plain
+    `PreTrainedTokenizerFast`. Classes such as `BertTokenizer` rebuild their normaliser from options when they are
+    loaded from a folder, and would lose the change.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, normalizers
     from transformers import PreTrainedTokenizerFast

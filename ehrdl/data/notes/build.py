@@ -1,6 +1,7 @@
-"""Writes the notes of an EVENTS folder: they are sorted shard by shard, merged by subject, and tokenised in pieces.
+"""Writes the texts and the tokens of the notes in an EVENTS folder.
 
-No step holds more than one block of every shard in memory. If a process is killed, its finished work is kept.
+Notes are sorted shard by shard, merged by subject, and tokenised in pieces. No step holds more than one block of every
+shard in memory. If a process is killed, its finished work is kept.
 """
 
 from __future__ import annotations
@@ -53,18 +54,19 @@ _SUMMARY, _ADDENDUM, _REPORT = "NOTE//discharge", "NOTE//discharge//AD", "NOTE//
 def collect(
     events: Path, out: Path, prepare: Prepare, mask_sections: Sequence[str] = (), keep_sections: Sequence[str] = ()
 ) -> None:
-    """Write all notes of an EVENTS folder into `out`, ordered by subject and availability.
+    """Write the texts of all notes in an EVENTS folder into `out`, ordered by subject and available time.
 
     Each shard's notes are sorted separately, then merged by subject. Shards that a killed process finished are kept.
 
     Args:
         events: the EVENTS folder.
-        out: the folder that gets `text.arrow` and `sections.json`. The latter has three counts: for each section, the
-            notes in which it was cut and the notes in which it was kept; for each code, the notes that were left out.
-        prepare: limits on memory and workers.
+        out: the output folder, which gets `text.arrow` and `sections.json`. `sections.json` has counts of notes. For
+            each section, it counts the notes in which the section was cut, and the notes in which the section was kept.
+            For each code, it counts the notes that were left out.
+        prepare: the options of data preparation, which limit memory and processes.
         mask_sections: headings of sections in discharge summaries and radiology reports; the text below them is cut.
-        keep_sections: headings of the only sections that are kept in discharge summaries; none = all. A summary without
-            any of them is left out. An addendum without headings is kept whole.
+        keep_sections: headings of the only sections that are kept in discharge summaries; empty = all sections. A
+            summary that has none of them is left out. An addendum without headings is kept whole.
     """
     files = shard_files(events)
     parts = out / ".parts"
@@ -135,7 +137,7 @@ class _Cursor:
         self._block: pa.Table = self._reader.schema.empty_table()
 
     def take(self, n_rows: int) -> list[pa.Table]:
-        """Return the next rows."""
+        """Return the next `n_rows` rows, as a list of tables."""
         found = []
         while n_rows:
             if not self._block.num_rows:
@@ -177,7 +179,10 @@ def _subjects(part: Path) -> np.ndarray:
 
 
 def cut_note(code: str, text: str, mask: Sequence[str], keep: Sequence[str]) -> tuple[str | None, set[str], set[str]]:
-    r"""Return the part of a note that models read (None if nothing is kept), the cut sections, and the kept ones.
+    r"""Cut the sections `mask` out of a note, and keep only the sections `keep` of a discharge summary.
+
+    The first result is the text that models read, or None if nothing is kept. The others are the headings of the
+    sections that were cut, and of the sections that were kept.
 
     >>> cut_note("NOTE//discharge//DS", "Social History:\nAlone\n", [], ["Physical Exam"])
     (None, set(), set())
@@ -198,18 +203,18 @@ def cut_note(code: str, text: str, mask: Sequence[str], keep: Sequence[str]) -> 
 def tokenize(
     notes: Notes, tokenizer: PreTrainedTokenizerFast, out: Path, prepare: Prepare, by_section: bool = False
 ) -> None:
-    """Write the token ids of every note, whole and without special tokens, into `out`.
+    """Write the token ids of every note into the folder `out`. Notes are not truncated, and get no special tokens.
 
-    Sections are tokenised one by one, so that no token depends on the text of a neighbouring section. WordPiece then
-    gives the same tokens as for the whole note. A byte-level tokenizer may split the blanks between two sections
-    differently.
+    With `by_section`, sections are tokenised one by one, so that no token depends on the text of a neighbouring
+    section. WordPiece then gives the same tokens as for the whole note. A byte-level tokenizer may split the blanks
+    between two sections differently.
 
     Args:
         notes: the notes with their texts.
         tokenizer: a fast tokenizer.
-        out: the folder that gets `tokens.arrow`, and the sections if `by_section` is true. Pieces that a killed process
-            finished are kept.
-        prepare: the number of workers.
+        out: the output folder, which gets `tokens.arrow`, and the sections if `by_section` is true. If a killed process
+            has tokenised some pieces there, they are kept.
+        prepare: the options of data preparation, which set the number of processes.
         by_section: whether notes are split into sections.
     """
     parts = out / ".parts"
@@ -273,7 +278,7 @@ class _Tokenize:
 
     @staticmethod
     def _by_section(backend: Tokenizer, texts: list[str]) -> list[pa.Array]:
-        """Yield the tokens of each note, the names of its sections, and the number of tokens in each section."""
+        """Return the tokens of each note, the names of its sections, and the number of tokens in each section."""
         notes = [split_sections(text) for text in texts]
         bodies = [text[s.start : s.stop] for text, note in zip(texts, notes, strict=True) for s in note]
         ids = [item.ids for item in backend.encode_batch_fast(bodies, add_special_tokens=False)]

@@ -1,9 +1,9 @@
-"""Sections of notes in the form of MIMIC-IV-Note: splits a text, and cuts or keeps sections of it.
+"""Splits notes in the form of MIMIC-IV-Note into sections, and cuts or keeps some of the sections.
 
-Discharge summaries have headings on lines of their own (`History of Present Illness:`). Before the first of these, they
-have lines that begin with a heading (`Service: MEDICINE`). Radiology reports have headings in capitals, often with text
-on the same line (`INDICATION:  ___ year old woman`). Any heading on a line of its own is found, even if it is not
-listed here.
+Discharge summaries have headings on lines of their own (`History of Present Illness:`). At their top, before the first
+such heading, they have lines that begin with a heading (`Service: MEDICINE`). Radiology reports have headings in
+capitals, often with text on the same line (`INDICATION:  ___ year old woman`). Any heading on a line of its own is
+found, even if it is not listed here.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ _OF_SUMMARY, _OF_REPORT = (
 
 @dataclass(frozen=True)
 class Section:
-    """A span [start, stop) of a text, including its heading; the name is empty for text before any heading."""
+    """A section of a note: the characters [start, stop) of the note's text, including the heading.
+
+    The name is empty for text before any heading.
+    """
 
     name: str
     start: int
@@ -108,7 +111,7 @@ class Section:
 
 
 def normalized(heading: str) -> str:
-    """Return the normalised name of a heading in any spelling.
+    """Return the standard name of a heading that notes may write in several ways.
 
     >>> normalized("Follow-Up  Instructions"), normalized("___ Hospital Course"), normalized("REASON FOR EXAM")
     ('followup instructions', 'brief hospital course', 'indication')
@@ -120,8 +123,9 @@ def normalized(heading: str) -> str:
 def split_sections(text: str) -> list[Section]:
     r"""Split a note into sections, which together make up the whole text. An empty text has none.
 
-    Neighbouring sections with the same name are one section. A heading in capitals counts only if the text has no
-    heading of a discharge summary. So a report that was pasted into a summary stays within its section.
+    Neighbouring sections with the same name are one section. A radiology heading, in capitals, counts only if the text
+    has no heading of a discharge summary. So a radiology report that was pasted into a summary stays within a section
+    of the summary.
 
     >>> text = "Service: MEDICINE\n\nChief Complaint:\nDyspnea\n\nSocial History:\nLives alone.\n"
     >>> [(section.name, text[section.start : section.stop]) for section in split_sections(text)]
@@ -137,13 +141,15 @@ def split_sections(text: str) -> list[Section]:
 
 
 def mask_section(text: str, section: str, is_report: bool = False) -> tuple[str, bool]:
-    r"""Cut the body of one section out of a note, and return the text and whether it had that section.
+    r"""Cut the text of one section out of a note. Return the remaining note, and whether the note had the section.
 
-    The body ends before the next heading of that kind of note, or at the end of the text. The heading itself is kept.
+    The text of a section ends before the next heading of the same kind of note, or at the end of the note. The heading
+    of the cut section is kept.
 
     Args:
         text: the note, a discharge summary or a radiology report.
-        section: the section's heading, in any letter case, without the colon. Text may follow it on its line.
+        section: the section's heading, in any letter case, without the colon. In the note, text may follow the heading
+            on the same line.
         is_report: whether the note is a radiology report.
 
     >>> mask_section("Discharge Disposition:\nHospice\n\nDischarge Diagnosis:\nCHF", "discharge disposition")
@@ -174,7 +180,9 @@ def _lines_of(text: str, section: str) -> Iterator[re.Match[str]]:
 
 
 def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
-    r"""Return the chosen sections of a discharge summary in the text's order, and which of them the text has.
+    r"""Return the text of the chosen sections of a discharge summary, and the headings of those that it has.
+
+    The sections stay in the order of the summary, and include their headings.
 
     >>> keep_sections("Service: X\nChief Complaint:\nDyspnea\nSocial History:\nAlone\n", ["Chief complaint", "Exam"])
     ('Chief Complaint:\nDyspnea\n', {'Chief complaint'})
@@ -188,7 +196,7 @@ def keep_sections(text: str, sections: Sequence[str]) -> tuple[str, set[str]]:
 
 
 def has_sections(addendum: str) -> bool:
-    r"""Return whether an addendum has headings of a discharge summary; headings that identify the patient do not count.
+    r"""Return whether an addendum has section headings of a discharge summary. Lines such as `Service:` do not count.
 
     >>> has_sections("Service: MEDICINE\n\nPlease Note:\nCulture grew.\n"), has_sections("Social History:\nAlone\n")
     (False, True)

@@ -1,6 +1,6 @@
-"""Words that enough patients share. A word that a single patient has is often a name or a telephone number.
+"""Counts the words that enough patients share. A word that only one patient has is often a name or telephone number.
 
-A vocabulary is written into the run's folder, and a folder is passed on more easily than notes are. So the vocabulary
+The folder of a run contains the vocabulary, and people pass on such a folder more readily than notes. So the vocabulary
 is learned only from words in the notes of several training patients (`data.notes.min_patients`). The number of notes
 per patient makes no difference.
 """
@@ -30,12 +30,12 @@ _SHOWN, _WORDS_A_TEXT = 20_000_000, 1000
 
 @dataclass(frozen=True)
 class SharedWords:
-    """The words of some patients' texts, with their counts.
+    """The words that enough patients share, with the number of occurrences of each word.
 
     Attributes:
         counts: number of occurrences of each word that enough patients have, in alphabetical order.
-        n_left_out: number of other words.
-        n_patients: number of patients who have any text.
+        n_left_out: number of distinct words that too few patients have.
+        n_patients: number of patients who have at least one text.
     """
 
     counts: dict[str, int]
@@ -43,11 +43,14 @@ class SharedWords:
     n_patients: int
 
     def characters(self) -> list[str]:
-        """Return the characters of the words, sorted."""
+        """Return all characters that occur in the shared words, sorted."""
         return sorted(set().union(*self.counts))
 
     def texts(self) -> Iterator[str]:
-        """Yield texts that repeat each word as often as it occurs; if there are many words, counts are scaled down."""
+        """Yield texts that repeat each shared word as often as it occurs in the notes, to train a tokenizer.
+
+        If the words occur more than 20 million times in total, all their counts are scaled down.
+        """
         share = max(1, -(-sum(self.counts.values()) // _SHOWN))
         for word, count in self.counts.items():
             shown = -(-count // share)
@@ -56,10 +59,10 @@ class SharedWords:
 
 
 def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_patients: int) -> SharedWords:
-    """Count the words of some subjects' notes, and keep those that enough of them have.
+    """Count the words in the notes of some subjects, and keep the words that at least `min_patients` subjects have.
 
     Args:
-        notes: the texts.
+        notes: the notes, with their texts.
         subjects: subject_id of the subjects; only their notes are read.
         tokenizer: a tokenizer with the normalizer and pre-tokenizer of BERT, which define what a word is.
         min_patients: the fewest subjects that must have a word.
@@ -86,7 +89,7 @@ def shared_words(notes: Notes, subjects: np.ndarray, tokenizer: Tokenizer, min_p
 
 
 def split_words(text: str, tokenizer: Tokenizer) -> list[str]:
-    """Split a text into words as a BERT tokenizer does; plain ASCII is split here, which is much faster.
+    """Split a text into words as a BERT tokenizer does. Plain ASCII is split by a regular expression, which is faster.
 
     Args:
         text: the note's text, unchanged.

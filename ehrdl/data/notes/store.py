@@ -1,9 +1,9 @@
-"""Notes as memory-mapped Arrow tables (`datasets`), ordered by (subject, available): their text, and their tokens.
+"""The store of notes: memory-mapped Arrow tables of their texts and their tokens, ordered by (subject, available).
 
-The text table depends on no task or tokenizer; a token table is keyed by its tokenizer. `notes/build.py` writes both.
-Reading a note is a zero-copy slice of the Arrow buffers. `window.bounds` over `available` decides which notes a sample
-may see, as for every fact. A verbalised record is the exception: it belongs to one sample, and only that sample reads
-it.
+The table of texts depends on no task or tokenizer. There is one table of tokens per tokenizer. `notes/build.py` writes
+both tables. Tokens are read as slices of the Arrow buffers, without a copy. `window.bounds` over `available` decides
+which notes a sample may see, as for every fact. A verbalised record is the exception. It belongs to one sample, and
+only that sample reads it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Sections:
     """The sections of notes, memory-mapped: note i has the sections [offsets[i], offsets[i + 1]).
 
     Attributes:
-        offsets: (n_notes + 1,) int64.
+        offsets: (n_notes + 1,) int64, the first section of each note, and the number of all sections.
         length: (n_sections,) int32, number of tokens in each section.
         name: (n_sections,) int32, index into `names`.
-        names: normalised headings; the first is empty, for text before any heading.
+        names: the standard names of headings; the first is empty, for text before any heading.
     """
 
     offsets: np.ndarray
@@ -45,7 +45,7 @@ class Sections:
     names: tuple[str, ...]
 
     def followed_by(self, other: Sections) -> Sections:
-        """Append the sections of other notes to these sections."""
+        """Return these sections followed by the sections of `other`, which belong to the notes that come next."""
         return Sections(
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
             np.concatenate([self.length, other.length]),
@@ -56,18 +56,20 @@ class Sections:
 
 @dataclass(frozen=True)
 class Notes:
-    """Notes that were opened from a folder.
+    """The notes of all subjects, opened from a folder. Verbalised records may follow as the last rows.
 
     Attributes:
-        available, time: (n_notes,) int64 [µs], ordered within each subject.
+        available, time: (n_notes,) int64 [µs], when each note became available, and the note's own time. Notes are
+            ordered by these times within each subject.
         subjects, offsets: subject i owns notes [offsets[i], offsets[i + 1]).
         text: the `datasets` table with the columns subject_id, available, time, code, text.
         tokens: token ids of each note, without special tokens; None until tokenised.
         sections: the sections of the tokens; None if notes were not split.
         code: (n_notes,) int32, index into `codes`; None = unknown.
         codes: the codes of the notes, such as `NOTE//discharge//DS`.
-        record_subjects: the subjects of the verbalised records. Records are the last rows, one per sample in the order
-            of SAMPLES. Row `first_record + i` is read only by sample i, and is in no subject's slice.
+        record_subjects: the subject_id of each verbalised record; empty = there are no records. Records are the last
+            rows, one per sample in the order of SAMPLES. Only sample i reads row `first_record + i`. Records are in no
+            slice of `offsets`.
     """
 
     available: np.ndarray
@@ -91,15 +93,15 @@ class Notes:
 
     @property
     def first_record(self) -> int:
-        """The row of the first sample's record."""
+        """The row of the first verbalised record, which belongs to the first sample."""
         return len(self) - self.n_records
 
     def owners(self) -> np.ndarray:
-        """Return the subject of every row (n_notes,)."""
+        """Return the subject_id of every row, notes and records, (n_notes,)."""
         return np.concatenate([np.repeat(self.subjects, np.diff(self.offsets)), self.record_subjects])
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """Return the texts of notes, by row."""
+        """Return the texts of the notes in the given rows."""
         return list(self.text.select(np.asarray(rows, dtype=np.int64))["text"]) if len(rows) else []
 
 
@@ -121,7 +123,7 @@ class TokenLists:
         return tokens
 
     def flat(self, rows: np.ndarray) -> np.ndarray:
-        """Return the tokens of some rows, one row after the other."""
+        """Return the token ids of the given rows in one array, one row after the other."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         first = self._first[rows]
         pieces = zip(part.tolist(), first.tolist(), (first + self.lengths[rows]).tolist(), strict=True)
@@ -130,7 +132,12 @@ class TokenLists:
 
 
 def open_notes(folder: Path, tokens: Path | None = None) -> Notes:
-    """Map collected notes into memory, with their tokens if a token folder is given."""
+    """Open notes as memory-mapped tables, with their tokens if a token folder is given.
+
+    Args:
+        folder: the folder that `build.collect` wrote.
+        tokens: the folder that `build.tokenize` wrote; None = without tokens.
+    """
     from datasets import Dataset
 
     text = Dataset.from_file(str(folder / "text.arrow"))
@@ -160,7 +167,8 @@ def write_sections(folder: Path, tables: Sequence[pa.Table]) -> None:
 
     Args:
         folder: the folder of the token table.
-        tables: the notes in order, with the list columns `section` (names) and `section_tokens` (number of tokens).
+        tables: tables with one row per note, in order. The list column `section` has the names of the note's sections,
+            and `section_tokens` has their numbers of tokens.
     """
     names: dict[str, int] = {"": 0}
     n_sections, length, name = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
@@ -185,7 +193,7 @@ def _open_sections(folder: Path) -> Sections | None:
 
 
 def kind_name(code: str, section: str = "") -> str:
-    """Return the kind of text of a note, or of a section of it.
+    """Return the kind of a note: its code without `NOTE//`, followed by the name of a section if one is given.
 
     >>> kind_name("NOTE//discharge//AD"), kind_name("NOTE//discharge//DS", "physical exam")
     ('discharge//AD', 'discharge//DS//physical exam')
@@ -198,8 +206,9 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
     """Return the hospital's notes, if there are any, followed by the samples' verbalised records.
 
     Args:
-        notes: opened notes; None = there are none.
-        records: the records, one per sample in SAMPLES order, opened like notes; tokenised if the notes are.
+        notes: the opened notes; None = there are none.
+        records: the records, one per sample in the order of SAMPLES, opened with `open_notes`. They must be tokenised
+            if the notes are.
     """
     from datasets import concatenate_datasets
 
@@ -229,7 +238,7 @@ def with_records(notes: Notes | None, records: Notes) -> Notes:
 
 
 def bodies(notes: Notes, keep: np.ndarray | None = None) -> Iterator[list[str]]:
-    """Yield the texts in batches; with `keep` (n_notes,), only the rows where it is true."""
+    """Yield the texts of notes in batches. If `keep` (n_notes,) bool is given, only its true rows are read."""
     for start in range(0, len(notes), _ROWS_A_BATCH):
         rows = np.arange(start, min(start + _ROWS_A_BATCH, len(notes)))
         yield notes.texts(rows if keep is None else rows[keep[rows]])

@@ -1,4 +1,4 @@
-"""Fits the tokenizer, the kinds of notes and the scalers of the series, before training and on training subjects."""
+"""Fits the tokenizer, the kinds of notes and the scalers of the series, on data of training subjects only."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ _CONSTANT = 1e-6
 def fit_tokenizer(
     notes: Notes, train_subjects: np.ndarray, vocab_size: int, out: Path, min_patients: int = MIN_PATIENTS
 ) -> None:
-    """Fit a lower-casing WordPiece tokenizer on the training subjects' notes and save it as a Hugging Face folder.
+    """Fit a lower-casing WordPiece tokenizer on the training subjects' notes, and save it in Hugging Face format.
 
-    The tokenizer is learned from words that occur in the notes of at least `min_patients` of these subjects. Every
-    other word is split into pieces. The number of words is written to the folder's `vocabulary.json`.
+    The tokenizer is learned only from words that occur in the notes of at least `min_patients` training subjects. It
+    splits every other word into pieces. The number of words from which it was learned is written to `vocabulary.json`
+    in the folder `out`.
 
-    The trainer numbers the inner letters (`##a`) in the order of a hash map, which differs from run to run. These
-    numbers decide ties between merges. Passing the letters as special tokens fixes their numbers, so that equal notes
-    give equal files.
+    The trainer numbers the letters inside words (`##a`) in the order of a hash map, which differs from run to run.
+    These numbers decide ties between merges. Passing the letters as special tokens fixes their numbers, so that equal
+    notes give equal files.
 
     Raises:
-        ConfigError: no word is shared by enough subjects.
+        ConfigError: no word occurs in the notes of `min_patients` training subjects.
     """
     from tokenizers import Tokenizer, models, trainers
 
@@ -105,13 +106,14 @@ def _save(vocabulary: dict[str, int], out: Path) -> None:
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
-    """Load a Hugging Face fast tokenizer by hub name or local folder; it reads the blank `___` as one token.
+    """Load a Hugging Face fast tokenizer by hub name or local folder.
 
-    Code in the folder is never run.
+    The returned tokenizer reads the de-identification blank `___` as one token. Code that comes with a tokenizer is
+    never run.
 
     Raises:
         ConfigError: the tokenizer is missing, needs code of its own, has no fast form, or lacks a token for padding or
-            for framing a chunk.
+            for the start or end of a chunk.
     """
     from transformers import AutoTokenizer
 
@@ -129,10 +131,12 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
 
 
 def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_PATIENTS) -> tuple[str, ...]:
-    """Return the kinds of text that a model can learn to distinguish: `other`, then those frequent in training notes.
+    """Return the kinds of note text that a model can learn to distinguish.
+
+    The first is `other`. It is followed by the kinds that are frequent in the notes of training subjects.
 
     Args:
-        notes: tokenised notes. If they were split, a kind is a section of a type of note.
+        notes: the tokenised notes. A kind is a type of note, or a section of a type of note if the notes were split.
         train_subjects: subject_id of the training subjects.
         min_patients: the fewest training subjects that must have a kind, since a heading can be a name.
     """
@@ -157,13 +161,13 @@ def fit_kinds(notes: Notes, train_subjects: np.ndarray, min_patients: int = MIN_
 def fit_channels(store: Store, train_subjects: np.ndarray, hidden: np.ndarray) -> tuple[ChannelSpec, ...]:
     """Return the channels that a model can learn from, with the mean and standard deviation over training subjects.
 
-    A channel that no training subject has is left out: it would cost time, and nothing could be learned from it. Sums
-    are computed in float64, a block at a time.
+    Hidden channels, and channels that no training subject has, are left out. A channel without training data would cost
+    time, and nothing could be learned from it. Sums are computed in float64, a block at a time.
 
     Args:
-        store: the series.
+        store: the series store.
         train_subjects: subject_id of the training subjects.
-        hidden: (n_channels,) bool, whether no model may see the channel.
+        hidden: (n_channels,) bool, true for the channels that no model may see.
     """
     n = len(store.channels)
     total, square, count = np.zeros(n), np.zeros(n), np.zeros(n)

@@ -1,1 +1,1 @@
-"""The verbalised record: coded facts as text that a note encoder reads."""
+"""The verbalised record: data of a patient, written as text for a note encoder."""

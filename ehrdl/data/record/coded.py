@@ -1,9 +1,10 @@
 """Coded facts (diagnoses, procedures, drugs, care units) as flat memory-mapped arrays, for the verbalised record.
 
-The series store holds facts that have a concept. This store holds the codes themselves, whatever the task. Each section
-has a store of its own with `available` i64 and `time` i64 [µs], `code` i32, `subjects` and `offsets`. Facts are ordered
-by (subject, available, time), with the first-ranked code of a stay last. So the last fact of a slice is the latest and
-most important.
+The series store holds only the facts that the concepts map to a channel. This store holds the codes themselves,
+whatever the task. Each section of the record has a store of its own. Its arrays `available` int64 [µs], `time` int64
+[µs] and `code` int32 have one entry per fact. The subject `subjects[i]` has the facts [offsets[i], offsets[i + 1]).
+Facts are ordered by (subject, available, time), with the first-ranked code of a stay last. So the last fact of a slice
+is the latest and most important.
 """
 
 from __future__ import annotations
@@ -52,11 +53,16 @@ _SECTION = """
 
 @dataclass(frozen=True)
 class Coded:
-    """The opened facts of one section; the module docstring describes the arrays.
+    """The coded facts of one section of the record. Facts are ordered by (subject, available, time).
 
     Attributes:
-        names: the text of each code.
-        codes: the codes themselves, sorted.
+        available: (n_facts,) int64 [µs], the time when each fact became available.
+        time: (n_facts,) int64 [µs], the time when each fact happened.
+        code: (n_facts,) int32, the code of each fact, an index into `codes` and `names`.
+        subjects: (n_subjects,) int64, subject_id, sorted.
+        offsets: (n_subjects + 1,) int64; subject i has the facts [offsets[i], offsets[i + 1]).
+        names: the text that a record shows for each code.
+        codes: the codes of all sections, sorted.
     """
 
     available: np.ndarray
@@ -69,7 +75,10 @@ class Coded:
 
 
 def build(events: Path, out: Path, prepare: Prepare) -> None:
-    """Write the coded facts of an EVENTS folder into `out`, one folder per section; DuckDB sorts on disk if needed."""
+    """Write the coded facts of an EVENTS folder into the folder `out`, in one subfolder per section of the record.
+
+    DuckDB sorts on disk if the facts exceed the memory limit.
+    """
     with connect(prepare, out) as con:
         con.execute("SET preserve_insertion_order = true")
         every = [head for heads in FAMILIES.values() for head in heads]
@@ -133,7 +142,7 @@ def _names(codes: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
 
 
 def open_coded(folder: Path) -> dict[str, Coded]:
-    """Map the facts that `build` wrote into memory, by section."""
+    """Open the coded facts that `build` wrote, as memory-mapped arrays. The keys are the sections of the record."""
     known: Any = read_json(folder / "codes.json")
     return {section: Coded(**_arrays(folder / section), **known) for section in FAMILIES}
 

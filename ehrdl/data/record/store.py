@@ -1,4 +1,4 @@
-"""The store of verbalised records: a text table like the notes' table, with one row per sample, in SAMPLES order."""
+"""Writes verbalised records as a table of texts like that of notes, with one row per sample in SAMPLES order."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _SCHEMA = pa.schema(
 
 
 def write(verbalizer: Verbalizer, out: Path) -> None:
-    """Write `text.arrow` into `out`, holding only one block of samples in memory.
+    """Write the verbalised records of all samples to `text.arrow` in the folder `out`, one block at a time.
 
     Args:
-        verbalizer: the verbaliser of the samples. Their prediction times become `available` and `time`.
+        verbalizer: the object that writes the text of each sample. The prediction time of a sample becomes the
+            `available` and `time` of its record.
         out: the output folder.
     """
     dataset = verbalizer.dataset

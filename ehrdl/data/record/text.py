@@ -1,9 +1,9 @@
-"""The record as text: what a sample may see at its prediction time, in short sections of a fixed order.
+"""Writes the verbalised record: what a sample may see at its prediction time, as text in short sections of fixed order.
 
-It serves hospitals that cannot share their notes, and can be read in addition to notes. Series facts come from the
-dataset's own slices (with the same cut, window, channels and cap as for every model). Coded facts come through
-`window.bounds`, and age, sex and stays from the static features. So a text contains only what its sample sees, and
-nothing is fitted to write it.
+A record serves hospitals that cannot share their notes, and can be read in addition to notes. Series facts come from
+the dataset (with the same cut, window, channels and largest number of facts as for every model). Coded facts come
+through `window.bounds`. Age, sex and stays come from the static features. So a text contains only what its sample may
+see, and nothing has to be fitted to write it.
 
 Letters: B samples · F pairs of a sample and a channel that it sees.
 """
@@ -58,20 +58,23 @@ def verbalize(
     options: RecordOptions | None = None,
     hidden_codes: Sequence[str] = (),
 ) -> list[str]:
-    """Write the visible record of some samples, one text per sample.
+    """Write the verbalised record of each given sample, as one text per sample.
 
     Args:
         dataset: the dataset of the samples.
-        coded: diagnoses, procedures, drugs and care units, from `coded.open_coded`.
+        coded: the coded facts (diagnoses, procedures, drugs, care units) by section, from `coded.open_coded`.
         rows: SAMPLES rows, in any order.
-        options: the sections to write, and their largest lengths.
+        options: the sections to write, and the largest number of items in a section; None = the defaults.
         hidden_codes: prefixes of codes that define the outcome. Facts with these codes are not named in a text.
     """
     return Verbalizer(dataset, coded, options or RecordOptions(), hidden_codes)(rows)
 
 
 class Verbalizer:
-    """The work of `verbalize`; everything that is the same for all samples is computed once."""
+    """Writes the verbalised records of samples. It takes the same arguments as `verbalize`.
+
+    What is the same for all samples is computed once, when the object is made.
+    """
 
     def __init__(
         self,
@@ -231,7 +234,7 @@ class _Pairs:
     age: np.ndarray
 
     def take(self, order: np.ndarray) -> _Pairs:
-        """Return the pairs in another order."""
+        """Return the pairs at the positions `order`, in that order."""
         return _Pairs(**{name: values[order] for name, values in vars(self).items()})
 
 

@@ -1,1 +1,1 @@
-"""Series: the store of every subject's observations."""
+"""The series: the store of all subjects' observations, and findings about impossible values."""

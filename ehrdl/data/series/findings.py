@@ -11,7 +11,12 @@ from ehrdl.quality import Finding
 
 
 def find_in_series(series: Store, known: Concepts) -> list[Finding]:
-    """Find values out of their plausible range, and values in units that the concepts do not know, by channel."""
+    """Count by channel the values out of their plausible range, and the values in units that the concepts do not list.
+
+    Args:
+        series: the series store, which has counted the values of both kinds when it was built.
+        known: the concepts, which map source codes and units to channels.
+    """
     channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))
     kept = {name: counts["kept"] for name, counts in series.counts.items()}
     unknown: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 """The series store: all subjects' facts as flat memory-mapped arrays, independent of tasks, splits and scalers.
 
-The arrays are `available` i64 and `time` i64 [µs], `channel` u16 and `value` f32 in canonical units, ordered by
-(subject, available, time, channel), with `subjects` and `offsets`. A fact without a number has a channel of kind
-`event` and the value 1.
+`available` int64 [µs], `time` int64 [µs], `channel` uint16 and `value` float32 (canonical unit) have one entry per
+fact. Facts are ordered by (subject, available, time, channel). The subject `subjects[i]` has the facts [offsets[i],
+offsets[i + 1]). A fact without a number has a channel of kind `event` and the value 1.
 """
 
 from __future__ import annotations
@@ -36,12 +36,18 @@ _ARRAYS = {"available": np.int64, "time": np.int64, "channel": np.uint16, "value
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store; the module docstring describes the arrays.
+    """An opened series store. Facts are ordered by (subject, available, time, channel).
 
     Attributes:
-        channels: the meaning of each number in `channel`.
-        counts: for each channel, the numbers of facts that were kept, were out of the plausible range, or had an
-            unknown unit; and the numbers of their patients.
+        available: (n_facts,) int64 [µs], the time when each fact became available.
+        time: (n_facts,) int64 [µs], the time when each fact happened.
+        channel: (n_facts,) uint16, the channel of each fact, an index into `channels`.
+        value: (n_facts,) float32, in the canonical unit of the channel; 1 for an event.
+        subjects: (n_subjects,) int64, subject_id, sorted.
+        offsets: (n_subjects + 1,) int64; subject i has the facts [offsets[i], offsets[i + 1]).
+        channels: the description of each channel.
+        counts: for each channel, the number of facts that were kept, of facts out of the plausible range, and of
+            patients. For each code in an unknown unit, the number of facts and of patients.
     """
 
     available: np.ndarray
@@ -54,13 +60,13 @@ class Store:
     counts: dict[str, Any]
 
     def channel_id(self, name: str) -> int:
-        """Return the number of a channel, given its name."""
+        """Return the index in `channels` of the channel with the given name."""
         return [channel.name for channel in self.channels].index(name)
 
     def unknown_units(self, min_patients: int) -> dict[str, int]:
-        """Count facts in unknown units, by code. A unit of fewer than `min_patients` patients is not named.
+        """Count the facts in unknown units, by code. A unit that fewer than `min_patients` patients have is not named.
 
-        Units are typed by people, so one may contain a patient's name.
+        Units are typed by people, so a rare unit may contain a patient's name.
         """
         found: Counter[str] = Counter()
         for code, counts in self.counts.items():
@@ -71,9 +77,10 @@ class Store:
 
 
 def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None:
-    """Write the store of an EVENTS folder into `out`: extract it shard by shard, then order it by subject.
+    """Write the series store of an EVENTS folder into the folder `out`.
 
-    Shards that a killed process finished are not extracted again.
+    Facts are extracted shard by shard, and then ordered by subject. Shards that a killed process has extracted are not
+    extracted again.
     """
     files = shard_files(events)
     parts = out / ".parts"
@@ -92,7 +99,7 @@ def build(events: Path, concepts: Concepts, out: Path, prepare: Prepare) -> None
 
 
 def open_store(folder: Path, concepts: Concepts) -> Store:
-    """Map a store that `build` wrote into memory."""
+    """Open a series store that `build` wrote with the same `concepts`. Its arrays are memory-mapped."""
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_ARRAYS, "subjects", "offsets")}
     return Store(**arrays, channels=concepts.channels, counts=read_json(folder / "counts.json"))
 
@@ -202,7 +209,7 @@ class _Flat:
         self._file.truncate(self._first + int(length) * self.kind.itemsize)
 
     def scatter(self, rows: np.ndarray, edges: np.ndarray, begin: np.ndarray) -> None:
-        """Write the pieces rows[edges[i]:edges[i + 1]] at the positions begin[i]."""
+        """Write each piece rows[edges[i]:edges[i + 1]] into the array, from the position begin[i] on."""
         data = np.ascontiguousarray(rows, self.kind).data.cast("B")
         size, number = self.kind.itemsize, self._file.fileno()
         for low, high, place in zip(edges[:-1].tolist(), edges[1:].tolist(), begin.tolist(), strict=True):

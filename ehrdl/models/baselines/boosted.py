@@ -1,12 +1,13 @@
 """Boosted trees of LightGBM and XGBoost on a table of numbers, saved in the libraries' own formats.
 
-The table is X (n, F) float32, NaN = missing. A missing value goes to the side of a split that fits it best.
+The table X (n, F) float32 has n samples and F features; NaN = missing. At each split of a tree, missing values go to
+the side that fits them best.
 
-A fit consists of several trials. The first trial has fixed parameters. The others draw theirs at random (Bergstra &
-Bengio, JMLR 13 (2012) 281) from the ranges below. These ranges include those of Gorishniy et al., NeurIPS 2021, for
-tables of a few thousand rows. Each trial adds trees until the loss on the tuning split has not fallen for `PATIENCE`
-rounds, and keeps the trees up to the lowest loss. On one machine the same seed gives the same trees, on any number of
-threads. On another kind of processor, XGBoost's trees differ a little.
+A fit consists of several trials. The first trial has fixed parameters. The others draw their parameters at random
+(Bergstra & Bengio, JMLR 13 (2012) 281) from the ranges in each library's `space`. These ranges include those of
+Gorishniy et al., NeurIPS 2021, for tables of a few thousand rows. Each trial adds trees until the loss on the tuning
+split has not fallen for `PATIENCE` rounds, and keeps the trees up to the lowest loss. On one machine the same seed
+gives the same trees, on any number of threads. On another kind of processor, XGBoost's trees differ a little.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Range:
 
 
 class Library(ABC):
-    """The interface of the two libraries: binned data, a fit with early stopping, raw predictions, a file."""
+    """The common interface of LightGBM and XGBoost: bin data, fit with early stopping, predict, save and load."""
 
     name: str
     suffix: str
@@ -72,27 +73,35 @@ class Library(ABC):
 
     @abstractmethod
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """Fit a booster, cut it where the tuning loss is lowest, and return it with its number of trees."""
+        """Fit boosted trees. Return the booster, cut where the tuning loss is lowest, and its number of trees.
+
+        Args:
+            params: the parameters of the trial.
+            train: the training data from `bin`.
+            tuning: the tuning data from `bin`.
+            kind: the kind of the output, `binary` or `regression`.
+            seed: the random seed.
+        """
 
     @abstractmethod
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """Return the binned data, which are shared by all trials of a fit."""
+        """Return the training and the tuning data with binned features. All trials of a fit share them."""
 
     @abstractmethod
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Return the log odds, or the values of a regression output (n,)."""
+        """Return the log odds of a binary output, or the values of a regression output, for the n rows of `x` (n,)."""
 
     @abstractmethod
     def to_bytes(self, booster: Any) -> bytes:
-        """Return the booster in the library's own format."""
+        """Return the booster as bytes in the library's own file format."""
 
     @abstractmethod
     def from_bytes(self, content: bytes) -> Any:
-        """Read the booster from a file's content; the library's own errors pass through."""
+        """Return the booster that `to_bytes` wrote as `content`. Errors of the library are not caught."""
 
 
 class LightGBM(Library):
-    """Leaf-wise trees (Ke et al., NeurIPS 2017)."""
+    """The library LightGBM, whose trees grow leaf by leaf (Ke et al., NeurIPS 2017)."""
 
     name, suffix = "lightgbm", "txt"
     first: Params = {  # noqa: RUF012 - read only, as is space
@@ -115,14 +124,14 @@ class LightGBM(Library):
     _fixed = {"bagging_freq": 1, "feature_pre_filter": False, "deterministic": True, "force_col_wise": True}  # noqa: RUF012
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """Return both parts as `lightgbm.Dataset`."""
+        """Return the training and the tuning data as `lightgbm.Dataset`."""
         lightgbm = require(self.name)
         options = {**self._fixed, "verbosity": -1}
         data = lightgbm.Dataset(_numbers(train[0]), train[1], params=options, free_raw_data=False)
         return data, data.create_valid(_numbers(tuning[0]), tuning[1], params=options)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """Return a `lightgbm.Booster` of the best iteration."""
+        """Return a `lightgbm.Booster` with the trees up to the best iteration, and their number."""
         lightgbm = require(self.name)
         objective = {"objective": "regression" if kind == REGRESSION else "binary", "seed": seed, "verbosity": -1}
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
@@ -132,7 +141,7 @@ class LightGBM(Library):
         return lightgbm.Booster(model_str=kept), fitted.best_iteration
 
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Return the leaf values summed over the trees, in double precision."""
+        """Return the sum of the leaf values over all trees for each row (n,), in double precision."""
         return np.asarray(booster.predict(x, raw_score=True), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:
@@ -140,12 +149,12 @@ class LightGBM(Library):
         return bytes(booster.model_to_string().encode())
 
     def from_bytes(self, content: bytes) -> Any:
-        """Return a `lightgbm.Booster`."""
+        """Return the `lightgbm.Booster` that `to_bytes` wrote as `content`."""
         return require(self.name).Booster(model_str=content.decode())
 
 
 class XGBoost(Library):
-    """Depth-wise trees (Chen & Guestrin, KDD 2016)."""
+    """The library XGBoost, whose trees grow level by level (Chen & Guestrin, KDD 2016)."""
 
     name, suffix = "xgboost", "ubj"
     first: Params = {  # noqa: RUF012
@@ -166,13 +175,13 @@ class XGBoost(Library):
     }
 
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
-        """Return both parts as `xgboost.QuantileDMatrix`."""
+        """Return the training and the tuning data as `xgboost.QuantileDMatrix`."""
         xgboost = require(self.name)
         data = xgboost.QuantileDMatrix(_numbers(train[0]), train[1])
         return data, xgboost.QuantileDMatrix(_numbers(tuning[0]), tuning[1], ref=data)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
-        """Return a `xgboost.Booster` of the best iteration."""
+        """Return an `xgboost.Booster` with the trees up to the best iteration, and their number."""
         objective = "reg:squarederror" if kind == REGRESSION else "binary:logistic"
         options = {"objective": objective, "tree_method": "hist", "seed": seed, "verbosity": 0, **params}
         fitted = require(self.name).train(
@@ -187,7 +196,7 @@ class XGBoost(Library):
         return fitted[:n_trees], n_trees
 
     def raw(self, booster: Any, x: NDArray[np.float32]) -> Floats:
-        """Return the leaf values summed over the trees, in XGBoost's single precision."""
+        """Return the sum of the leaf values over all trees for each row (n,), computed in single precision."""
         return np.asarray(booster.inplace_predict(x, predict_type="margin"), dtype=np.float64)
 
     def to_bytes(self, booster: Any) -> bytes:
@@ -195,7 +204,7 @@ class XGBoost(Library):
         return bytes(booster.save_raw("ubj"))
 
     def from_bytes(self, content: bytes) -> Any:
-        """Return a `xgboost.Booster`."""
+        """Return the `xgboost.Booster` that `to_bytes` wrote as `content`."""
         booster = require(self.name).Booster({"verbosity": 0})
         booster.load_model(bytearray(content))
         return booster
@@ -206,14 +215,14 @@ LIBRARIES: dict[str, Library] = {library.name: library for library in (LightGBM(
 
 @dataclass(frozen=True)
 class BoostedModel:
-    """A fitted model of one output.
+    """Fitted boosted trees that predict one output.
 
     Attributes:
-        library: the library, a name of `BOOSTED`.
-        kind: the kind of the output.
-        columns: the columns that it reads from the table, in order.
-        booster: the booster of the library.
-        n_trees: number of trees of the trial that was kept.
+        library: `lightgbm` or `xgboost`.
+        kind: the kind of the output, `binary` or `regression`.
+        columns: the columns that the model reads from a table, in order.
+        booster: the library's own object with the trees of the best trial.
+        n_trees: number of trees of the best trial.
         trials: parameters, number of trees and tuning loss of each trial.
     """
 
@@ -225,7 +234,7 @@ class BoostedModel:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
     def predict(self, table: pd.DataFrame) -> Floats:
-        """Return probabilities, or values of a regression output, per row of the table (n,).
+        """Return a probability, or the value of a regression output, for each row of the table (n,).
 
         A column that the table lacks counts as missing in all rows.
         """
@@ -243,15 +252,17 @@ def fit_boosted(
     kind: str = BINARY,
     on_trial: Callable[[], object] = lambda: None,
 ) -> BoostedModel:
-    """Fit the trials on `train` and keep the one with the lowest log loss, or squared error, on `tuning`.
+    """Fit one model per trial on `train`, and return the one with the lowest loss on `tuning`.
+
+    The loss is the log loss of a binary output, or the squared error of a regression output.
 
     Args:
-        library: the library, a name of `BOOSTED`.
-        train: the table and labels (n,), all known.
-        tuning: the same for the tuning split, which selects the trial and its number of trees.
+        library: `lightgbm` or `xgboost`.
+        train: the table of the training samples, and their labels (n,), all known.
+        tuning: the same of the tuning samples, which select the best trial and its number of trees.
         seed: the random seed of the fits.
         trials: the parameters of each trial, from `boosted_trials`.
-        kind: the kind of the output.
+        kind: the kind of the output, `binary` or `regression`.
         on_trial: function that is called after each trial.
 
     Raises:
@@ -276,15 +287,15 @@ def fit_boosted(
 def boosted_trials(
     library: str, trials: int, seed: int, given: Mapping[str, float | int] | None = None
 ) -> list[Params]:
-    """Return the parameters of each trial: first the fixed choice, then random ones.
+    """Return the parameters of each trial. The first trial has fixed parameters, the others have random ones.
 
-    If parameters are given, there is a single trial.
+    If `given` is set, there is only one trial.
 
     Args:
-        library: the library, a name of `BOOSTED`.
-        trials: number of trials; raising it keeps the earlier trials and adds new ones.
+        library: `lightgbm` or `xgboost`.
+        trials: number of trials; a larger number keeps the same first trials and adds new ones.
         seed: the random seed of the draws.
-        given: parameters that were chosen elsewhere; all others keep the fixed choice.
+        given: parameters that were chosen before; all other parameters of the trial keep their fixed values.
     """
     made = LIBRARIES[library]
     if given is not None:
@@ -295,10 +306,10 @@ def boosted_trials(
 
 
 def check_boosted(library: str, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that the trials do not vary, and impossible values.
+    """Check that the trials vary each given parameter, and that its value is possible.
 
     Raises:
-        ConfigError: a value is refused; the message names the key.
+        ConfigError: a parameter does not pass; the message names its key in the config.
     """
     allowed = LIBRARIES[library].space
     for key, value in given.items():
@@ -310,10 +321,10 @@ def check_boosted(library: str, given: Mapping[str, Any]) -> None:
 
 
 def require(library: str) -> Any:
-    """Import a library and return its module.
+    """Import `lightgbm` or `xgboost`, and return the module.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the library is not installed.
     """
     try:
         return import_module(library)

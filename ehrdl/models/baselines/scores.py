@@ -26,10 +26,10 @@ NOT_DEPLOYABLE = tuple(info.name for info in INFOS if not info.deployable)
 
 @dataclass(frozen=True)
 class ScoreModel:
-    """The risk at a number of points: sigmoid(intercept + slope * points).
+    """A clinical score as a model. The risk at a number of points is sigmoid(intercept + slope * points).
 
     Attributes:
-        score: the score, a name of `SCORES`.
+        score: the name of the score, one of `SCORES`.
         intercept: the log odds at 0 points.
         slope: the log odds per point.
     """
@@ -40,13 +40,14 @@ class ScoreModel:
 
     @classmethod
     def fit(cls, score: str, points: NDArray[np.int64], label: NDArray[np.float32]) -> ScoreModel:
-        """Fit intercept and slope on training samples.
+        """Fit the intercept and the slope on training samples.
 
-        A published score ranks patients well, but its risks are those of another hospital.
+        This is needed because the published risks of a score are those of another hospital. Its ranking of patients is
+        kept.
 
         Args:
-            score: the score, a name of `SCORES`.
-            points: (n,) points.
+            score: the name of the score, one of `SCORES`.
+            points: (n,) points of each sample.
             label: (n,) labels, 0 or 1; NaN = unknown, left out.
         """
         known = ~np.isnan(label)
@@ -54,6 +55,6 @@ class ScoreModel:
         return cls(score, float(fitted.intercept_[0]), float(fitted.coef_[0, 0]))
 
     def predict(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the risk (n,) at points (n,)."""
+        """Return the risk (n,) of samples with these points (n,)."""
         risk: NDArray[np.float64] = 1 / (1 + np.exp(-(self.intercept + self.slope * points)))
         return risk

@@ -1,11 +1,13 @@
 """Classical baselines: scikit-learn pipelines on a table with one row per sample.
 
-The table X has numeric feature columns (NaN = missing) and one column `text`. The column `text` has the visible notes
-of the sample in one string ('' if there is none). A baseline predicts one output; several outputs need several fits.
+The table X has numeric feature columns (NaN = missing) and one column `text`. The column `text` has all notes that are
+available at the prediction time in one string ('' if there is none). A baseline predicts one output. Several outputs
+need several fits.
 
-A baseline is a short list of candidates. The caller keeps the candidate that is best on the tuning split. The
-criterion is log loss for a binary output and squared error for a regression output. Models of a regression output have
-the same names: `logistic_regression` is then a ridge regression, and `prevalence` is the training mean.
+A baseline is a short list of candidates, which are pipelines with different settings. The caller keeps the candidate
+that is best on the tuning split. The criterion is log loss for a binary output and squared error for a regression
+output. A baseline has the same name for a regression output: `logistic_regression` is then a ridge regression, and
+`prevalence` is the training mean.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ TRUSTED = (
 
 
 def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
-    """Return the unfitted candidates of a baseline.
+    """Return the candidates of a baseline: unfitted pipelines with different settings.
 
     Args:
         name: the baseline, a key of `BASELINES`.
-        seed: the random seed of the fit, if the fit is random.
+        seed: the random seed of the fit; not used if the fit is not random.
         kind: the kind of the output, `binary` or `regression`.
 
     Raises:
@@ -72,14 +74,14 @@ def candidates(name: str, seed: int, kind: str = BINARY) -> list[Pipeline]:
 
 
 def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> Pipeline:
-    """Return a baseline with the given parameters, which replace the parameters of its candidates.
+    """Return one unfitted pipeline of a baseline, with the given parameters of its estimator.
 
     Args:
         name: the baseline, a key of `BASELINES`.
         seed: the random seed of the fit.
-        kind: the kind of the output.
-        params: parameters of the scikit-learn estimator, such as `max_leaf_nodes`; others keep the first candidate's
-            values.
+        kind: the kind of the output, `binary` or `regression`.
+        params: parameters of the scikit-learn estimator, such as `max_leaf_nodes`. All other parameters have the values
+            of the baseline's first candidate.
 
     Raises:
         ConfigError: the estimator has no such parameter, or does not take the value.
@@ -100,14 +102,15 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
 
 
 def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: int) -> list[str]:
-    """Return the words and word pairs in the texts of enough patients, sorted; at most the 50,000 most frequent.
+    """Return the words and word pairs that occur in the notes of at least `min_patients` patients, sorted.
 
-    A model's file contains its vocabulary, and a word from the notes of a single patient may be a name.
+    If there are more than 50,000, only the most frequent are returned. Rare words are left out because a model's file
+    contains its vocabulary, and a word from the notes of a single patient may be a name.
 
     Args:
-        text: the visible notes of training samples.
-        subjects: (n,) patient of each text.
-        min_patients: a phrase needs at least this many patients; it also needs at least three samples.
+        text: (n,) the column `text` of the training samples.
+        subjects: (n,) the patient of each text.
+        min_patients: the smallest number of patients with a phrase. A phrase must also occur in at least three samples.
     """
     counter = CountVectorizer(ngram_range=_PHRASES)
     try:
@@ -128,16 +131,16 @@ def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: i
 
 
 def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrases: list[str]) -> None:
-    """Fit a candidate. A candidate that reads text learns only the given phrases.
+    """Fit a candidate pipeline in place. If it reads text, it learns weights only for the given phrases.
 
     Args:
         model: the candidate.
-        table: the table X.
+        table: the table X of the training samples.
         label: (n,) labels.
         phrases: the phrases from `shared_phrases`.
 
     Raises:
-        ConfigError: there is no phrase to learn.
+        ConfigError: the candidate reads text, and `phrases` is empty.
     """
     if _VOCABULARY not in model.get_params():
         model.fit(table, label)
@@ -156,7 +159,7 @@ def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
 
 
 def loss_of(kind: str) -> Callable[[Any, Any], float]:
-    """Return the loss that chooses among candidates: log loss, or squared error for a regression output."""
+    """Return the loss function that selects the best candidate: log loss, or squared error for a regression output."""
     if kind == REGRESSION:
         return lambda label, value: float(mean_squared_error(label, value))
     return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
@@ -218,7 +221,7 @@ INFOS = (
 
 
 def number_columns(table: pd.DataFrame) -> list[str]:
-    """Return the feature columns that have any value in the training table. Stored baselines refer to this name."""
+    """Return the feature columns with at least one value. Stored baselines refer to this function by its name."""
     return [name for name in table.columns if name != TEXT and table[name].notna().any()]
 
 

@@ -1,4 +1,4 @@
-"""Fusions: the encoded modalities of a sample become one vector."""
+"""Fusions, which turn the encoded modalities of a sample into one vector."""
 
 from ehrdl.lazy import lazily
 

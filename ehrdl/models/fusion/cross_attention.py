@@ -1,6 +1,7 @@
 """Fusion by two-way attention between the steps of a series and the chunks of notes: Steps -> (B, D).
 
-Letters of this file: T steps of the attending modality (queries), U steps of the attended modality (keys).
+Letters: B samples, D width of a vector (D_m: of modality m), T steps of the attending modality (queries), U steps of
+the attended modality (keys). A step is a time bin of the series or a chunk of a note.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ehrdl.options.bounds import Probability, Share, Width
 class CrossAttentionFusion(Projected):
     """Fusion in which each bin of the series attends to the note chunks, and each chunk to the bins.
 
-    Every pair of modalities gives one vector in each direction. These vectors and the modalities' own vectors are
-    summed through gates, as in `GatedFusion`. If one modality of a pair is absent or dropped, a learned vector replaces
+    Attention gives one vector per sample for each direction. These vectors and the modalities' own vectors are summed
+    through gates, as in `GatedFusion`. If a sample lacks a modality, or loses it in training, a learned vector replaces
     the result of the attention.
 
     Args:
@@ -31,7 +32,7 @@ class CrossAttentionFusion(Projected):
         width: D, the width of the result and of the attention.
         heads: number of attention heads; it divides `width`.
         dropout: share of units and of attention weights dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
+        modality_dropout: probability that a sample loses one of its modalities in training; an only modality is kept.
     """
 
     reads = "steps"
@@ -55,9 +56,12 @@ class CrossAttentionFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor], steps: Sequence[Steps] = ()) -> Tensor:
-        """Return one vector per sample (B, D), whichever modalities are missing.
+        """Return one vector per sample (B, D), also for a sample without some of the modalities.
 
-        `steps` has the steps of the notes and of the series, in this order.
+        Args:
+            features: the features (B, D_m) of each modality.
+            present: whether each sample has the modality (B,), for each modality.
+            steps: the steps of the notes and of the series, in this order.
         """
         kept = torch.stack(present, dim=1)
         heard = [
@@ -72,11 +76,11 @@ class CrossAttentionFusion(Projected):
 class Listen(nn.Module):
     """Attention from the steps of one modality to the steps of another, pooled over the attending steps.
 
-    A step is a vector with an age, so that a bin can find the notes of its day.
+    The vector of a step includes its age, so that a time bin can find the notes of its day.
 
     Args:
-        own: D of the attending modality.
-        other: D of the attended modality.
+        own: width of the states of the attending modality.
+        other: width of the states of the attended modality.
         width: D, the width of the result.
         heads: number of attention heads.
         dropout: share of attention weights dropped in training.
@@ -92,7 +96,13 @@ class Listen(nn.Module):
         self.silence = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, own: Steps, other: Steps, both: Tensor) -> Tensor:
-        """Return vectors (B, D). `both` (B,) is true for samples in which both modalities are read."""
+        """Return one vector per sample (B, D); a learned one for a sample without a step of either modality.
+
+        Args:
+            own: the steps that attend.
+            other: the steps that are attended.
+            both: (B,), whether the sample has both modalities; if not, it also gets the learned vector.
+        """
         query, key = self.norms[0](self.own(aged(own))), self.norms[1](self.other(aged(other)))  # (B, T, D), (B, U, D)
         heard, _ = self.attention(query, key, key, key_padding_mask=~readable(other.valid), need_weights=False)
         steps = self.norms[2](query + heard)
@@ -103,14 +113,14 @@ class Listen(nn.Module):
 
 
 def aged(steps: Steps) -> Tensor:
-    """Return the states, with the logarithm of their age in days as an additional column (B, T, D + 1)."""
+    """Return the state of each step, with log(1 + age in days) as an additional column (B, T, D + 1)."""
     age = (-steps.hours / 24).clamp(min=0).log1p()
     return torch.cat([steps.states, age.unsqueeze(-1).to(steps.states.dtype)], dim=-1)
 
 
 def readable(valid: Tensor) -> Tensor:
-    """Return which steps attention may read (B, T).
+    """Return which steps attention may read (B, T): the valid ones.
 
-    If no step is valid, all may be read, since a softmax over nothing would be NaN.
+    If a sample has no valid step, attention may read all of its steps, since a softmax over nothing would be NaN.
     """
     return valid | ~valid.any(dim=1, keepdim=True)

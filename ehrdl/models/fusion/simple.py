@@ -1,6 +1,6 @@
 """Fusions: features (B, D_m) and presence (B,) per modality -> (B, D), or logits (B, K) per modality -> (B, K).
 
-Letter of this file: M modalities.
+Letters: B samples, M modalities, D_m width of the features of modality m, D width of the result, K outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from ehrdl.options.bounds import Probability, Share, Width
 
 
 class ModalityDropout(nn.Module):
-    """Drops one modality of some samples in training, so that the others are learned too. An only modality is kept.
+    """In training, drops one modality of some samples. A sample's only modality is kept.
+
+    The network then also learns to use the other modalities.
 
     Source: Neverova et al., ModDrop, IEEE PAMI 38 (2016) 1692.
 
@@ -27,7 +29,7 @@ class ModalityDropout(nn.Module):
         self.probability = probability
 
     def forward(self, present: Tensor) -> Tensor:
-        """Return the presence (B, M), in training without the dropped modalities."""
+        """Return which modalities each sample keeps (B, M), given which ones it has (B, M)."""
         if not self.training or self.probability == 0:
             return present
         draws = torch.rand(present.shape, device=present.device) * present
@@ -37,17 +39,17 @@ class ModalityDropout(nn.Module):
 
 
 class DroppingFusion(Fusion):
-    """A fusion that drops modalities in training. The network then also drops their own linear heads' logits."""
+    """A fusion that drops modalities in training. The network then leaves out their linear heads too."""
 
     drop: ModalityDropout
 
     def keep(self, present: list[Tensor]) -> list[Tensor]:
-        """Choose which of the present modalities (B,) are read (B,)."""
+        """Return, for each modality, which samples keep it (B,), given which samples have it (B,)."""
         return list(self.drop(torch.stack(present, dim=1)).unbind(dim=1))
 
 
 class Projected(nn.Module, DroppingFusion):
-    """Projects the modalities to one width; a learned vector replaces a modality that is absent or dropped."""
+    """A base class of fusions: projects all modalities to one width. A learned vector replaces a missing modality."""
 
     def __init__(self, widths: list[int], width: int, modality_dropout: Probability) -> None:
         super().__init__()
@@ -57,30 +59,30 @@ class Projected(nn.Module, DroppingFusion):
         self.absence = nn.Parameter(torch.randn(len(widths), width) * 0.02)
 
     def projected(self, features: list[Tensor], kept: Tensor) -> Tensor:
-        """Return the stacked modalities (B, M, D), given which are read (B, M)."""
+        """Return the projected modalities (B, M, D). Where `kept` (B, M) is False, the learned vector replaces one."""
         vectors = torch.stack([project(x) for project, x in zip(self.project, features, strict=True)], dim=1)
         return torch.where(kept.unsqueeze(-1), vectors, self.absence.to(vectors.dtype))
 
 
 def gated_sum(gate: nn.Module, vectors: Tensor) -> Tensor:
-    """Return the gated sum (B, D) of vectors (B, M, D). Each unit of a vector has a gate that sees all vectors."""
+    """Return the gated sum (B, D) of M vectors (B, M, D). The gate of each unit is computed from all M vectors."""
     gates = gate(vectors.flatten(1)).sigmoid().view_as(vectors)
     summed: Tensor = (gates * vectors).sum(dim=1)
     return summed
 
 
 class GatedFusion(Projected):
-    """Sums the modalities, each through a gate that sees all of them.
+    """Sums the modalities. Each unit of a modality is multiplied by a gate that is computed from all modalities.
 
-    A learned vector replaces an absent modality. In training some samples lose a present modality, so that the other
-    modalities and the vector of absence are learned well.
+    A learned vector replaces a modality that a sample lacks. In training, some samples lose a modality that they have.
+    The other modalities and the learned vector are then trained well.
 
     Args:
         spec: the data description.
         widths: D_m, the feature width of each modality.
         width: D, the width of the result.
         dropout: share of units dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
+        modality_dropout: probability that a sample loses one of its modalities in training; an only modality is kept.
     """
 
     def __init__(
@@ -96,21 +98,21 @@ class GatedFusion(Projected):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """Return one vector per sample (B, D), whichever modalities are missing."""
+        """Return one vector per sample (B, D), also for a sample without some of the modalities."""
         vectors = self.projected(features, torch.stack(present, dim=1))
         fused: Tensor = self.dropout(gated_sum(self.gate, vectors))
         return fused
 
 
 class ConcatFusion(Projected):
-    """Concatenates the modalities and applies one layer. A learned vector replaces an absent or dropped modality.
+    """Concatenates the modalities and applies one layer. A learned vector replaces a modality that a sample lacks.
 
     Args:
         spec: the data description.
         widths: D_m, the feature width of each modality.
         width: D, the width of the result.
         dropout: share of units dropped in training.
-        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
+        modality_dropout: probability that a sample loses one of its modalities in training; an only modality is kept.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class ConcatFusion(Projected):
         self.layer = nn.Sequential(nn.Linear(len(widths) * width, width), nn.GELU(), nn.Dropout(dropout))
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """Return one vector per sample (B, D), whichever modalities are missing."""
+        """Return one vector per sample (B, D), also for a sample without some of the modalities."""
         fused: Tensor = self.layer(self.projected(features, torch.stack(present, dim=1)).flatten(1))
         return fused
 
@@ -133,12 +135,13 @@ class ConcatFusion(Projected):
 class LateFusion(nn.Module, DroppingFusion):
     """Averages the logits from the linear heads of all present modalities. Nothing is learned jointly.
 
-    The static features are a modality that is always present. Without notes and series, only they count.
+    The static features are a modality that every sample has. If a sample has no notes and no series, only the static
+    features count.
 
     Args:
         spec: the data description.
-        widths: D_m of each modality, which is not used.
-        modality_dropout: probability that a sample loses one of its modalities in training; the last one is kept.
+        widths: the feature width of each modality; not used.
+        modality_dropout: probability that a sample loses one of its modalities in training; an only modality is kept.
     """
 
     reads = "logits"
@@ -149,7 +152,7 @@ class LateFusion(nn.Module, DroppingFusion):
         self.drop = ModalityDropout(modality_dropout)
 
     def forward(self, features: list[Tensor], present: list[Tensor]) -> Tensor:
-        """Return logits (B, K) from each modality's logits (B, K)."""
+        """Return the mean logits (B, K) over the modalities that a sample has, given each modality's logits (B, K)."""
         kept = torch.stack(present, dim=1).unsqueeze(-1)  # (B, M, 1)
         logits = torch.stack(features, dim=1)
         average: Tensor = torch.where(kept, logits, 0.0).sum(dim=1) / kept.sum(dim=1).clamp(min=1)

@@ -1,4 +1,7 @@
-"""A whole network with an ensemble inside: Batch -> logits (B, K), the mean of many members."""
+"""A whole network with an ensemble inside: Batch -> logits of the mean prediction of M members.
+
+Letters: B samples, M members, K outputs.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ from ehrdl.options.bounds import Filled, Layers, Share, Width
 class Committee(nn.Module, Network):
     """An ensemble in one network: each member predicts from one encoder and the static features.
 
-    The prediction is the mean of the members. Every encoder has several members, which share all but a few weights
-    (`MemberHead`), so a committee costs little more than one network. It is fitted as one network. The loss is the mean
-    of the members' losses, so that each member learns to predict by itself.
+    The prediction is the mean of the members' predictions. Every encoder has several members. They share all but a few
+    weights (see `MemberHead`), so a committee costs little more than one network. The committee is fitted as one
+    network. Its loss is the mean of the members' losses, so that each member learns to predict by itself.
 
     Args:
         spec: the data description; its modalities decide which encoders are built.
-        series: functions that make the series encoders, each with its own members; null = `WindowSummary` alone.
-        note: function that makes the note encoder.
+        series: functions that each build one series encoder, which gets its own members; null = `WindowSummary` alone.
+        note: function that builds the note encoder, which gets its own members.
         members: number of members per encoder.
         width: width of the members' hidden layers.
         layers: number of hidden layers per member.
@@ -81,14 +84,15 @@ class Committee(nn.Module, Network):
         return masked_loss(logits.flatten(0, 1), label.flatten(0, 1), self.spec)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
+        """Return the encoders' pretrained parameters, which are trained at a lower learning rate than the rest."""
         return [parameter for encoder in self.encoders for parameter in encoder.pretrained_parameters()]
 
 
 def mean_member(logits: Tensor, spec: DataSpec | None) -> Tensor:
-    """Average the members' logits (B, M, K) -> logits (B, K).
+    """Average the members' predictions: logits (B, M, K) -> logits (B, K).
 
-    They are the logits of the mean probability, or the mean value of a regression output.
+    For a binary output, the result is the logit of the members' mean probability. For a regression output, it is the
+    mean of the members' values.
     """
     logits = logits.float()
     log_members = math.log(logits.shape[1])

@@ -1,4 +1,4 @@
-"""Several whole networks as one: Batch -> logits (B, K) of their mean probability.
+"""Several whole networks as one: Batch -> logits of their mean probability, for B samples and K outputs (B, K).
 
 Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS
 2017, arXiv:1612.01474.
@@ -19,16 +19,16 @@ from ehrdl.options.bounds import Bound, Filled
 
 
 class Ensemble(nn.Module, Network):
-    """Networks that share only their batches. Each is trained by its own loss, and the prediction is their mean.
+    """Separate networks trained on the same batches. Each has its own loss, and the prediction is their mean.
 
     Networks that start from different random weights make different errors, especially if labels are few. The ensemble
-    is one model in the report and one checkpoint, at the cost of all its members. The option
-    `combine.models: [ensemble]` averages different models of a run instead.
+    is one model in the report, and has one checkpoint. It costs as much as all its members together. To average
+    different models of a run instead, use the option `combine.models: [ensemble]`.
 
     Args:
         spec: the data description.
-        networks: functions that make the members, one per kind.
-        copies: number of members per kind, which start from different random weights.
+        networks: functions that each build one network.
+        copies: number of times that each function is called. Each copy starts from different random weights.
     """
 
     def __init__(
@@ -53,5 +53,5 @@ class Ensemble(nn.Module, Network):
         return torch.stack([network.loss(batch) for network in self.networks]).mean()
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
+        """Return the encoders' pretrained parameters, which are trained at a lower learning rate than the rest."""
         return [parameter for network in self.networks for parameter in network.pretrained_parameters()]

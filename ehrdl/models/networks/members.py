@@ -1,7 +1,9 @@
 """Many networks in one: features (B, D) -> logits (B, M, K) of M members that share all but a few weights.
 
+Letters: B samples, D width of the features, M members, K outputs.
+
 Source: Gorishniy et al., TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling, ICLR 2025,
-arXiv:2410.24210; after Wen et al., BatchEnsemble, ICLR 2020, arXiv:2002.06715.
+arXiv:2410.24210. It builds on Wen et al., BatchEnsemble, ICLR 2020, arXiv:2002.06715.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ from ehrdl.models.head import start_at_prevalence
 
 
 class MemberLinear(nn.Module):
-    """A linear layer that all members share, with two scaling vectors per member: (B, M, in) -> (B, M, out).
+    """A linear layer whose matrix all members share: (B, M, in) -> (B, M, out).
 
-    A member's vectors are rows of embeddings, which have no weight decay. A decay to 0 would switch the member off.
+    Each member has its own bias, and its own scaling vectors of the inputs and of the outputs. These vectors are stored
+    as embeddings, which have no weight decay. Decay to 0 would switch a member off.
 
     Args:
         n_in: width of the inputs.
         n_out: width of the outputs.
         members: M, the number of members.
-        first: whether all members read the same inputs. Random signs then make them differ from the start.
+        first: whether this is the first layer, in which all members read the same inputs. Random signs in the scaling
+            vectors then make the members differ from the start.
     """
 
     def __init__(self, n_in: int, n_out: int, members: int, first: bool) -> None:
@@ -46,7 +50,9 @@ class MemberLinear(nn.Module):
 
 
 class MemberHead(nn.Module):
-    """M multilayer perceptrons that read the same features and share their matrices.
+    """M multilayer perceptrons on the same features.
+
+    They share the weight matrices of the hidden layers, and differ in scales, biases and the output layer.
 
     Args:
         spec: the data description.
@@ -71,7 +77,7 @@ class MemberHead(nn.Module):
         start_at_prevalence(self.bias.weight, spec)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (B, M, K)."""
+        """Return the logits of each member (B, M, K)."""
         states = features.unsqueeze(1).expand(-1, self.members, -1)
         for layer in self.layers:
             states = self.dropout(nn.functional.gelu(layer(states)))

@@ -1,4 +1,7 @@
-"""The main network: Batch -> logits (B, K), from the static features and from notes and series if there are any."""
+"""The main network: Batch -> logits (B, K), from the static features and, if the data have them, notes and series.
+
+Letters: B samples, K outputs, D width of a feature vector (D_m: of modality m), T word interactions.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ from ehrdl.models.static import StaticMlp
 
 
 class Encoded(NamedTuple):
-    """The modalities of a batch, encoded.
+    """The encoded modalities of one batch.
 
     Attributes:
-        features: features (B, D_m) of each modality that an encoder reads, static last.
-        present: presence (B,) bool of each modality that is read.
-        steps: steps of notes and series, if the fusion reads steps; else empty.
-        words: features (B, K + T) of the notes' words; None if no model reads them.
+        features: the features (B, D_m) of each modality that has an encoder, by its name; `static` is last.
+        present: whether each sample has the modality (B,) bool, by the modality's name.
+        steps: the steps of notes and of series, in this order, if the fusion reads steps; else empty.
+        words: the features (B, K + T) from `WordEvidence`; None if the network has no such part.
     """
 
     features: dict[str, Tensor]
@@ -37,27 +40,29 @@ class Encoded(NamedTuple):
 
 
 class MultimodalModel(nn.Module, Network):
-    """Encoders of the modalities that the data have, a fusion and a head.
+    """One encoder for each modality in the data, a fusion of their features, and a head on the fused features.
 
-    Each modality has its own linear head. The logits are the sum of the logits of these heads and of the fusion's head.
-    Evidence from separate modalities adds up on the log-odds, so the fusion need only learn the interactions. Each
+    Each modality also has its own linear head. The network's logits are the sum of the logits of all heads. Evidence
+    from separate modalities adds up on the scale of log-odds, so the fusion need only learn the interactions. Each
     linear head also has its own loss, so that a strong modality does not hide the others.
 
-    A fusion that reads logits, such as `LateFusion`, returns the final logits: nothing is summed and there is no head.
-    `spec.modalities` decides which encoders are built, so one config also gives `notes_only` and `series_only`.
+    A fusion that reads logits, such as `LateFusion`, returns the final logits. No head follows it, and nothing is added
+    to its logits. `spec.modalities` decides which encoders are built. The same config therefore also builds the models
+    `notes_only` and `series_only`.
 
     Args:
         spec: the data description.
-        note: function that makes the note encoder; null = `words` alone reads the notes.
-        series: function that makes the series encoder.
-        static: function that makes the encoder of the static features, which is always built.
-        fusion: function that makes the fusion, given the widths of the encoders.
-        head: function that makes the head, given the width of the fusion; not called if the fusion reads logits.
-        words: function that makes a linear model over the notes' words, such as `WordEvidence`; null = none. Its logits
-            are added, and its penalty is part of the training loss. It is not built if the notes are not read.
+        note: function that builds the note encoder; null = only `words` reads the notes.
+        series: function that builds the series encoder.
+        static: function that builds the encoder of the static features, which every network has.
+        fusion: function that builds the fusion from the spec and the encoders' widths.
+        head: function that builds the head from the spec and the fusion's width; not called if the fusion reads logits.
+        words: function that builds a linear model of the notes' words, such as `WordEvidence`; null = none. Its logits
+            are added to the network's logits, and its penalty to the training loss. It is built only if the data have
+            notes.
 
     Raises:
-        ConfigError: nothing reads the notes, or a fusion and an encoder cannot be combined.
+        ConfigError: neither `note` nor `words` reads the notes, or the fusion reads steps and an encoder has none.
     """
 
     #: The weight of each modality's own linear head in the training loss.
@@ -97,7 +102,7 @@ class MultimodalModel(nn.Module, Network):
 
     @property
     def encoders(self) -> dict[str, Any]:
-        """The encoders that were built, by modality, static last."""
+        """The encoders that were built, by modality. The encoder of the static features is last."""
         built = {"note": self.note, "series": self.series, "static": self.static}
         return {name: encoder for name, encoder in built.items() if encoder is not None}
 
@@ -106,7 +111,7 @@ class MultimodalModel(nn.Module, Network):
         return self.logits(self.encode(batch))
 
     def encode(self, batch: Batch) -> Encoded:
-        """Encode each modality of a batch once."""
+        """Encode each modality of a batch, once for all heads."""
         features, present, steps = {}, {}, []
         if self.words is not None:
             words, present["note"] = self.words(batch)
@@ -120,7 +125,10 @@ class MultimodalModel(nn.Module, Network):
         return Encoded(features, present, steps, None if self.words is None else words)
 
     def logits(self, encoded: Encoded) -> Tensor:
-        """Return logits (B, K) from the kept modalities: the fusion's head, plus each modality's own linear head."""
+        """Return the sum (B, K) of the logits of the fusion's head and of each modality's own linear head.
+
+        In training, the fusion may drop modalities of a sample. They then contribute to neither.
+        """
         kept = self.fusion.keep(list(encoded.present.values()))
         has = dict(zip(encoded.present, kept, strict=True))
         logits: Tensor = self.head(self._fuse(encoded, has))
@@ -150,22 +158,24 @@ class MultimodalModel(nn.Module, Network):
             yield self.words.logits(encoded.words, context) * has["note"].unsqueeze(1)
 
     def note_encoder(self) -> Encoder | None:
-        """Return the encoder of the notes, if there is one."""
+        """Return the note encoder; None if the network has none."""
         encoder: Encoder | None = self.note
         return encoder
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the pretrained parameters of the encoders, which are tuned at a lower rate."""
+        """Return the encoders' pretrained parameters, which are trained at a lower learning rate than the rest."""
         return [parameter for encoder in self.encoders.values() for parameter in encoder.pretrained_parameters()]
 
     def start_from(self, others: Sequence[MultimodalModel]) -> list[list[str]]:
-        """Take encoders, linear heads and words from other models; each part comes from the first model that has it.
+        """Copy the weights of encoders, linear heads and the words' linear model from other fitted models.
+
+        Each part is copied from the first model that has it. A part of another shape is not copied.
 
         Args:
             others: the fitted models `notes_only` and `series_only`.
 
         Returns:
-            The parts taken from each model: modalities, and `words`. A part of another shape is not taken.
+            The names of the parts copied from each model: its modalities, and `words`.
         """
         mine, taken = self._parts(), []
         for other in others:
@@ -177,7 +187,7 @@ class MultimodalModel(nn.Module, Network):
         return taken
 
     def started_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that `start_from` took."""
+        """Return the parameters whose weights `start_from` has copied from other models."""
         return [parameter for part in self._started for parameter in part.parameters()]
 
     def _parts(self) -> dict[str, nn.Module]:
@@ -188,7 +198,10 @@ class MultimodalModel(nn.Module, Network):
         return parts if self.words is None else parts | {"words": self.words}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the training loss of the logits, plus the loss of each linear head on samples with its modality."""
+        """Return the loss of the logits, plus a weighted loss of each linear head and the penalty on word weights.
+
+        The loss of a linear head covers only samples that have its modality.
+        """
         encoded = self.encode(batch)
         loss = masked_loss(self.logits(encoded), batch.label, self.spec)
         if self.words is not None:

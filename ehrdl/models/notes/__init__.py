@@ -1,1 +1,1 @@
-"""Encoders of notes: (chunks, tokens) -> (samples, width)."""
+"""Encoders of clinical notes: token ids (chunks, tokens) -> features (samples, width)."""

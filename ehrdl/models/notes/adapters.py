@@ -23,17 +23,17 @@ _ADAPTER = "lora_"
 
 
 def freeze(model: PreTrainedModel) -> None:
-    """Freeze the model: its weights are not trained, and it applies no dropout."""
+    """Freeze a pretrained encoder: its weights are not trained, and it applies no dropout."""
     model.requires_grad_(False)
     model.train(False)
 
 
 def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) -> None:
-    """Put low-rank adapters into the attention's queries and values, in place. Only the adapters are trained.
+    """Add low-rank adapters (LoRA) to the attention's queries and values, in place. Only the adapters are trained.
 
     Raises:
         MissingExtraError: peft is not installed.
-        ConfigError: the names of the family's queries and values are not known.
+        ConfigError: ehrdl does not know how this family of encoders names its queries and values.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -52,14 +52,14 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float) ->
 
 
 def tuned_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Return the pretrained parameters that are trained further. Adapters start from scratch, so they are left out."""
+    """Return the pretrained parameters that training changes. LoRA's adapters are not among them: they are new."""
     return [
         parameter for name, parameter in model.named_parameters() if parameter.requires_grad and _ADAPTER not in name
     ]
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Save memory: keep one state per layer for the backward pass, and compute the rest again."""
+    """Save memory in training: keep only one state per layer, and recompute the others in the backward pass."""
     if not model.supports_gradient_checkpointing:
         raise ConfigError(f"NoteTransformer: gradient_checkpointing: {model.config.model_type} has none; leave it out")
     model.config.use_cache = False  # for decoders, but BERT has it too; avoids a warning that it is turned off
@@ -68,10 +68,10 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
 
 
 def compile_encoder(model: PreTrainedModel) -> None:
-    """Compile the forward pass in place, for all lengths at once. The names of the weights do not change.
+    """Compile the encoder's forward pass in place, once for all text lengths. The names of its weights do not change.
 
     Raises:
-        ConfigError: the family cannot be compiled, or this machine has no compiler.
+        ConfigError: this family of encoders cannot be compiled, or this machine has no C++ compiler.
     """
     if model.config.model_type == "longformer":  # its layers read masks back from the device
         raise ConfigError("NoteTransformer: compile: longformer cannot be compiled; leave it out")

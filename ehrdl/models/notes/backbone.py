@@ -1,7 +1,10 @@
-"""Encoders of the library transformers, by hub name or folder: word vectors (C, L, D) -> states (C, L, D).
+"""Encoders of Hugging Face transformers, loaded by hub name or folder: token embeddings (C, L, D) -> states (C, L, D).
 
-This module handles the differences between families of encoders. Words are given as vectors (`inputs_embeds`), so that
-a blanked word is a zero vector in every family.
+This module handles the differences between families of encoders, such as BERT and ModernBERT. An encoder gets tokens as
+vectors (`inputs_embeds`), so that a blanked token is a zero vector in every family.
+
+Letters: C note chunks, L tokens per chunk, R rows of P tokens with several chunks per row. In a shape, `states` (or D)
+is the width of the encoder's state of a token.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _known: ContextVar[dict[str, dict[str, Any]]] = ContextVar("known", default={}) 
 
 
 def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: float) -> PreTrainedModel:
-    """Return a BERT with random weights, sized for the data."""
+    """Return a BERT with random weights. Its vocabulary and its longest input fit the data."""
     require_division(width, heads)
     config = BertConfig(
         vocab_size=spec.vocab_size,
@@ -53,18 +56,23 @@ def small_bert(spec: DataSpec, width: int, layers: int, heads: int, dropout: flo
 
 
 def require_division(states: int, heads: int) -> None:
-    """Refuse a number of heads that does not divide a token's states."""
+    """Check that the number of attention heads divides `states`, the width of a token's state.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if states % heads:
         raise ConfigError(f"NoteTransformer: heads {heads} does not divide the {states} states of a token")
 
 
 def load(name: str, spec: DataSpec, attention: str | None) -> PreTrainedModel:
-    """Load an encoder by name or folder: only safetensors, and no code from the model's own repository.
+    """Load an encoder by name or folder. Only safetensors files are read, and no code of its repository is run.
 
     Args:
         name: the encoder's name on the Hugging Face hub, or its folder.
         spec: the data description that the encoder must fit.
-        attention: the implementation of attention; None = the fastest one that the family has on all machines.
+        attention: the implementation of attention, such as `sdpa`; None = the fastest one of this family that works on
+            all machines.
 
     Raises:
         ConfigError: the encoder is not found, does not encode text, or does not fit the data.
@@ -108,7 +116,7 @@ def _from_config(config: dict[str, Any], options: dict[str, Any]) -> Any:
 
 
 def configurations(network: object) -> dict[str, dict[str, Any]]:
-    """Return the configurations (JSON-able) of the pretrained encoders in a network, by name or folder."""
+    """Return the configuration of each pretrained encoder in a network as a JSON-compatible dict, by name or folder."""
     found: dict[str, dict[str, Any]] = {}
     for module in network.modules() if isinstance(network, nn.Module) else ():
         if isinstance(module, PreTrainedModel) and module.name_or_path:
@@ -118,9 +126,12 @@ def configurations(network: object) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def without_weights(known: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Let `load` build these encoders from their `configurations` within the block, without reading their files.
+    """Within the block, let `load` build encoders from saved configurations, without reading the encoders' files.
 
-    The weights are then random. Use it for a network whose checkpoint is loaded next.
+    The encoders then have random weights. Use this for a network whose checkpoint is loaded next.
+
+    Args:
+        known: the configurations from `configurations`; an encoder without one is loaded from its files.
     """
     token = _known.set(known)
     try:
@@ -205,20 +216,20 @@ def _require_mask(name: str, model: PreTrainedModel) -> None:
 
 
 def position_offset(model: PreTrainedModel) -> int:
-    """Return the position of a chunk's first token. RoBERTa and its successors start after the padding's position."""
+    """Return the position number of a chunk's first token: 0, or in the RoBERTa family one more than the padding's."""
     embeddings = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     padding = embeddings.padding_idx if isinstance(embeddings, nn.Embedding) else None
     return 0 if padding is None else padding + 1
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Return the longest chunk that the encoder has positions for; None = any."""
+    """Return the largest number of tokens for which the encoder has positions; None = no limit."""
     limit = getattr(model.config, "max_position_embeddings", None)
     return None if limit is None or limit < 1 else int(limit) - position_offset(model)
 
 
 def encode(model: PreTrainedModel, words: Tensor, valid: Tensor) -> Tensor:
-    """Return the states (C, L, states) of word vectors (C, L, states)."""
+    """Return the states (C, L, states) of tokens with vectors `words` (C, L, states). `valid` is False at padding."""
     mask = valid.long()
     if model.config.model_type == "longformer":
         return _encode_longformer(model, words, mask)
@@ -246,7 +257,11 @@ def _encode_longformer(model: Any, words: Tensor, mask: Tensor) -> Tensor:
 
 
 def require_packing(model: PreTrainedModel) -> None:
-    """Refuse a family in which packed documents would leak into each other."""
+    """Check that the encoder can keep chunks separate that are packed into one row.
+
+    Raises:
+        ConfigError: its family, or its implementation of attention, cannot.
+    """
     family, kernel = model.config.model_type, model.config._attn_implementation
     if family not in _PACKED:
         raise ConfigError(
@@ -258,9 +273,9 @@ def require_packing(model: PreTrainedModel) -> None:
 
 
 def encode_packed(model: PreTrainedModel, words: Tensor, packed: Packed) -> Tensor:
-    """Return the states (R, P, states) of packed rows of word vectors.
+    """Return the states of tokens (R, P, states) for the vectors `words` (R, P, states) of packed rows.
 
-    Documents in a row do not see each other, and each has its own positions.
+    A token attends only to tokens of its own chunk. Positions count from the start of each chunk.
     """
     rows = max(1, _MASK_ELEMENTS // packed.document.shape[1] ** 2)
     states = []

@@ -1,15 +1,15 @@
-"""A cache on disk of a frozen encoder's chunk vectors, each found by the hash of its chunk's tokens.
+"""A cache on disk of the vectors that a frozen encoder computes for note chunks, by a hash of the chunk's tokens.
 
-A folder holds the files of one encoder, and its name has the hash of the encoder's weights. A file is written whole and
-never changed, so several processes may share the folder. Each process adds its own files. Layout of a file:
+A folder holds the files of one encoder. The folder's name has the hash of the encoder's weights. A file is written
+whole and never changed, so several processes may share the folder. Each process adds its own files. Layout of a file:
 
     32 bytes   magic, n, width, CRC-32 of the next two parts
     n x 16     keys: the 128-bit hashes
     n x 4      CRC-32 of each vector
     n x width  float16 vectors
 
-Keys are kept in memory (16 bytes per chunk, and 20 for files that are open). Vectors are read on demand. A vector is
-used only if its checksum is right. A damaged file is reported and removed, and its vectors are computed again.
+Keys are kept in memory: 16 bytes per chunk, and 20 more if the chunk's file is open. Vectors are read on demand. A
+vector is used only if its checksum is right. A damaged file is reported and removed. Its vectors are computed again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ _OPEN = 128
 
 
 def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return a 128-bit hash (C, 2) uint64 of each chunk's valid tokens, which come first in the chunk.
+    """Return a 128-bit hash (C, 2) uint64 of the valid tokens of each of C chunks.
+
+    Args:
+        tokens: (C, L) token ids; in each chunk, the valid tokens come first.
+        lengths: (C,) number of valid tokens of each chunk.
 
     >>> chunk_keys(np.array([[5, 6, 0], [5, 6, 9]]), np.array([2, 2])).tolist()[0] == chunk_keys(
     ...     np.array([[5, 6]]), np.array([2])).tolist()[0]
@@ -57,7 +61,7 @@ def chunk_keys(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def encoder_hash(model: nn.Module, config: dict[str, Any], precision: str) -> str:
-    """Hash all that decides an encoder's vectors: weights, configuration, precision, our version."""
+    """Hash everything that decides an encoder's vectors: its weights, configuration and precision, and `VERSION`."""
     found = hashlib.blake2b(digest_size=16)
     kept = {key: value for key, value in config.items() if not key.startswith("_") and key not in _NO_MATTER}
     found.update(repr((VERSION, precision, sorted(kept.items(), key=lambda item: item[0]))).encode())
@@ -72,10 +76,10 @@ _NO_MATTER = ("transformers_version", "dtype", "torch_dtype", "architectures", "
 
 
 class EmbeddingCache:
-    """Cache of vectors (width,) float16 by the key of their chunk.
+    """Cache of one vector (width,) float16 per note chunk, found by the chunk's key from `chunk_keys`.
 
     Args:
-        folder: the folder of this encoder; it is made at the first write.
+        folder: the folder of this encoder's files; it is made at the first write.
         width: the width of a vector.
     """
 
@@ -98,7 +102,7 @@ class EmbeddingCache:
         return len(self._hashes) + len(self._waiting.vectors)
 
     def read(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors (C, width) of keys (C, 2), and which of them are known (C,)."""
+        """Return the vectors (C, width) of keys (C, 2), and which keys are in the cache (C,). Other vectors are 0."""
         vectors, known = np.zeros((len(keys), self.width), np.float16), np.zeros(len(keys), bool)
         place = np.searchsorted(self._hashes, keys[:, 0])
         inside = np.flatnonzero(place < len(self._hashes))
@@ -114,14 +118,17 @@ class EmbeddingCache:
         return vectors, known
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        """Keep new vectors (C, width) float16. They are written with later ones, after some time, or by `flush`."""
+        """Add vectors (C, width) of keys (C, 2). They wait in memory, and are written to disk together."""
         self._waiting.vectors.update(zip(map(np.ndarray.tobytes, keys), vectors.astype(np.float16), strict=True))
         n, waited = len(self._waiting.vectors), time.monotonic() - self._waiting.since
         if n >= _WAITING or (n >= _FEW_WAITING and waited > _SECONDS):
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting vectors, and find what other processes have written since."""
+        """Write the vectors that wait in memory to disk, and index the files that other processes have added.
+
+        If no vector waits, do nothing.
+        """
         if self._waiting.vectors:
             self._waiting.write()
             self._refresh()

@@ -1,4 +1,4 @@
-"""Masked language models of `transformers`, which guess hidden words: by name, by folder, or from scratch."""
+"""Masked language models of `transformers`, which guess hidden tokens: loaded by name or folder, or from scratch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ehrdl.errors import ConfigError
 
 
 def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
-    """Load a masked language model by name or folder: only safetensors, and no code from the model's repository.
+    """Load a masked language model by name or folder. Only safetensors files are read, and no code of its repository.
 
     Args:
-        name: the name or folder of an encoder; if it has no layer for guessing words, a new layer is added.
-        chunk_tokens: number of tokens of the longest chunk.
+        name: the name or folder of an encoder; if it has no layer that guesses tokens, a new layer is added.
+        chunk_tokens: number of tokens of the longest note chunk that the model must read.
 
     Raises:
         ConfigError: the model cannot be loaded, is not an encoder, lacks weights, or cannot read a whole chunk.
@@ -60,7 +60,7 @@ def load_masked(name: str, chunk_tokens: int) -> PreTrainedModel:
 def masked_from_scratch(
     vocab_size: int, pad_id: int, chunk_tokens: int, layers: int, width: int, heads: int, dropout: float
 ) -> PreTrainedModel:
-    """Return a BERT of the given size, with random weights."""
+    """Return a masked language model (BERT) of the given size, with random weights."""
     config = BertConfig(
         vocab_size=vocab_size,
         pad_token_id=pad_id,
@@ -76,7 +76,7 @@ def masked_from_scratch(
 
 
 def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
-    """Add embeddings for the tokens that the tokenizer has and the model lacks."""
+    """Extend the model's embeddings to `n_tokens`, the size of the tokenizer's vocabulary. They are never cut."""
     if n_tokens > model.config.vocab_size:
         say(f"encoder: {n_tokens - model.config.vocab_size} tokens of the tokenizer are new to it")
         with quiet_transformers():
@@ -84,10 +84,16 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def guess(model: PreTrainedModel, tokens: Tensor, valid: Tensor, asked: Tensor) -> Tensor:
-    """Return logits (M, V) of the M tokens where `asked` (C, L) is true.
+    """Return logits over the vocabulary of V tokens (M, V), for the M tokens that the model is to guess.
 
-    The model reads tokens (C, L) with their mask `valid` (C, L). The guessing layer works on each position separately.
-    Over a whole vocabulary it costs as much as a small encoder, so it gets only the states at the M tokens.
+    The layer that guesses works on each token separately. Over a whole vocabulary it costs as much as a small encoder,
+    so it is applied only to the M tokens.
+
+    Args:
+        model: the masked language model.
+        tokens: (C, L) token ids of C note chunks of L tokens.
+        valid: (C, L), False at padding.
+        asked: (C, L), which tokens to guess.
     """
 
     def keep(_module: Any, _inputs: Any, output: Any) -> Any:

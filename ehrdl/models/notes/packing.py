@@ -1,7 +1,9 @@
-"""Layouts of chunks of different lengths in tensors: groups of similar length, or several chunks per row.
+"""Layouts of note chunks of different lengths in tensors: groups of similar length, or several chunks per row.
 
-All computations are on plain integers in the memory of the host, so a model reads the lengths from the device only once
-per batch.
+All computations are on plain integers in the memory of the host. A model therefore copies the lengths from the device
+only once per batch.
+
+Letters: C chunks, L tokens per chunk, R packed rows, P tokens per packed row, T valid tokens of all chunks.
 """
 
 from __future__ import annotations
@@ -21,20 +23,21 @@ RUN_COST, DEVICE_RUN_COST = 64, 512
 
 
 def equal_groups(lengths: np.ndarray, n_groups: int = 4) -> list[np.ndarray]:
-    """Group the rows by similar length, in groups of equal size ordered by length."""
+    """Sort chunks by length and cut them into `n_groups` equal groups. Return the chunk numbers of each group."""
     order = np.argsort(lengths, kind="stable")
     size = -(-len(order) // n_groups)  # as torch.chunk cuts
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndarray]:
-    """Group the rows by similar length, at the lowest total cost of padded tokens and encoder runs.
+    """Group chunks of similar length, and return the chunk numbers of each group.
 
-    Dynamic programming over the distinct rounded lengths finds the optimal groups.
+    Each group is padded to its longest chunk and encoded in one run. The groups minimise the total cost of padded
+    tokens and encoder runs. Dynamic programming over the distinct rounded lengths finds them.
 
     Args:
         lengths: (C,) number of tokens of each chunk, at least 1.
-        run_cost: the cost of one more group, in tokens.
+        run_cost: the cost of one encoder run, in tokens.
 
     >>> [group.tolist() for group in length_groups(np.array([250, 10, 254, 12, 9]))]
     [[4, 1, 3], [0, 2]]
@@ -58,18 +61,18 @@ def length_groups(lengths: np.ndarray, run_cost: int = RUN_COST) -> list[np.ndar
 
 
 def round_up(lengths: np.ndarray) -> np.ndarray:
-    """Round lengths up to a multiple of `STEP`, as in a tensor."""
+    """Round lengths up to a multiple of `STEP`, which is the length of a padded tensor."""
     rounded: np.ndarray = -(-lengths // STEP) * STEP
     return rounded
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The places of chunks in packed rows.
+    """Where each of C chunks is placed in packed rows.
 
     Attributes:
-        row, start: (C,) row and first position of each chunk.
-        n_rows, capacity: R and P of the packed tensor (R, P).
+        row, start: (C,) row of each chunk, and position of its first token in this row.
+        n_rows, capacity: R and P, the shape of the packed tensor (R, P).
     """
 
     row: np.ndarray
@@ -79,7 +82,7 @@ class Packing:
 
 
 def pack(lengths: np.ndarray) -> Packing:
-    """Pack chunks, by best fit decreasing, into few rows that are as long as the longest chunk.
+    """Assign chunks of these lengths (C,) to few rows, each as long as the longest chunk, by best fit decreasing.
 
     Longer rows would need less padding, but the cost of masked attention grows with the square of a row's length. There
     are at most 22 % more rows than the smallest possible number (Johnson 1974, SIAM J. Comput. 3:299).
@@ -106,13 +109,13 @@ def pack(lengths: np.ndarray) -> Packing:
 
 @dataclass(frozen=True)
 class Packed:
-    """Chunks in packed rows, as tensors.
+    """The tokens of C chunks in R packed rows of P tokens, as tensors.
 
     Attributes:
         tokens: (R, P) int64.
-        document: (R, P) int64, the chunk that a token belongs to; -1 is padding.
+        document: (R, P) int64, the number of the chunk that a token belongs to; -1 = padding.
         position: (R, P) int64, the position of a token in its chunk.
-        place: (T,) int64, the places of the T valid tokens in the flattened rows, one chunk after the other.
+        place: (T,) int64, the index of each of the T valid tokens in the flattened rows (R * P), chunk by chunk.
     """
 
     tokens: Tensor
@@ -122,7 +125,14 @@ class Packed:
 
 
 def pack_tokens(tokens: Tensor, valid: Tensor, lengths: np.ndarray, pad_id: int) -> Packed:
-    """Pack chunks (C, L), whose valid tokens come first, into rows."""
+    """Pack the tokens of chunks into rows.
+
+    Args:
+        tokens: (C, L) token ids; in each chunk, the valid tokens come first.
+        valid: (C, L), whether a token is valid.
+        lengths: (C,) number of valid tokens of each chunk.
+        pad_id: token id of padding.
+    """
     found = pack(lengths)
     row, start = (torch.from_numpy(array).to(tokens.device) for array in (found.row, found.start))
     chunk, position = valid.nonzero(as_tuple=True)
@@ -137,15 +147,16 @@ def pack_tokens(tokens: Tensor, valid: Tensor, lengths: np.ndarray, pad_id: int)
 
 
 def same_document(document: Tensor) -> Tensor:
-    """Return the block-diagonal mask (R, 1, P, P) of packed rows: a token sees only its own document.
+    """Return the attention mask (R, 1, P, P) of packed rows. It is True for two tokens of the same chunk.
 
-    Padding sees padding, since in some attention kernels a mask row without any True would give NaN.
+    `document` (R, P) has the chunk number of each token, -1 at padding. Padding attends to padding, since a mask row
+    without any True would give NaN in some attention kernels.
     """
     return (document.unsqueeze(2) == document.unsqueeze(1)).unsqueeze(1)
 
 
 def within(document: Tensor, distance: int) -> Tensor:
-    """Return `same_document` limited to tokens at most `distance` apart, for a layer of sliding attention."""
+    """Return the mask of `same_document`, limited to tokens at most `distance` apart, for sliding-window attention."""
     at = torch.arange(document.shape[1], device=document.device)
     near = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= distance
     return same_document(document) & near

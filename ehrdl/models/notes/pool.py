@@ -1,4 +1,8 @@
-"""Pooling in note encoders: token states (C, L, states) -> chunk vectors (C, D) -> sample vectors (B, D)."""
+"""Pooling in note encoders: token states (C, L, states) -> chunk vectors (C, D) -> sample vectors (B, D).
+
+Letters: C note chunks, L tokens per chunk, D width of a vector, B samples. `states` is the width of a token's state. E
+links connect samples to the chunks that they read: a link is one pair of a sample and a chunk.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ _EARLIER, _OWN = 2.0, 6.0
 
 
 class Phrases(nn.Module):
-    """A convolution over each token and its four neighbours: (C, L, D) -> (C, L, D)."""
+    """A convolution over each token and two neighbours on each side: (C, L, D) -> (C, L, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -24,14 +28,14 @@ class Phrases(nn.Module):
         self.convolution = nn.Conv1d(width, width, kernel_size=5, padding=2)
 
     def forward(self, words: Tensor, valid: Tensor) -> Tensor:
-        """Return the phrase states. Padding is set to 0 before the convolution, as beyond the end of a chunk."""
+        """Return states (C, L, D). The convolution reads 0 at padding (`valid` is False), as beyond a chunk's ends."""
         words = self.norm(words) * valid.unsqueeze(-1)
         phrases: Tensor = self.convolution(words.transpose(1, 2)).transpose(1, 2).relu()
         return phrases
 
 
 class TokenPool(nn.Module):
-    """Token states (C, L, states) -> chunk vectors (C, D), by attention heads and by max pooling."""
+    """Pools token states (C, L, states) to chunk vectors (C, D), by attention heads and by the maximum."""
 
     def __init__(self, states: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class TokenPool(nn.Module):
         self.chunk = nn.Linear(2 * states, width)
 
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
-        """Return the chunk vectors. Every chunk must have at least one valid token."""
+        """Return the chunk vectors (C, D). Every chunk must have at least one token that is `valid` (C, L)."""
         padding = ~valid.unsqueeze(-1)
         weight = self.score(states).float().masked_fill(padding, -torch.inf).softmax(dim=1)  # (C, L, heads)
         slices = states.view(*states.shape[:2], weight.shape[2], -1)  # each head pools its own slice of the states
@@ -51,7 +55,7 @@ class TokenPool(nn.Module):
 
 
 class SummaryPool(nn.Module):
-    """Summaries of chunks (C, 3 states), as in a frozen encoder's cache, -> chunk vectors (C, D)."""
+    """A layer from the summaries of chunks that `summarize` returns (C, 3 * states) to chunk vectors (C, D)."""
 
     def __init__(self, states: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -60,13 +64,13 @@ class SummaryPool(nn.Module):
         self.chunk = nn.Linear(SUMMARIES * states, width)
 
     def forward(self, summaries: Tensor) -> Tensor:
-        """Return the chunk vectors."""
+        """Return the chunk vectors (C, D)."""
         chunks: Tensor = self.chunk(self.dropout(self.norm(summaries)))
         return chunks
 
 
 def summarize(states: Tensor, valid: Tensor) -> Tensor:
-    """Summarise token states (C, L, states) by first, mean and maximum (C, 3 states), without any learned weight.
+    """Summarise each chunk's token states (C, L, states) by the first, the mean and the maximum (C, 3 * states).
 
     >>> summarize(torch.tensor([[[1.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[1.0000, 2.5000, 4.0000]])
@@ -77,12 +81,12 @@ def summarize(states: Tensor, valid: Tensor) -> Tensor:
 
 
 class LinkPool(nn.Module):
-    """Chunk vectors (C, D) -> sample vectors (B, D), by attention over a sample's links and their notes' ages.
+    """Pools the chunks that each sample reads to one vector: (C, D) -> (B, D), by attention that sees the notes' ages.
 
-    Attention may also attend to no note. If a sample has only notes of earlier stays, they count less than notes of
-    this stay would. At the start of training, attention reads almost only this stay's notes. An earlier note has less
-    weight the older it is. Otherwise notes of many earlier stays would outweigh those of this stay before anything is
-    learned.
+    Attention may also attend to no note. If a sample has only notes of earlier stays, these notes therefore count less
+    than notes of the current stay would. When training starts, attention reads almost only the current stay's notes,
+    and an older note has less weight. Otherwise the notes of many earlier stays would outweigh the current stay's notes
+    before anything is learned.
 
     Args:
         width: D, the width of the vectors.
@@ -96,7 +100,7 @@ class LinkPool(nn.Module):
         self.earlier, self.own = nn.Parameter(torch.tensor([_EARLIER])), nn.Parameter(torch.tensor([_OWN]))
 
     def forward(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without a link, and whether there is a link (B,)."""
+        """Return features (B, D), and whether each sample reads any chunk (B,). If not, its features are 0."""
         n_rows = batch.batch_size + 1  # the last row takes the filler chunks
         links, weight = self.weigh(chunks, batch)
         weighted = weight.to(links.dtype).unsqueeze(1) * links
@@ -105,9 +109,10 @@ class LinkPool(nn.Module):
         return pooled[:-1], present[:-1]
 
     def weigh(self, chunks: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return each link's vector (E, D), which includes the note's age, and its weight (E,).
+        """Return the vector (E, D) and the attention weight (E,) of each link.
 
-        The weights of a sample sum to less than 1.
+        A link's vector is its chunk's vector plus an embedding of its note's age. The weights of a sample's links sum
+        to less than 1.
         """
         age = (-batch.link_hours).clamp(min=0).log1p().unsqueeze(1)
         links = chunks[batch.link_chunk] + self.age(age)
@@ -117,9 +122,14 @@ class LinkPool(nn.Module):
 
 
 def softmax_or_nothing(score: Tensor, row: Tensor, n_rows: int) -> Tensor:
-    """Return the softmax of `score` (E,) over the entries of the same `row` (E,) and one more score of 0.
+    """Return the softmax of scores (E,) within each row, in which one more score of 0 competes.
 
-    The weight of the score of 0 is not returned, so the weights of a row sum to less than 1.
+    The weight of the additional score is not returned, so the weights of a row sum to less than 1.
+
+    Args:
+        score: (E,) scores.
+        row: (E,) the row number that each score belongs to.
+        n_rows: number of rows.
 
     >>> softmax_or_nothing(torch.tensor([0.0, 0.0, 1000.0, -1000.0]), torch.tensor([0, 0, 1, 2]), 3)
     tensor([0.3333, 0.3333, 1.0000, 0.0000])

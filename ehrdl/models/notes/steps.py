@@ -1,4 +1,7 @@
-"""Layout of the links (E,) between chunks and samples as steps (B, T) of each sample."""
+"""Layout of the E links between note chunks and samples as padded steps (B, T).
+
+Letters: B samples, T steps, D width of a vector. A link is one pair of a sample and a chunk that it reads.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from ehrdl.batch import Batch
 
 
 def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Put each sample's links in a row, in the order of the batch. T is the largest number of links, at least 1.
+    """Put the links of each sample in one row, in the order of the batch.
+
+    T is the largest number of links of a sample, at least 1.
 
     Args:
         links: (E, D), one vector per link.
         batch: the batch; its `link_sample` has the sample of each link. Links of filler chunks are left out.
 
     Returns:
-        States (B, T, D), 0 where there is no link; hours (B, T); and valid (B, T), whether there is a link.
+        The links' vectors (B, T, D), 0 at padding; the time of each link's note relative to the prediction time [h]
+        (B, T); and a mask (B, T) that is False at padding.
     """
     n_samples, sample = batch.batch_size, batch.link_sample
     counts = torch.zeros(n_samples + 1, dtype=torch.long, device=sample.device)

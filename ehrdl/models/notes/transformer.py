@@ -1,4 +1,8 @@
-"""Note encoder: tokens (C, L) and links (E,) -> (B, D). Each chunk is encoded once, however many samples read it."""
+"""Note encoder: tokens (C, L) and links (E,) -> (B, D). Each chunk is encoded once, however many samples read it.
+
+Letters: B samples, D width of the features, C note chunks, L tokens per chunk. `states` is the width of a token's
+state. E links connect samples to the chunks that they read: a link is one pair of a sample and a chunk.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +32,19 @@ class NoteTransformer(nn.Module, Encoder):
     """A transformer over note chunks, then attention over the chunks that a sample reads.
 
     Without `pretrained`, a small BERT starts from scratch. There are then too few labelled notes to learn attention
-    that finds short phrases, so a convolution over five neighbouring tokens is added. It can tell "lives alone" from
-    "denies living alone", and max pooling keeps what it finds anywhere in the chunk.
+    that finds short phrases, so a convolution over five neighbouring tokens is added. The convolution can tell "lives
+    alone" from "denies living alone". Max pooling keeps what the convolution finds anywhere in the chunk.
 
     With `pretrained`, any encoder of transformers is used: BERT, RoBERTa, ModernBERT, Longformer and their successors.
-    Set `data.notes.tokenizer` to the same name. Set `data.notes.chunk_tokens` to the length of a chunk, up to the
-    number of the encoder's positions. An encoder of 8,192 tokens can then read a whole note as one sequence.
+    Set `data.notes.tokenizer` to the same name. Set `data.notes.chunk_tokens` to the length of a chunk, at most the
+    number of tokens that the encoder can read. An encoder of 8,192 tokens can then read a whole note as one sequence.
 
     Args:
         spec: the data description.
-        width: D, the width of the features and of the transformer from scratch.
+        width: D, the width of the features, and of the transformer if it starts from scratch.
         layers: number of transformer layers (from scratch only).
         heads: number of heads of the attention and of the pooling over tokens.
-        dropout: share of units dropped in training, in our layers and in LoRA's.
+        dropout: share of units dropped in training, in the layers that start from scratch and in LoRA's adapters.
         token_dropout: share of tokens blanked in training; without effect if the encoder is frozen.
         pretrained: name or local folder of a Hugging Face encoder, or `Pretrained` (a name with more options); None =
             from scratch.
@@ -85,12 +89,12 @@ class NoteTransformer(nn.Module, Encoder):
         self.register_load_state_dict_post_hook(NoteTransformer._forget)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without a note, and whether the sample has a note (B,)."""
+        """Return features (B, D), and whether each sample has a note (B,). If not, its features are 0."""
         features, present = self.link_pool(self.chunks(batch), batch)
         return features, present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return the features, and the vectors of the chunks that each sample reads, with the note's age."""
+        """Return each sample's features, and the vectors and ages of the chunks that it reads. A step is a chunk."""
         chunks = self.chunks(batch)
         features, present = self.link_pool(chunks, batch)
         states, hours, valid = lay_out(self.link_pool.weigh(chunks, batch)[0], batch)
@@ -102,7 +106,7 @@ class NoteTransformer(nn.Module, Encoder):
         return weight
 
     def chunks(self, batch: Batch) -> Tensor:
-        """Return the chunk vectors (C, D), fillers included. A vector includes the kind of its note."""
+        """Return the vector of each chunk (C, D), also of filler chunks. A vector includes the kind of its note."""
         said = self._said(batch)
         return said if self.kinds is None else said + self.kinds(batch.kind).to(said.dtype)
 
@@ -152,23 +156,32 @@ class NoteTransformer(nn.Module, Encoder):
         return torch.rand(token.shape, device=token.device) < share
 
     def states(self, tokens: Tensor, valid: Tensor, blank: Tensor) -> Tensor:
-        """Return the token states (C, L, states). Tokens for which `blank` (C, L) is true are not seen."""
+        """Return the states of tokens (C, L, states).
+
+        Args:
+            tokens: (C, L) token ids.
+            valid: (C, L), False at padding.
+            blank: (C, L), True for a token that is hidden from the encoder.
+        """
         words = self.embeddings()(tokens) * ~blank.unsqueeze(-1)
         states = backbone.encode(self.encoder, words, valid)
         return states if self.phrases is None else states + self.phrases(words, valid)
 
     def embeddings(self) -> nn.Module:
-        """Return the embeddings of the tokens."""
+        """Return the layer that embeds token ids."""
         words: nn.Module = self.encoder.get_input_embeddings()
         return words
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """Return the pretrained parameters, which are tuned at a lower rate than those from scratch."""
+        """Return the pretrained parameters, which are trained at a lower learning rate than those from scratch."""
         return tuning.tuned_parameters(self.encoder) if self.phrases is None else []
 
     @torch.no_grad()
     def summaries(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return a frozen encoder's summaries of chunks (C, 3 states), float16, from its cache if they are there."""
+        """Return a frozen encoder's summaries of chunks (C, 3 * states) float16, from `summarize`.
+
+        Summaries in the cache on disk are read. The others are computed and added to the cache.
+        """
         lengths = valid.sum(dim=1).cpu().numpy()
         keys = chunk_keys(tokens.cpu().numpy(), lengths)
         cache = self._opened(tokens.device.type)
@@ -206,7 +219,7 @@ class NoteTransformer(nn.Module, Encoder):
         return self._caches[precision]
 
     def flush(self) -> None:
-        """Write a frozen encoder's new vectors to disk. They are also written from time to time, and at exit."""
+        """Write a frozen encoder's new chunk summaries to disk. This also happens from time to time, and at exit."""
         for cache in self._caches.values():
             cache.flush()
 
@@ -216,7 +229,7 @@ class NoteTransformer(nn.Module, Encoder):
         self._caches = {}
 
     def train(self, mode: bool = True) -> NoteTransformer:
-        """Switch to training or evaluation, and write new vectors. A frozen encoder never applies dropout."""
+        """Switch to training or evaluation. A frozen encoder applies no dropout, and writes new summaries to disk."""
         super().train(mode)
         if self.tune == "frozen":
             self.encoder.train(False)

@@ -1,11 +1,12 @@
-"""Evidence from words of notes: tokens (C, L) and links (E,) -> their log-odds (B, K), one weight per phrase.
+"""A linear model of the words in notes: tokens (C, L) and links (E,) -> log-odds (B, K), with one weight per phrase.
 
-A linear model over the words and phrases in a sample's notes is hard to beat if labels are few. It needs only one
-weight for each phrase, and most weights are near 0. It is added to a network's encoders and fitted with them (Cheng
-2016, arXiv:1606.07792), or it replaces the note encoder. Phrases are numbered by hashing, so that they need not be
+Such a model is hard to beat if labels are few. It needs only one weight for each phrase, and most weights are near 0.
+It is added to a network's encoders and fitted with them (Cheng 2016, arXiv:1606.07792), or it replaces the note
+encoder. Phrases are numbered by hashing, so that they need not be
 counted first (Weinberger 2009, arXiv:0902.2206).
 
-Letter of this file: T interactions.
+Letters: B samples, K outputs, C note chunks, L tokens per chunk, T interactions. E links connect samples to the chunks
+that they read: a link is one pair of a sample and a chunk.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ _TINY = 1e-12
 
 
 class WordEvidence(nn.Module, Encoder):
-    """A sample's sum of the weights of the words and short phrases in its notes, each counted once per chunk.
+    """Sums the learned weights of the words and short phrases in a sample's notes, each counted once per chunk.
 
     Weights start at 0 and have a lasso penalty (Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x), so that
     uninformative phrases have weights near 0. Gradient steps do not bring them to exactly 0. A chunk counts less the
-    older its note is, by a curve that is learned for each kind of note. The curve is absolute: if there are only old
-    notes, they still count less than a new note would.
+    older its note is, by a curve that is learned for each kind of note. The curve does not depend on the sample's
+    other notes: old notes count little even if there are no new ones.
 
     A sum cannot express that a missed follow-up matters if the sodium is low. With `interactions`, each phrase also has
-    a vector. The sum of a sample's vectors is multiplied elementwise with a vector from the other modalities, as in a
-    factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The vectors start at 0. They have a group lasso
-    penalty (Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x), so a whole phrase interacts or hardly interacts.
+    a vector. The sum of these vectors over a sample's phrases is multiplied elementwise with a vector from the other
+    modalities, as in a factorization machine (Rendle 2010, doi:10.1109/ICDM.2010.127). The phrases' vectors start at 0.
+    They have a group lasso penalty (Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x), so that a whole phrase
+    either interacts or hardly interacts.
 
     Args:
         spec: the data description.
@@ -80,9 +82,9 @@ class WordEvidence(nn.Module, Encoder):
         self.knots: Tensor
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, K + T), the sums of weights and of vectors, and whether there is a note (B,).
+        """Return features (B, K + T), and whether each sample has a note (B,). If not, its features are 0.
 
-        Without a note, the features are 0.
+        The features are the sums, over the phrases in a sample's notes, of their weights (K) and their vectors (T).
         """
         phrases = hashed_phrases(batch.tokens, batch.token_valid, self.phrase, self.buckets)
         weight = self.age_weight(batch.kind[batch.link_chunk], -batch.link_hours)
@@ -100,11 +102,11 @@ class WordEvidence(nn.Module, Encoder):
         return total.index_add(0, batch.link_sample, links)[:-1]
 
     def logits(self, features: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the words' contribution to the log-odds (B, K).
+        """Return the contribution of the words in the notes to the log-odds (B, K).
 
         Args:
             features: the features (B, K + T) from `forward`.
-            context: (B, T * K), the other modalities' part in the interactions; None = no interactions.
+            context: (B, T * K), vectors of the other modalities that interact with the phrases; None = no interactions.
         """
         added = features[:, : self.n_outputs]
         if self.vector is None or context is None:
@@ -113,7 +115,7 @@ class WordEvidence(nn.Module, Encoder):
         return added + torch.einsum("bt,btk->bk", vectors, context.view(len(context), self.interactions, -1))
 
     def age_weight(self, kind: Tensor, age_hours: Tensor) -> Tensor:
-        """Return the weight (E,), from 0 to 1, of each link by the kind (E,) and the age (E,) of its note."""
+        """Return the weight of each link (E,), from 0 to 1, given the kind (E,) and the age (E,) of its note."""
         age = age_hours.clamp(min=0).log1p()
         at = torch.bucketize(age, self.knots, right=True).clamp(1, len(self.knots) - 1)
         low, high = self.knots[at - 1], self.knots[at]
@@ -124,7 +126,7 @@ class WordEvidence(nn.Module, Encoder):
         return weight
 
     def penalty(self) -> Tensor:
-        """Return the lasso penalties, a scalar."""
+        """Return the lasso penalties on the phrases' weights and vectors, as one scalar for the training loss."""
         penalty: Tensor = self.lasso * self.weight.weight.abs().sum()
         if self.vector is not None:
             # The root of 0 has no gradient.
@@ -133,10 +135,12 @@ class WordEvidence(nn.Module, Encoder):
 
 
 def hashed_phrases(tokens: Tensor, valid: Tensor, longest: int, buckets: int) -> Tensor:
-    """Hash the distinct phrases of each chunk to buckets 1 to `buckets` (C, P); 0 = no phrase.
+    """Hash the distinct phrases of each chunk to bucket numbers (C, P) from 1 to `buckets`; 0 = no phrase.
+
+    P is the number of places for phrases, the same for all chunks.
 
     Args:
-        tokens: (C, L).
+        tokens: (C, L) token ids.
         valid: (C, L), whether a token is real; real tokens come first.
         longest: number of tokens of the longest phrase.
         buckets: number of buckets.

@@ -1,4 +1,4 @@
-"""Encoders of irregular series: (samples, observations) -> (samples, width)."""
+"""Encoders of irregularly sampled time series: (samples, observations) -> (samples, width)."""
 
 from ehrdl.lazy import lazily
 

@@ -1,7 +1,8 @@
-"""Gathers observations (B, N) into cells, which are a sample's channels or the bins of its channels.
+"""Summaries of observations (B, N) by cell. A cell is one channel of one sample, or one time bin of such a channel.
 
-On a CPU, the same input always gives the same numbers. Cells are numbered sample by sample. Padding goes to
-an extra cell at the end, which every function discards.
+B is the number of samples and N the number of observations of each sample, with padding. Cells are numbered sample by
+sample. Padding belongs to one extra cell at the end, whose result every function discards. On a CPU, the same input
+always gives the same numbers.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from ehrdl.batch import Batch
 
 
 def cell_of(batch: Batch, within: Tensor, n_within: int) -> Tensor:
-    """Return the flat cell number of every observation (B * N,).
+    """Return the cell number of every observation, flattened to (B * N,).
 
     Args:
         batch: the batch; only `valid` is read.
-        within: (B, N), number of the observation's cell within its sample.
+        within: (B, N), number of the observation's cell among the cells of its sample, from 0.
         n_within: number of cells per sample.
     """
     first = torch.arange(batch.batch_size, device=within.device).unsqueeze(1) * n_within
@@ -25,31 +26,41 @@ def cell_of(batch: Batch, within: Tensor, n_within: int) -> Tensor:
 
 
 def last_position(cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
-    """Return the flat position of each cell's last observation (0 if there is none), and whether there is one."""
+    """Return the position of each cell's last observation, and whether the cell has any: both (n_cells,).
+
+    A position is an index into the flattened observations (B * N,); 0 if the cell has none.
+
+    Args:
+        cell: (B * N,), the cell numbers from `cell_of`.
+        n_cells: number of cells of all samples.
+    """
     position = torch.arange(cell.numel(), device=cell.device)
     last = position.new_full((n_cells + 1,), -1).scatter_reduce(0, cell, position, "amax")[:-1]
     return last.clamp(min=0), last >= 0
 
 
 def first_position(cell: Tensor, n_cells: int) -> Tensor:
-    """Return the flat position of each cell's first observation; an arbitrary position if there is none."""
+    """Return the position of each cell's first observation (n_cells,); an arbitrary position if the cell has none.
+
+    A position is an index into the flattened observations (B * N,). The arguments are those of `last_position`.
+    """
     position = torch.arange(cell.numel(), device=cell.device)
     first = position.new_full((n_cells + 1,), cell.numel()).scatter_reduce(0, cell, position, "amin")[:-1]
     return first.clamp(max=cell.numel() - 1)
 
 
 def total(value: Tensor, cell: Tensor, n_cells: int) -> Tensor:
-    """Return the sum over each cell (n_cells,); 0 where there is no observation."""
+    """Return the sum of `value` (B, N) over each cell (n_cells,); 0 for a cell without observations."""
     return value.new_zeros(n_cells + 1).index_add(0, cell, value.reshape(-1))[:-1]
 
 
 def extreme(value: Tensor, cell: Tensor, n_cells: int, which: str) -> Tensor:
-    """Return the minimum (`amin`) or maximum (`amax`) of each cell (n_cells,); 0 where there is no observation."""
+    """Return the minimum (`which="amin"`) or maximum (`"amax"`) of each cell (n_cells,); 0 if it has no observation."""
     start = value.new_zeros(n_cells + 1)
     return start.scatter_reduce(0, cell, value.reshape(-1), which, include_self=False)[:-1]
 
 
 def spread(value: Tensor, cell: Tensor, shape: torch.Size) -> Tensor:
-    """Return each observation's value of its cell, in the shape (B, N); 0 at padding."""
+    """Return, for each observation (B, N), the `value` (n_cells,) of the cell that it is in; 0 at padding."""
     padded = torch.cat([value, value.new_zeros(1)])
     return padded[cell].view(shape)

@@ -1,6 +1,6 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), a transformer whose tokens are the channels.
 
-Letters of this file: H channels, T bins, W width of a token.
+Letters: B samples, N observations, D width of the features, H channels, T time bins, W width of a token.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ _PER_CHANNEL = 8
 class ChannelTransformer(nn.Module, Encoder):
     """A transformer in which each channel's whole course is one token, so that channels attend to each other.
 
-    A token is a sum of three vectors. The first is the channel's own embedding. The second is made from its summaries
-    at two resolutions (the window and its parts), with weights that belong to the channel. The third is made from its
-    course on a grid (value, mask and time since last of every bin), with weights that all channels share. One more
-    token, for the static features, gathers from all channels. The number of tokens depends only on the number of
-    channels. So the encoder is quick on a CPU even for long windows and dense series.
+    A token is a sum of three vectors. The first is the channel's own embedding. The second comes from summaries of the
+    channel over the whole window and over its parts. Each channel has its own weights for them. The third comes from
+    the channel's values on a grid of time bins: last value, mask, and time since the last observation. All channels
+    share the weights for them. One more token holds the static features, and attends to all channels. The number of
+    tokens depends only on the number of channels. The encoder is therefore fast on a CPU, even for long windows and
+    dense series.
 
-    Sources: the channel as the token, and attention between channels: Liu et al., iTransformer, ICLR 2024,
-    arXiv:2310.06625, and the attention over event types of DuETT, Labach et al. 2023, arXiv:2304.13017; several
-    resolutions side by side: Zhang et al., Warpformer, KDD 2023, arXiv:2306.09368. Attention over time is left out
-    because it is slow on a CPU. Its benefit was not measured.
+    Sources: Liu et al., iTransformer, ICLR 2024, arXiv:2310.06625, for channels as tokens and attention between them.
+    Labach et al., DuETT, 2023, arXiv:2304.13017, for attention over event types. Zhang et al., Warpformer, KDD 2023,
+    arXiv:2306.09368, for several resolutions side by side. There is no attention over time, because it is slow on a
+    CPU. Its benefit was not measured.
 
     Args:
         spec: the data description.
@@ -44,7 +45,7 @@ class ChannelTransformer(nn.Module, Encoder):
         heads: number of attention heads.
         bin_hours: length of a bin of the grid [h]; it divides the window.
         dropout: share of units dropped in the transformer in training.
-        channel_dropout: share of a sample's channels whose tokens are made uninformative in training.
+        channel_dropout: share of a sample's channels whose tokens carry no measurements in training.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ChannelTransformer(nn.Module, Encoder):
         self.own = nn.Sequential(nn.Linear(width, _PER_CHANNEL), nn.GELU())
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
+        """Return features (B, D), and whether each sample has any observation (B,). If not, its features are 0."""
         present = batch.valid.any(dim=1)
         states = self.transformer(torch.cat([self._static(batch), self._tokens(batch)], dim=1))
         pooled = (self.pool(states).softmax(dim=1) * states).sum(dim=1)

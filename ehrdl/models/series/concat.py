@@ -14,11 +14,13 @@ from ehrdl.options.bounds import Filled
 
 
 class ConcatEncoder(nn.Module, Encoder):
-    """Several encoders of one modality as one, such as a recurrent encoder and summaries of the whole window.
+    """Applies several encoders to the same modality, and concatenates their features.
+
+    An example is a recurrent encoder beside an encoder of summaries of the whole window.
 
     Args:
         spec: the data description.
-        encoders: functions that make the encoders.
+        encoders: functions that each build one encoder from `spec`.
     """
 
     def __init__(self, spec: DataSpec, encoders: Annotated[list[Callable[[DataSpec], Encoder]], Filled()]) -> None:
@@ -28,6 +30,6 @@ class ConcatEncoder(nn.Module, Encoder):
         self.width = sum(encoder.width for encoder in built)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the features (B, D) of all encoders in turn, and whether any encoder finds data (B,)."""
+        """Return the concatenated features of all encoders (B, D), and whether any encoder finds data (B,)."""
         features, present = zip(*(encoder(batch) for encoder in self.encoders), strict=True)
         return torch.cat(features, dim=1), torch.stack(present).any(dim=0)

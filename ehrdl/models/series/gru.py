@@ -1,7 +1,7 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), through a grid (B, T, H) made on the device.
 
-Letters of this file: T bins, H channels. "Last" means the last position along N, the
-observation that became available last.
+Letters: B samples, N observations, D width of the features, T time bins, H channels. The last observation of a channel
+is the one that became available last. Observations are in this order along N.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ SLOPE_RIDGE = 0.25
 
 @dataclass(frozen=True)
 class Grid:
-    """The series on a regular grid; bin 0 is the oldest.
+    """The series of a batch on a regular grid of time bins. Bin 0 is the oldest.
 
     Attributes:
-        value: (B, T, H), the last value in the bin, else the last value before it, else 0.
-        observed: (B, T, H) bool, whether the value is from this bin itself.
-        since: (B, T, H), time from the last observation to the end of the bin, as a share of the window; 1 = never.
-        count: (B, T, H), number of observations in the bin.
+        value: (B, T, H), the channel's last value in the bin. If there is none, its last value in an earlier bin, or 0.
+        observed: (B, T, H) bool, whether the bin itself has an observation of the channel.
+        since: (B, T, H), time from the channel's last observation to the end of the bin, as a fraction of the window;
+            1 if it has not been observed yet.
+        count: (B, T, H), number of observations of the channel in the bin.
     """
 
     value: Tensor
@@ -40,17 +41,17 @@ class Grid:
 
 
 class SeriesGRU(nn.Module, Encoder):
-    """A GRU over gridded observations, with summaries of every channel over the whole window.
+    """A GRU over the observations on a grid of time bins, with summaries of every channel over the whole window.
 
     Args:
         spec: the data description.
         hidden: D, the width of the recurrent state and of the features.
-        bin_hours: length of a bin [h]; it divides the window.
+        bin_hours: length of a time bin [h]; it divides the window.
         layers: number of recurrent layers.
         dropout: share of units dropped in training.
-        summaries: whether to read the summaries too: last, mean, min, max, slope, count, time since last, and
-            last - first of each channel.
-        channel_dropout: share of a sample's channels that are hidden as a whole in training.
+        summaries: whether the network also reads the summaries: for each channel the last value, mean, minimum,
+            maximum, slope, count, time since the last observation, and last minus first value.
+        channel_dropout: share of a sample's channels whose observations are all hidden in training.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class SeriesGRU(nn.Module, Encoder):
         self.features = nn.Linear(hidden * (1 + summaries), hidden)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
+        """Return features (B, D), and whether each sample has any observation (B,). If not, its features are 0."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return the features, and the state after each bin. A bin without an observation is not a valid step."""
+        """Return each sample's features, and the GRU's state after each bin. A bin without observations is invalid."""
         present = batch.valid.any(dim=1)
         batch = self.hide(batch)
         value = self.scale(batch.value, batch.channel)
@@ -107,14 +108,15 @@ class SeriesGRU(nn.Module, Encoder):
 
 
 def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: float) -> Grid:
-    """Lay the observations on a grid of `n_bins` bins that ends at the prediction time (hour 0, in the last bin).
+    """Put the observations on a grid of `n_bins` time bins. The last bin ends at the prediction time, and includes it.
 
     Args:
         value: (B, N), standardised values.
-        batch: the batch, for its hours, channel and valid; positions along N are in order of availability.
+        batch: the batch, of which `hours`, `channel` and `valid` are read. Its observations are in the order in which
+            they became available.
         n_channels: H, the number of channels.
         n_bins: T, the number of bins.
-        bin_hours: length of a bin [h].
+        bin_hours: length of each bin [h].
     """
     n_samples = batch.batch_size
     index = ((batch.hours + n_bins * bin_hours) / bin_hours).floor().long().clamp(0, n_bins - 1)
@@ -134,10 +136,17 @@ def grid(value: Tensor, batch: Batch, n_channels: int, n_bins: int, bin_hours: f
 
 
 def summarise(value: Tensor, batch: Batch, n_channels: int, window_hours: float) -> Tensor:
-    """Summarise each channel over the window by eight numbers (B, 8 H).
+    """Summarise each channel over the window by eight numbers (B, 8 * H).
 
-    They are last, mean, min, max, slope [1/d], log count, time since last, and last - first. They are 0 for a channel
-    without an observation. Only the time since last, which is a share of the window, is then 1.
+    They are the last value, mean, minimum, maximum, slope [1/d], log(1 + count), the time since the last observation,
+    and the last minus the first value. The time is a fraction of the window. For a channel without observations, the
+    time is 1 and all other numbers are 0.
+
+    Args:
+        value: (B, N), standardised values; 0 at padding.
+        batch: the batch, of which `hours`, `channel` and `valid` are read.
+        n_channels: H, the number of channels.
+        window_hours: length of the window [h].
     """
     n_cells = batch.batch_size * n_channels
     cell = cell_of(batch, batch.channel, n_channels)

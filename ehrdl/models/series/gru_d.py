@@ -1,6 +1,6 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), a GRU whose inputs and state decay.
 
-Letters of this file: T bins, H numeric channels, E event channels.
+Letters: B samples, N observations, D width of state and features, T time bins, H numeric channels, E event channels.
 
 Source: Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing Values, Scientific Reports 8
 (2018) 6085, doi 10.1038/s41598-018-24271-9.
@@ -20,18 +20,19 @@ from ehrdl.options.bounds import Hours, Share, Width
 
 
 class GRUD(nn.Module, Encoder):
-    """GRU-D over a regular grid: a step is a bin, so the paper's intervals are whole bins, counted in days.
+    """GRU-D over a regular grid of time bins, with one step per bin.
 
-    A missing value decays from the last value towards the channel's training mean, which is 0 after standardising. The
-    state decays with the time since each channel was observed. Both rates are learned. Counts of events (drugs,
-    procedures) are never missing, so they are inputs without decay.
+    The time intervals of the paper are thus multiples of the bin length; they are in days. A missing value is replaced
+    by the channel's last value, which decays towards the channel's training mean (0 after standardising). The state
+    decays with the time since each channel was last observed. Both decay rates are learned. Counts of events (drugs,
+    procedures) are never missing, so they do not decay.
 
     Args:
         spec: the data description.
         hidden: D, the width of the recurrent state and of the features.
         bin_hours: length of a bin [h]; it divides the window.
         dropout: share of feature units dropped in training.
-        channel_dropout: share of a sample's channels that are hidden as a whole in training.
+        channel_dropout: share of a sample's channels whose observations are all hidden in training.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class GRUD(nn.Module, Encoder):
         self.features = nn.Linear(hidden, hidden)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
+        """Return features (B, D), and whether each sample has any observation (B,). If not, its features are 0."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return the features, and the state after each bin. A bin without an observation is not a valid step."""
+        """Return the features of each sample, and the state after each bin. A bin without observations is not valid."""
         present = batch.valid.any(dim=1)
         value, batch = self.observations(batch)
         cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)
@@ -95,13 +96,13 @@ class DecayCell(nn.Module):
         self.candidate = nn.Linear(hidden, hidden, bias=False)  # U of the new state
 
     def forward(self, value: Tensor, observed: Tensor, interval: Tensor, events: Tensor) -> Tensor:
-        """Return states (B, T, D).
+        """Return the state after each step (B, T, D).
 
         Args:
-            value: (B, T, H), the last value up to each step, standardised; 0 if there is none yet.
-            observed: (B, T, H), 1 if the step has a value of its own, else 0.
-            interval: (B, T, H), the time since the channel's last observation before the step [d].
-            events: (B, T, E), counts of events.
+            value: (B, T, H), the channel's last value up to the step, standardised; 0 if there is none yet.
+            observed: (B, T, H), 1 if the channel is observed in the step itself, else 0.
+            interval: (B, T, H), the time from the channel's previous observation to the step [d], from `intervals`.
+            events: (B, T, E), log(1 + count) of each event in the step.
         """
         kept = torch.exp(-torch.relu(self.input_decay * interval + self.input_decay_bias))
         filled = observed * value + (1 - observed) * kept * value  # towards the mean, which is 0
@@ -120,10 +121,14 @@ class DecayCell(nn.Module):
 
 
 def intervals(observed: Tensor, step: float) -> Tensor:
-    """Return the time since each channel's last observation before a step (B, T, H), in the unit of `step`.
+    """Return the time from each channel's previous observation to each step (B, T, H), in the unit of `step`.
 
-    The interval is 0 at the first step. For a channel that was never observed, it counts from the first step (section
-    Notations of the paper).
+    The time is 0 at the first step. As long as a channel has no earlier observation, the time counts from the first
+    step (section Notations of the paper).
+
+    Args:
+        observed: (B, T, H), 1 if the channel is observed in the step, else 0.
+        step: the length of a step.
 
     >>> intervals(torch.tensor([[[1.0], [0.0], [0.0], [1.0], [0.0]]]), 2.0).flatten().tolist()
     [0.0, 2.0, 4.0, 6.0, 2.0]

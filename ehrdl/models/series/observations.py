@@ -1,6 +1,6 @@
-"""The first step of every series encoder: value, channel, valid (B, N) -> standardised, visible values (B, N).
+"""The first step of every series encoder: it standardises the values (B, N) and, in training, hides some channels.
 
-Letter of this file: H channels.
+Letters: B samples, N observations, H channels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ehrdl.errors import ConfigError
 
 
 class Scale(nn.Module):
-    """Standardises each observation by its channel's mean and standard deviation, clipped to +-5."""
+    """Standardises each value by the training mean and standard deviation of its channel, and clips it to [-5, 5]."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class Scale(nn.Module):
         self.std: Tensor
 
     def forward(self, value: Tensor, channel: Tensor) -> Tensor:
-        """Return standardised values (B, N)."""
+        """Return standardised values (B, N), given the `channel` (B, N) of each."""
         return ((value - self.mean[channel]) / self.std[channel]).clamp(-5, 5)
 
 
 class ChannelDropout(nn.Module):
-    """Hides whole channels of a sample in training, as if never measured. At prediction all channels are visible.
+    """In training, hides all observations of some channels of each sample. At prediction, nothing is hidden.
 
-    A model that must work without some channels depends less on each channel. Dropping single observations would
-    hide little, since neighbouring observations have similar values.
+    A network that is trained without some channels depends less on each channel. Hiding single observations would hide
+    little, since neighbouring observations of a channel have similar values.
 
     Args:
         name: name of the encoder, for errors.
         n_channels: H, the number of channels.
-        share: share of each sample's channels that are hidden; each channel is drawn separately.
+        share: probability that a channel of a sample is hidden; each channel is drawn separately.
     """
 
     def __init__(self, name: str, n_channels: int, share: float) -> None:
@@ -47,7 +47,7 @@ class ChannelDropout(nn.Module):
         self.n_channels, self.share = n_channels, share
 
     def forward(self, batch: Batch) -> Batch:
-        """Return the batch; in training, fewer of its observations are valid."""
+        """Return the batch. In training, the observations of hidden channels are no longer valid."""
         if not self.training or self.share == 0:
             return batch
         kept = torch.rand(batch.batch_size, self.n_channels, device=batch.valid.device) >= self.share
@@ -56,15 +56,15 @@ class ChannelDropout(nn.Module):
 
 
 class Observations(nn.Module):
-    """The standardised values of a batch, and the batch as an encoder may see it.
+    """Standardises the values of a batch and, in training, hides some channels from the encoder.
 
     Args:
         name: name of the encoder, for errors.
         spec: the data description.
-        channel_dropout: share of channels that `ChannelDropout` hides.
+        channel_dropout: share of a sample's channels that are hidden in training.
 
     Attributes:
-        numeric, event: indices of the channels of each kind.
+        numeric, event: indices of the numeric channels and of the event channels.
         n_channels: H, the number of channels.
     """
 
@@ -80,31 +80,31 @@ class Observations(nn.Module):
         self.event: Tensor
 
     def forward(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Return standardised values (B, N), 0 at padding, and the batch. In training, some channels are hidden."""
+        """Return standardised values (B, N), 0 at padding, and the batch. In training, both omit hidden channels."""
         batch = self.hide(batch)
         return self.scale(batch.value, batch.channel).masked_fill(~batch.valid, 0.0), batch
 
 
 def indices(spec: DataSpec, kind: str) -> Tensor:
-    """Return the indices of the channels of a kind."""
+    """Return the indices of the channels of one kind, `numeric` or `event`."""
     return torch.tensor([i for i, c in enumerate(spec.channels) if c.kind == kind], dtype=torch.long)
 
 
 def require_channels(name: str, spec: DataSpec) -> None:
-    """Refuse data without a series.
+    """Check that the data have series channels.
 
     Raises:
-        ConfigError: there is none; the message names the encoder.
+        ConfigError: they have none; the message names the encoder `name`.
     """
     if not spec.channels:
         raise ConfigError(f"{name}: the data have no series channels; leave `series` out of the modalities")
 
 
 def count_bins(name: str, spec: DataSpec, bin_hours: float) -> int:
-    """Return the number of bins in the window.
+    """Return how many time bins of `bin_hours` fit into the window.
 
     Raises:
-        ConfigError: the length of a bin does not divide the window.
+        ConfigError: `bin_hours` does not divide the length of the window; the message names the encoder `name`.
     """
     n_bins = round(spec.window_hours / bin_hours) if bin_hours > 0 else 0
     if n_bins < 1 or abs(n_bins * bin_hours - spec.window_hours) > 1e-6:

@@ -1,6 +1,6 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), a transformer over (time, channel, value) triplets.
 
-Letter of this file: T triplets, at most `max_triplets` of the N observations.
+Letters: B samples, N observations, T triplets (at most `max_triplets` of the N observations), D width of the features.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NAME = "TripletTransformer"
 
 
 class TripletTransformer(nn.Module, Encoder):
-    """A transformer over the observations as they are: no grid, no imputation.
+    """A transformer over single observations, without a grid or imputation.
 
-    An observation is the sum of three embeddings: of its channel, of its value and of its time. The channel is looked
-    up in a table. The value and the time are each embedded by a small network. Attention pooling gathers the
-    transformed observations into one vector.
+    An observation is represented by the sum of three embeddings: of its channel, of its value and of its time. The
+    channel is looked up in a table. The value and the time are each embedded by a small network. Attention pooling
+    turns the transformed observations of a sample into one vector.
 
     Source: Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly Sampled Multivariate Clinical
-    Time-Series (STraTS), ACM TKDD 16 (2022) 105, doi 10.1145/3516367. Its forecasting pretraining is left out. Layers
-    normalise before attention, so that training needs no long warm-up.
+    Time-Series (STraTS), ACM TKDD 16 (2022) 105, doi 10.1145/3516367. The pretraining by forecasting is left
+    out. Layers normalise before attention, so that training needs no long warm-up.
 
     Args:
         spec: the data description.
@@ -34,8 +34,9 @@ class TripletTransformer(nn.Module, Encoder):
         layers: number of transformer layers.
         heads: number of attention heads.
         dropout: share of units dropped in training; attention weights are not dropped.
-        max_triplets: largest number of triplets read per sample, the latest ones; the cost grows with its square.
-        channel_dropout: share of a sample's channels that are hidden as a whole in training.
+        max_triplets: the most observations read per sample; the latest are kept. The cost grows with the square of this
+            number.
+        channel_dropout: share of a sample's channels whose observations are all hidden in training.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class TripletTransformer(nn.Module, Encoder):
         self.features = nn.Linear(width, width)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
+        """Return features (B, D), and whether each sample has any observation (B,). If not, its features are 0."""
         steps = self.steps(batch)
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return the features, and the state of each triplet."""
+        """Return the features of each sample, and the transformer's state of each of its T observations."""
         present = batch.valid.any(dim=1)
         value, batch = self.observations(batch)
         kept = latest(batch.valid, self.max_triplets)
@@ -105,15 +106,19 @@ class NumberEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, width, bias=False))
 
     def forward(self, number: Tensor) -> Tensor:
-        """Return vectors (…, D)."""
+        """Return the vectors (…, D) of numbers (…)."""
         vector: Tensor = self.layers(number.unsqueeze(-1))
         return vector
 
 
 def latest(valid: Tensor, most: int) -> Tensor:
-    """Return the positions of the last `most` valid observations (B, T), in their order.
+    """Return the positions of each sample's last `most` valid observations (B, T), in ascending order.
 
-    If a sample has too few, positions of invalid observations are added.
+    T is `most`, or N if that is smaller. If a sample has fewer valid observations, invalid ones fill the row.
+
+    Args:
+        valid: (B, N), whether an observation is valid.
+        most: the largest number of positions per sample.
 
     >>> latest(torch.tensor([[True, True, False, True], [True, False, False, False]]), 2).tolist()
     [[1, 3], [0, 3]]

@@ -1,6 +1,6 @@
 """Series encoder: value, hours, channel, valid (B, N) -> (B, D), from each channel's summaries of the whole window.
 
-Letters of this file: H channels, P parts of the window, F numbers per channel.
+Letters: B samples, N observations, D width of the features, H channels, P parts of the window, F numbers per channel.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _COUNT = 7  # the place of the log count among the numbers of the window
 
 
 class WindowSummary(nn.Module, Encoder):
-    """Rich summaries of every channel over the window and its parts, as gradient boosting reads them.
+    """A layer on summary numbers of every channel, such as means and slopes, over the window and over its parts.
 
-    The numbers of a channel are standardised by running statistics. Each channel has its own weights, so that a slope
-    of sodium can mean something else than a slope of the heart rate. The encoder works alone or with other encoders (in
-    `ConcatEncoder`, or as a branch of `Committee`).
+    Gradient boosting reads similar numbers. They are standardised by their running means and variances. Each channel
+    has its own weights, so that a slope of sodium can mean something else than a slope of the heart rate. The encoder
+    works alone or beside other encoders (in `ConcatEncoder` or `Committee`).
 
     Args:
         spec: the data description.
         per_channel: number of units per channel; D is this times the number of channels.
-        parts: number of equal parts of the window that are summarised too, by mean and count.
+        parts: number of equal parts of the window, each of which is also summarised by mean and count.
         dropout: share of units dropped in training.
-        channel_dropout: share of a sample's channels whose numbers are set to their means in training. In other
-            encoders a dropped channel looks as if never measured; here that would itself be informative.
+        channel_dropout: share of a sample's channels whose numbers are replaced by their running means in training.
+            Other encoders treat a dropped channel as never measured. Here that would itself be informative.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WindowSummary(nn.Module, Encoder):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return features (B, D), 0 without observations, and whether the sample has any observation (B,)."""
+        """Return features (B, D), and whether each sample has any observation (B,). If not, its features are 0."""
         present = batch.valid.any(dim=1)
         units, _ = self.units(*self.observations(batch))
         features = self.dropout(nn.functional.gelu(units)).flatten(1)
@@ -62,14 +62,14 @@ class WindowSummary(nn.Module, Encoder):
 
 
 class ChannelUnits(nn.Module):
-    """A layer on the standardised summaries of every channel, with separate weights per channel: (B, H, units).
+    """A layer on the standardised summary numbers of every channel, with separate weights per channel: (B, H, units).
 
     Args:
         name: name of the encoder, for errors.
         spec: the data description.
         units: number of units per channel.
-        parts: P, the number of parts.
-        channel_dropout: share of dropped channels, as in `WindowSummary`.
+        parts: P, the number of equal parts of the window.
+        channel_dropout: share of a sample's channels that are dropped in training, as in `WindowSummary`.
     """
 
     def __init__(self, name: str, spec: DataSpec, units: int, parts: int, channel_dropout: float) -> None:
@@ -83,7 +83,7 @@ class ChannelUnits(nn.Module):
         nn.init.normal_(self.bias.weight, std=0.02)
 
     def forward(self, value: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return units (B, H, units), and which channels were kept (B, H, 1)."""
+        """Return units (B, H, units), and 1 for each channel that was kept or 0 if it was dropped (B, H, 1)."""
         numbers, known = summaries(value, batch, self.n_channels, self.window_hours, self.parts)
         numbers = self.standardise(numbers, known)
         kept = torch.ones_like(numbers[..., :1])
@@ -93,10 +93,11 @@ class ChannelUnits(nn.Module):
 
 
 class RunningScale(nn.Module):
-    """Standardises each number of each channel over the samples that have it, clipped to +-5; 0 if it is missing.
+    """Standardises each summary number of each channel and clips it to [-5, 5]. An unknown number becomes 0.
 
-    The mean and the variance are over all samples of all training batches so far, with equal weights. So a small batch
-    does not change the scale of a rare channel abruptly. They have no gradient, and are fixed at prediction.
+    Mean and variance are taken over all training samples so far in which the number is known, with equal weights. A
+    small batch therefore does not change the scale of a rare channel abruptly. Mean and variance have no gradient, and
+    are fixed at prediction.
     """
 
     def __init__(self, n_channels: int, n_numbers: int) -> None:
@@ -109,7 +110,7 @@ class RunningScale(nn.Module):
         self.variance: Tensor
 
     def forward(self, numbers: Tensor, known: Tensor) -> Tensor:
-        """Return standardised numbers (B, H, F), given which numbers are known."""
+        """Return the standardised `numbers` (B, H, F). `known` (B, H, F) is true where a number is known."""
         if self.training:
             self._learn(numbers.detach(), known)
         std = self.variance.sqrt().clamp(min=_LEAST_STD)
@@ -130,19 +131,21 @@ class RunningScale(nn.Module):
 
 
 def summaries(value: Tensor, batch: Batch, n_channels: int, window_hours: float, parts: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers (B, H, F), 0 where unknown, and which of them are known.
+    """Return F summary numbers of each channel (B, H, F), 0 where unknown, and whether each is known (B, H, F).
 
-    The numbers of the window are last, first, mean, minimum, maximum, standard deviation, slope [1/d], log count, the
-    times of the last and the first observation, and whether there is any observation. The times are shares of the
-    window, counted back from its end. The numbers of each part, the oldest part first, are mean, log count, and whether
-    there is any observation. Counts, and whether there is any observation, are always known.
+    The numbers of the whole window come first: last value, first value, mean, minimum, maximum, standard deviation,
+    slope [1/d], log(1 + count), the times of the last and the first observation, and whether there is any observation.
+    The times are fractions of the window, counted back from its end. The numbers of each part follow, the oldest part
+    first: mean, log(1 + count), and whether there is any observation. Counts, and whether there is any observation, are
+    always known.
 
     Args:
         value: (B, N), standardised values.
-        batch: the batch, for its hours, channel and valid; positions along N are in order of availability.
+        batch: the batch, of which `hours`, `channel` and `valid` are read. Its observations are in the order in which
+            they became available.
         n_channels: H, the number of channels.
         window_hours: length of the window [h].
-        parts: P, the number of parts.
+        parts: P, the number of equal parts of the window.
     """
     shape = (batch.batch_size, n_channels)
     whole, any_whole = _whole(value, batch, n_channels, window_hours)

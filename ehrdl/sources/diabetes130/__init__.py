@@ -1,1 +1,1 @@
-"""Diabetes 130-US hospitals: one row per encounter, and readmission."""
+"""The source for Diabetes 130-US hospitals: one row per hospital stay, with the outcome readmission."""

@@ -1,4 +1,4 @@
-"""The SQL that turns the columns of Diabetes-130 into EVENTS. Strack 2014, Table 1, describes each column."""
+"""The SQL that turns the columns of Diabetes-130 into EVENTS rows. Strack 2014, Table 1, describes each column."""
 
 _COUNTED = {
     "time_in_hospital": "d",
@@ -71,7 +71,7 @@ STAYS = f"""
 
 
 def _among(column: str, allowed: str) -> tuple[str, str]:
-    """Return a check that a column's cells are in a list: its SQL and its message."""
+    """Return the SQL and the error message of a check that a column's cells are in a list."""
     names = ", ".join(f"'{name}'" for name in allowed.split())
     sql = f'SELECT encounter_id, "{column}" FROM stay WHERE "{column}" NOT IN ({names}) ORDER BY encounter_id LIMIT 1'
     return sql, f"column {column}: {{!r}} is none of {', '.join(allowed.split())}"

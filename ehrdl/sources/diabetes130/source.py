@@ -4,12 +4,11 @@ Strack et al. 2014, "Impact of HbA1c measurement on hospital readmission rates",
 (data CC BY 4.0, archive.ics.uci.edu/dataset/296).
 
 The table has no dates. A patient's stays are assumed to follow each other in the order of their encounter_id. `read`
-reports the evidence for this assumption: if the order is right, no stay that another stay follows is labelled "not
-readmitted".
+reports evidence on this assumption: if the order is right, every stay with a later stay is labelled as readmitted.
 
-The time between stays is unknown, so each day of the time axis represents one stay. Its facts are at 00:00, and its
-discharge is at 12:00. Its outcome is known at 00:00 of the next day, when the next stay begins. The axis counts stays,
-so a distance on it is not a duration.
+The time between stays is unknown, so each day of the time axis represents one stay. The facts of the stay are at 00:00,
+and its discharge is at 12:00. Its outcome is known at 00:00 of the next day, when the next stay begins. A difference
+between two times counts stays, so it is not a duration.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ _SUPPORTED = 0.9
 
 
 class Diabetes130(Source):
-    """Diabetes 130-US hospitals, in the files that UCI ships.
+    """Diabetes 130-US hospitals, read from the files that UCI distributes.
 
     Args:
-        root: folder that holds `diabetic_data.csv` (or .csv.gz, .parquet, or UCI's zip with it). `IDs_mapping.csv`
-            names codes and may be missing.
+        root: the folder with `diabetic_data.csv` (or .csv.gz, .parquet, or UCI's zip that contains it).
+            `IDs_mapping.csv`, which gives the meaning of the table's codes, is optional.
     """
 
     VERSION = 2
@@ -55,7 +54,7 @@ class Diabetes130(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the files, and the settings that decide how they are read."""
+        """Return all that decides the result of `read` (the files and the versions of the code), as its cache key."""
         known = load(self.concepts_file())
         found = {name: find_member(self.root, name) for name in (TABLE, MAPPING)}
         return {
@@ -65,12 +64,12 @@ class Diabetes130(Source):
         }
 
     def n_bytes(self) -> int:
-        """Return the size of the table as stored [bytes]."""
+        """Return the size of the file that holds the table [bytes]."""
         path = find_member(self.root, TABLE)
         return path.stat().st_size if path else 0
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write EVENTS into `out`; see `Source.read`."""
+        """Read the data, and write the EVENTS table into the folder `out`; see `Source.read`."""
         writer = events.EventsWriter(out, prepare)
         with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder, connect(prepare, out) as con:
             path = unpacked(self.root, Path(folder))

@@ -1,4 +1,4 @@
-"""Finds the files of Diabetes-130 (plain, gzipped, or in UCI's zip), and reads the names of its codes."""
+"""Finds the files of Diabetes-130 (plain, gzipped, or in UCI's zip), and reads the meanings of its codes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CODES = {
 
 
 def find_member(root: Path, name: str) -> Path | None:
-    """Return the file that holds a table: its own, or else a zip. None if an optional table is missing.
+    """Return the path of a table's own file, or else of a zip that contains it; None if an optional table is missing.
 
     Raises:
-        SchemaError: the folder does not exist, or it holds no `diabetic_data`.
+        SchemaError: the folder does not exist, or the required table `diabetic_data` is missing.
     """
     if not root.is_dir():
         raise SchemaError(f"data.source.root: the folder {root} does not exist; give the one of diabetic_data.csv")
@@ -40,7 +40,7 @@ def find_member(root: Path, name: str) -> Path | None:
 
 
 def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
-    """Return a readable file of the table. A zipped table is unpacked into `folder`."""
+    """Return the path of a table's file. If the table is in a zip, it is first unpacked into `folder`."""
     path = find_member(root, name)
     assert path is not None
     if path.suffix != ".zip":
@@ -55,9 +55,10 @@ def unpacked(root: Path, folder: Path, name: str = TABLE) -> Path:
 
 
 def read_titles(root: Path, folder: Path) -> dict[str, str]:
-    """Read the meanings of admission types, sources and dispositions, by code; empty if the file is missing.
+    """Read the meaning of each code of an admission type, admission source or discharge disposition.
 
-    The file holds three tables, one below the other, each with its own header.
+    The file `IDs_mapping.csv` holds three tables, one below the other, each with its own header. If the file is
+    missing, the result is empty. If it is in a zip, it is unpacked into `folder`.
     """
     if find_member(root, MAPPING) is None:
         return {}

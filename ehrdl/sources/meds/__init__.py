@@ -1,1 +1,1 @@
-"""Any MEDS dataset, with a table of its codes."""
+"""The source for any MEDS dataset, with rules that turn its codes into EVENTS codes."""

@@ -1,6 +1,6 @@
 """Checks of a MEDS file that the package `meds` does not make: types, time zones, order, times and duplicate rows.
 
-The checks read one block of rows at a time. Rows are numbered from 0, as in Arrow.
+The file is checked one block of rows at a time. Rows are numbered from 0, as in Arrow.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _NO_TIME = np.iinfo(np.int64).min
 
 
 def disk_full(file: Path, error: Exception) -> SchemaError:
-    """Return the one-line error for a disk that became full while a file was read."""
+    """Return a one-line error: the disk became full while `file` was read."""
     where = "free some space, or set data.prepare.cache to another disk"
     return SchemaError(f"the disk is full while {file} is read ({' '.join(str(error).split())[:160]}); {where}")
 
 
 @dataclass
 class RowCheck:
-    """Checks the rows of one file in their order, and keeps the counts that a reader needs.
+    """Checks the rows of one MEDS file in their order, and counts them.
 
     Attributes:
-        file: the Parquet file, as `read_columns` accepts it.
-        encounter: the column that names the stay, if the file has it.
-        rows: the number of rows seen.
-        duplicates: the number of rows that equal an earlier row in all columns that are read.
+        file: the Parquet file. Its columns must pass `read_columns`.
+        encounter: the column with the id of the hospital stay; None = no such column.
+        rows: the number of rows checked so far.
+        duplicates: the number of rows that equal an earlier row in every column that ehrdl reads.
         timed_by_policy: the number of rows with a time but no available_time.
-        codes: the number of rows by code.
+        codes: the number of rows of each code.
     """
 
     file: Path
@@ -54,14 +54,15 @@ class RowCheck:
     _last_subject: int | None = None
 
     def run(self, on_rows: Callable[[int], object] = lambda n_rows: None) -> np.ndarray:
-        """Check every row, and call `on_rows` with the number of rows read.
+        """Check every row of the file.
+
+        After each block of rows, the function `on_rows` is called with the number of rows in the block.
 
         Returns:
-            The subjects of the file.
+            The subject_ids in the file, in ascending order.
 
         Raises:
-            SchemaError: a row has no subject or code, is out of order, or names a stay with something other than a
-                whole number.
+            SchemaError: a row has no subject or code, is out of order, or has a stay id that is not a whole number.
             LeakageError: a fact is available before it happened.
         """
         present = read_columns(self.file).kinds
@@ -170,7 +171,7 @@ class RowCheck:
 
 
 def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return the values without the wrapping that their writer chose.
+    """Return a column's values without dictionary encoding, extension types or marking as bytes.
 
     Raises:
         ArrowInvalid: a text is not UTF-8, or an id has more than 64 bits.
@@ -193,7 +194,7 @@ def _plain_values(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _may_name_stays(kind: pa.DataType) -> bool:
-    """Return whether a column can hold the numbers of stays: as numbers, or as digits in text."""
+    """Return whether a column of a type can hold the numbers of stays, as numbers or as digits in text."""
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return bool(is_number or is_text or pa.types.is_null(kind))

@@ -1,8 +1,8 @@
 r"""Rules that map a MEDS dataset's codes to EVENTS codes, and that set the delay until a fact can be seen.
 
-Patterns are Python's regular expressions. A pattern must match the whole code, and the first match decides.
-Replacements are written as for `re.sub`, where `\1` is the first group. In a replacement, `{column}` is the row's value
-in that column, or empty if it is null.
+Patterns are Python's regular expressions. A pattern must match the whole code, and the first pattern that matches
+decides. A replacement is written as for `re.sub`, where `\1` is the text of the first group. In a replacement, `{NAME}`
+becomes the row's value in the column NAME of the dataset, or nothing if the value is null.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ DEFAULT_DELAY = float(_WEEK)
 
 @cache
 def shipped_delays() -> dict[str, float]:
-    """Return `DELAYS`, preceded by the delay of charted laboratory values, which have the time of the draw."""
+    """Return the shipped delays [h] by pattern of codes: the pattern of charted laboratory values, then `DELAYS`.
+
+    A laboratory value in the chart has the time of the blood draw, so it gets the delay of laboratory results.
+    """
     known = concepts.load()
     labs = set(known.frame.base_code[known.frame.category == "lab"])
     charted = "|".join(code for code in known.base_codes("CHART//") if code in labs)
@@ -57,12 +60,12 @@ def shipped_delays() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CodeRules:
-    """A source's options for codes.
+    """The rules for a dataset's codes, which are options of the source `Meds`.
 
     Attributes:
         rename: for each pattern, the codes that replace a matching code: one, several or none.
-        notes: the patterns of codes with a note as their text.
-        delays: the delay for each pattern [h], tried before `shipped_delays`.
+        notes: the patterns of codes for which text_value is a note.
+        delays: the delay for each pattern [h]. These patterns are tried before those of `shipped_delays`.
         default_delay: the delay of codes that no pattern matches [h].
     """
 
@@ -82,25 +85,26 @@ class CodeRules:
             _check_pattern("delays", pattern)
 
     def key(self) -> list[Any]:
-        """Return the rules as plain values in their order, for the key of a cache."""
+        """Return the rules as nested lists of plain values, to be part of a cache key."""
         own = [list(self.rename.items()), list(self.notes), list(self.delays.items()), self.default_delay]
         return [*own, list(shipped_delays().items())]
 
     @property
     def columns(self) -> list[str]:
-        """The columns named in replacements."""
+        """The columns of the dataset that the replacements in `rename` refer to, such as NAME in `{NAME}`."""
         named = (name for codes in self.rename.values() for code in codes for name in _COLUMN.findall(code))
         return sorted(set(named))
 
     def apply(self, codes: Iterable[str]) -> pd.DataFrame:
-        r"""Apply the rules to each code.
+        r"""Return the new codes and the delay of each code of a dataset.
 
         Args:
             codes: the distinct codes of the dataset.
 
         Returns:
-            One row per new code, in the order of `codes`: source, code, delay [µs], fallback (no pattern matched),
-            templated (the code includes a column's value). A code that is renamed to nothing has no row.
+            One row per new code, in the order of `codes`. The columns are source (the dataset's code), code (the new
+            code), delay [µs], fallback (whether no pattern of delays matched) and templated (whether the new code
+            refers to a column). A code that `rename` drops has no row.
 
         >>> rules = CodeRules({r"HOSPITAL_DISCHARGE//(.*)": [r"DISCHARGE//\1"]}, ["Letter"], {}, 168)
         >>> rules.apply(["HOSPITAL_DISCHARGE//HOME", "Letter", "X1"])[["code", "delay", "fallback"]].values.tolist()

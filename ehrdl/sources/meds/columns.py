@@ -1,7 +1,7 @@
-"""Checks the columns of a MEDS dataset: the header of each file, and one schema for all files.
+"""Checks the columns of a MEDS dataset, in each file and across all files.
 
-If a column is missing from a shard, has another name or is never filled, stays and numbers would be lost silently. Each
-such column is refused or reported here, before any row is read.
+If a file lacks a column, gives it another name or leaves it empty, stays and numbers would be lost silently. Each such
+column is refused or reported here, before any row is read.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ COLUMNS: dict[str, _Rule] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file, as its footer describes them.
+    """The columns of a Parquet file, as its footer describes them.
 
     Attributes:
-        kinds: the type of each column's values.
-        rows: the number of rows.
-        empty: the columns without any value, as far as the footer tells.
+        kinds: the Arrow type of each column's values, by column name.
+        rows: the number of rows in the file.
+        empty: the columns that hold only nulls, according to the counts in the footer.
     """
 
     kinds: Mapping[str, pa.DataType]
@@ -74,17 +74,19 @@ class Columns:
     empty: frozenset[str]
 
     def near(self, name: str) -> list[str]:
-        """Return the columns that may stand for a MEDS column, by their names and types."""
+        """Return the file's columns that may be the MEDS column `name` under another name, judging by name and type."""
         rule = COLUMNS[name]
         return [other for other in rule.others if other in self.kinds and rule.fits(self.kinds[other])]
 
 
 def read_columns(file: Path) -> Columns:
-    """Read the columns of a file.
+    """Read and check the names and types of a Parquet file's columns.
+
+    A file without rows may have any columns.
 
     Raises:
-        SchemaError: the file is damaged, or a column is missing, has the wrong type, occurs twice, or is spelled almost
-            like a MEDS column. A file without rows may have any columns.
+        SchemaError: the file is damaged, or a column is missing, has the wrong type or occurs twice. It is also an
+            error if a column's name differs from a MEDS name only in case or outer spaces.
     """
     try:
         with pq.ParquetFile(file) as opened:
@@ -102,7 +104,7 @@ def read_columns(file: Path) -> Columns:
 
 
 def _check_names(file: Path, names: Sequence[str]) -> None:
-    """Refuse a column that is named like one that is read, because choosing between them would be a guess."""
+    """Refuse a column name that occurs twice, or that differs from a name to read only in case or outer spaces."""
     for name in names:
         if names.count(name) > 1:
             raise SchemaError(f"{file}: column {name} stands {names.count(name)} times; remove all but one")
@@ -143,21 +145,23 @@ def _counts_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def damaged(file: Path, error: Exception) -> SchemaError:
-    """Return the one-line error for a file that cannot be read."""
+    """Return a one-line error: a Parquet file cannot be read."""
     reason = " ".join(str(error).split())
     return SchemaError(f"{file}: cannot be read as parquet ({reason[:160]}); copy the file again")
 
 
 def stay_column(columns: Mapping[Path, Columns], wanted: str | None) -> str | None:
-    """Return the column that names the stay in every file; None if the stays must be numbered.
+    """Return the name of the column with the id of the hospital stay; None if no file has such ids.
+
+    If it is None, stays must be numbered from the admissions and discharges.
 
     Args:
-        columns: the columns of each file that has rows.
-        wanted: `data.source.encounter`.
+        columns: for each file that has rows, its columns.
+        wanted: the option `data.source.encounter`, a column name; None = `encounter_id` if the files have it.
 
     Raises:
-        ConfigError: no file has the wanted column, or none has a value in it.
-        SchemaError: some files have the column, but another file lacks it, and its stays would vanish.
+        ConfigError: no file has the column `wanted`, or it is empty in every file.
+        SchemaError: a file lacks the column although other files have it, so its stays would be lost.
     """
     name = wanted or ENCOUNTER
     having = [file for file in columns if name in columns[file].kinds]
@@ -181,14 +185,14 @@ def _is_empty(columns: Columns, name: str) -> bool:
 
 
 def describe_columns(columns: Mapping[Path, Columns], named: Sequence[str]) -> list[str]:
-    """Return one line per column that some files lack, or that may have another name in a file.
+    """Return one line per column that is missing in some files, or that a file may have under another name.
 
     Args:
-        columns: the columns of each file that has rows.
-        named: the columns named in replacements of codes.
+        columns: for each file that has rows, its columns.
+        named: the columns that the option `rename` of the source refers to, such as NAME in `{NAME}`.
 
     Raises:
-        SchemaError: a file holds its numbers in a column with another name.
+        SchemaError: a file's numeric values are in a column that is not called `numeric_value`.
     """
     lines = []
     optional = [name for name, rule in COLUMNS.items() if not rule.required]

@@ -23,10 +23,10 @@ _OLD_SPLITS = "metadata/patient_splits.parquet"
 
 
 def read_splits(root: Path) -> pa.Table | None:
-    """Read the dataset's own split of its subjects into train, tuning and held_out; None if it has none.
+    """Read the dataset's own split of its subjects into train, tuning and held_out; None if it has no split.
 
     Raises:
-        SchemaError: the file is damaged or has other columns.
+        SchemaError: the file of splits is damaged or has other columns.
         LeakageError: a subject is in two splits.
     """
     file = root / meds.subject_splits_filepath
@@ -48,7 +48,11 @@ def read_splits(root: Path) -> pa.Table | None:
 
 
 def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
-    """Return a warning if subjects are in splits other than train, tuning and held_out. They are never sampled."""
+    """Return a warning about subjects in splits other than train, tuning and held_out; empty if there are none.
+
+    Such subjects are never sampled. A dataset with only the file of splits from before MEDS 0.3 also gets a warning,
+    because that file is not read.
+    """
     if splits is None:
         old = root / _OLD_SPLITS
         return [f"{old}: is not read; MEDS 0.4 has {meds.subject_splits_filepath}"] if old.is_file() else []
@@ -64,10 +68,10 @@ def unknown_splits(root: Path, splits: pa.Table | None) -> list[str]:
 
 
 def read_descriptions(root: Path) -> dict[str, str]:
-    """Read the dataset's descriptions of its codes.
+    """Read the description of each code from the dataset's metadata; empty if there is none.
 
     Raises:
-        SchemaError: the file is damaged, has no column of codes, or holds something other than text.
+        SchemaError: the file of codes is damaged, has no column of codes, or holds something other than text.
     """
     file = root / meds.code_metadata_filepath
     table = _read(file, ["code"], ["description"])
@@ -81,7 +85,7 @@ def read_descriptions(root: Path) -> dict[str, str]:
 
 
 def dataset_name(root: Path) -> str:
-    """Return the name in `dataset.json`, else `MEDS`."""
+    """Return the dataset's name from its file `dataset.json`, or `MEDS` if there is none."""
     file = root / meds.dataset_metadata_filepath
     if not file.is_file():
         return "MEDS"
@@ -94,7 +98,7 @@ def dataset_name(root: Path) -> str:
 
 
 def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text without the wrapping that its writer chose."""
+    """Return a column as plain text, without dictionary encoding or marking as bytes."""
     kind = plain_type(values.type)
     values = values.cast(kind) if pa.types.is_dictionary(values.type) else values
     if not (pa.types.is_null(kind) or is_text(kind) or is_bytes(kind)):

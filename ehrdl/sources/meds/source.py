@@ -1,8 +1,9 @@
-"""Reads any MEDS 0.4 dataset as EVENTS: another hospital's, MIMIC-IV's own export, or ehrdl's own EVENTS.
+"""Reads any MEDS 0.4 dataset into the EVENTS table: another hospital's, MIMIC-IV's own export, or ehrdl's own EVENTS.
 
 The dataset's own `available_time` is used unchanged. A fact without one is available at its time plus a delay. The
-first pattern that matches its code sets the delay: the user's own patterns come first, then `codes.DELAYS`. A code that
-no pattern matches waits a week, and its rows are counted. `rename` turns codes into those that tasks and channels know.
+first pattern that matches its code sets the delay: the user's own patterns come first, then `codes.DELAYS`. If no
+pattern matches, the delay is a week, and such rows are counted. The option `rename` turns the dataset's codes into the
+codes that tasks and channels know.
 """
 
 from __future__ import annotations
@@ -42,21 +43,22 @@ _METADATA = (meds.code_metadata_filepath, meds.subject_splits_filepath, meds.dat
 
 
 class Meds(Source):
-    r"""A MEDS 0.4 dataset: `data/**/*.parquet`, and `metadata/` if it has one.
+    r"""Any MEDS 0.4 dataset: `data/**/*.parquet` and, if it exists, `metadata/`.
 
-    Patterns are Python's regular expressions and match a whole code. In a mapping, the first match decides.
+    Patterns are Python's regular expressions and match a whole code. In a mapping, the first pattern that matches
+    decides.
 
     Args:
         root: the folder that holds `data/`.
         rename: maps each pattern of the dataset's codes to an EVENTS code, a list of codes, or an empty list, which
-            drops the rows. `\1` is the text that the first group matched, and `{column}` the row's value in that
-            column. Codes that no pattern matches stay unchanged.
-        notes: the patterns of codes with a note as their text_value. These codes become `NOTE//…`.
+            drops the rows. `\1` becomes the text that the first group matched, and `{NAME}` the row's value in the
+            column NAME. Codes that no pattern matches stay unchanged.
+        notes: the patterns of codes for which text_value is a note. These codes become `NOTE//…`.
         encounter: the column that names the hospital stay, such as hadm_id or visit_id. If null, `encounter_id` is used
             if the dataset has it. Otherwise each subject's stays are numbered from the admissions and discharges.
-        delays: the delay from a fact's time until it becomes visible [h], for each pattern of the dataset's codes or of
-            their new names. It applies to facts without available_time, and comes before the shipped delays
-            (`ehrdl.sources.meds.codes.DELAYS`).
+        delays: for each pattern, the delay from a fact's time until the fact becomes visible [h]. A pattern may match
+            the dataset's code or the new code. The delays apply only to facts without available_time. Their patterns
+            are tried before the shipped ones (`ehrdl.sources.meds.codes.DELAYS`).
         default_delay_hours: the delay for codes that no pattern matches [h]. The number of such rows is reported.
     """
 
@@ -78,7 +80,7 @@ class Meds(Source):
         self.rules = CodeRules(listed, notes or [], delays or {}, default_delay_hours)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the files and the options that decide the result of `read`."""
+        """Return all that decides the result of `read` (files, options, versions of the code), as its cache key."""
         files = [*self._files(), *(self.root / name for name in _METADATA if (self.root / name).is_file())]
         unread = [str(file.relative_to(self.root)) for file in list_shards(self.root).unread]
         return {
@@ -91,7 +93,7 @@ class Meds(Source):
         }
 
     def versions(self) -> list[Any]:
-        """Return the versions of the code that decides the result of `read`."""
+        """Return the version numbers of the code that decides the result of `read`."""
         return [self.VERSION, events.VERSION, staging.VERSION]
 
     def n_bytes(self) -> int:
@@ -99,11 +101,11 @@ class Meds(Source):
         return sum(file.stat().st_size for file in self._files())
 
     def has_splits(self) -> bool:
-        """Return whether the dataset tells which subjects are for training, for tuning and held out."""
+        """Return whether the dataset has its own split of subjects into train, tuning and held_out."""
         return (self.root / meds.subject_splits_filepath).is_file()
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
-        """Write EVENTS into `out`; see `Source.read`."""
+        """Read the dataset, and write the EVENTS table into the folder `out`; see `Source.read`."""
         prepare = prepare or Prepare()
         columns = self._columns()
         files = list(columns)
@@ -177,13 +179,13 @@ class Meds(Source):
         return columns
 
     def _texts(self, staged: Sequence[Staged], descriptions: Mapping[str, str]) -> dict[str, str]:
-        """Describe EVENTS codes by the dataset's descriptions of the codes that they were made from."""
+        """Describe EVENTS codes by the dataset's descriptions of the codes from which they were made."""
         new = self.rules.apply(sorted(set().union(*(part.codes for part in staged))))
         pairs = zip(new.source, new.code, strict=True)
         return {code: descriptions[source] for source, code in pairs if source in descriptions}
 
     def _describe_files(self, columns: Mapping[Path, Columns]) -> list[str]:
-        """Describe the files that are not read in one line, and those without a row in another."""
+        """Describe, in one line each, the files that are not read and the files without a row."""
         listing, data = list_shards(self.root), self.root / meds.data_subdirectory
         empty = [file for file in listing.files if file not in columns]
         lines = [f"{data}: {len(empty)} files have no row ({name_paths(empty, data)})"] if empty else []

@@ -1,4 +1,7 @@
-"""Checks and stages one MEDS file, in any process. The cache key contains everything that decides the file's rows."""
+"""Stages one MEDS file, in any process: checks it, and writes its EVENTS rows, divided by shard, into the cache.
+
+The cache key contains everything that decides the staged rows.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,14 @@ _UNREADABLE = (duckdb.OperationalError, duckdb.DataError, duckdb.InvalidInputExc
 
 @dataclass(frozen=True)
 class Staged:
-    """The result of staging a file.
+    """The EVENTS rows staged from one MEDS file, with their counts.
 
     Attributes:
-        folder: the folder that holds the staged `rows`.
-        subjects: the file's subjects.
-        counts: numbers of rows. Of EVENTS: rows, on_fallback, numbers (rows with a number), admissions and
-            admissions_without_stay. Of the dataset: duplicates, dropped and timed_by_policy.
+        folder: the folder in the cache. Its subfolder `rows` holds the staged rows.
+        subjects: the subject_ids in the file.
+        counts: numbers of rows. These count staged EVENTS rows: rows, on_fallback (rows with the default delay),
+            numbers (rows with a number), admissions and admissions_without_stay. These count rows of the file:
+            duplicates, dropped (by `rename`) and timed_by_policy (rows with a time but no available_time).
         codes: the dataset's codes that occur in the file.
         on_fallback: the number of rows with an available_time from the default delay, by family of codes.
     """
@@ -53,16 +57,16 @@ class Staged:
 
 @dataclass(frozen=True)
 class StageFile:
-    """Checks a file and stages its events, unless the cache has them.
+    """Checks a MEDS file and stages its EVENTS rows, unless the cache already has them.
 
     Attributes:
-        prepare: the cache, the memory and the shards.
-        rules: the rules for codes.
-        encounter: the column that names the stay; None numbers the stays from admissions and discharges.
+        prepare: the settings of the cache, the memory and the shards.
+        rules: the rules for the dataset's codes.
+        encounter: the column with the id of the hospital stay; None = number the stays from admissions and discharges.
         prints: the fingerprint of each file.
-        version: the reader's version.
+        version: the versions of the code that reads the files.
         share: the number of processes that stage files at the same time.
-        tally: the counter of rows read.
+        tally: the counter of rows read, for the progress bar.
     """
 
     prepare: Prepare
@@ -87,7 +91,7 @@ class StageFile:
         return Staged(folder, np.load(folder / "subjects.npy"), **found)
 
     def is_staged(self, file: Path) -> bool:
-        """Return whether an earlier build left this file's rows."""
+        """Return whether the cache already has the staged rows of a file."""
         return cache_folder(self.prepare, *self._key(file)).is_dir()
 
     def _key(self, file: Path) -> tuple[str, dict[str, Any]]:
@@ -161,7 +165,7 @@ def _counted(con: duckdb.DuckDBPyConnection, rows: Path) -> dict[str, int]:
 
 
 def _rows(con: duckdb.DuckDBPyConnection, file: Path) -> tuple[str, list[str]]:
-    """Return SQL of a file's rows, and its columns. Text that is marked as bytes is read as text."""
+    """Return SQL of the rows of a file, and the file's columns. Text that is marked as bytes is read as text."""
     kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE FROM {scan(file)}").fetchall()}
     quoted = ['"' + name.replace('"', '""') + '"' for name, kind in kinds.items() if kind == "BLOB"]
     texts = ", ".join(f"decode({name}) AS {name}" for name in quoted)

@@ -1,7 +1,8 @@
-"""Numbers the hospital stays of a MEDS dataset that does not name them: 1, 2, … within each subject.
+"""Numbers the hospital stays of a MEDS dataset that has no ids for them: 1, 2, … within each subject.
 
-Consecutive admissions are paired, in order, with the discharges that follow them, so stays may overlap by some hours.
-If there are too few discharges, the first of these admissions have none. Such a stay ends before the next admission.
+A run of consecutive admissions is paired, in order, with the discharges that follow the run. Stays may therefore
+overlap by some hours. If there are too few discharges, the first admissions of the run have none. A stay without a
+discharge ends before the next admission.
 """
 
 _OPENS = "(c.code = 'ADMISSION' OR starts_with(c.code, 'ADMISSION//'))"

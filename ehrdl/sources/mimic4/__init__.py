@@ -1,1 +1,1 @@
-"""MIMIC-IV: its tables, and the times at which each fact is known."""
+"""The source for MIMIC-IV: its tables, and the rules for when each fact becomes available."""

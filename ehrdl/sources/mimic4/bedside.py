@@ -1,4 +1,4 @@
-"""The rules of MIMIC-IV's measurements, infusions, outputs and procedures."""
+"""The SQL rules that turn MIMIC-IV's measurements, infusions, outputs and procedures into EVENTS rows."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,19 @@ from ehrdl.sources.mimic4.rows import end_of_day, is_bound, known, number_in, pa
 
 
 def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
-    """Return the rule of each table of items: items of the listed concepts, and all drugs of inputevents.
+    """Return the SQL of the EVENTS rows of each table with item ids, such as labevents and chartevents.
+
+    Only items in the concepts are read. The exception is inputevents, from which all drugs are read.
 
     Labs and vitals are available at storetime, but never before charttime. Without a storetime, a lab is available 4 h
     after charttime and a vital 1 h after.
 
-    Lab items in chartevents repeat labevents at the time of the draw. They are dropped if labevents is read. Otherwise
-    they get the lab's delay.
+    Lab items in chartevents repeat the results of labevents, at the time of the blood draw. They are dropped if
+    labevents is read. Otherwise they get the delay of labs.
+
+    Args:
+        listed: the concepts.
+        has_labevents: whether labevents is read.
     """
     lab_items = set(listed.frame.base_code[listed.frame.category == "lab"])
     charted = [code for code in listed.base_codes("CHART//") if code not in lab_items]
@@ -32,11 +38,11 @@ def items(listed: Concepts, has_labevents: bool) -> dict[str, str]:
 def _results(
     prefix: str, items: Sequence[str], delay_hours: int, slow: Sequence[str] = (), comments: str = "NULL::VARCHAR"
 ) -> str:
-    """Return the rule of a table of results.
+    """Return the SQL of the EVENTS rows of a table of results.
 
-    The number is valuenum. If that is null, it is the number or bound in the value. Without a value, it is the number
-    or bound at the beginning of the comment. MIMIC-IV has no valuenum for `>300`: the number is then the bound, and the
-    text shows it. A range or any other word is text only. `___` is unknown.
+    The number is valuenum. If valuenum is null, the number is read from the column value. If value is empty too, it is
+    read from the beginning of the comment. MIMIC-IV has no valuenum for a bound such as `>300`. The number is then the
+    bound, and the text shows it as written. A range or any other word becomes text only. `___` is unknown.
     """
     delay = f"CASE WHEN itemid IN {_ids(slow)} THEN INTERVAL 4 HOUR ELSE INTERVAL {delay_hours} HOUR END"
     value, comment = known("value"), known(comments)
@@ -58,17 +64,20 @@ def _results(
 
 
 def _listed(concepts: Concepts, prefix: str) -> str:
-    """Return SQL of the rows of the items listed under this prefix. A START brings its END, and the reverse."""
+    """Return SQL of the rows of `raw` with an item of the concepts under a prefix.
+
+    If the concepts list the START or the END of an item, both are included.
+    """
     return f"(SELECT * FROM raw WHERE itemid IN {_ids(concepts.base_codes(prefix))})"
 
 
 def ids(listed: Concepts, prefix: str) -> tuple[int, ...]:
-    """Return the item ids that the concepts list under a prefix."""
+    """Return the item ids that the concepts list under a prefix of base codes, such as `LAB//`."""
     return tuple(int(code.split("//")[1]) for code in listed.base_codes(prefix) if code.split("//")[1].isdecimal())
 
 
 def _ids(codes: Sequence[str]) -> str:
-    """Return an SQL list of the item ids in base codes such as LAB//50912. An empty list becomes a list of NULL."""
+    """Return an SQL list of the item ids in base codes such as LAB//50912; a list of NULL if there are none."""
     items = [code.split("//")[1] for code in codes]
     for item in items:
         if not (item.isascii() and item.isdecimal()):

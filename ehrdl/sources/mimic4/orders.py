@@ -1,4 +1,4 @@
-"""The rules of MIMIC-IV's drugs, cultures and notes."""
+"""The SQL rules that turn MIMIC-IV's drugs, cultures and notes into EVENTS rows."""
 
 from ehrdl.events.staging import finite
 from ehrdl.sources.mimic4.rows import day, end_of_day, pair, row, stored, tidy, union, unit, word
@@ -78,10 +78,14 @@ MICROBIOLOGY = union(
 
 
 def notes(kind: str) -> str:
-    """Return the rule of notes: available at storetime, or without one at the end of charttime's day.
+    """Return the SQL of the EVENTS rows of a table of notes.
 
-    A note is never available before 00:00 of charttime's day. A radiology report that was stored before its charted
-    time already existed then, so its `time` is the earlier of the two.
+    A note is available at storetime. Without a storetime, it is available at the end of charttime's day. A note is
+    never available before 00:00 of charttime's day. A radiology report that was stored before its charttime already
+    existed then, so its `time` is the earlier of the two.
+
+    Args:
+        kind: the table of notes, `discharge` or `radiology`.
     """
     first = day("charttime")
     available = f"CASE WHEN storetime IS NULL THEN {end_of_day('charttime')} ELSE greatest(storetime, {first}) END"

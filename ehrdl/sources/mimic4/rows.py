@@ -1,4 +1,4 @@
-"""Builds the SQL of EVENTS rows from a table's view `raw`, for the rules of all MIMIC-IV tables."""
+"""Builds SQL queries that turn a MIMIC-IV table, the view `raw`, into EVENTS rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,11 +40,13 @@ class _Row:
 
 
 def row(*given: str, **named: str) -> str:
-    """Return SQL of one event per row. A row without a subject, a time or a code is not an event.
+    """Return an SQL query that gives one EVENTS row per row of a table.
+
+    A row without a subject, a time or a code gives no event.
 
     Args:
-        *given: the first attributes of `_Row`.
-        **named: the other attributes of `_Row`.
+        *given: the SQL of code, time and so on, in the order of the attributes of `_Row`.
+        **named: the SQL of further attributes of `_Row`, by name.
     """
     one = _Row(*given, **named)
     return f"""SELECT subject_id, CAST({one.time} AS TIMESTAMP) AS time, CAST({one.code} AS VARCHAR) AS code,
@@ -57,7 +59,14 @@ def row(*given: str, **named: str) -> str:
 
 
 def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "hadm_id", table: str = "raw") -> str:
-    """Return SQL of two events per row, in one pass. Each event is given by the arguments of `row`."""
+    """Return an SQL query that gives two EVENTS rows per row of a table, in one pass over the table.
+
+    Args:
+        first: the SQL of the first event, as arguments of `row` by name.
+        second: the SQL of the second event, as arguments of `row` by name.
+        encounter: the SQL of encounter_id for both events.
+        table: the table to select from.
+    """
     defaults = {"number": "NULL", "text": "NULL", "fallback": "false", "where": "true"}
     both = []
     for event in (first, second):
@@ -67,7 +76,7 @@ def pair(first: Mapping[str, str], second: Mapping[str, str], encounter: str = "
 
 
 def static(code: str, number: str = "NULL", where: str = "true") -> str:
-    """Return SQL of one row without a time."""
+    """Return an SQL query that gives one EVENTS row without a time (a static fact) per row of `raw`."""
     return f"""SELECT subject_id, CAST(NULL AS TIMESTAMP) AS time, CAST({code} AS VARCHAR) AS code,
         CAST({number} AS FLOAT) AS numeric_value, CAST(NULL AS VARCHAR) AS text_value,
         CAST(NULL AS TIMESTAMP) AS available_time, CAST(NULL AS BIGINT) AS encounter_id, false AS fallback
@@ -75,22 +84,28 @@ def static(code: str, number: str = "NULL", where: str = "true") -> str:
 
 
 def union(rows: Sequence[str]) -> str:
-    """Return SQL of all rows. It reads `raw` once for each query, so use it only for a table held in memory."""
+    """Return one SQL query that gives the rows of all the queries together (UNION ALL).
+
+    Each part of the union scans the table `raw` again, so call this only if `raw` is in memory.
+    """
     return " UNION ALL ".join(rows)
 
 
 def stored(time: str, delay: str = "INTERVAL 1 HOUR") -> str:
-    """Return SQL of the later of a fact's time and storetime. Without a storetime: the fact's time plus a delay."""
+    """Return an SQL expression for when a fact is available: at its storetime, but never before its own time.
+
+    If storetime is null, the fact is available at its own time plus `delay`.
+    """
     return f"CASE WHEN storetime IS NULL THEN {time} + {delay} ELSE greatest({time}, storetime) END"
 
 
 def day(time: str) -> str:
-    """Return SQL of the first moment of a time's day."""
+    """Return an SQL expression for 00:00 of the day of a time."""
     return f"CAST(CAST({time} AS DATE) AS TIMESTAMP)"
 
 
 def end_of_day(time: str) -> str:
-    """Return SQL of the last moment of a time's day."""
+    """Return an SQL expression for the last microsecond of the day of a time."""
     return f"({day(time)} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
 
 
@@ -101,12 +116,15 @@ _END, _END_OF_RESULT = r"\.?\s*$", r"(?:\.?\s*$|\.\s\s)"
 
 
 def known(text: str) -> str:
-    """Return SQL of a text as written; null if it is empty or blanked (`___`)."""
+    """Return an SQL expression for a text as written; null if it is empty or `___` (removed by de-identification)."""
     return f"CASE WHEN trim({text}) NOT IN ('', '___') THEN {text} END"
 
 
 def number_in(text: str, unit: str, is_comment: bool = False) -> str:
-    """Return SQL of the number or bound in a text; null if the text holds anything else, or another unit."""
+    """Return an SQL expression for the number in a text that is only a number, or a bound such as `>300`.
+
+    It is null if the text holds anything else, or a unit other than `unit`. In a comment, a remark may follow.
+    """
     pattern = f"(?i){_BOUND}{_END_OF_RESULT if is_comment else _END}"
     number = finite(f"TRY_CAST(regexp_extract({text}, '{pattern}', 2) AS DOUBLE)")
     own = f"regexp_extract({text}, '{pattern}', 3)"
@@ -114,26 +132,26 @@ def number_in(text: str, unit: str, is_comment: bool = False) -> str:
 
 
 def is_bound(text: str) -> str:
-    """Return SQL that tells whether a text begins like a bound."""
+    """Return an SQL condition: whether a text begins with the sign or the words of a bound, such as `>`."""
     return rf"regexp_matches({text}, '(?i)^\s*(<|>|≤|≥|less than|greater than)')"
 
 
 def unit(column: str) -> str:
-    """Return SQL of a unit (or route) as the last part of a code. An unknown one is empty."""
+    """Return an SQL expression for a unit or a route, to be the last part of a code; empty if it is unknown."""
     return f"coalesce({tidy(column)}, '')"
 
 
 def tidy(column: str) -> str:
-    """Return SQL of a text without outer blanks and with one blank between words; null if nothing is left."""
+    """Return an SQL expression for a text with single spaces between words and none outside; null for an empty text."""
     clean = f"nullif(trim(regexp_replace({column}, '{BLANKS}', ' ', 'g')), '')"
     return f"CASE WHEN regexp_matches({column}, '[^!-~ ]|^ | $|  ') THEN {clean} WHEN {column} <> '' THEN {column} END"
 
 
 def word(column: str) -> str:
-    """Return SQL of a word in a form that rules can compare: trimmed and in upper case, as in MIMIC-IV."""
+    """Return an SQL expression for a value as rules compare it: in upper case, without extra spaces."""
     return f"upper({tidy(column)})"
 
 
 def icd(code: str) -> str:
-    """Return SQL of an ICD code without dots and blanks, in upper case; null if nothing is left."""
+    """Return an SQL expression for an ICD code in upper case, without dots and spaces; null if nothing is left."""
     return f"nullif(upper(regexp_replace({code}, '[^0-9A-Za-z]', '', 'g')), '')"

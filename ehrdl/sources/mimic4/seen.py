@@ -1,7 +1,7 @@
-"""Checks a MIMIC-IV table's cells while they are read: empty columns, constant columns and unknown items.
+"""Checks the cells of a MIMIC-IV table while it is read: empty columns, constant columns and unknown items.
 
-Stays, ages and codes are checked in EVENTS. The checks here cover what never gets there, because a row without a
-subject, a time or a known item is not an event.
+Stays, ages and codes are checked later, in the EVENTS table. The checks here cover rows that never become events,
+because a row without a subject, a time or a known item is not an event.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _CODE, _NO_CODE_LIMIT = "icd_code", 0.01
 
 
 class Seen:
-    """Counts about the cells of one table, made one block of rows at a time.
+    """Counts the empty cells, constant columns and unknown items of one table, one block of rows at a time.
 
     Args:
-        table: the table.
-        items: the item ids of the listed concepts; empty = every item is read.
+        table: the table that is read.
+        items: the item ids of the concepts; empty = every item is known.
     """
 
     def __init__(self, table: RawTable, items: tuple[int, ...] = ()) -> None:
@@ -67,7 +67,7 @@ class Seen:
         self._varied: set[str] = set()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a block of rows. Its columns are named as in the table."""
+        """Add a block of rows to the counts. Its columns have the names of the table's columns."""
         self.rows += batch.num_rows
         for name in batch.schema.names:
             column = batch.column(name)
@@ -91,7 +91,10 @@ class Seen:
                 self._varied.add(name)
 
     def add_parquet(self) -> None:
-        """Count all rows of a Parquet file, which is not read through Arrow otherwise. Long texts are skipped."""
+        """Add all rows to the counts if the table is a Parquet file, without columns of long texts.
+
+        A CSV is counted while it is read through Arrow. DuckDB reads a Parquet file itself, so it is counted here.
+        """
         if not is_parquet(self.table.path):
             return
         with pq.ParquetFile(self.table.path) as file:
@@ -101,7 +104,7 @@ class Seen:
                 self.add(batch.rename_columns([named[stored] for stored in batch.schema.names]))
 
     def findings(self) -> list[Finding]:
-        """Return the findings: columns that are too empty or hold a single value, and items without a concept."""
+        """Return data quality findings: columns that are too empty or constant, and unknown codes or items."""
         name, found = self.table.name, []
         for column, n in self._empty.items():
             limit = (_EMPTY | _EMPTY_IN.get(name, {})).get(column, 1.0)
@@ -121,11 +124,11 @@ class Seen:
 
 
 def findings_of_counts(name: str, counts: Mapping[str, int], n_rows: int) -> list[Finding]:
-    """Return the findings on rows that were read in an unusual way, or not at all.
+    """Return data quality findings about rows that were read in an unusual way, or were left out.
 
     Args:
         name: the table's name.
-        counts: the counts of the table's events, from `staging.stage`.
+        counts: the counts of the table's EVENTS rows, from `staging.stage`.
         n_rows: the number of rows in the table.
     """
     whats = {

@@ -1,12 +1,12 @@
-"""Reads MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2 into EVENTS with DuckDB, as a stream.
+"""Reads MIMIC-IV 2.2 to 3.1 and MIMIC-IV-Note 2.2 into the EVENTS table with DuckDB, as a stream.
 
-`available_time` follows one rule per table, stated beside its query (`stays`, `bedside`, `orders`). A storetime can
-precede charttime, which would show a fact before it happens. A fact is therefore never available before its own time.
-If storetime is null, a default delay is used, and such rows are counted. A stay's codes are available only after a
-coding lag, whatever a chart date says.
+Each table has one rule for `available_time`, stated beside its query in the modules `stays`, `bedside` and `orders`. In
+the data, storetime is sometimes before charttime. A fact is still never available before its own time. If storetime is
+null, a default delay is used, and such rows are counted. A stay's diagnosis and procedure codes become available only
+after a coding lag, whatever date the table gives.
 
-Some facts are known only at the end: discharge location, final admission type, insurance, length of stay, the amount of
-an infusion. They are never attached to the beginning.
+Some facts are known only at the end of a stay or an infusion: discharge location, final admission type, insurance,
+length of stay, the amount of an infusion. They are never dated at its beginning.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ _DISK_STAGED, _DISK_AFTER = 0.6, 1.4
 
 
 class Mimic4(Source):
-    """MIMIC-IV in its own layout: `hosp/`, `icu/` and, if the notes are available, `note/`.
+    """MIMIC-IV in its original layout: `hosp/`, `icu/` and, if the notes are available, `note/`.
 
     Args:
         root: the folder that holds `hosp/` and `icu/`.
         note_root: the folder that holds `note/`; by default `root`.
-        tables: the tables to read; by default all that exist. Named tables must exist, except the notes. Patients and
-            admissions are always read. With prescriptions, the times of orders in poe and pharmacy are read too.
-        coding_lag_days: the time from discharge until a stay's diagnosis and procedure codes can be seen [days].
-        concepts: a CSV of concepts in the form of the shipped one, for the item ids of another hospital.
-        null_words: words, such as `NULL`, that stand for an absent value in every column, as empty cells do.
+        tables: the tables to read; by default all that exist. Tables that are named must exist, except the notes.
+            Patients and admissions are always read. If prescriptions are read, poe and pharmacy are read too, for the
+            times of orders.
+        coding_lag_days: the time from discharge until a stay's diagnosis and procedure codes become available [days].
+        concepts: a CSV with the columns of the shipped `concepts.csv`, for the item ids of another hospital.
+        null_words: words, such as `NULL`, that mean a missing value in any column, as an empty cell does.
     """
 
     VERSION = 13
@@ -80,7 +81,7 @@ class Mimic4(Source):
         self.null_words = tuple(null_words or ())
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the files and the options that decide the result of `read`."""
+        """Return all that decides the result of `read` (files, options, versions of the code), as its cache key."""
         files, missing = self._files()
         titles = find_titles(self.root)
         return {
@@ -94,7 +95,7 @@ class Mimic4(Source):
         }
 
     def versions(self) -> list[Any]:
-        """Return the versions that decide the result of `read`: of the rules, the order of EVENTS, and the concepts."""
+        """Return the version numbers of the code that decides the result of `read`, and a hash of the concepts."""
         return [self.VERSION, events.VERSION, staging.VERSION, digest(self._concepts().frame.to_csv())]
 
     def n_bytes(self) -> int:
@@ -102,7 +103,7 @@ class Mimic4(Source):
         return sum(table.packed_bytes() for table in self._files()[0].values())
 
     def read(self, out: Path, prepare: Prepare | None = None) -> dict[str, Any]:
-        """Write EVENTS into `out`; see `Source.read`."""
+        """Read the tables, and write the EVENTS table into the folder `out`; see `Source.read`."""
         prepare = prepare or Prepare()
         files, missing = self._files()
         lines = [*self._two_files(files), *([self._without(missing)] if missing else [])]
@@ -201,7 +202,7 @@ class Mimic4(Source):
         return [*REQUIRED, *(name for name in TABLES if name in named and name not in REQUIRED)]
 
     def _without(self, missing: list[str]) -> str:
-        """Describe in one line everything that is missing."""
+        """Describe in one line the tables that are missing."""
         where = f"{self.root}" if self.note_root == self.root else f"{self.root} or {self.note_root}"
         times = _DRUGS not in missing and set(ORDERS) <= set(missing)
         hint = "; a prescription counts from the end of its day" if times else ""

@@ -1,4 +1,7 @@
-"""Reads and stages one MIMIC-IV table, in any process. The cache key contains everything that decides the rows."""
+"""Stages one MIMIC-IV table, in any process: reads it, and writes its EVENTS rows, divided by shard, into the cache.
+
+The cache key contains everything that decides the staged rows.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +39,18 @@ _DRUGS = "hosp/prescriptions"
 
 @dataclass(frozen=True)
 class StageTable:
-    """Reads a table and stages its events, unless the cache has them.
+    """Reads a MIMIC-IV table and stages its EVENTS rows, unless the cache already has them.
 
     Attributes:
-        prepare: the cache, the memory and the shards.
-        queries: the SQL of each table's events.
+        prepare: the settings of the cache, the memory and the shards.
+        queries: the SQL of each table's EVENTS rows, by the name of the table.
         prints: the fingerprint of each table's file.
-        version: the reader's version.
-        orders: the tables with the times of orders, read with prescriptions.
-        stays: the folder left by staging the admissions, for the tables that need stays.
+        version: the versions of the code that reads the tables.
+        orders: the tables poe and pharmacy, which give the times of orders to prescriptions.
+        stays: the folder of the staged admissions, with the tables stays and deaths that other tables join.
         share: the number of processes that stage tables at the same time.
-        tally: the counter of rows read.
-        items: the item ids of the listed concepts, for each table that has items.
+        tally: the counter of rows read, for the progress bar.
+        items: the item ids of the concepts, for each table that has items.
     """
 
     prepare: Prepare
@@ -80,7 +83,7 @@ class StageTable:
         return folder, counts
 
     def is_staged(self, table: RawTable) -> bool:
-        """Return whether an earlier build left this table's rows."""
+        """Return whether the cache already has the staged rows of a table."""
         return cache_folder(self.prepare, *self._key(table)).is_dir()
 
     def _key(self, table: RawTable) -> tuple[str, dict[str, Any]]:
@@ -114,7 +117,7 @@ class StageTable:
         return stage(con, sql, rows, self.prepare.shards(0)), seen
 
     def _read_by_shard(self, con: duckdb.DuckDBPyConnection, table: RawTable, sql: str, rows: Path) -> _Read:
-        """Spread the table unchanged over shards, with the orders that it joins. Then stage one shard at a time."""
+        """Divide the rows of a table, and of the orders that it joins, over shards. Then stage one shard at a time."""
         n_shards, total = self.prepare.shards(0), Counter({"rows": 0, "on_fallback": 0})
         with tempfile.TemporaryDirectory(prefix=".raw-", dir=rows.parent) as folder:
             spread = {other.name: Path(folder) / other.name for other in (table, *self._orders(table))}
@@ -167,7 +170,7 @@ _Watchers = tuple["_Keys", Seen]
 
 
 class _Keys:
-    """Hashes of a table's key, 8 bytes per row. After one pass, they tell whether two rows may share a key."""
+    """Hashes of the key of each row of a table, 8 bytes per row. They tell whether two rows may share a key."""
 
     def __init__(self, column: str | None) -> None:
         self.column = column
@@ -195,14 +198,14 @@ def _refuse_twice(con: duckdb.DuckDBPyConnection, table: RawTable) -> None:
 
 
 def _rows_of(part: Path, shard: int, or_of_nobody: bool) -> str:
-    """Return SQL of a shard's rows, and of rows that `_OF_ANYONE` left without a subject; empty if there are none."""
+    """Return SQL of the rows of one shard, and of rows without a subject if requested; empty if there are none."""
     numbers = sorted({shard, 0}) if or_of_nobody else [shard]
     files = [file for number in numbers if (file := staged(part, number)).is_file()]
     return scan(files) if files else ""
 
 
 def _shard_of(name: str, found: Mapping[str, str]) -> str:
-    """Return SQL of one shard's raw rows of a table, with the rows that they join."""
+    """Return SQL of the rows of a table in one shard. Prescriptions are joined with the times of their orders."""
     if name != _DRUGS:
         return f"FROM {found[name]}"
     poe, pharmacy = (found.get(other) or orders.NO_ORDERS[other] for other in ORDERS)

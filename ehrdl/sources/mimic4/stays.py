@@ -1,4 +1,4 @@
-"""The rules of MIMIC-IV's patients, of stays, and of the codes assigned to a stay after its end."""
+"""The SQL rules that turn MIMIC-IV's patients, stays and billing codes into EVENTS rows."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ _FOR_OTHERS = ("stays", "deaths")
 
 
 def write_stays(folder: Path) -> str:
-    """Return SQL that writes the tables of `STAYS` into a folder, for the processes that read them."""
+    """Return SQL that writes the tables stays and deaths (see `STAYS`) to a folder, where other processes read them."""
     return ";".join(f"COPY (FROM {name} ORDER BY ALL) TO {target(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
 
 
 def read_stays(folder: Path) -> str:
-    """Return SQL that makes views of the tables written by `write_stays`."""
+    """Return SQL that makes the views stays and deaths from the files that `write_stays` wrote to a folder."""
     return ";".join(f"CREATE TEMP VIEW {name} AS FROM {scan(folder / f'{name}.parquet')}" for name in _FOR_OTHERS)
 
 
@@ -79,7 +79,11 @@ ICUSTAYS = pair(
 
 
 def coded(lag_days: float) -> dict[str, str]:
-    """Return the rules of codes: at dischtime, and available after the coding lag, whatever a chart date says."""
+    """Return the SQL of the EVENTS rows of each table of billing codes, such as diagnoses_icd.
+
+    The `time` of a code is the stay's dischtime. A code becomes available `lag_days` later, whatever date its table
+    gives.
+    """
     lag = f"to_microseconds({round(lag_days * 86_400_000_000)})"
     coded = f"icd_version || '//' || {icd('icd_code')}"
 

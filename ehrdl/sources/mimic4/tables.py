@@ -1,4 +1,4 @@
-"""The MIMIC-IV tables to read: their columns with types, their keys, and how each is treated."""
+"""The MIMIC-IV tables that ehrdl can read: their columns with types, their keys, and how each table is read."""
 
 _IDS = {"subject_id": "BIGINT", "hadm_id": "BIGINT"}
 _NOTE_COLUMNS = {

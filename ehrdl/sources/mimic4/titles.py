@@ -1,4 +1,4 @@
-"""Reads the titles of ICD codes from MIMIC-IV's own tables. They describe EVENTS codes and never become events."""
+"""Reads the titles of ICD codes from MIMIC-IV's tables. They describe EVENTS codes, and never become EVENTS rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ _TITLES = """
 
 
 def find_titles(root: Path) -> dict[str, Path]:
-    """Return the tables of titles that exist. Without its table, a code has an empty description."""
+    """Return the files with titles of ICD codes that exist under `root`, by the name of the table.
+
+    If a file is missing, its codes have an empty description.
+    """
     found = {name: find(root, name) for name in _HEADS}
     return {name: path for name, path in found.items() if path}
 
 
 def read_titles(files: Mapping[str, Path]) -> dict[str, str]:
-    """Read the title of each EVENTS code of a diagnosis or procedure."""
+    """Read the title of each diagnosis and procedure, by EVENTS code, from the result of `find_titles`."""
     titles: dict[str, str] = {}
     for name, path in files.items():
         with duckdb.connect() as con:

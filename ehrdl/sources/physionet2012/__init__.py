@@ -1,1 +1,1 @@
-"""The PhysioNet/CinC Challenge of 2012: 48 hours of intensive care, and death in hospital."""
+"""The source for the PhysioNet/CinC Challenge 2012: 48 hours of intensive care, with the outcome death in hospital."""

@@ -1,4 +1,4 @@
-"""Reads the files of PhysioNet/CinC 2012: record sets as archives or folders, their lines, and their outcomes."""
+"""Reads the files of PhysioNet/CinC 2012: sets of records, each an archive or a folder, and the sets' outcomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEATH, _LENGTH, _SURVIVAL = "In-hospital_death", "Length_of_stay", "Survival"
 
 @dataclass(frozen=True)
 class RecordSet:
-    """One of the challenge's sets.
+    """One of the challenge's sets of records. A record is a text file about one ICU stay.
 
     Attributes:
         name: the set's name, such as `set-a`.
@@ -43,7 +43,7 @@ class RecordSet:
     beside: tuple[Path, ...] = ()
 
     def fingerprint(self, verify: str) -> dict[str, Any]:
-        """Return the fingerprint of the set's files."""
+        """Return the fingerprint of the set's records and outcomes."""
         found: dict[str, Any] = {"outcomes": self.outcomes and fingerprint(self.outcomes, verify)}
         if self.path.is_file():
             return found | {"records": fingerprint(self.path, verify)}
@@ -54,22 +54,24 @@ class RecordSet:
         return found | {"records": digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])}
 
     def n_bytes(self) -> int:
-        """Return the size of the records as stored [bytes]."""
+        """Return the size of the set's records as stored [bytes]."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*.txt")
         return sum(file.stat().st_size for file in files)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of some records, in order. Lines without a parameter are left out.
+    """The n lines of some records, in order. A line gives the value of a parameter at a time.
+
+    Lines without a parameter are left out.
 
     Attributes:
-        record: (n,) int64, the number in the file's name.
+        record: (n,) int64, the record's number, from the name of its file.
         minute: (n,) int32, minutes since admission.
-        parameter: (n,) int64, positions in `names`.
+        parameter: (n,) int64, the position of the parameter in `names`.
         value: (n,) float64, NaN where the file has none.
-        names: the parameters.
-        every: the numbers of all records, including those without a line.
+        names: the names of the parameters.
+        every: the numbers of all records, including records without a line.
         unnamed: the number of lines that were left out because they have no parameter.
     """
 
@@ -99,7 +101,7 @@ class _Record:
 
 
 def find_sets(root: Path) -> list[RecordSet]:
-    """Find the sets under a folder.
+    """Find the challenge's sets of records in a folder.
 
     Raises:
         SchemaError: the folder does not exist, or it holds no set.
@@ -124,7 +126,7 @@ def find_sets(root: Path) -> list[RecordSet]:
 
 
 def read_lines(path: Path) -> Lines:
-    """Read all lines of a record set.
+    """Read all lines of a set of records, from its archive or folder.
 
     Raises:
         SchemaError: an archive is damaged or holds no record, a record occurs twice, or a line is not a time, a
@@ -264,10 +266,14 @@ def _number(text: str) -> float:
 
 
 def read_outcomes(path: Path) -> dict[int, tuple[int, float, float]]:
-    """Read whether each record's patient died in hospital, and the days from admission to discharge and to death.
+    """Read the outcome of each record of a set from the file of outcomes.
 
-    Days are NaN if unknown. The days to death are also NaN if no death is known, or if the file has no such column. The
-    file's other columns, SAPS-I and SOFA, are not read, because they are outcomes too.
+    The file's columns SAPS-I and SOFA are not read, because they are outcomes too.
+
+    Returns:
+        For each record number: whether the patient died in hospital (1 or 0), the days from admission to discharge, and
+        the days from admission to death. Days are NaN if unknown. The days to death are also NaN if no death is known,
+        or if the file has no such column.
 
     Raises:
         SchemaError: a column is missing, a record occurs twice, or a value is impossible. The message names the line.
@@ -305,7 +311,7 @@ def _outcome_columns(path: Path, lines: list[str]) -> list[str]:
 
 
 def _outcome(cells: dict[str, str]) -> tuple[int, tuple[int, float, float]]:
-    """Return the record of a row of outcomes, with its death, length of stay and survival as in `read_outcomes`."""
+    """Return the record number in a row of outcomes, and its outcome as in `read_outcomes`."""
     days = (float(cells.get(name, "").strip() or "nan") for name in (_LENGTH, _SURVIVAL))
     length, survival = (number if number >= 0 else np.nan for number in days)
     return int(cells["RecordID"]), (int(cells[_DEATH]), length, survival)

@@ -1,7 +1,7 @@
-"""Turns lines of PhysioNet/CinC 2012 into rows of EVENTS, and counts the oddities among them.
+"""Turns the lines of PhysioNet/CinC 2012 into EVENTS rows, and counts the unusual lines.
 
-A record is one stay. Its number is both the subject and the encounter. No date is known, so every stay begins on the
-same invented day. A value is available at its own time, as in the challenge.
+A record is one stay. Its number is both the subject_id and the encounter_id. No date is known, so every stay begins on
+the same invented day. A value is available at its own time, as in the challenge.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NO_TIME = np.iinfo(np.int64).min
 
 @dataclass
 class Facts:
-    """Rows of EVENTS under construction: columns in pieces, and a number for each code.
+    """Collects EVENTS rows, with a number in place of each code.
 
     Attributes:
         codes: the number of each code.
@@ -55,17 +55,28 @@ class Facts:
     _pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, subject: np.ndarray, time: np.ndarray | int, code: str | np.ndarray, value: Any = np.nan) -> None:
-        """Add rows: subject (n,), time [µs], code (one code, or numbers from `number`), value (NaN = none)."""
+        """Add rows, one per subject.
+
+        Args:
+            subject: (n,), the subject_id of each row.
+            time: the time of each row, or one time for all rows [µs since 1970].
+            code: one code for all rows, or the number of each row's code, from the method `number`.
+            value: the numeric value of each row, or one for all rows; NaN = none.
+        """
         numbers = self.number(code) if isinstance(code, str) else code
         columns = np.broadcast_arrays(subject, time, numbers, np.asarray(value, np.float32))
         self._pieces.append((columns[0], columns[1], columns[2], columns[3]))
 
     def number(self, code: str) -> int:
-        """Return the number of a code. A new code gets the next number."""
+        """Return the number that represents a code. A new code gets the next number."""
         return self.codes.setdefault(code, len(self.codes))
 
     def table(self) -> pa.Table:
-        """Return the rows as a table: subject_id, us (time [µs], null = static), code_id, value (null = none)."""
+        """Return all rows added so far as one table.
+
+        The columns are subject_id, us (time [µs since 1970]; null = static), code_id (the number of the code) and value
+        (null = none).
+        """
         subject, time, code, value = (np.concatenate(column) for column in zip(*self._pieces, strict=True))
         return pa.table(
             {
@@ -78,13 +89,14 @@ class Facts:
 
 
 def collect(lines: Lines, outcomes: dict[int, tuple[int, float, float]], known: Concepts, where: str) -> Facts:
-    """Collect the rows of one record set.
+    """Turn the lines and the outcomes of one set of records into EVENTS rows.
 
     Args:
         lines: the set's lines.
-        outcomes: the outcomes of its records, from `read_outcomes`. A record without an outcome has no end of stay.
-        known: the shipped concepts, with units and plausible ranges.
-        where: the set's name, for errors.
+        outcomes: the outcomes of the set's records, from `read_outcomes`. A record without an outcome gets no end of
+            stay.
+        known: the concepts shipped for this source, with units and plausible ranges.
+        where: the set's name, for error messages.
     """
     facts = Facts(counts={"records": len(lines.every), "lines_without_parameter": lines.unnamed})
     absent = np.isnan(lines.value) | (lines.value == MISSING)
@@ -115,9 +127,9 @@ def _check_ids(lines: Lines, name: np.ndarray, where: str) -> None:
 
 
 def _allowed(facts: Facts, lines: Lines, rows: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the records that have a descriptor, and its value.
+    """Return the records that have a descriptor (age, sex or unit), and its value in each of them.
 
-    The first line of a record counts. Impossible values are left out and counted.
+    If a record has several such lines, the first line counts. Impossible values are left out and counted.
     """
     record, first = np.unique(lines.record[rows], return_index=True)
     value = lines.value[rows][first]
@@ -136,7 +148,7 @@ def _born(facts: Facts, record: np.ndarray, age: np.ndarray) -> None:
 
 
 def _arrive(facts: Facts, every: np.ndarray, record: np.ndarray, unit: np.ndarray) -> None:
-    """Add each record's admission and unit. Cohorts and groups use ICU_IN, and models use a series fact."""
+    """Add the admission and the unit of each record. The unit is an ICU_IN event, and also a series fact for models."""
     facts.add(every, _ADMITTED, "ADMISSION//ICU")
     facts.add(np.setdiff1d(every, record), _ADMITTED, "ICU_IN//Unknown")
     for number, name in UNITS.items():
@@ -199,9 +211,10 @@ def _plausible(value: np.ndarray, unit: Any) -> np.ndarray:
 
 
 def _leave(facts: Facts, every: np.ndarray, outcomes: dict[int, tuple[int, float, float]]) -> None:
-    """Add the end of the stay and the death, after the outcomes' number of days but never within the window.
+    """Add the end of the stay and the death of each record, from the numbers of days in its outcome.
 
-    Days are whole numbers, so a stay of two days may end on paper before 48 h. All these patients stayed at least 48 h.
+    Neither is before the end of the 48 h window. Days are whole numbers, so a stay of two days may end on paper before
+    48 h. All these patients stayed at least 48 h.
     """
     record = np.array([number for number in every.tolist() if number in outcomes], np.int64)
     died, days, survived = np.array([outcomes[number] for number in record.tolist()]).reshape(-1, 3).T
@@ -226,6 +239,6 @@ def _moment(minute: np.ndarray) -> np.ndarray:
 
 
 def _count(lines: Lines, mask: np.ndarray) -> dict[str, int]:
-    """Count the lines under the mask for each parameter, leaving out parameters without any."""
+    """Count the lines under the mask by parameter, leaving out parameters without any line."""
     count = Counter(dict(enumerate(np.bincount(lines.parameter[mask], minlength=len(lines.names)).tolist())))
     return {lines.names[place]: n for place, n in count.most_common() if n}

@@ -51,12 +51,12 @@ _ROWS = """
 
 
 class Physionet2012(Source):
-    """PhysioNet/CinC Challenge 2012, as downloaded: the record sets and their outcomes.
+    """PhysioNet/CinC Challenge 2012, read as downloaded: sets of records, and their outcomes.
 
     Args:
         root: the folder that holds any of set-a, set-b and set-c, each as an archive (`set-a.tar.gz`, .tgz, .tar, .zip)
-            or unpacked. `Outcomes-a.txt` and so on lie beside them. A set without outcomes can be scored, but not
-            learned from.
+            or unpacked. The files of outcomes, such as `Outcomes-a.txt`, are in the same folder. On a set without
+            outcomes, models can predict but cannot be trained.
     """
 
     VERSION = 5
@@ -70,7 +70,7 @@ class Physionet2012(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the files of the sets, and the settings that decide how they are read."""
+        """Return all that decides the result of `read` (the files and the versions of the code), as its cache key."""
         sets = find_sets(self.root)
         return {
             "source": "physionet2012",
@@ -83,7 +83,7 @@ class Physionet2012(Source):
         return sum(one.n_bytes() for one in find_sets(self.root))
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write EVENTS into `out`; see `Source.read`."""
+        """Read the records, and write the EVENTS table into the folder `out`; see `Source.read`."""
         sets, known = find_sets(self.root), self._known()
         writer = events.EventsWriter(out, prepare)
         tables: dict[str, dict[str, Any]] = {}

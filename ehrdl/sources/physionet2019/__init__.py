@@ -1,1 +1,1 @@
-"""The PhysioNet/CinC Challenge of 2019: hourly records of intensive care, and sepsis."""
+"""The source for the PhysioNet/CinC Challenge 2019: hourly records of intensive care, with the outcome sepsis."""

@@ -54,10 +54,10 @@ _RECORDS_A_BLOCK = 500
 
 
 def record_number(name: str) -> int:
-    """Return the subject_id of a record from its file name: 100001 of `p100001`, with or without `.psv`.
+    """Return the subject_id in the file name of a record: 100001 for `p100001` and for `p100001.psv`.
 
     Raises:
-        ValueError: no record can have that name.
+        ValueError: `name` cannot be the name of a record.
     """
     match = _NAME.fullmatch(name.removesuffix(".psv"))
     if not match:
@@ -77,17 +77,18 @@ class Place:
         return next((self.path.name.removesuffix(e) for e in ENDINGS if self.path.name.endswith(e)), self.path.name)
 
     def files(self) -> list[Path]:
-        """Return the files on disk."""
+        """Return the files on disk: the `.psv` files of the folder, or the archive itself."""
         return sorted(self.path.glob("*.psv")) if self.path.is_dir() else [self.path]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The hours of some records, one record after the other.
+    """The n hourly rows of some records, one record after the other.
 
     Attributes:
-        subject: (n,) int64.
-        value: (n, len(COLUMNS)) float64, NaN if the file has no value or lacks the column.
+        subject: (n,) int64, the subject_id of each row.
+        value: (n, len(COLUMNS)) float64, a column for each name in `COLUMNS`. NaN means that the file has no value or
+            lacks the column.
     """
 
     subject: np.ndarray
@@ -100,10 +101,12 @@ class Rows:
 
 
 def find_places(root: Path) -> list[Place]:
-    """Find the folders with records under a root, and the archives in the root that are not unpacked there.
+    """Find the folders under `root` that hold records, and the archives in `root` that are not unpacked there.
+
+    `root` may also be a single archive.
 
     Raises:
-        SchemaError: the folder or archive does not exist, or holds nothing that could be records.
+        SchemaError: `root` does not exist, or holds nothing that could be records.
     """
     if root.is_file() and root.name.endswith(ENDINGS):
         return [Place(root)]
@@ -120,7 +123,7 @@ def find_places(root: Path) -> list[Place]:
 
 
 def read_rows(place: Place) -> Iterator[Rows]:
-    """Read the hours of all records, a few hundred records at a time.
+    """Yield the hourly rows of all records in a folder or archive, a few hundred records at a time.
 
     Raises:
         SchemaError: an archive is damaged or holds no record, or a file is not a table of the challenge. The message
@@ -167,7 +170,7 @@ def _number_of(place: Place, name: str) -> int:
 
 
 def _by_header(place: Place, records: list[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[tuple[str, bytes]]]]:
-    """Yield runs of records with the same header. A header must have all columns; only the label may be missing."""
+    """Yield runs of records with the same header. All columns but the label are required in a header."""
     part: list[tuple[str, bytes]] = []
     last: list[str] | None = None
     for name, body in records:

@@ -1,4 +1,7 @@
-"""Turns hours of PhysioNet/CinC 2019 into EVENTS rows. It corrects units, drops impossible values, and counts both."""
+"""Turns the hourly rows of PhysioNet/CinC 2019 into EVENTS rows.
+
+Units are corrected, and impossible values are dropped. The numbers of corrected and dropped values are counted.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ LABEL_CODE, HOUR_CODE = "SEPSIS_LABEL", "P19//ICULOS//h"
 
 @dataclass
 class Facts:
-    """Makes rows of events from the hours of records, and counts what was found.
+    """Turns the hourly rows of records into EVENTS rows, and counts what was found in them.
 
     Attributes:
-        place: the place of the records, for errors.
+        place: the folder or archive of the records, for error messages.
         counts: the counts of hours, of records, and of faults.
-        codes: the number of each code.
-        owner: the path where each subject was seen.
+        codes: the number that represents each code.
+        owner: the path of the folder or archive in which each subject was found, by subject_id.
     """
 
     place: Place
@@ -43,7 +46,11 @@ class Facts:
     codes: dict[str, int] = field(default_factory=dict)
 
     def batch(self, rows: Rows) -> pa.Table:
-        """Return the facts of some records: subject_id, us (time [µs], null = static), code_id, value."""
+        """Return the EVENTS rows of some records.
+
+        The columns are subject_id, us (time [µs since 1970]; null = static), code_id (the number of the code) and value
+        (null = none).
+        """
         self._check(rows)
         first = np.flatnonzero(np.diff(rows.subject, prepend=-1))
         parts = [self._births(rows, first), self._sexes(rows, first), self._admissions(rows, first)]
@@ -100,7 +107,7 @@ class Facts:
             self.counts[f"{name} changes within a record"] += len(np.unique(rows.subject[moved]))
 
     def _births(self, rows: Rows, first: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return births such that the age at ICU admission is the age in the file. Ages there are capped at 100."""
+        """Return births such that the age at ICU admission is the age in the file, which is capped at 100."""
         age = rows["Age"][first]
         fits = (age >= 0) & (age <= _OLDEST)
         self.counts["implausible ages"] += int((~np.isnan(age) & ~fits).sum())

@@ -3,9 +3,9 @@
 Reyna et al. 2020, "Early prediction of sepsis from clinical data: the PhysioNet/Computing in Cardiology Challenge
 2019", Critical Care Medicine 48(2), 210-217 (data CC BY 4.0, physionet.org/content/challenge-2019/1.0.0/).
 
-An hour's values are known at its end, as in the files. Hour ICULOS is at 2000-01-01 + ICULOS h, and a prediction at
-that hour sees its values. ICULOS and the unit are facts of every hour, so that a window of any length contains them.
-Age, sex and the time since admission to the hospital are static features.
+The values of an hour become available at its end, as in the challenge. The row with the hour number ICULOS has the time
+2000-01-01 + ICULOS h, and a prediction at that time sees the row's values. ICULOS and the unit are facts of every hour,
+so that a window of any length contains them. Age, sex and the time since admission to the hospital are static features.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _ROWS = """
 
 
 class Physionet2019(Source):
-    """PhysioNet/CinC Challenge 2019, as downloaded: the training sets A and B.
+    """PhysioNet/CinC Challenge 2019, read as downloaded: the training sets A and B.
 
     Args:
         root: the folder that holds the `.psv` files at any depth, or archives of them (.tar.gz, .tgz, .tar, .zip); or
-            one such archive. Files without SepsisLabel can be scored, but not learned from.
+            one such archive. On files without SepsisLabel, models can predict but cannot be trained.
     """
 
     VERSION = 4
@@ -58,7 +58,7 @@ class Physionet2019(Source):
         self.root = expanded(root)
 
     def fingerprint(self, verify: str = "fast") -> dict[str, Any]:
-        """Return the files, and the settings that decide how they are read."""
+        """Return all that decides the result of `read` (the files and the versions of the code), as its cache key."""
         return {
             "source": "physionet2019",
             "version": [self.VERSION, events.VERSION, staging.VERSION, digest(self._known().frame.to_csv())],
@@ -70,11 +70,11 @@ class Physionet2019(Source):
         return sum(file.stat().st_size for place in find_places(self.root) for file in place.files())
 
     def subject_of(self, record: str) -> int:
-        """Return the subject_id of a record from its file name: 100001 of `p100001`; see `Source.subject_of`."""
+        """Return the subject_id in the file name of a record: 100001 for `p100001`; see `Source.subject_of`."""
         return record_number(record)
 
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:
-        """Write EVENTS into `out`; see `Source.read`."""
+        """Read the records, and write the EVENTS table into the folder `out`; see `Source.read`."""
         writer = events.EventsWriter(out, prepare)
         tables: dict[str, dict[str, Any]] = {}
         owner: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The interface of a task, which reads EVENTS and returns SAMPLES with their flow chart."""
+"""The interface of a task, which reads the EVENTS table and returns the SAMPLES table with a flow chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Task(Recorded, Checked, ABC, key="task"):
-    """A clinical prediction task. Each task has its own file, which does not import torch."""
+    """A clinical prediction task: the base class of all tasks. The file of a task does not import torch."""
 
     name: str
     #: A ceiling for the AUROC on real data. A higher value is reported as a probable leak: no honest model reaches it.
@@ -24,12 +24,15 @@ class Task(Recorded, Checked, ABC, key="task"):
     simulated: bool = False
 
     def ceiling(self, output: str) -> float | None:
-        """Return the AUROC of an output above which a leak is the likely explanation; None = no such value is known."""
+        """Return the AUROC above which a leak is the likely explanation of an output's score; None = unknown."""
         return self.too_good
 
     @property
     def info(self) -> TaskInfo:
-        """A description of the prediction for the report. Your own task may leave it out and rely on its name."""
+        """The title and the sentence that describe the prediction in the report.
+
+        A task of your own may leave this out. Title and sentence are then made from its name.
+        """
         title = self.name.replace("_", " ").capitalize()
         return TaskInfo(title, f"Each model gives the chance of {title.lower()}, from {{inputs}} known by then.")
 
@@ -38,10 +41,11 @@ class Task(Recorded, Checked, ABC, key="task"):
         """Find the cohort, its prediction times and its labels.
 
         Args:
-            events: EVENTS, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (when a fact
-                happened) for cohorts, labels and exclusions. `available_time` is for inputs, and tells when a note
+            events: the EVENTS table, with at least the columns of `ehrdl.schema.EVENTS`. The task reads `time` (when a
+                fact happened) for cohorts, labels and exclusions. `available_time` is for inputs, and tells when a note
                 could be read.
 
         Returns:
-            Samples sorted by subject_id, prediction_time and encounter_id, with `sample_id` 0…n-1 and without `split`.
+            The SAMPLES table with the flow chart, the outputs and the notes. Samples are sorted by subject_id,
+            prediction_time and encounter_id. They have `sample_id` 0…n-1, and no `split`.
         """

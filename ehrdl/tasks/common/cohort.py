@@ -1,4 +1,4 @@
-"""Shared code for cohorts of stays: ages, and SAMPLES with the groups for which results are also reported."""
+"""Code that tasks share: the steps that select a cohort of stays, and the SAMPLES table made from the cohort."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ORDER = ["subject_id", "prediction_time", "encounter_id"]
 
 
 def whom(min_age: int) -> str:
-    """Return the phrase for patients of at least `min_age` years."""
+    """Return words for patients of at least `min_age` years, such as `adults` for 18."""
     named = {0: "patients", _ADULT: "adults"}
     return named.get(min_age, f"patients of at least {min_age} years")
 
@@ -37,7 +37,16 @@ def whom(min_age: int) -> str:
 def read_admissions(
     events: duckdb.DuckDBPyRelation, flow: Flow, principal: Sequence[CodeSet] = (), coded: Sequence[CodeSet] = ()
 ) -> pd.DataFrame:
-    """Read stays as the first step of a flow chart; stays without an admission are left out and counted."""
+    """Read the hospital stays that have an admission, as the first step of a flow chart.
+
+    Stays with a discharge but no admission are left out, and the step reports their number.
+
+    Args:
+        events: the EVENTS table.
+        flow: the flow chart.
+        principal: the code sets to look for in the principal position of the stay's diagnoses.
+        coded: the code sets to look for in any position.
+    """
     stays = read_stays(events, principal, coded, unadmitted=True)
     admitted = stays["admittime"].notna()
     n_without = int((~admitted).sum())
@@ -48,14 +57,20 @@ def read_admissions(
 
 
 def with_patients(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Add the facts about each stay's patient, and `deaths_recorded`: whether the data record any death at all."""
+    """Add the columns of `read_subjects` to each stay, and the column `deaths_recorded`.
+
+    `deaths_recorded` is true in all rows if the data record any death, and false in all rows otherwise.
+    """
     subjects = read_subjects(events)
     recorded = bool(subjects["death"].notna().any() or stays["died"].any())
     return stays.join(subjects, on="subject_id").assign(deaths_recorded=recorded)
 
 
 def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: Flow) -> pd.DataFrame:
-    """Return the ICU stays of hospital stays, one row each, and count them as a step of the flow chart."""
+    """Return one row per ICU stay within the given hospital stays, as a step of the flow chart.
+
+    A row has the columns of the hospital stay and those of `read_icu_stays`.
+    """
     icu = read_icu_stays(events)
     joined = stays.drop(columns="care_unit").merge(icu, on=["subject_id", "encounter_id"])
     caveat = "" if len(icu) else "no ICU_IN// event of a hospital stay in the data"
@@ -64,7 +79,10 @@ def with_icu_stays(stays: pd.DataFrame, events: duckdb.DuckDBPyRelation, flow: F
 
 
 def deaths(index: pd.DataFrame) -> Facts:
-    """Return the facts that a rule about deaths needs, for stays with their patients."""
+    """Return the facts that a rule about deaths needs: whether the data record any death.
+
+    `index` is a result of `with_patients`.
+    """
     return Facts("deaths", index["deaths_recorded"])
 
 
@@ -78,10 +96,12 @@ def age_at_admission(stays: pd.DataFrame) -> pd.Series:
 
 
 def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
-    """Keep the rows of at least `min_age`. Unknown ages have a step of their own.
+    """Keep the stays of patients of at least `min_age`, as a step of the flow chart.
+
+    Stays of patients of unknown age are counted as a separate step.
 
     Args:
-        index: the rows, with age [years]; NaN = unknown.
+        index: the stays, with the column age [years]; NaN = unknown.
         flow: the flow chart.
         min_age: the youngest age [years]. 0 keeps everyone, also patients of unknown age. Any other value leaves out
             unknown ages.
@@ -101,16 +121,18 @@ def old_enough(index: pd.DataFrame, flow: Flow, min_age: int) -> pd.DataFrame:
 def still_there(
     index: pd.DataFrame, flow: Flow, min_age: int, t0: str, place: str = "in hospital", ongoing: bool = False
 ) -> pd.DataFrame:
-    """Keep patients who are old enough, and still there and alive at their prediction time.
+    """Keep the stays of patients who are old enough, and at the prediction time are alive and have not left.
+
+    Each of the rules is a step of the flow chart.
 
     Args:
         index: the result of `with_patients`, with the columns age, prediction_time, end (of the stay; NaT = not in the
             data) and death.
         flow: the flow chart.
         min_age: the youngest age at admission [years]; 0 = everyone, also patients of unknown age.
-        t0: the prediction time in words.
-        place: the place in words.
-        ongoing: whether to keep stays whose end is not in the data.
+        t0: the prediction time in words, for the flow chart.
+        place: where patients must still be, in words for the flow chart, such as `in the ICU`.
+        ongoing: whether to keep stays without an end in the data.
     """
     index = old_enough(index, flow, min_age)
     ends = Facts("end in the data", index["end"].notna())
@@ -131,12 +153,13 @@ def still_there(
 def to_samples(
     index: pd.DataFrame, outputs: str | Sequence[str], auxiliary: Mapping[str, pd.Series] = MappingProxyType({})
 ) -> pd.DataFrame:
-    """Make SAMPLES of index stays, without their split.
+    """Make the SAMPLES table from the stays of a cohort, without the column `split`.
 
     Args:
-        index: the stays: subject_id, encounter_id, prediction_time, label, status, age, sex, race, insurance, language,
-            care_unit (null = no ICU), and any further group_ columns.
-        outputs: the outputs to predict. If there are several, each has columns label_NAME and status_NAME in `index`.
+        index: the stays of the cohort: subject_id, encounter_id, prediction_time, label, status, age, sex, race,
+            insurance, language, care_unit (null = no ICU), and any further group_ columns.
+        outputs: the name of the output, or a list of names. For a list, `index` has the columns label_NAME and
+            status_NAME for each name, instead of label and status.
         auxiliary: the labels of auxiliary outputs, by name, with the same rows as `index`.
     """
     named = (
@@ -164,6 +187,6 @@ def to_samples(
 
 
 def prevalence(index: pd.DataFrame) -> float | None:
-    """Return the share of known labels that are 1; None if no label is known."""
+    """Return the share of known values in the column `label` that are 1; None if no label is known."""
     known = index["label"].dropna().astype(np.float64)
     return float(known.mean()) if len(known) else None

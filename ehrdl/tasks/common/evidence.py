@@ -25,16 +25,17 @@ _DIURETICS = ("iv_loop_diuretic_given", "iv_loop_diuretic_ordered")
 
 
 def first_evidence(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Find the time of each subject's first evidence of each kind; NaT = none.
+    """Find the time of each subject's first evidence of heart failure, for each kind in `KINDS`; NaT = none.
 
-    A laboratory test and a drug count from `time`, as in every exclusion. A note counts from `available_time`. Its
-    `time` may be a bare date, and a discharge summary with today's date is not yet written in the morning.
+    A laboratory test or a drug counts from its `time`, as in every exclusion. A note counts from its `available_time`,
+    because its `time` may be only a date. A discharge summary dated today, for example, is not yet written in the
+    morning.
 
     Args:
-        events: EVENTS.
+        events: the EVENTS table.
 
     Returns:
-        The columns of `KINDS`, by subject_id; subjects without any evidence have no row.
+        One row per subject_id (the index), with a column for each kind. Subjects without any evidence have no row.
     """
     drugs = ", ".join(f"'{code}'" for code in _diuretic_codes(events)) or "NULL"
     naming = f"starts_with(code, 'NOTE//') AND regexp_matches(text_value, '{_NAMES}', 'i')"

@@ -1,4 +1,4 @@
-"""The flow chart of a cohort, and the facts that its rules need."""
+"""The flow chart of a cohort, and the facts that the rules in the chart need."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _LARGE = 0.1
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that a rule needs to judge a row. Without them the row is kept, although it may break the rule.
+    """The facts that a rule of the flow chart needs to judge a row, such as the row's diagnosis codes.
+
+    A row without these facts is kept, although it may break the rule.
 
     Attributes:
         name: the facts' name in the plural, such as `diagnosis codes`.
-        known: whether each row has them; a single value if it applies to the whole data.
-        exception: whether only an exception of the rule needs them.
+        known: whether each row has the facts. A single value applies to all rows.
+        exception: whether only an exception to the rule needs the facts.
     """
 
     name: str
@@ -29,21 +31,32 @@ class Facts:
 
 @dataclass
 class Flow:
-    """The flow chart. The filters themselves build it, so that it always agrees with them."""
+    """The flow chart of a cohort. The methods that filter rows also record the steps, so the two always agree."""
 
     steps: list[FlowStep] = field(default_factory=list)
 
     def keep(self, rows: pd.DataFrame, mask: pd.Series, step: str, rule: str, *needs: Facts) -> pd.DataFrame:
-        """Keep the rows under `mask`, and count them as one step. A caveat reports facts that the rule lacks."""
+        """Return the rows for which `mask` is true, and record them as one step of the flow chart.
+
+        Args:
+            rows: the rows before the step.
+            mask: whether the rule keeps each row.
+            step: the name of the step.
+            rule: the rule in words.
+            *needs: the facts that the rule needs. If many rows lack some of them, the step gets a caveat.
+        """
         return self.count(rows[mask], step, rule, _caveat(rows, needs))
 
     def count(self, rows: pd.DataFrame, step: str, rule: str, caveat: str = "") -> pd.DataFrame:
-        """Count the unchanged rows as one step."""
+        """Record the numbers of rows and subjects as one step of the flow chart, and return the rows unchanged."""
         self.steps.append(FlowStep(step, rule, len(rows), rows["subject_id"].nunique(), caveat=caveat))
         return rows
 
     def check(self, rows: pd.DataFrame, step: str, rule: str, *needs: Facts) -> None:
-        """Add a step for a rule that drops nobody, such as a rule of the outcome, if facts for it are missing."""
+        """Record a step with a caveat if many rows lack facts that a rule needs.
+
+        This is for a rule that drops no rows, such as a rule of the outcome.
+        """
         if caveat := _caveat(rows, needs):
             self.count(rows, step, rule, caveat)
 
@@ -53,7 +66,7 @@ class Flow:
 
 
 def _caveat(rows: pd.DataFrame, needs: tuple[Facts, ...]) -> str:
-    """Return the caveat of a rule about its first missing facts; empty if it has all that it needs.
+    """Return a caveat about the first facts that a rule lacks; empty if the rule has all that it needs.
 
     >>> rows = pd.DataFrame({"code": [None, None]})
     >>> _caveat(rows, (Facts("diagnosis codes", rows["code"].notna()),))

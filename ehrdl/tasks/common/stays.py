@@ -1,7 +1,7 @@
-"""Reads hospital stays from EVENTS, and merges them into episodes of care.
+"""Reads hospital stays from the EVENTS table, and merges them into episodes of care.
 
 A stay is one encounter_id with its `ADMISSION//` and `DISCHARGE//` events. Stays that overlap or touch on a calendar
-day are one episode. So a transfer within the hospital or a return on the same day is no readmission.
+day are one episode. A transfer within the hospital, or a return on the same day, is therefore no readmission.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_stays(
     """Read one row per stay that has an `ADMISSION//` event, in order of subject and admission.
 
     Args:
-        events: EVENTS.
+        events: the EVENTS table.
         principal: the code sets to look for in the principal position of the stay's diagnoses.
         coded: the code sets to look for in any position.
         unadmitted: whether to include stays that have only a discharge; their admittime is NaT.
@@ -59,10 +59,10 @@ def read_stays(
         - n_services: the number of services.
         - surgical: whether the patient had a surgical service.
         - died: whether the patient died in the stay. If no stay in the data records a death, a stay without a
-          disposition counts as the stay of death when the date of death falls within it.
-        - `principal_NAME` or `coded_NAME`: whether the stay has a code of the set, for each set.
-        - summary_time: the earliest `available_time` of the discharge summary. It shows which notes a sample can have,
-          and no rule uses it.
+          disposition counts as the stay of death if the date of death is on one of its days.
+        - `principal_NAME` or `coded_NAME`: for each code set NAME, whether the stay has a code of the set.
+        - summary_time: the earliest `available_time` of a discharge summary. It shows whether a summary can be an
+          input. No rule uses it.
     """
     stays = _frame(events, _stays_sql(principal, coded, unadmitted))
     for name in ("admission_type", "disposition", "insurance", "race", "language"):
@@ -81,10 +81,10 @@ def _died_by_date(stays: pd.DataFrame, death: pd.Series) -> pd.Series:
 
 
 def read_subjects(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Read one row per subject, by subject_id.
+    """Read one row per subject: dates of birth and death, sex, and years.
 
     Args:
-        events: EVENTS.
+        events: the EVENTS table.
 
     Returns:
         birth, death (NaT = none known), sex, anchor_year_group (`2011 - 2013`), anchor_year; index subject_id.
@@ -109,7 +109,7 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     """Read one row per ICU stay within a hospital stay, in order of subject and time.
 
     Args:
-        events: EVENTS.
+        events: the EVENTS table.
 
     Returns:
         subject_id, encounter_id, intime, outtime (NaT = no end in the data before the next ICU stay begins), care_unit
@@ -133,9 +133,12 @@ def read_icu_stays(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Read emergency department visits that ended without an admission: subject_id and time, in order of time.
+    """Read the visits to an emergency department that did not lead to an admission, in order of time.
 
     In MIMIC-IV, these visits are only in the table transfers, without a hadm_id.
+
+    Returns:
+        One row per visit: subject_id and time.
     """
     query = """
         SELECT DISTINCT subject_id, time FROM events
@@ -145,20 +148,21 @@ def read_emergency_visits(events: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def build_episodes(stays: pd.DataFrame) -> pd.DataFrame:
-    """Merge stays transitively into episodes, in order of subject and admission.
+    """Merge hospital stays into episodes of care, in order of subject and admission.
 
-    A stay joins the episode before it if it begins no later than the latest discharge so far (running maximum), or on
-    that discharge's calendar day. So a stay nested in an earlier one does not end the episode.
+    A stay joins the patient's current episode if it begins no later than the latest discharge of that episode so far
+    (running maximum), or on the calendar day of that discharge. A stay nested in an earlier one therefore does not end
+    the episode.
 
     Args:
         stays: the rows of `read_stays` with admittime < dischtime, in any order.
 
     Returns:
-        The columns of `stays`, one row per episode. admittime is the first stay's. admission_type is taken from the
-        first stay that is not for observation, or from the first stay if all are for observation. `died`, `surgical`
-        and `coded_…` are true if they are true for any stay, and summary_time is the earliest. All other columns are
-        taken from the stay that ends last (latest dischtime, then latest admittime). `observation_only` is new: whether
-        every stay is for observation.
+        One row per episode, with the columns of `stays`. admittime is taken from the first stay. admission_type is
+        taken from the first stay that is not for observation, or from the first stay if all are for observation.
+        `died`, `surgical` and `coded_…` are true if they are true for any stay, and summary_time is the earliest. All
+        other columns are taken from the stay that ends last (latest dischtime, then latest admittime). A new column,
+        `observation_only`, is true if every stay is for observation.
     """
     stays = stays.sort_values(["subject_id", "admittime", "dischtime", "encounter_id"], ignore_index=True)
     stays["episode"] = _episode_number(stays)
@@ -189,7 +193,7 @@ def _episode_number(stays: pd.DataFrame) -> pd.Series:
 
 
 def _known(words: pd.Series, compared: bool) -> pd.Series:
-    """Return words, null if the hospital did not know them; with `compared`, in the form that rules compare."""
+    """Return words, null if they mean that the hospital did not know; if `compared`, in the form that rules compare."""
     same = {word: folded(word) for word in words.dropna().unique()}
     known = words.where(~words.map(same).isin(_MISSING))
     return known.map(same).astype(words.dtype) if compared else known
