@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import metrics as sklearn_metrics
 
 Floats = NDArray[np.float64]
 
@@ -56,14 +55,32 @@ def auprc(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) ->
 
 def roc_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
     """Return the false positive rate and true positive rate (sensitivity) at each threshold, from (0, 0) to (1, 1)."""
-    false_rate, true_rate, _ = sklearn_metrics.roc_curve(label, prob, sample_weight=weight)
-    return false_rate, true_rate
+    _, true, false = alarms(label, prob, weight)
+    return false / false[-1], true / true[-1]
 
 
 def pr_curve(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats]:
-    """Return the recall, ascending from 0, and the precision at each threshold."""
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(label, prob, sample_weight=weight)
-    return recall[::-1], precision[::-1]
+    """Return the recall, ascending from 0, and the precision at each threshold; 1 where there is no alarm."""
+    _, true, false = alarms(label, prob, weight)
+    raised = true + false
+    return true / true[-1], np.divide(true, raised, out=np.ones_like(true), where=raised > 0)
+
+
+def alarms(label: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> tuple[Floats, Floats, Floats]:
+    """Return the thresholds (T,), falling from infinity, and the weight of true and false alarms (T,) at each.
+
+    A risk equal to the threshold is an alarm.
+
+    >>> threshold, true, false = alarms([0, 1, 1], [0.2, 0.2, 0.7])
+    >>> threshold.tolist(), true.tolist(), false.tolist()
+    ([inf, 0.7, 0.2], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0])
+    """
+    score = np.asarray(prob, dtype=np.float64)
+    order = np.argsort(-score, kind="stable")
+    weights, case = as_weight(weight, len(score))[order], (np.asarray(label) == 1)[order]
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of the samples with the same risk
+    true, false = np.cumsum(weights * case)[last], np.cumsum(weights * ~case)[last]
+    return np.append(np.inf, score[order][last]), np.append(0.0, true), np.append(0.0, false)
 
 
 def _ranks(

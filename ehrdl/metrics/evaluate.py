@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,16 +181,23 @@ def _score_all(
     """Return the point values and the values in every draw of each scope. All scopes share the draws of subjects."""
     subjects = np.unique(np.concatenate([scope.rows["subject_id"].to_numpy() for scope in scopes]))
     where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
-    every = np.ones((1, len(subjects)), np.uint8)
-    point = [_score(scope, column, every) for scope, column in zip(scopes, where, strict=True)]
     blocks: list[list[Scores]] = [[] for _ in scopes]
     n_fits = sum(len(prob) for scope in scopes for prob in scope.prob.values())
-    for counts in subject_counts(len(subjects), n_bootstrap, seed):
-        share = _shares(len(counts), n_fits, on_draws)
+    for i, counts in enumerate(_with_all(subject_counts(len(subjects), n_bootstrap, seed), len(subjects))):
+        share = _shares(len(counts) - (i == 0), n_fits, on_draws)
         for block, scope, column in zip(blocks, scopes, where, strict=True):
             block.append(_score(scope, column, counts, share))
-    draws = [{name: _join_draws(block, name, point[i][name]) for name in point[i]} for i, block in enumerate(blocks)]
+    found = [{name: np.concatenate([part[name] for part in block], axis=-1) for name in block[0]} for block in blocks]
+    point = [{name: values[..., :1] for name, values in scores.items()} for scores in found]
+    draws = [{name: values[..., 1:] for name, values in scores.items()} for scores in found]
     return point, draws
+
+
+def _with_all(blocks: Iterator[Counts], n_subjects: int) -> Iterator[Counts]:
+    """Put a draw of every subject once before the first draw, since what a model needs once serves both."""
+    every = np.ones((1, n_subjects), np.uint8)
+    yield np.concatenate([every, next(blocks, every[:0])])
+    yield from blocks
 
 
 def _shares(n_draws: int, n_parts: int, on_draws: Callable[[int], object]) -> Callable[[], None]:
@@ -202,10 +209,6 @@ def _shares(n_draws: int, n_parts: int, on_draws: Callable[[int], object]) -> Ca
         on_draws(n_draws * part // n_parts - n_draws * (part - 1) // n_parts)
 
     return report
-
-
-def _join_draws(block: list[Scores], name: str, like: Floats) -> Floats:
-    return np.concatenate([like[..., :0], *(scores[name] for scores in block)], axis=-1)
 
 
 def _score(

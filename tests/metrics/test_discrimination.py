@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from ehrdl.metrics.discrimination import auprc, auroc, pr_curve, roc_curve
@@ -63,3 +64,15 @@ def test_area_under_the_roc_points_is_the_auroc_and_recall_rises():
     recall, precision = pr_curve(label, prob)
     assert (np.diff(recall) >= 0).all() and recall[0] == 0 and recall[-1] == 1
     assert precision[-1] == pytest.approx(label.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_curves_are_scikit_learns(decimals):
+    rng = np.random.default_rng(0)
+    label, prob, weight = rng.integers(2, size=300), np.round(rng.random(300), decimals), rng.integers(1, 4, size=300)
+    false_rate, true_rate, _ = metrics.roc_curve(label, prob, sample_weight=weight, drop_intermediate=False)
+    for got, want in zip(roc_curve(label, prob, weight), (false_rate, true_rate), strict=True):
+        np.testing.assert_allclose(np.unique(got), np.unique(want), atol=1e-12)
+    precision, recall, _ = metrics.precision_recall_curve(label, prob, sample_weight=weight)
+    for got, want in zip(pr_curve(label, prob, weight), (recall[::-1], precision[::-1]), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-12)
