@@ -84,7 +84,7 @@ Params = Mapping[str, Mapping[str, Any]]
 
 
 def check_params(params: Params) -> None:
-    """Check that each baseline with parameters exists, and takes them.
+    """Check that every baseline in `params` exists, and that it takes the parameters given for it.
 
     Raises:
         ConfigError: a parameter does not pass; the message names its key in the config.

@@ -1,4 +1,4 @@
-"""Files of boosted models. Each model has one in its library's own format, and a JSON file of columns and trials."""
+"""Files of boosted models: for each, a file in its library's own format, and a JSON file of its columns and trials."""
 
 from __future__ import annotations
 

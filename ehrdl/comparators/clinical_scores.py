@@ -37,7 +37,7 @@ ONCOLOGY_SERVICES = ("OMED",)
 
 
 def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
-    """Fit the risk at each number of points of each clinical score, and write it to a file.
+    """Fit the risk of each clinical score as a function of its points, and write it to a file.
 
     The file is `folder/models/<name>-<output>.json`.
 
@@ -118,7 +118,7 @@ def score_items(
     Returns:
         Columns start (the episode's admission) [µs], arrived (arrival in the emergency department) [µs],
         length_of_stay_days, acute, oncology, comorbidity (bits), procedure, emergency_visits (in 183 days), admissions
-        (in 365 days, observation left out), hemoglobin [g/dL], sodium [mEq/L].
+        (in 365 days, without observation stays), hemoglobin [g/dL], sodium [mEq/L].
     """
     is_code = history.kind.isin(["DIAGNOSIS", "PROCEDURE"])
     other = seen(history[~is_code], samples)

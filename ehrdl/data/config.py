@@ -116,15 +116,16 @@ class NoteOptions(Options, key="data.notes"):
 
 @dataclass(frozen=True)
 class BatchOptions(Options, key="data.batch"):
-    """How samples become batches.
+    """The options by which samples become batches.
 
     Attributes:
-        size: the number of samples per batch. If `tokens` is set, it is only an upper limit.
-        tokens: the largest number of padded observations and note tokens, together, in a batch. A longer sample is a
+        size: the number of samples per batch. If `tokens` is set, a batch may have fewer.
+        tokens: the largest number of padded observations plus padded note tokens in a batch. A sample with more is a
             batch of its own. null = only `size` limits a batch.
         samples_per_subject: the largest number of samples per subject in training, drawn anew in every epoch; null =
             all.
-        num_workers: the number of loader processes; with few cores they cost more time than they save.
+        num_workers: the number of processes that load batches; 0 = no further process. With few cores, these processes
+            cost more time than they save.
     """
 
     size: Count = 64

@@ -143,8 +143,8 @@ class SampleDataset:
     def note_rows(self, row: int) -> np.ndarray:
         """Return the rows of the notes that the sample in row `row` of SAMPLES sees, oldest first.
 
-        These are the latest `max_notes` notes of its window. If verbalised records are read, its record is the last
-        row.
+        These are the latest `max_notes` notes in the sample's window. If verbalised records are read, the sample's
+        record comes last.
         """
         return self.seen_notes(np.array([row]))[0]
 

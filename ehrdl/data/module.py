@@ -32,23 +32,23 @@ class ClinicalDataModule(pl.LightningDataModule):
         self.cost = n_tokens(dataset, prepared.frame) + _TOKENS_A_FACT * dataset.n_observations()
 
     def train_dataloader(self) -> Loader:
-        """Return the loader of the training samples, in a new order every epoch."""
+        """Return the loader of the training samples, which come in a new order in every epoch."""
         return self._loader(self.prepared.rows(TRAIN), shuffle=True)
 
     def val_dataloader(self) -> Loader:
-        """Return the loader of the tuning samples, each once."""
+        """Return the loader of the tuning samples, which reads each sample once."""
         return self._loader(self.prepared.rows(TUNING), shuffle=False)
 
     def test_dataloader(self) -> Loader:
-        """Return the loader of the held-out samples, each once."""
+        """Return the loader of the held-out samples, which reads each sample once."""
         return self._loader(self.prepared.rows(HELD_OUT), shuffle=False)
 
     def predict_dataloader(self) -> Loader:
-        """Return the loader of the tuning and held-out samples, each once."""
+        """Return the loader of the tuning and held-out samples, which reads each sample once."""
         return self._loader(np.concatenate([self.prepared.rows(TUNING), self.prepared.rows(HELD_OUT)]), shuffle=False)
 
     def every_dataloader(self) -> Loader:
-        """Return the loader of all samples, each once."""
+        """Return the loader of the samples of all splits, which reads each sample once."""
         return self._loader(np.arange(len(self.prepared.samples)), shuffle=False)
 
     def _loader(self, rows: np.ndarray, shuffle: bool) -> Loader:

@@ -24,10 +24,10 @@ SPILL = ".spill-"
 
 
 def fingerprint(path: Path, verify: str = "fast") -> dict[str, Any]:
-    """Return a fingerprint of a file, by which a change of the file is noticed.
+    """Return a fingerprint of a file. It differs if the file has changed.
 
-    With `fast`, it has the size, the modification time, and a hash of the first and last MiB. With `full`, it has the
-    size and a hash of all bytes.
+    If `verify` is `fast`, it has the size, the modification time, and a hash of the first and last MiB. If `verify` is
+    `full`, it has the size and a hash of all bytes.
     """
     stat = path.stat()
     digest = hashlib.sha256()

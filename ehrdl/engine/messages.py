@@ -73,7 +73,7 @@ def mute() -> None:
 
 
 def say(line: str) -> None:
-    """Show one line to the user. A line that begins with `warning:` is logged as a warning, others as information."""
+    """Show one line to the user. A line that begins with `warning:` is a warning, and any other line is information."""
     _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
 
 

@@ -64,7 +64,7 @@ class Prepare(Options, key="data.prepare"):
             raise ConfigError(f"data.prepare.scheduler: engine {self.engine} has none; set data.prepare.engine to dask")
 
     def processes(self, n_bytes: int) -> int:
-        """Return the number of processes that share the work on an input of `n_bytes`."""
+        """Return the number of processes that share the work on an input of `n_bytes`, unless `workers` sets it."""
         if self.workers:
             return self.workers
         return 1 if n_bytes < _SMALL else n_cores()

@@ -63,7 +63,7 @@ def list_parquet(folder: Path) -> Listing:
 
 
 def name_paths(paths: Sequence[Path], folder: Path) -> str:
-    """Return a text with the first three of some paths, relative to `folder`, and the number of the others."""
+    """Return a text that names the first three of `paths`, relative to `folder`, and counts the others."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:_SHOWN])
     return f"{names} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else names
 

@@ -36,7 +36,7 @@ class Tally:
         self._done = 0
 
     def add(self, rows: int) -> None:
-        """Add `rows` to this process's count."""
+        """Add a number of rows to the count of this process."""
         self._done += rows
         name = f"{os.uname().nodename}-{os.getpid()}-{id(self)}"
         (self.folder / name).write_text(str(self._done), encoding="ascii")

@@ -14,7 +14,10 @@ from ehrdl.recorded import Recorded
 
 
 class Source(Recorded, Checked, ABC, key="data.source"):
-    """The base class of all sources. A source reads a hospital's tables in one layout, and writes them as EVENTS."""
+    """The base class of all sources. A source reads a hospital's tables in one layout, and writes them as EVENTS.
+
+    The sources of ehrdl are in `ehrdl/sources/`. You can also write a class of your own.
+    """
 
     #: Increased by one whenever `read` would write other bytes for the same input. `fingerprint` must include it.
     VERSION: int
@@ -67,5 +70,8 @@ class Source(Recorded, Checked, ABC, key="data.source"):
         return int(record)
 
     def n_bytes(self) -> int:
-        """Return the size of the input [bytes], which decides the numbers of shards and processes; 0 = small."""
+        """Return the size of the input [bytes]; 0 means that it is small.
+
+        The size decides how many shards and processes are used.
+        """
         return 0

@@ -122,5 +122,5 @@ class _Spread:
 
 
 def finite(number: str) -> str:
-    """Return SQL that keeps a number if float32 can hold it. NaN, infinity and larger numbers become null."""
+    """Return SQL for the SQL expression `number`. NaN, infinity and values too large for float32 become null."""
     return f"CASE WHEN abs({number}) < 3e38 THEN {number} END"

@@ -16,7 +16,7 @@ from ehrdl.options.bounds import Share, Width
 
 
 class LinearHead(nn.Module, Head):
-    """A linear layer. Its bias starts at each output's training prevalence, or training mean if it is a regression."""
+    """A linear layer. Its bias starts at the training prevalence of each output (regression output: training mean)."""
 
     def __init__(self, spec: DataSpec, width: int) -> None:
         super().__init__()
@@ -56,7 +56,9 @@ class MlpHead(nn.Module, Head):
 
 
 def start_at_prevalence(bias: Tensor, spec: DataSpec) -> None:
-    """Set a bias (…, K) to the logit of each output's prevalence. No epoch is then spent on learning how rare it is.
+    """Set a bias (…, K) to the logit of each output's training prevalence.
+
+    No epoch is then spent on learning that an outcome is rare.
 
     The spec gives a regression output a prevalence of 0.5. Its bias is then 0, the mean of the standardised labels.
     """

@@ -1,4 +1,4 @@
-"""Encoder of the static features: B samples of S raw values (B, S) float32 -> features of width D (B, D)."""
+"""Encoder of the static features: S raw values per sample (B, S) float32 -> D features per sample (B, D)."""
 
 from __future__ import annotations
 

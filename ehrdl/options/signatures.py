@@ -54,7 +54,7 @@ def summary(path: str) -> str:
     """Return the first line of a class's docstring, without its final full stop.
 
     >>> summary("ehrdl.models.GRUD")
-    "GRU-D over a regular grid: a step is a bin, so the paper's intervals are whole bins, counted in days"
+    'GRU-D over a regular grid of time bins, with one step per bin'
     """
     found = _definition(path)
     return ((ast.get_docstring(found) if found else None) or "").split("\n")[0].removesuffix(".")

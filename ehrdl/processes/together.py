@@ -142,7 +142,7 @@ class Joined:
 
     @classmethod
     def of(cls, order: dict[str, Any]) -> Joined:
-        """Make an object from the order in which the first process has sent these settings."""
+        """Read the settings from an order of the first process. Other keys of the order are ignored."""
         return cls(**{name: order[name] for name in cls.__annotations__})
 
     def check(self) -> None:

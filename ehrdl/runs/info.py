@@ -10,7 +10,7 @@ from ehrdl.metrics.challenges import utility_named
 
 
 def run_info(manifest: Mapping[str, Any]) -> RunInfo:
-    """Return the descriptions of models and outputs, and the thresholds, in a manifest. What it lacks stays empty.
+    """Return the descriptions of models and outputs, and the thresholds, in a manifest. A missing part stays empty.
 
     Raises:
         KeyError, TypeError, ValueError: the content is not as a run writes it.

@@ -39,7 +39,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def subjects_digest(samples: pd.DataFrame, split: str) -> str:
-    """Hash the set of subjects in one split of the SAMPLES table. The order of its rows does not count."""
+    """Hash the set of subjects in one split of the SAMPLES table. The order of the rows does not count."""
     return digest(np.unique(samples.subject_id[samples.split == split]).tolist())
 
 
@@ -63,8 +63,8 @@ def asked_digest(samples: pd.DataFrame, outputs: Iterable[str]) -> str:
 def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two records of runs are of the same data: the same EVENTS folder, or the same `asked_digest`.
 
-    The folder counts because older versions recorded only the folder. Also, a user may choose a cohort by its score,
-    and two cohorts from one folder have different digests.
+    The folder counts because older versions recorded only the folder. It also counts because a user may choose a cohort
+    by its score, and two cohorts from one folder have different digests.
     """
     asked = one.get("asked")
     return one["events"] == other["events"] or (asked is not None and asked == other.get("asked"))

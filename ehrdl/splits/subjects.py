@@ -68,7 +68,7 @@ class Split(Options, key="data.split"):
 
     @property
     def by_subject(self) -> bool:
-        """Whether the split of a subject depends only on its subject_id and on these options."""
+        """Whether the split of a subject depends only on the subject_id and these options."""
         return self.method in ("subject", "folds")
 
     def _check_folds(self) -> None:

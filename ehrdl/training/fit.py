@@ -52,7 +52,7 @@ def fit(
         spec: the data description, limited to what the network may read, such as `prepared.spec.only("note")`.
         one: the model's name, the seed, and the paths of the fit's files.
         loggers: Lightning loggers that also get the learning curves. A CSV file of the curves is always written.
-        start: fitted models, by name, from whose encoders the network starts; None = it starts from scratch.
+        start: fitted models, by name. The network starts with the weights of their encoders; None = from scratch.
         watch: further Lightning callbacks; an exception in one of them ends the fit.
 
     Returns:

@@ -143,7 +143,7 @@ class LitNetwork(pl.LightningModule):
                 self.scores[f"{kind}_{output.name}"].update(value[:, k], target[:, k])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the tuning metrics of each output, and their means over the outputs, of which `monitor` is one."""
+        """Log the tuning metrics of each output, and their means over outputs. The mean `monitor` selects epochs."""
         if not self.trainer.sanity_checking:
             values = self.scores.compute()
             known = {name: value for name, value in values.items() if not value.isnan()}

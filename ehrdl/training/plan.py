@@ -1,4 +1,4 @@
-"""Checks, before any fit, that it will have batches and a tuning score.
+"""Checks, before a network is fitted, that the fit will have training batches and a tuning score.
 
 Lightning would notice a missing batch or score only at the end of an epoch, or at the end of the fit.
 """

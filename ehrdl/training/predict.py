@@ -105,7 +105,7 @@ def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
     Predictions on other data need it, since these data have no tuning split. A regression output has no recalibration.
 
     Args:
-        predictions: the PREDICTIONS table, to whose tuning rows the recalibrations are fitted.
+        predictions: the PREDICTIONS table. The recalibrations are fitted to its tuning rows.
         path: the JSON file.
     """
     rows = [

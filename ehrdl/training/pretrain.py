@@ -1,4 +1,4 @@
-"""Masked-token pretraining of a note encoder on the training subjects' notes, before any label is seen.
+"""Masked-token pretraining of a note encoder on the training subjects' notes, before any label is used.
 
 Labels are few and words are many. An encoder that first learns which words can replace each other needs fewer outcomes
 to learn which words matter (Devlin 2019, arXiv:1810.04805; on the task's own text: Gururangan 2020, arXiv:2004.10964).

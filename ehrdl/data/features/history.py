@@ -30,9 +30,10 @@ def read_history(events: Path) -> pd.DataFrame:
     """Read the facts about all stays from an EVENTS folder: admissions, discharges, services, diagnoses and procedures.
 
     Returns:
-        One row per fact, with the columns subject_id, encounter_id (-1 = none), kind (the code before `//`), text (the
+        One row per fact, with the columns subject_id, encounter_id (-1 = none), kind (such as `ADMISSION`), text (the
         code after `//`), comorbidity, time [µs] and available [µs]. All diagnoses of a stay with the same times are one
-        row. Its comorbidity has the bits of `charlson.mask_sql` for all of them.
+        row, and diagnoses without a comorbidity have none. The comorbidity of such a row has the bits of
+        `charlson.mask_sql` for all its diagnoses.
     """
     kinds = ", ".join(f"'{kind}'" for kind in _KINDS)
     where = "subject_id, coalesce(encounter_id, -1) AS encounter_id"

@@ -1,1 +1,1 @@
-"""The way from samples to batches: chunks of notes, samplers, budgets, collation."""
+"""Turns samples into batches: chunks of notes, samplers, token budgets, collation."""

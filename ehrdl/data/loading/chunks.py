@@ -98,7 +98,10 @@ class Chunker:
         self.code = np.zeros(len(notes), np.int32) if notes.code is None else notes.code
 
     def cut(self, rows: np.ndarray) -> Pieces:
-        """Cut the notes in the given rows into chunks. If notes are split into sections, a chunk is in one section."""
+        """Cut the notes in the given rows into chunks.
+
+        If notes are split into sections, each chunk lies within one section.
+        """
         if self.sections is None:
             length = self.lengths[rows].astype(np.int64)
             n, within, kept = self._split(length)
@@ -120,7 +123,7 @@ class Chunker:
         return n, within, np.minimum(np.repeat(length, n) - within, self.frame.room)
 
     def read(self, note: np.ndarray, n_notes: np.ndarray) -> Read:
-        """Return the chunks that are read for each sample: all chunks of its notes, or the chosen ones of too many.
+        """Choose the chunks that are read for each sample: all chunks of its notes, or at most `max_chunks` of them.
 
         Args:
             note: (P,) rows of the notes that the B samples see, one sample after the other; within a sample, oldest

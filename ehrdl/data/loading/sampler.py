@@ -183,6 +183,6 @@ class Loader(DataLoader[Any]):
         return {"epoch": self.buckets.epoch, "position": self._read}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume after the batch at which `state` was saved."""
+        """Restore the position that `state_dict` returned, so that the next batch is the first unread one."""
         self.buckets.epoch = state["epoch"]
         self.buckets.position = self._read = state["position"]

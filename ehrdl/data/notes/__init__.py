@@ -1,1 +1,1 @@
-"""Notes: their texts, sections, vocabulary and tokens."""
+"""Clinical notes: their texts, sections, vocabulary and tokens."""

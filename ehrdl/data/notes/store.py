@@ -106,7 +106,7 @@ class Notes:
 
 
 class TokenLists:
-    """Lists of token ids by row, sliced from memory-mapped Arrow buffers without a copy."""
+    """The token ids of each note, by row. They are slices of memory-mapped Arrow buffers, without a copy."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.column = column

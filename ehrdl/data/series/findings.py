@@ -1,4 +1,4 @@
-"""Findings about impossible series data: values out of their plausible range, and values in unknown units."""
+"""Finds faults in the series: values out of their plausible range, and values in unknown units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def find_in_series(series: Store, known: Concepts) -> list[Finding]:
     """Count by channel the values out of their plausible range, and the values in units that the concepts do not list.
 
     Args:
-        series: the series store, which has counted the values of both kinds when it was built.
+        series: the series store, which counted the values of both kinds when it was built.
         known: the concepts, which map source codes and units to channels.
     """
     channel_of = dict(zip(known.frame.base_code, known.frame.channel, strict=True))

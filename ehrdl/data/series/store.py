@@ -209,7 +209,7 @@ class _Flat:
         self._file.truncate(self._first + int(length) * self.kind.itemsize)
 
     def scatter(self, rows: np.ndarray, edges: np.ndarray, begin: np.ndarray) -> None:
-        """Write each piece rows[edges[i]:edges[i + 1]] into the array, from the position begin[i] on."""
+        """Write each piece rows[edges[i]:edges[i + 1]] into the array, starting at position begin[i]."""
         data = np.ascontiguousarray(rows, self.kind).data.cast("B")
         size, number = self.kind.itemsize, self._file.fileno()
         for low, high, place in zip(edges[:-1].tolist(), edges[1:].tolist(), begin.tolist(), strict=True):

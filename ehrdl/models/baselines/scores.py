@@ -42,8 +42,8 @@ class ScoreModel:
     def fit(cls, score: str, points: NDArray[np.int64], label: NDArray[np.float32]) -> ScoreModel:
         """Fit the intercept and the slope on training samples.
 
-        This is needed because the published risks of a score are those of another hospital. Its ranking of patients is
-        kept.
+        A published score ranks patients well, but its published risks apply to another hospital. The fit replaces these
+        risks.
 
         Args:
             score: the name of the score, one of `SCORES`.

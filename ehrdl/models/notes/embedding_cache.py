@@ -1,4 +1,4 @@
-"""A cache on disk of the vectors that a frozen encoder computes for note chunks, by a hash of the chunk's tokens.
+"""A cache on disk of the vectors that a frozen encoder computes for note chunks, found by a hash of the chunk's tokens.
 
 A folder holds the files of one encoder. The folder's name has the hash of the encoder's weights. A file is written
 whole and never changed, so several processes may share the folder. Each process adds its own files. Layout of a file:

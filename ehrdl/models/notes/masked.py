@@ -76,7 +76,7 @@ def masked_from_scratch(
 
 
 def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
-    """Extend the model's embeddings to `n_tokens`, the size of the tokenizer's vocabulary. They are never cut."""
+    """Extend the model's embeddings to `n_tokens`, the size of the tokenizer's vocabulary. No embedding is removed."""
     if n_tokens > model.config.vocab_size:
         say(f"encoder: {n_tokens - model.config.vocab_size} tokens of the tokenizer are new to it")
         with quiet_transformers():

@@ -55,7 +55,7 @@ class TokenPool(nn.Module):
 
 
 class SummaryPool(nn.Module):
-    """A layer from the summaries of chunks that `summarize` returns (C, 3 * states) to chunk vectors (C, D)."""
+    """Maps the summaries of chunks from `summarize` (C, 3 * states) to chunk vectors (C, D)."""
 
     def __init__(self, states: int, width: int, dropout: float) -> None:
         super().__init__()

@@ -21,8 +21,8 @@ def lay_out(links: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         batch: the batch; its `link_sample` has the sample of each link. Links of filler chunks are left out.
 
     Returns:
-        The links' vectors (B, T, D), 0 at padding; the time of each link's note relative to the prediction time [h]
-        (B, T); and a mask (B, T) that is False at padding.
+        Three tensors: the links' vectors (B, T, D), 0 at padding; the times of their notes relative to the prediction
+        time [h] (B, T); and a mask (B, T) that is False at padding.
     """
     n_samples, sample = batch.batch_size, batch.link_sample
     counts = torch.zeros(n_samples + 1, dtype=torch.long, device=sample.device)

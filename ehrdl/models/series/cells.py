@@ -42,7 +42,11 @@ def last_position(cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
 def first_position(cell: Tensor, n_cells: int) -> Tensor:
     """Return the position of each cell's first observation (n_cells,); an arbitrary position if the cell has none.
 
-    A position is an index into the flattened observations (B * N,). The arguments are those of `last_position`.
+    A position is an index into the flattened observations (B * N,).
+
+    Args:
+        cell: (B * N,), the cell numbers from `cell_of`.
+        n_cells: number of cells of all samples.
     """
     position = torch.arange(cell.numel(), device=cell.device)
     first = position.new_full((n_cells + 1,), cell.numel()).scatter_reduce(0, cell, position, "amin")[:-1]

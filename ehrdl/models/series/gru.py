@@ -86,7 +86,10 @@ class SeriesGRU(nn.Module, Encoder):
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return each sample's features, and the GRU's state after each bin. A bin without observations is invalid."""
+        """Return each sample's features, and the GRU's state after each time bin.
+
+        `valid` is False for a time bin without observations.
+        """
         present = batch.valid.any(dim=1)
         batch = self.hide(batch)
         value = self.scale(batch.value, batch.channel)

@@ -57,7 +57,10 @@ class GRUD(nn.Module, Encoder):
         return steps.features, steps.present
 
     def steps(self, batch: Batch) -> Steps:
-        """Return the features of each sample, and the state after each bin. A bin without observations is not valid."""
+        """Return each sample's features, and the state after each time bin.
+
+        `valid` is False for a time bin without observations.
+        """
         present = batch.valid.any(dim=1)
         value, batch = self.observations(batch)
         cells = grid(value, batch, self.observations.n_channels, self.n_bins, self.bin_hours)

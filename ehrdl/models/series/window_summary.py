@@ -83,7 +83,7 @@ class ChannelUnits(nn.Module):
         nn.init.normal_(self.bias.weight, std=0.02)
 
     def forward(self, value: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return units (B, H, units), and 1 for each channel that was kept or 0 if it was dropped (B, H, 1)."""
+        """Return units (B, H, units), and a mask (B, H, 1) that is 0 for a channel dropped in training, else 1."""
         numbers, known = summaries(value, batch, self.n_channels, self.window_hours, self.parts)
         numbers = self.standardise(numbers, known)
         kept = torch.ones_like(numbers[..., :1])
