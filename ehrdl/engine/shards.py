@@ -60,7 +60,7 @@ def map_shards(
     Args:
         function: the function that is applied to each item. It must be picklable if several processes or a cluster run
             it.
-        shards: the items, such as tables, or the numbers or files of shards.
+        shards: the items, for example tables, indices of shards or files of shards.
         prepare: the options of data preparation, which set the engine and the number of processes.
         n_bytes: the size of the input [bytes], which decides whether it is worth starting processes.
         description: the text beside the progress bar; empty = no bar.

@@ -28,13 +28,13 @@ _METRICS = {
 def by_present(
     rows: pd.DataFrame, prob: dict[str, Floats], n_bootstrap: int, seed: int, kind: str = BINARY
 ) -> dict[str, Any]:
-    """Score every model in each stratum of `group_present`, with 95 % intervals.
+    """Score every model separately on the samples with both notes and series, with one of them, and with neither.
 
-    The metrics are AUROC and AUPRC, or MAE, RMSE and R2 for a regression output.
+    These strata are the values of the column `group_present`. Each score has a 95 % interval. The metrics are AUROC and AUPRC, or MAE, RMSE and R2 for a regression output.
 
     Args:
         rows: the n samples: subject_id, label, and `group_present` if the data have notes and series.
-        prob: model -> (seeds, n); the predicted values of a regression output.
+        prob: model -> predicted probabilities (seeds, n); for a regression output, predicted values.
         n_bootstrap: number of draws of subjects, which all models and strata share.
         seed: random seed of the draws.
         kind: the kind of the output.
@@ -42,7 +42,7 @@ def by_present(
     Returns:
         Stratum -> n, events (None for a regression output), subjects, and `models`: model -> metric -> value (mean over
         seeds), low, high. `models` is empty for a stratum with fewer than `MIN_EVENTS` events or non-events; for a
-        regression output, samples count. Without the column `group_present` there are no strata.
+        regression output, with fewer than `MIN_EVENTS` samples. Without the column `group_present` there are no strata.
     """
     if PRESENT not in rows:
         return {}

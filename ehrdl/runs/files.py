@@ -98,7 +98,8 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:
 def copy_folder(source: Path, target: Path) -> None:
     """Copy all files of a folder, each whole or not at all.
 
-    The copies get the permissions of new files, since the permissions in a cache may allow more access.
+    The copies get the permissions of new files, not those of the originals, because a folder such as a cache may be
+    readable by more users.
     """
     for path in sorted(source.rglob("*")):
         if path.is_file():

@@ -162,9 +162,10 @@ class Chunker:
 
 
 def chosen(n: np.ndarray, at_most: int, choose: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Choose at most `at_most` chunks of each sample by the rule `choose`; `n` has the samples' numbers of chunks.
+    """Choose at most `at_most` chunks of each sample by the rule `choose`.
 
-    The positions of the kept chunks are returned, one sample after the other, and the number of kept chunks per sample.
+    `n` holds the number of chunks of each sample. Returned are two arrays: the positions of the kept chunks, sample by
+    sample, and the number of kept chunks per sample.
     Position 0 is the oldest chunk of a sample. `latest` keeps the last chunks. `first_and_last` takes half from each
     end, and one more from the last end if `at_most` is odd. `even` spreads the chunks from the first to the last. If
     only one is kept, it is the latest.

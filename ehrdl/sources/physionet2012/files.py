@@ -1,4 +1,4 @@
-"""Reads the files of PhysioNet/CinC 2012: sets of records, each an archive or a folder, and the sets' outcomes."""
+"""Reads the files of PhysioNet/CinC 2012: each set of records (an archive or a folder), and its file of outcomes."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ def read_stays(
         - n_principal: the number of diagnoses in ICD-9 or ICD-10 in the principal position.
         - n_services: the number of services.
         - surgical: whether the patient had a surgical service.
-        - died: whether the patient died in the stay. If no stay in the data records a death, a stay without a
-          disposition counts as the stay of death if the date of death is on one of its days.
+        - died: whether the patient died in the stay. In a dataset that records no death in any stay, a stay without a
+          disposition counts as one in which the patient died if the date of death is on one of its days.
         - `principal_NAME` or `coded_NAME`: for each code set NAME, whether the stay has a code of the set.
-        - summary_time: the earliest `available_time` of a discharge summary. It shows whether a summary can be an
-          input. No rule uses it.
+        - summary_time: the earliest `available_time` of a discharge summary. It is used only to
+          report whether a summary can be an input. No rule of the cohort or the label uses it.
     """
     stays = _frame(events, _stays_sql(principal, coded, unadmitted))
     for name in ("admission_type", "disposition", "insurance", "race", "language"):
