@@ -30,7 +30,8 @@ def by_present(
 ) -> dict[str, Any]:
     """Score every model separately on the samples with both notes and series, with one of them, and with neither.
 
-    These strata are the values of the column `group_present`. Each score has a 95 % interval. The metrics are AUROC and AUPRC, or MAE, RMSE and R2 for a regression output.
+    These strata are the values of the column `group_present`. Each score has a 95 % interval. The metrics are
+    AUROC and AUPRC, or MAE, RMSE and R2 for a regression output.
 
     Args:
         rows: the n samples: subject_id, label, and `group_present` if the data have notes and series.

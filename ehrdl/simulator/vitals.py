@@ -1,7 +1,8 @@
 """The synthetic hospital's ICU charting: hourly vitals, temperature in °C or °F, the Glasgow coma scale as words.
 
-Vitals are charted only in the ICU, so their presence shows how sick a patient was. Their values say nothing about the patient's risk. Each stay
-has a level around which its values vary. Over the stay, values move towards normal.
+Vitals are charted only in the ICU, so their presence shows how sick a patient was. Their values say
+nothing about the patient's risk. Each stay has a level around which its values vary. Over the stay, values move towards
+normal.
 """
 
 from typing import Any

@@ -127,8 +127,8 @@ class MultimodalModel(nn.Module, Network):
     def logits(self, encoded: Encoded) -> Tensor:
         """Return the sum (B, K) of the logits of the fusion's head and of each modality's own linear head.
 
-        In training, the fusion may drop a modality of a sample. It then adds nothing to the fusion, and its own head adds
-        nothing to the sum.
+        In training, the fusion may drop a modality of a sample. It then adds nothing to the fusion, and its own
+        head adds nothing to the sum.
         """
         kept = self.fusion.keep(list(encoded.present.values()))
         has = dict(zip(encoded.present, kept, strict=True))
