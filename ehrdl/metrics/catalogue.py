@@ -10,7 +10,7 @@ import numpy as np
 from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
-from ehrdl.metrics.draws import Errors, Family, Places, Ranked, Squares, in_draws
+from ehrdl.metrics.draws import Errors, Family, Places, Ranked, in_draws
 from ehrdl.metrics.recalibration import Recalibration
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
@@ -37,7 +37,7 @@ _HIGHER, _LOWER = "higher is better", "lower is better"
 METRICS = {
     "auroc": Metric(auroc, "AUROC", _HIGHER, Ranked),
     "auprc": Metric(auprc, "AUPRC", _HIGHER, Ranked),
-    "brier": Metric(brier, "Brier", _LOWER, Squares),
+    "brier": Metric(brier, "Brier", _LOWER, Recalibration),
     "ece": Metric(ece, "ECE", _LOWER, Ranked),
     "calibration_slope": Metric(calibration_slope, "Slope", "1 is ideal", Recalibration),
     "calibration_intercept": Metric(calibration_intercept, "Intercept", "0 is ideal", Recalibration),

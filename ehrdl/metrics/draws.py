@@ -46,7 +46,7 @@ class Family(ABC):
         """Return each metric by its name, one number (R,) per row of `counts` (R, S); NaN where it is undefined."""
 
     def per_subject(self, *columns: Floats) -> Floats:
-        """Sum columns (n,) over each subject's samples -> (S, columns)."""
+        """Sum columns (n,) over each subject's samples -> (columns, S)."""
         return per_subject(self.subject, self.n_subjects, *columns)
 
 
@@ -119,20 +119,6 @@ class Ranked(Family):
         return found
 
 
-class Squares(Family):
-    """The Brier score, from each subject's sum of squared errors."""
-
-    def __init__(self, label: Floats, prob: Floats, subject: Places, n_subjects: int) -> None:
-        super().__init__(label, prob, subject, n_subjects)
-        self.sums = self.per_subject(np.ones(len(label)), (prob - label) ** 2)
-
-    def __call__(self, counts: Counts) -> dict[str, Floats]:
-        """Return `brier`."""
-        mass, error = product(counts, self.sums).T
-        with np.errstate(invalid="ignore"):
-            return {"brier": error / mass}
-
-
 class Errors(Family):
     """Errors of predicted numbers: MAE, RMSE and R2."""
 
@@ -159,19 +145,16 @@ def in_draws(score: Callable[..., Floats], label: Floats, prob: Floats, subject:
 
 
 def per_subject(subject: Places, n_subjects: int, *columns: Floats) -> Floats:
-    """Sum columns (n,) over each subject's samples -> (S, columns)."""
-    sums = np.empty((n_subjects, len(columns)))
-    for i, column in enumerate(columns):
-        sums[:, i] = np.bincount(subject, column, minlength=n_subjects)
-    return sums
+    """Sum columns (n,) over each subject's samples -> (columns, S)."""
+    return np.stack([np.bincount(subject, column, minlength=n_subjects) for column in columns]).astype(np.float64)
 
 
 def product(counts: Counts, sums: Floats) -> Floats:
-    """Multiply counts (R, S) with sums per subject (S, columns) -> (R, columns), a part of the subjects at a time."""
-    found = np.zeros((len(counts), sums.shape[1]))
+    """Multiply counts (R, S) with sums per subject (columns, S) -> (R, columns), a part of the subjects at a time."""
+    found = np.zeros((len(counts), len(sums)))
     size = max(1, 2**21 // max(len(counts), 1))
-    for first in range(0, len(sums), size):
-        found += counts[:, first : first + size].astype(np.float64) @ sums[first : first + size]
+    for first in range(0, sums.shape[1], size):
+        found += counts[:, first : first + size].astype(np.float64) @ sums[:, first : first + size].T
     return found
 
 

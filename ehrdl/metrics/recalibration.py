@@ -1,14 +1,15 @@
-"""Calibration slope and intercept in many draws of subjects at once.
+"""Calibration slope, intercept and the Brier score in many draws of subjects at once.
 
 Letters of this file: n samples, S subjects, R draws, k coefficients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from math import comb, factorial
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from ehrdl.metrics.bootstrap import Counts
@@ -17,19 +18,21 @@ from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.draws import Family, Places, parts_of, product
 from ehrdl.metrics.logistic import fit_logistic, newton
 
+#: Samples below which each draw is fitted directly, which is as quick.
+_FEW = 2000
+#: Order of the Taylor series, and the largest error of a coefficient that it may leave.
+_ORDER, _ERROR = 5, 1e-9
+#: Newton's method takes at most this many steps.
+_STEPS = 12
+
 
 class Recalibration(Family):
-    """Calibration slope and intercept: a logistic regression per draw.
+    """Calibration slope and intercept, which are a logistic regression per draw, and the Brier score.
 
     A draw's coefficients lie near those of all samples, so the sums of Newton's method are expanded around these (a
     Taylor series of the sigmoid). The terms of the series are sums over samples that are linear in the weights, and
     one matrix product gives them for all draws. A draw for which the first omitted term matters is fitted directly.
     """
-
-    #: Order of the Taylor series, and the largest error of a coefficient that it may leave.
-    ORDER, ERROR = 5, 1e-9
-    #: Newton's method takes at most this many steps.
-    STEPS = 12
 
     def __init__(self, label: Floats, prob: Floats, subject: Places, n_subjects: int) -> None:
         super().__init__(label, prob, subject, n_subjects)
@@ -37,60 +40,75 @@ class Recalibration(Family):
         self.spread = float(self.x.std())
         self.z = (self.x - self.x.mean()) / self.spread if self.spread >= 1e-9 else None
         ones = np.ones(len(label))
-        self.slope = None if self.z is None else _Expansion(self, np.stack([ones, self.z]), 0 * ones)
-        self.shift = _Expansion(self, ones[None], self.x)
+        self.slope = None if self.z is None else _Expansion(label, subject, np.stack([ones, self.z]), 0 * ones)
+        self.shift = _Expansion(label, subject, ones[None], self.x)
         parts = [part for part in (self.slope, self.shift) if part]
-        self.sums = self.per_subject(*(column for part in parts for column in part.take_columns()))
+        self.sums = np.empty((2 + sum(part.n_columns for part in parts), n_subjects))
+        columns = (column for part in parts for column in part.columns())  # made one by one, since all need much memory
+        for i, column in enumerate(chain([ones, (prob - label) ** 2], columns)):
+            self.sums[i] = np.bincount(subject, column, minlength=n_subjects)
 
     def __call__(self, counts: Counts) -> dict[str, Floats]:
-        """Return `calibration_slope` and `calibration_intercept`."""
+        """Return `brier`, `calibration_slope` and `calibration_intercept`."""
         sums, slope = product(counts, self.sums), np.full(len(counts), np.nan)
+        (mass, square), sums = sums[:, :2].T, sums[:, 2:]
         n = 0
         if self.slope:
             n = self.slope.n_columns
             slope = self.slope.fit(counts, sums[:, :n])[:, 1] / self.spread
-        return {"calibration_slope": slope, "calibration_intercept": self.shift.fit(counts, sums[:, n:])[:, 0]}
+        with np.errstate(invalid="ignore"):
+            brier = square / mass
+        shift = self.shift.fit(counts, sums[:, n:])[:, 0]
+        return {"brier": brier, "calibration_slope": slope, "calibration_intercept": shift}
 
 
 class _Expansion:
     """The logistic regression of a label on a design (k, n), k = 1 or 2, in every draw; the first column is all ones.
 
     Args:
-        family: the model's predictions.
+        label: the labels (n,).
+        subject: the place (n,) of each sample's subject in a draw's counts.
         design: the columns, standardised.
         offset: a term (n,) of the logit whose coefficient is fixed to 1.
     """
 
-    def __init__(self, family: Recalibration, design: Floats, offset: Floats) -> None:
-        self.family, self.design, self.offset = family, design, offset
-        self.order = family.ORDER
-        self.centre = fit_logistic(design, offset, family.label, np.ones(len(offset)))
-        self.columns: list[Floats] = []
-        if np.isfinite(self.centre).all() and len(offset) >= 2000:  # few samples are as quick to fit directly
-            self._expand()
-        self.n_columns = len(self.columns)  # 0: every draw is fitted directly
-
-    def take_columns(self) -> list[Floats]:
-        """Return the columns whose sums `fit` needs, and keep none of them."""
-        columns, self.columns = self.columns, []
-        return columns
-
-    def _expand(self) -> None:
-        p = sigmoid(self.offset + self.centre @ self.design)
-        z, k = self.design[-1], len(self.design)
-        powers = [np.ones(len(z))]
-        for _ in range(self.order + 1 if k == 2 else 0):
-            powers.append(powers[-1] * z)
-        columns = [(self.family.label - p) * powers[j] for j in range(k)]
+    def __init__(self, label: Floats, subject: Places, design: Floats, offset: Floats) -> None:
+        self.label, self.subject, self.design, self.offset = label, subject, design, offset
+        self.order = _ORDER
+        self.centre = fit_logistic(design, offset, label, np.ones(len(offset)))
         self.index: dict[tuple[int, int], int] = {}
-        for order, values in enumerate(_derivatives(p, self.order), start=1):
-            for power in range(order + 2 if k == 2 else 1):
-                self.index[order, power] = len(columns)
-                columns.append(values / factorial(order) * powers[power])
+        self.n_columns = 0  # every draw is fitted directly
+        if np.isfinite(self.centre).all() and len(offset) >= _FEW:
+            self._measure()
+
+    def _measure(self) -> None:
+        """Number the columns, and measure what `_left_out` reads."""
+        k, z = len(self.design), np.abs(self.design[-1])
+        self.index = {
+            (order, power): 0 for order in range(1, self.order + 1) for power in range(order + 2 if k == 2 else 1)
+        }
+        self.index = {key: k + i for i, key in enumerate(self.index)}
+        self.n_columns = k + len(self.index)
+        p = self._risk()
         self.curvature = float(np.mean(p * (1 - p)))
-        self.moments = [float(np.mean(np.abs(power) * np.abs(z))) for power in powers]
-        self.last = float(np.abs(_derivatives(p, self.order + 1)[-1]).max()) / factorial(self.order + 1)
-        self.columns = columns
+        self.moments = [float(np.mean(z ** (power + 1))) for power in range(self.order + 2 if k == 2 else 1)]
+        self.last = float(np.abs(_derivative(p, self.order + 1)).max()) / factorial(self.order + 1)
+
+    def _risk(self) -> Floats:
+        return sigmoid(self.offset + self.centre @ self.design)
+
+    def columns(self) -> Iterator[Floats]:
+        """Yield the columns (n,) whose sums `fit` needs."""
+        if not self.n_columns:
+            return
+        p = self._risk()
+        for column in self.design:
+            yield (self.label - p) * column
+        for order in range(1, self.order + 1):
+            values = _derivative(p, order) / factorial(order)
+            for _ in range(order + 2 if len(self.design) == 2 else 1):
+                yield values
+                values = values * self.design[-1]
 
     def fit(self, counts: Counts, sums: Floats) -> Floats:
         """Return the coefficients (R, k) in each draw; NaN where there is no finite optimum.
@@ -117,14 +135,14 @@ class _Expansion:
         k = len(self.design)
         moved, step = np.zeros((len(sums), k)), np.full((len(sums), k), np.inf)
         with np.errstate(all="ignore"):
-            for _ in range(self.family.STEPS):
+            for _ in range(_STEPS):
                 gradient, curvature = self._equations(sums, moved)
                 step = _solved(curvature, gradient)
                 moved = moved + step
                 if not np.nanmax(np.abs(step), initial=0.0) > 1e-13:
                     break
             left_out = self._left_out(np.abs(moved)) / self.curvature
-        settled = np.isfinite(moved).all(1) & (np.abs(step).max(1) < 1e-10) & (left_out < self.family.ERROR)
+        settled = np.isfinite(moved).all(1) & (np.abs(step).max(1) < 1e-10) & (left_out < _ERROR)
         return np.where(settled[:, None], moved, 0.0), settled
 
     def _equations(self, sums: Floats, moved: Floats) -> tuple[Floats, Floats]:
@@ -158,20 +176,26 @@ class _Expansion:
         found = []
         start = np.where(np.isfinite(self.centre), self.centre, 0.0)
         for part in parts_of(counts, len(self.offset), 2**16):
-            weight = part.take(self.family.subject, axis=1).astype(np.float64)
+            weight = part.take(self.subject, axis=1).astype(np.float64)
             begin = np.repeat(start[None], len(part), axis=0)
-            found.append(newton(begin, self.design, self.offset, self.family.label, weight))
+            found.append(newton(begin, self.design, self.offset, self.label, weight))
         return np.concatenate(found)
 
 
-def _derivatives(p: Floats, order: int) -> list[Floats]:
-    """Return the sigmoid's derivatives of order 1 to `order`, each a polynomial in the sigmoid's own value p."""
-    one, found = Polynomial([0.0, 1.0]), []
-    current = one
-    for _ in range(order):
-        current = current.deriv() * (one - one**2)
-        found.append(np.asarray(current(p)))
-    return found
+def _derivative(p: Floats, order: int) -> Floats:
+    """Return the sigmoid's derivative of an order from 1 to 6, a polynomial in the sigmoid's own value p."""
+    v, odd = p * (1 - p), 1 - 2 * p
+    if order == 1:
+        return v
+    if order == 2:
+        return np.asarray(v * odd)
+    if order == 3:
+        return np.asarray(v * (1 - 6 * v))
+    if order == 4:
+        return np.asarray(v * odd * (1 - 12 * v))
+    if order == 5:
+        return np.asarray(v * (1 + v * (120 * v - 30)))
+    return np.asarray(v * odd * (1 + v * (360 * v - 60)))
 
 
 def _solved(curvature: Floats, gradient: Floats) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 from ehrdl.metrics.bootstrap import subject_counts, subject_draws
 from ehrdl.metrics.calibration import sigmoid
 from ehrdl.metrics.catalogue import BY_KIND, METRICS, Metric, score_draws
-from ehrdl.metrics.recalibration import Recalibration
+from ehrdl.metrics.recalibration import Recalibration, _derivative
 from ehrdl.schema import BINARY, REGRESSION
 
 
@@ -108,3 +108,11 @@ def test_a_subject_drawn_more_than_255_times_is_counted():
     got = dict(zip(METRICS, score_draws(METRICS, label, prob, np.arange(2), counts), strict=True))
     assert got["auroc"].tolist() == [0.0] and got["auprc"][0] == pytest.approx(70_000 / 70_300)
     assert BY_KIND[BINARY] is METRICS
+
+
+@pytest.mark.parametrize("order", range(1, 7))
+def test_derivatives_of_the_sigmoid_are_its_slopes(order):
+    x, step = np.linspace(-6, 6, 41), 1e-5
+    lower = (lambda x: sigmoid(x)) if order == 1 else (lambda x: _derivative(sigmoid(x), order - 1))
+    slope = (lower(x + step) - lower(x - step)) / (2 * step)
+    np.testing.assert_allclose(_derivative(sigmoid(x), order), slope, atol=1e-8)
