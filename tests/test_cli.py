@@ -443,7 +443,7 @@ def test_help_is_a_screen_and_all_keys_are_explained_on_request(capsys):
 @pytest.mark.parametrize(
     ("key", "line"),
     [
-        ("task", "  ehrdl.tasks.Mortality            Death in hospital, from what was known"),
+        ("task", "  ehrdl.tasks.Mortality            Death in hospital of ICU patients, predicted"),
         ("data.source", "  ehrdl.sources.Meds"),
         ("model", "  ehrdl.models.MultimodalModel"),
     ],

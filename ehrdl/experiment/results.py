@@ -14,6 +14,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.experiment.checks import warn_of_leaks
 from ehrdl.experiment.fitting import BEGUN, FACTS
 from ehrdl.experiment.settings import Settings
+from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.discrimination import auprc
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import r2
@@ -69,6 +70,7 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
     with folder.timed("metrics"), progress() as bar:
         job = bar.add_task("bootstrap", total=1000)
         metrics = evaluate(predictions, info=run_info(facts), on_draws=lambda n: bar.advance(job, n))
+        metrics = add(metrics, decide(predictions, metrics["split"], rules_of(settings.report)))
     write_json(folder.folder / "metrics.json", metrics)
     facts |= {"warnings": warn_of_leaks(metrics, settings), "wall_s": facts["wall_s"] | folder.wall_s}
     write_json(folder.folder / FACTS, facts)

@@ -9,6 +9,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.bounds import (
     Bound,
     Count,
+    Distinct,
     Filled,
     FolderName,
     FolderPath,
@@ -166,9 +167,18 @@ class ReportOptions(Options, key="report"):
         min_count: smallest number of patients in a group that is shown. Smaller groups are hidden, and so is every
             number from which a hidden number could be computed. 1 = all groups are shown. The run's JSON files are
             exact.
+        risks: thresholds of the risk at which alarms are scored.
+        sensitivity: sensitivity that a further threshold must reach on the tuning samples; null = none.
+        alarms_per_100: most alarms per 100 samples that a further threshold may raise on the tuning samples; null =
+            none.
     """
 
     min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
+    risks: Annotated[list[Annotated[float, Bound("(0, 1)")]], Filled(), Distinct()] = field(
+        default_factory=lambda: [0.1, 0.2]
+    )
+    sensitivity: Annotated[float, Bound("(0, 1]")] | None = 0.8
+    alarms_per_100: Annotated[float, Bound("(0, 100]")] | None = 10.0
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def render(summary: dict[str, Any]) -> str:
     environment.filters |= {
         "estimate": estimate,
         "percent": percent,
+        "per_hundred": per_hundred,
         "number": number,
         "fact": fact,
         "capitalize_first": lambda line: line[:1].upper() + line[1:],
@@ -94,6 +95,19 @@ def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:
 def percent(value: float | None) -> str:
     """Format a share as `12.3 %`."""
     return "n/a" if value is None else f"{100 * value:.1f} %"
+
+
+def per_hundred(value: dict[str, Any]) -> str:
+    """Format a share and its interval as numbers per 100, such as `12.3 (10.1 to 14.9)`.
+
+    >>> per_hundred({"value": 0.1234, "low": 0.101, "high": None})
+    '12.3'
+    """
+    known = [value[name] for name in ("value", "low", "high")]
+    if known[0] is None:
+        return "n/a"
+    first, *ends = (None if part is None else f"{100 * part:.1f}" for part in known)
+    return f"{first} ({ends[0]} to {ends[1]})" if None not in ends else str(first)
 
 
 def number(value: Any) -> str:

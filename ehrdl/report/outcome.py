@@ -12,10 +12,10 @@ from ehrdl.metrics.calibration import equal_bins
 from ehrdl.metrics.catalogue import METRICS
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import Outcome
+from ehrdl.report.alarms import alarm_tables, utility_rows
 from ehrdl.report.by_modality import present
 from ehrdl.report.subgroups import count_patients, grouped, one_group
 from ehrdl.report.suppress import Shown, hide_groups, joined, joined_histogram, patients
-from ehrdl.report.utility import utility_rows
 from ehrdl.schema import BINARY, REGRESSION
 
 N_DRAWN = 6
@@ -57,6 +57,7 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
         "constant": info.named("constant", among=ranked),
         "differences": differences(scores["differences"], reference),
         "curves": _curves(outcome, _drawn(ranked, reference, baseline, info), reference, baseline, shown),
+        "alarms": alarm_tables(scores, outcome, by_interest(ranked, reference, baseline, info), shown),
         "present": strata,
         "utility": utility_rows(scores, ranked),
         "one_group": one_group(outcome),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import yaml
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.folders import check_writable
 from ehrdl.engine.messages import say
-from ehrdl.errors import SchemaError
+from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.info import RunInfo
+from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.html import write_report
@@ -28,6 +30,7 @@ def remake(
     out: Path | None = None,
     on_draws: Callable[[int], object] = lambda _: None,
     min_count: int | None = None,
+    risks: list[float] | None = None,
 ) -> Path:
     """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
 
@@ -39,6 +42,8 @@ def remake(
         on_draws: a function that is called with the number of new bootstrap draws, for a progress bar.
         min_count: the smallest number of patients in a group that is shown. None = `report.min_count` of the run's
             `config.yaml`, or 10 if there is none.
+        risks: the thresholds of the risk at which alarms are scored; by default those of the config beside the file, or
+            0.1 and 0.2.
 
     Returns:
         The path of the report.
@@ -54,7 +59,8 @@ def remake(
     if not read.table.label.notna().any():
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     beside = _beside(path.parent)
-    limit = ReportOptions(_min_count(beside.config) if min_count is None else min_count).min_count
+    given: dict[str, Any] = {"min_count": min_count, "risks": risks}
+    options = replace(_options(beside.config), **{name: value for name, value in given.items() if value is not None})
     info = beside.info
     if beside.manifest and not info.models:
         say(f"note: {path.parent / 'manifest.json'}: describes no models, so none is compared with the others")
@@ -63,20 +69,24 @@ def remake(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
         )
     metrics = evaluate(read.table, info=info, on_draws=on_draws)
+    metrics = add(metrics, decide(read.table, metrics["split"], rules_of(options)))
     summary = (
-        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config, limit)
+        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count)
         if beside.manifest
-        else summarize_foreign(read, metrics, path.name, limit)
+        else summarize_foreign(read, metrics, path.name, options.min_count)
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     return write_report(summary, folder / "report.html")
 
 
-def _min_count(config: dict[str, Any]) -> int:
-    options = config.get("report")
-    found = options.get("min_count") if isinstance(options, dict) else None
-    return found if isinstance(found, int) else ReportOptions.min_count
+def _options(config: dict[str, Any]) -> ReportOptions:
+    """Return the options of the report in a run's config; the defaults if it has none that are valid."""
+    given = config.get("report")
+    known = {field.name for field in fields(ReportOptions)}
+    with suppress(ConfigError, TypeError):
+        return ReportOptions(**{name: value for name, value in given.items() if name in known} if given else {})
+    return ReportOptions()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,13 @@ def parser(prog: str) -> OptionParser:
         metavar="N",
         help="groups of fewer patients are not shown; default: the run's, or 10",
     )
+    options.add_argument(
+        "--risks",
+        type=float,
+        nargs="+",
+        metavar="RISK",
+        help="thresholds at which alarms are scored; default: the run's, or 0.1 and 0.2",
+    )
     return options
 
 
@@ -34,5 +41,5 @@ def run(argv: list[str], prog: str) -> None:
         with progress() as bar:
             job = bar.add_task("bootstrap", total=1000)
             out = expanded(own.out) if own.out else None
-            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), own.min_count)
+            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), own.min_count, own.risks)
         say(f"report: {path}")

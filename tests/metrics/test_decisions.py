@@ -1,0 +1,131 @@
+"""Alarms at a threshold, against scikit-learn, hand-computed numbers and the published formula of net benefit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+
+from ehrdl.errors import SchemaError
+from ehrdl.metrics.bootstrap import interval, subject_draws
+from ehrdl.metrics.decisions import RATES, Rule, add, at_threshold, decide, net_benefit, net_benefit_of_all
+
+
+def data(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    prob = np.round(rng.beta(2, 5, n), 2)
+    return (rng.random(n) < prob).astype(float), prob
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.3, 0.55])
+def test_rates_are_scikit_learns(threshold):
+    label, prob = data()
+    alarm = prob >= threshold
+    (tn, fp), (fn, tp) = confusion_matrix(label, alarm, labels=[0, 1])
+    found = {name: float(value) for name, value in at_threshold(label, prob, threshold).items()}
+    assert found["sensitivity"] == pytest.approx(recall_score(label, alarm))
+    assert found["ppv"] == pytest.approx(precision_score(label, alarm))
+    assert found["f1"] == pytest.approx(f1_score(label, alarm))
+    assert found["specificity"] == pytest.approx(tn / (tn + fp))
+    assert found["alarms"] == pytest.approx(alarm.mean())
+    assert found["lift"] == pytest.approx(tp / (tp + fp) / label.mean())
+    assert found["net_benefit"] == pytest.approx(tp / 600 - fp / 600 * threshold / (1 - threshold))
+    assert np.isnan(found["npv"]) if threshold == 0 else found["npv"] == pytest.approx(tn / (tn + fn))
+
+
+def test_a_risk_equal_to_the_threshold_is_an_alarm():
+    assert float(at_threshold([0, 1], [0.2, 0.2], 0.2)["alarms"]) == 1.0
+    assert float(at_threshold([0, 1], [0.2, 0.2], 0.2 + 1e-12)["alarms"]) == 0.0
+
+
+def test_a_score_of_few_values_has_the_net_benefit_of_its_own_steps():
+    """The example of the issue: at a threshold of 0.2, a score with many risks of exactly 0.2."""
+    label = np.repeat([1, 0, 1, 0], [20, 30, 10, 40])
+    prob = np.repeat([0.2, 0.2, 0.1, 0.1], [20, 30, 10, 40])
+    assert float(net_benefit(label, prob, 0.2)) == pytest.approx(20 / 100 - 30 / 100 * 0.25)
+
+
+def test_rates_without_a_denominator_are_unknown_and_never_zero():
+    none = at_threshold([0, 0, 1], [0.1, 0.2, 0.3], 0.9)
+    assert np.isnan(none["ppv"]) and np.isnan(none["lift"]) and float(none["sensitivity"]) == 0
+    without = at_threshold([0, 0], [0.1, 0.9], 0.5)
+    assert np.isnan(without["sensitivity"]) and np.isnan(without["lift"]) and float(without["specificity"]) == 0.5
+    assert float(at_threshold([0, 1], [0.1, 1.0], 1.0)["net_benefit"]) == 0.5  # no false alarm, so it costs nothing
+    assert np.isnan(at_threshold([0, 1], [1.0, 1.0], 1.0)["net_benefit"])
+
+
+def test_a_missing_risk_is_an_error():
+    with pytest.raises(SchemaError, match="column prob: a risk is missing"):
+        at_threshold([0, 1], [0.1, np.nan], 0.5)
+
+
+def test_an_alarm_for_all_gains_the_prevalence_and_costs_the_others():
+    label = np.array([1, 0, 0, 0])
+    assert float(net_benefit_of_all(label, 0.1)) == pytest.approx(0.25 - 0.75 / 9)
+    assert float(net_benefit_of_all(label, 0.25)) == pytest.approx(0)  # at the prevalence it is worth nothing
+
+
+def test_thresholds_keep_their_promise_and_the_next_one_breaks_it():
+    label, prob = data()
+    steps = np.unique(prob)
+    wanted = Rule("sensitivity", 0.8).threshold(label, prob)
+    assert at_threshold(label, prob, wanted)["sensitivity"] >= 0.8
+    assert at_threshold(label, prob, steps[np.searchsorted(steps, wanted) + 1])["sensitivity"] < 0.8
+    budget = Rule("alarms", 0.1).threshold(label, prob)
+    assert at_threshold(label, prob, budget)["alarms"] <= 0.1
+    assert at_threshold(label, prob, steps[np.searchsorted(steps, budget) - 1])["alarms"] > 0.1
+
+
+def test_a_budget_smaller_than_the_first_tie_gives_no_alarm():
+    assert Rule("alarms", 0.1).threshold([0, 1, 1], [0.5, 0.5, 0.5]) == np.inf
+
+
+def table(n=300, seeds=(0, 1)):
+    rng = np.random.default_rng(1)
+    parts = []
+    for split in ("tuning", "held_out"):
+        label, prob = data(n, seed=len(split))
+        subject = rng.integers(n // 2, size=n) + (n if split == "tuning" else 0)
+        for model in ("fused", "lace"):
+            for seed in seeds:
+                noisy = np.clip(prob + rng.normal(0, 0.1, n), 0, 1)
+                columns = {"sample_id": np.arange(n) + (n if split == "tuning" else 0), "subject_id": subject}
+                columns |= {"label": label, "prob": noisy, "split": split, "model": model, "seed": seed}
+                parts.append(pd.DataFrame(columns | {"output": "death", "prob_calibrated": np.nan, "value": np.nan}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_thresholds_are_chosen_on_tuning_and_intervals_are_draws_of_subjects():
+    predictions, rule = table(), Rule("sensitivity", 0.8)
+    found = decide(predictions, "held_out", [rule, Rule("risk", 0.3)], n_bootstrap=40, seed=3)["death"]
+    part = found["sensitivity 0.8"]
+    assert (part["kind"], part["at"], part["chosen_on"]) == ("sensitivity", 0.8, "tuning") and "all" not in part
+    chosen, values, draws = [], [], []
+    for seed in (0, 1):
+        rows = predictions[(predictions.model == "lace") & (predictions.seed == seed)]
+        tuning, held = (rows[rows.split == name].sort_values("sample_id") for name in ("tuning", "held_out"))
+        chosen.append(rule.threshold(tuning.label, tuning.prob))
+        values.append(at_threshold(held.label, held.prob, chosen[-1])["net_benefit"])
+        subjects, place = np.unique(held.subject_id, return_inverse=True)
+        weight = np.concatenate(list(subject_draws(len(subjects), 40, 3, len(held))))[:, place]
+        draws.append(at_threshold(held.label, held.prob, chosen[-1], weight)["net_benefit"])
+    low, high = interval(np.mean(draws, axis=0))
+    got = part["models"]["lace"]
+    assert got["thresholds"] == pytest.approx(chosen)
+    assert got["net_benefit"] == pytest.approx({"value": np.mean(values), "low": low, "high": high})
+    assert set(got) == {"thresholds", *RATES}
+    everyone = found["risk 0.3"]["all"]
+    assert everyone["sensitivity"]["value"] == 1.0 and everyone["specificity"]["value"] == 0.0
+
+
+def test_without_tuning_rows_thresholds_are_chosen_on_the_scored_rows_and_it_is_said():
+    predictions = table()
+    found = decide(predictions[predictions.split == "held_out"], "held_out", [Rule("alarms", 0.1)], 20)
+    assert found["death"]["alarms 0.1"]["chosen_on"] == "held_out"
+
+
+def test_decisions_stand_beside_the_metrics_of_their_output():
+    metrics = {"split": "held_out", "outputs": {"death": {"n": 3}, "days": {"n": 3}}}
+    assert add(metrics, {"death": {"risk 0.1": 1}})["outputs"] == {
+        "death": {"n": 3, "decisions": {"risk 0.1": 1}},
+        "days": {"n": 3, "decisions": {}},
+    }
