@@ -109,6 +109,18 @@ def net_benefit_of_all(label: ArrayLike, threshold: float, weight: ArrayLike | N
     return net_benefit(label, np.ones(len(np.asarray(label))), threshold, weight)
 
 
+def decision_curve(label: ArrayLike, prob: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """Return the net benefit at each of several thresholds below 1.
+
+    >>> decision_curve([0, 0, 0, 1], [0.1, 0.2, 0.7, 0.9], [0.2, 0.8]).round(4).tolist()
+    [0.125, 0.25]
+    """
+    at = np.asarray(thresholds, dtype=np.float64)
+    threshold, true, false = alarms(label, prob)
+    last = np.searchsorted(-threshold, -at, side="right") - 1  # the lowest risk that is an alarm
+    return np.asarray((true[last] - false[last] * at / (1 - at)) / (true[-1] + false[-1]))
+
+
 def rates(true: Floats, false: Floats, cases: Floats, total: Floats, threshold: float) -> dict[str, Floats]:
     """Return the rates of a set of alarms from its counts; NaN where a denominator is 0.
 

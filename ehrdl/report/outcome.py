@@ -10,6 +10,7 @@ from ehrdl.info import RunInfo
 from ehrdl.metrics.by_modality import PRESENT
 from ehrdl.metrics.calibration import equal_bins
 from ehrdl.metrics.catalogue import METRICS
+from ehrdl.metrics.decisions import decision_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.report.alarms import alarm_tables, utility_rows
@@ -233,6 +234,7 @@ def _curves(outcome: Outcome, drawn: list[str], reference: str, baseline: str | 
         "prevalence": float(label.mean()),
         "lines": lines,
         "calibration": calibration,
+        "decision": _decision(outcome, reference, baseline, show.info),
         "risk": _risk(label, outcome.prob[reference], subject, show.min_count),
     }
 
@@ -250,6 +252,27 @@ def _mean_pr(label: Floats, prob: Floats) -> dict[str, list[float]]:
         recall, precision = pr_curve(label, row)
         rates.append(precision[np.searchsorted(recall, grid - 1e-12)])
     return {"x": grid.tolist(), "y": np.mean(rates, axis=0).tolist()}
+
+
+def _decision(outcome: Outcome, reference: str, baseline: str | None, info: RunInfo) -> dict[str, Any]:
+    """Return the decision curves of the reference, the best baseline and the clinical scores, and of an alarm for all.
+
+    The curves are averaged over seeds. The thresholds reach as far as a reader may want to act: to three times the
+    prevalence, or to the highest risks of the reference.
+    """
+    label, prevalence = outcome.label, float(outcome.label.mean())
+    top = float(np.clip(max(3 * prevalence, np.quantile(outcome.prob[reference], 0.99)), 0.05, 0.95))
+    grid = np.linspace(0, top, 101)[1:]
+    scores = [name for name in info.named("score", among=outcome.prob) if info.deployable(name)]
+    names = dict.fromkeys(name for name in (reference, baseline, *scores[:2]) if name)
+    return {
+        "x": grid.tolist(),
+        "all": (prevalence - (1 - prevalence) * grid / (1 - grid)).tolist(),
+        "lines": [
+            {"name": name, "y": np.mean([decision_curve(label, row, grid) for row in outcome.prob[name]], 0).tolist()}
+            for name in names
+        ],
+    }
 
 
 def _calibration(label: Floats, prob: Floats, subject: Any, min_count: int) -> dict[str, list[float]]:

@@ -42,9 +42,9 @@ def draw(output: dict[str, Any], prefix: str) -> dict[str, str]:
         prefix: the prefix of all ids inside the SVG elements, which makes the ids unique in the HTML file.
 
     Returns:
-        The SVG element of each plot, by the plot's name. The plots of a binary output are roc, pr, calibration and
-        risk. Those of a regression output are cells, bins, within and errors. The plot forest is added if there are
-        differences between models.
+        The SVG element of each plot, by the plot's name. The plots of a binary output are roc, pr, calibration, risk
+        and decision. Those of a regression output are cells, bins, within and errors. The plot forest is added if there
+        are differences between models.
     """
     numeric = output["kind"] == REGRESSION
     main = "mae" if numeric else "auroc"
@@ -150,6 +150,23 @@ def _calibration(curves: dict[str, Any]) -> Figure:
     return figure
 
 
+def _decision(curves: dict[str, Any]) -> Figure:
+    figure, axes = _axes()
+    part = curves["decision"]
+    styles = _styles((line["name"] for line in part["lines"]), curves)
+    for line in part["lines"]:
+        axes.plot(part["x"], [100 * y for y in line["y"]], label=_label(line["name"]), **styles[line["name"]])
+    axes.plot(
+        part["x"], [100 * y for y in part["all"]], color=_MUTED, linewidth=1.0, linestyle="--", label="alarm for all"
+    )
+    axes.axhline(0, color="black", linewidth=0.8, label="no alarm")
+    top = max(part["all"][0], *(max(line["y"]) for line in part["lines"]), 1e-3)
+    axes.set(xlabel="Threshold: alarm at this risk or more", ylabel="Net benefit per 100 predictions")
+    axes.set(xlim=(0, part["x"][-1]), ylim=(-25 * top, 108 * top))
+    axes.legend(loc="upper right")
+    return figure
+
+
 def _risk(curves: dict[str, Any]) -> Figure:
     figure, axes = _axes()
     risk = curves["risk"]
@@ -237,5 +254,5 @@ def _errors(curves: dict[str, Any], unit: str) -> Figure:
     return figure
 
 
-_PLOTS = {"roc": _roc, "pr": _pr, "calibration": _calibration, "risk": _risk}
+_PLOTS = {"roc": _roc, "pr": _pr, "calibration": _calibration, "risk": _risk, "decision": _decision}
 _NUMERIC = {"cells": _cells, "bins": _bins, "within": _within, "errors": _errors}

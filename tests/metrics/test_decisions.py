@@ -7,7 +7,16 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_
 
 from ehrdl.errors import SchemaError
 from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.decisions import RATES, Rule, add, at_threshold, decide, net_benefit, net_benefit_of_all
+from ehrdl.metrics.decisions import (
+    RATES,
+    Rule,
+    add,
+    at_threshold,
+    decide,
+    decision_curve,
+    net_benefit,
+    net_benefit_of_all,
+)
 
 
 def data(n=600, seed=0):
@@ -129,3 +138,10 @@ def test_decisions_stand_beside_the_metrics_of_their_output():
         "death": {"n": 3, "decisions": {"risk 0.1": 1}},
         "days": {"n": 3, "decisions": {}},
     }
+
+
+def test_a_decision_curve_is_the_net_benefit_at_each_threshold():
+    label, prob = data()
+    grid = np.linspace(0.01, 0.9, 60)
+    want = [float(net_benefit(label, prob, at)) for at in grid]
+    np.testing.assert_allclose(decision_curve(label, prob, grid), want, atol=1e-12)
