@@ -18,7 +18,7 @@ FLOORS = [
     ("runs",),
     ("report", "training"),
     ("cohort", "comparators"),
-    ("experiment", "scoring"),
+    ("compare", "experiment", "scoring"),
     ("pretraining", "tune"),
     ("cli",),
     ("__main__", "api"),

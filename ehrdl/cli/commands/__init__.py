@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 #: Every command, in the order of the overview.
-NAMES = ("init", "train", "prepare", "pretrain", "tune", "predict", "report", "export", "completion")
+NAMES = ("init", "train", "prepare", "pretrain", "tune", "predict", "report", "compare", "export", "completion")
 
 
 class Command(Protocol):
