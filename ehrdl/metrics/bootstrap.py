@@ -18,7 +18,7 @@ Counts = NDArray[np.integer[Any]]
 #: Samples x draws in memory at once: small enough for the processor's cache, which halves the time.
 _BLOCK = 2**16
 #: Bytes of counts in memory at once.
-_COUNTS = 2**28
+_COUNTS = 400 * 2**20
 #: No interval is given if more than this share of the draws has no value, since a whole tail could be missing.
 MAX_UNDEFINED = 0.025
 
@@ -39,18 +39,33 @@ def subject_draws(n_subjects: int, n_draws: int, seed: int, n_samples: int) -> I
         yield counts.astype(np.float64)
 
 
-def subject_counts(n_subjects: int, n_draws: int, seed: int) -> Iterator[Counts]:
-    """Yield the draws of `subject_draws` in large blocks (draws of this block, S) of small integers."""
-    size = max(1, _COUNTS // max(n_subjects, 1))
-    small = _draw(n_subjects, n_draws, seed, max(1, _BLOCK // max(n_subjects, 1)))
-    block: list[Counts] = []
-    for counts in small:
-        block.append(counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint32))
-        if sum(map(len, block)) >= size:
-            yield np.concatenate(block)
-            block = []
-    if block:
-        yield np.concatenate(block)
+def subject_counts(n_subjects: int, n_draws: int, seed: int, all_first: bool = False) -> Iterator[Counts]:
+    """Yield the draws of `subject_draws` in large blocks of small integers.
+
+    Args:
+        n_subjects: S, the number of subjects.
+        n_draws: number of draws in total.
+        seed: random seed.
+        all_first: whether a draw of every subject once comes before the first draw.
+
+    Yields:
+        Counts (draws of this block, S).
+    """
+    most, left = max(1, _COUNTS // max(n_subjects, 1)), n_draws + all_first
+    block = np.ones((min(most, left), n_subjects), np.uint8)
+    filled = int(all_first)
+    for counts in _draw(n_subjects, n_draws, seed, max(1, _BLOCK // max(n_subjects, 1))):
+        if counts.max(initial=0) > np.iinfo(block.dtype).max:
+            block = block.astype(np.uint32)
+        for row in counts:
+            if filled == len(block):
+                yield block
+                left -= filled
+                block, filled = np.empty((min(most, left), n_subjects), block.dtype), 0
+            block[filled] = row
+            filled += 1
+    if filled:
+        yield block
 
 
 def _draw(n_subjects: int, n_draws: int, seed: int, size: int) -> Iterator[Counts]:

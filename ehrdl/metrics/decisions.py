@@ -202,8 +202,7 @@ def _decide(
     columns = [np.ones(len(label)), label]
     columns += [alarm * part for found in masks.values() for alarm in found for part in (label, 1 - label)]
     sums = per_subject(place, len(subjects), *columns)
-    every = np.ones((1, len(subjects)), np.uint8)
-    blocks = [every, *subject_counts(len(subjects), n_bootstrap, seed)]
+    blocks = subject_counts(len(subjects), n_bootstrap, seed, all_first=True)
     total, cases, *counted = np.concatenate([product(counts, sums) for counts in blocks]).T
     pairs = iter(zip(counted[::2], counted[1::2], strict=True))
     result: dict[str, dict[str, Any]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ def _score_all(
     where = [np.searchsorted(subjects, scope.rows["subject_id"].to_numpy()) for scope in scopes]
     blocks: list[list[Scores]] = [[] for _ in scopes]
     n_fits = sum(len(prob) for scope in scopes for prob in scope.prob.values())
-    for i, counts in enumerate(_with_all(subject_counts(len(subjects), n_bootstrap, seed), len(subjects))):
+    for i, counts in enumerate(subject_counts(len(subjects), n_bootstrap, seed, all_first=True)):
         share = _shares(len(counts) - (i == 0), n_fits, on_draws)
         for block, scope, column in zip(blocks, scopes, where, strict=True):
             block.append(_score(scope, column, counts, share))
@@ -191,13 +191,6 @@ def _score_all(
     point = [{name: values[..., :1] for name, values in scores.items()} for scores in found]
     draws = [{name: values[..., 1:] for name, values in scores.items()} for scores in found]
     return point, draws
-
-
-def _with_all(blocks: Iterator[Counts], n_subjects: int) -> Iterator[Counts]:
-    """Put a draw of every subject once before the first draw, since what a model needs once serves both."""
-    every = np.ones((1, n_subjects), np.uint8)
-    yield np.concatenate([every, next(blocks, every[:0])])
-    yield from blocks
 
 
 def _shares(n_draws: int, n_parts: int, on_draws: Callable[[int], object]) -> Callable[[], None]:

@@ -70,8 +70,8 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
-    raw = _read(path)
-    frame = raw.rename(columns={name: name.strip() for name in raw.columns})
+    frame = _read(path)
+    frame.columns = [name.strip() for name in frame.columns]
     _check_columns(path, list(frame.columns))
     frame, unread = _known(frame)
     assumed = [f"columns that mean nothing here are not read: {', '.join(unread)}"] if unread else []

@@ -101,6 +101,17 @@ def test_counts_are_the_draws_of_subjects_as_small_integers(n_subjects):
     np.testing.assert_array_equal(counts, np.concatenate(list(subject_draws(n_subjects, 6, 3, n_subjects))))
 
 
+def test_a_draw_of_everyone_comes_first_and_blocks_are_cut_where_memory_ends(monkeypatch):
+    monkeypatch.setattr("ehrdl.metrics.bootstrap._COUNTS", 4 * 50)
+    blocks = list(subject_counts(50, 9, 3, all_first=True))
+    assert [len(block) for block in blocks] == [4, 4, 2]
+    whole = np.concatenate(blocks)
+    assert (whole[0] == 1).all()
+    np.testing.assert_array_equal(whole[1:], counts_of(50, 9))
+    assert [len(block) for block in subject_counts(50, 0, 3, all_first=True)] == [1]
+    assert list(subject_counts(50, 0, 3)) == []
+
+
 def test_a_subject_drawn_more_than_255_times_is_counted():
     assert counts_of(1, 2).tolist() == [[1], [1]]
     label, prob = np.array([0.0, 1.0]), np.array([0.3, 0.2])
