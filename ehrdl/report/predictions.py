@@ -30,6 +30,8 @@ _OTHER_NAMES["prob"] += ("predicted_boolean_probability",)
 _WORDS = {"true": "1", "false": "0"}
 _OUTPUT = "outcome"
 _HEAD = 4
+#: The most different numbers that a group column may hold as codes of groups.
+_MOST_NUMBERS = 30
 
 
 @dataclass(frozen=True)
@@ -249,12 +251,26 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
     binary = frame["value"].isna()
     bad = binary & frame["label"].notna() & ~frame["label"].isin((0, 1))
     _refuse(path, frame["label"], bad, "is neither 0, 1 nor empty; a number that was predicted stands in column value")
-    _refuse(path, frame["prob"], binary & frame["prob"].isna(), "is empty, though nothing else was predicted")
+    _refuse(
+        path, frame["prob"], binary & frame["prob"].isna(), "is empty; a row needs a risk, or a number in column value"
+    )
     for name in ("prob", "prob_calibrated"):
         outside = frame[name].notna() & ~frame[name].between(0, 1)
         log_odds = " (log odds become one by 1 / (1 + exp(-x)))" if (frame[name] < 0).any() else ""
         _refuse(path, frame[name], outside, f"is no probability in [0, 1]{log_odds}")
     _refuse(path, frame["label"], ~binary & np.isinf(frame["label"]), "is not finite")
+    for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
+        _check_groups(path, frame[name])
+
+
+def _check_groups(path: Path, column: pd.Series) -> None:
+    """Refuse a group column of measured numbers, in which nearly every row would be a group of its own."""
+    groups = column.dropna().unique()
+    if len(groups) > _MOST_NUMBERS and pd.to_numeric(pd.Series(groups), errors="coerce").notna().all():
+        raise SchemaError(
+            f"{path}: column {column.name}: holds {len(groups):,} different numbers, such as {groups[0]}; give groups, "
+            "such as bands of age, or rename it"
+        )
 
 
 def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:

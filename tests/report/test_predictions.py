@@ -191,3 +191,16 @@ def test_a_damaged_file_of_a_run_is_one_line_or_read(frame, tmp_path, name, cont
         assert not (tmp_path / "report.html").exists()
     else:
         assert name == "config.yaml" and content.startswith(b'{"outputs')
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+def test_a_group_column_of_measured_numbers_is_refused_and_one_of_codes_is_not(tmp_path, kind):
+    frame = pd.DataFrame({"label": [0, 1] * 50, "prob": np.linspace(0, 1, 100), "group_age": range(100)})
+    frame["group_age"] = frame["group_age"].astype(kind)
+    frame.to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(SchemaError, match=r"column group_age: holds 100 different numbers, such as 0"):
+        read_predictions(tmp_path / "p.parquet")
+    frame.assign(group_age=np.arange(100) % 30).to_parquet(tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").table.group_age.nunique() == 30
+    frame.assign(group_age=[f"ward {i}" for i in range(100)]).to_parquet(tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").table.group_age.nunique() == 100
