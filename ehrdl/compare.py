@@ -147,12 +147,17 @@ def _check_same(first: _Run, other: _Run) -> None:
 
 def _pooled(runs: list[_Run]) -> dict[str, tuple[pd.DataFrame, list[ModelInfo]]]:
     """Pool the runs that differ only in their seeds, and return each pool's table and models by its name."""
-    pools: dict[str, list[_Run]] = {}
+    pools: list[list[_Run]] = []
     for run in runs:
-        pools.setdefault(run.fit, []).append(run)
+        fitting = (pool for pool in pools if all(_differ_in_seeds(run, other) for other in pool))
+        pool = next(fitting, None)
+        if pool is None:
+            pools.append([run])
+        else:
+            pool.append(run)
     names = [run.folder.name for run in runs]
     result = {}
-    for pool in pools.values():
+    for pool in pools:
         called = [run.folder.name if names.count(run.folder.name) == 1 else str(run.folder) for run in pool]
         if len(pool) > 1:
             say(f"compare: {' and '.join(called)} differ only in their seeds, and are pooled")
@@ -160,6 +165,11 @@ def _pooled(runs: list[_Run]) -> dict[str, tuple[pd.DataFrame, list[ModelInfo]]]
         table = table.drop_duplicates(["output", "sample_id", "model", "seed"], ignore_index=True)
         result["+".join(called)] = (table, [ModelInfo.from_dict(model) for model in pool[0].manifest.get("models", [])])
     return result
+
+
+def _differ_in_seeds(one: _Run, other: _Run) -> bool:
+    """Return whether two runs differ in their seeds, of which they share none, and in nothing else."""
+    return one.fit == other.fit and not set(one.manifest["seeds"]) & set(other.manifest["seeds"])
 
 
 def _joined(pools: dict[str, tuple[pd.DataFrame, list[ModelInfo]]]) -> tuple[pd.DataFrame, list[ModelInfo]]:

@@ -64,6 +64,16 @@ def test_pooled_seeds_alone_keep_the_names_of_their_models(tmp_path):
     assert sorted(models(tmp_path / "out")) == ["forest", "fused"]
 
 
+def test_runs_that_share_a_seed_are_not_pooled_but_told_apart(tmp_path, capsys):
+    runs = [finished(tmp_path / "a", seed=0), finished(tmp_path / "b", seed=0)]
+    table = pd.read_parquet(runs[1] / "predictions.parquet")  # the same config on another machine
+    table.loc[table.model == "fused", "prob"] *= 0.99
+    table.to_parquet(runs[1] / "predictions.parquet")
+    compare(runs, tmp_path / "out")
+    assert "pooled" not in capsys.readouterr().err
+    assert sorted(models(tmp_path / "out")) == ["a: fused", "b: fused", "forest"]
+
+
 def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path):
     runs = [finished(tmp_path / "x" / "run", lr=0.1), finished(tmp_path / "y" / "run", lr=0.2)]
     compare(runs, tmp_path / "out")
