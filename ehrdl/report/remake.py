@@ -84,8 +84,10 @@ def _options(config: dict[str, Any]) -> ReportOptions:
     """Return the options of the report in a run's config; the defaults if it has none that are valid."""
     given = config.get("report")
     known = {field.name for field in fields(ReportOptions)}
+    if not isinstance(given, dict):
+        return ReportOptions()
     with suppress(ConfigError, TypeError):
-        return ReportOptions(**{name: value for name, value in given.items() if name in known} if given else {})
+        return ReportOptions(**{name: value for name, value in given.items() if name in known})
     return ReportOptions()
 
 

@@ -9,9 +9,10 @@ import pytest
 from ehrdl.info import ModelInfo, RunInfo
 from ehrdl.metrics.decisions import Rule, decide
 from ehrdl.metrics.evaluate import line_up
+from ehrdl.options.training import ReportOptions
 from ehrdl.report.alarms import alarm_tables
 from ehrdl.report.html import per_hundred
-from ehrdl.report.remake import remake
+from ehrdl.report.remake import _options, remake
 from ehrdl.report.suppress import Shown
 
 INFO = RunInfo(
@@ -96,3 +97,12 @@ def test_the_page_says_where_thresholds_come_from(tmp_path, splits, says):
 def test_numbers_per_hundred_have_their_interval_if_there_is_one():
     assert per_hundred({"value": 0.1234, "low": 0.1, "high": 0.15}) == "12.3 (10.0 to 15.0)"
     assert per_hundred({"value": None, "low": None, "high": None}) == "n/a"
+
+
+@pytest.mark.parametrize("damaged", [3, [1], {"risks": "many"}, {"min_count": "ten"}, None])
+def test_damaged_options_of_a_run_give_the_defaults(damaged):
+    assert _options({"report": damaged}) == ReportOptions()
+
+
+def test_options_of_a_run_are_kept():
+    assert _options({"report": {"risks": [0.3], "older": 1}}).risks == [0.3]
