@@ -5,8 +5,6 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ehrdl.moved import forward
-
 # An OpenMP thread that waits for others spins, for as long as several time slices: beside another process on the same
 # cores it takes them from the threads that it waits for, and gradient boosting becomes 20 times slower. scikit-learn,
 # LightGBM, XGBoost and torch each read this once, when they are loaded; processes that are started inherit it.
@@ -16,8 +14,6 @@ try:
     __version__ = version("ehrdl")
 except PackageNotFoundError:  # running from a checkout that is not installed
     __version__ = "0+unknown"
-
-forward()
 
 #: Public names and the modules that define them, imported when they are first used: `import ehrdl` loads no torch.
 _WHERE = {

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ehrdl"
 #: The rooms, from the ground up; those of one line stand side by side.
 FLOORS = [
-    ("errors", "lazy", "moved", "simulator"),
+    ("errors", "lazy", "simulator"),
     ("clinical", "info", "options", "schema"),
     ("batch", "engine", "metrics"),
     ("models", "processes", "quality", "recorded", "splits"),

@@ -19,7 +19,6 @@ from ehrdl.cli.messages import UNKNOWN, below, explain, of_another_kind, short_h
 from ehrdl.cli.yaml_files import Loader, flat, read_yaml
 from ehrdl.engine.paths import expanded
 from ehrdl.errors import ConfigError
-from ehrdl.moved import current
 from ehrdl.options import trainer
 from ehrdl.options.bounds import check_call, options_of
 from ehrdl.options.signatures import Argument, arguments
@@ -315,7 +314,7 @@ def _check_class(file: str, content: Mapping[Any, Any], annotation: str, prefix:
             raise ConfigError(f"{file}: {prefix}{name}: there is no such key. Allowed: class_path, init_args")
         if not isinstance(value, kind):
             raise ConfigError(f"{file}: {prefix}{name}: expected {kind.__name__}, got {value!r}")
-    class_path = offered().get(content.get("class_path", "")) or current(content.get("class_path", ""))
+    class_path = offered().get(content.get("class_path", ""), content.get("class_path", ""))
     takes = arguments(class_path)
     for name in content.get("init_args", ()):
         if takes is not None and name not in takes:

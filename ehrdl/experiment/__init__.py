@@ -2,7 +2,7 @@
 
 from ehrdl.lazy import lazily
 
-_WHERE = {"Experiment": "experiment", "Settings": "settings", "BASELINES": "settings", "run": "experiment"}
+_WHERE = {"Experiment": "experiment", "Settings": "settings", "BASELINES": "settings"}
 
-__all__ = ["BASELINES", "Experiment", "Settings", "run"]
+__all__ = ["BASELINES", "Experiment", "Settings"]
 __getattr__, __dir__ = lazily(__name__, _WHERE)

@@ -178,8 +178,3 @@ class Experiment(Settings):
             return data, variants(data.spec)
 
         follow(team, prepared, Training(self.model, self.optim, self.trainer), self.data.batch)
-
-
-def run(*settings: Any, **options: Any) -> Path:
-    """Make an `Experiment` from its settings, run all of its steps, and return the path of the run's folder."""
-    return Experiment(*settings, **options).complete()
