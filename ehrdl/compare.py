@@ -21,7 +21,7 @@ from ehrdl.info import ModelInfo, RunInfo
 from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
-from ehrdl.report.html import write_report
+from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize

@@ -151,7 +151,7 @@ def test_every_part_of_the_house_has_its_floor():
         ("ehrdl.models.head", "from ..splits import files", "is on its own floor"),
         ("ehrdl.models.head", "from .. import splits", "is on its own floor"),
         ("ehrdl.models.notes.pool", "from ...splits.files import read_split_files", "is on its own floor"),
-        ("ehrdl.report.html", "from ehrdl.models import head", "is to be left alone"),
+        ("ehrdl.report.page.html", "from ehrdl.models import head", "is to be left alone"),
         ("ehrdl.data.dataset", "from ehrdl.utils import f", "is on no floor"),
         ("ehrdl.schema", "from ehrdl.batch import Batch", "is above it"),
         ("ehrdl.errors", "import ehrdl.cli", "is above it"),

@@ -18,7 +18,7 @@ from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.discrimination import auprc
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import r2
-from ehrdl.report.html import write_report
+from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
 from ehrdl.runs.folder import RunFolder

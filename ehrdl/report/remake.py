@@ -18,7 +18,7 @@ from ehrdl.info import RunInfo
 from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
-from ehrdl.report.html import write_report
+from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
 from ehrdl.runs.files import check_config, reading

@@ -10,8 +10,8 @@ from ehrdl.info import ModelInfo, RunInfo
 from ehrdl.metrics.decisions import Rule, decide
 from ehrdl.metrics.evaluate import line_up
 from ehrdl.options.training import ReportOptions
-from ehrdl.report.alarms import alarm_tables
-from ehrdl.report.html import per_hundred
+from ehrdl.report.outcomes.alarms import alarm_tables
+from ehrdl.report.page.html import per_hundred
 from ehrdl.report.remake import _options, remake
 from ehrdl.report.suppress import Shown
 

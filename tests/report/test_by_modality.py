@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from known import evaluate, info_of, summarize
 
-from ehrdl.report.html import estimate, render
-from ehrdl.report.outcome import best_baseline
+from ehrdl.report.outcomes.binary import best_baseline
+from ehrdl.report.page.html import estimate, render
 from ehrdl.report.remake import remake
 
 MODELS = {"fused": 0.3, "notes_only": 0.9, "series_only": 0.8, "bag_of_words": 1.0, "random_forest": 2.0, "bayes": 0.0}

@@ -14,8 +14,8 @@ from known import evaluate, summarize
 
 from ehrdl.metrics.calibration import sigmoid
 from ehrdl.quality import Finding
-from ehrdl.report.html import estimate, fact, number, percent, render, write_report
-from ehrdl.report.outcome import verdict
+from ehrdl.report.outcomes.binary import verdict
+from ehrdl.report.page.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.summary import LIMITS
 from ehrdl.schema import PREDICTIONS, check
 from ehrdl.tasks import Readmission

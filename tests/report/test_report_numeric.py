@@ -9,8 +9,8 @@ import pytest
 from known import evaluate, summarize
 
 from ehrdl.metrics.calibration import sigmoid
-from ehrdl.report.html import estimate, number, render
-from ehrdl.report.outcome import verdict
+from ehrdl.report.outcomes.binary import verdict
+from ehrdl.report.page.html import estimate, number, render
 from ehrdl.report.remake import remake
 
 NOISE = {"fused": 0.5, "series_only": 0.9, "gradient_boosting": 1.1, "logistic_regression": 2.0, "prevalence": None}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from known import evaluate, summarize
 
-from ehrdl.report.html import render
+from ehrdl.report.page.html import render
 from ehrdl.report.places import in_command, in_config, in_text
 from ehrdl.report.suppress import (
     WITHHELD,

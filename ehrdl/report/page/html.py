@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
-from ehrdl.report.plots import draw
+from ehrdl.report.page.plots import draw
 
 #: Each metric's heading, and which values are good.
 _HEADINGS = {name: (metric.heading, metric.good) for kind in BY_KIND.values() for name, metric in kind.items()}
@@ -52,7 +52,7 @@ def render(summary: dict[str, Any]) -> str:
     Args:
         summary: the content of the report, from `summarize`.
     """
-    loader = PackageLoader("ehrdl.report", "templates")
+    loader = PackageLoader("ehrdl.report.page", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -13,9 +13,9 @@ from ehrdl.metrics.catalogue import METRICS
 from ehrdl.metrics.decisions import decision_curve
 from ehrdl.metrics.discrimination import Floats, auroc, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import Outcome
-from ehrdl.report.alarms import alarm_tables, utility_rows
-from ehrdl.report.by_modality import present
-from ehrdl.report.subgroups import count_patients, grouped, one_group
+from ehrdl.report.outcomes.alarms import alarm_tables, utility_rows
+from ehrdl.report.outcomes.by_modality import present
+from ehrdl.report.outcomes.subgroups import count_patients, grouped, one_group
 from ehrdl.report.suppress import Shown, hide_groups, joined, joined_histogram, patients
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -81,7 +81,7 @@ def strata_shown(strata: list[dict[str, Any]], outcome: Outcome, shown: Shown) -
     """Hide small groups in the table of results by the inputs that a sample has.
 
     Args:
-        strata: the table, from `ehrdl.report.by_modality.present`.
+        strata: the table, from `ehrdl.report.outcomes.by_modality.present`.
         outcome: the output's predictions.
         shown: the size of the smallest group that may be shown.
     """

@@ -12,8 +12,7 @@ from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.regression import binned, equal_bins, mae
-from ehrdl.report.by_modality import present
-from ehrdl.report.outcome import (
+from ehrdl.report.outcomes.binary import (
     N_DRAWN,
     best_baseline,
     by_interest,
@@ -24,7 +23,8 @@ from ehrdl.report.outcome import (
     strata_shown,
     verdict,
 )
-from ehrdl.report.subgroups import grouped, one_group
+from ehrdl.report.outcomes.by_modality import present
+from ehrdl.report.outcomes.subgroups import grouped, one_group
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 

@@ -1,0 +1,1 @@
+"""What the report shows about one output, as plain numbers."""

@@ -1,0 +1,1 @@
+"""The HTML file: its text, its plots, its styles and its script."""
