@@ -116,7 +116,8 @@ def smooth_curve(
 def smooth_eces(outcome: Outcome, reference: str | None, n_draws: int = N_DRAWS, seed: int = 0) -> dict[str, Any]:
     """Return the smooth calibration error of every model, with subject-clustered 95 % intervals and paired differences.
 
-    A bootstrap draw repeats samples, which makes the error of a draw slightly too large.
+    A bootstrap draw repeats samples, which makes the error of a draw slightly too large. The intervals are therefore
+    shifted by the mean excess of the draws (Davison & Hinkley, Bootstrap Methods and their Application, 1997, ch. 2).
 
     Args:
         outcome: the predictions of a binary output.
@@ -142,8 +143,11 @@ def smooth_eces(outcome: Outcome, reference: str | None, n_draws: int = N_DRAWS,
         values[0] = np.mean([smooth_ece(outcome.label, row) for row in outcome.prob[name]])  # to full precision
     others = [name for name in found if name != reference] if reference else []
     pairs = {f"{reference} - {name}": found[str(reference)] - found[name] for name in others}
-    models, differences = ({name: _estimate(values) for name, values in part.items()} for part in (found, pairs))
-    return {"draws": len(next(iter(found.values()))) - 1, "models": models, "differences": differences}
+    return {
+        "draws": len(next(iter(found.values()))) - 1,
+        "models": {name: _estimate(values, 0.0) for name, values in found.items()},
+        "differences": {name: _estimate(values, -1.0) for name, values in pairs.items()},
+    }
 
 
 def add_smooth(metrics: Mapping[str, Any], outcomes: Iterable[Outcome], reference: str | None) -> dict[str, Any]:
@@ -153,9 +157,10 @@ def add_smooth(metrics: Mapping[str, Any], outcomes: Iterable[Outcome], referenc
     return {**metrics, "outputs": outputs}
 
 
-def _estimate(values: Floats) -> dict[str, float]:
-    low, high = interval(values[1:])
-    return {"value": float(values[0]), "low": low, "high": high}
+def _estimate(values: Floats, least: float) -> dict[str, float]:
+    """Return the first of some values, and the interval of the others without their mean excess over it."""
+    low, high = interval(values[1:] - (values[1:].mean() - values[0]))
+    return {"value": float(values[0]), "low": max(low, least), "high": high}
 
 
 def _own_error(sums: csc_matrix, counts: Counts, total: Floats) -> Floats:

@@ -12,8 +12,9 @@ import pandas as pd
 from ehrdl.info import RunInfo
 from ehrdl.metrics.catalogue import BY_KIND, METRICS
 from ehrdl.metrics.evaluate import Outcome, line_up
-from ehrdl.report.outcomes.binary import describe, differences, rank, reference_of
+from ehrdl.report.outcomes.binary import describe
 from ehrdl.report.outcomes.numeric import describe_numeric
+from ehrdl.report.outcomes.ranking import differences, rank, reference_of
 from ehrdl.report.places import in_command, in_config, in_text
 from ehrdl.report.predictions import Predictions
 from ehrdl.report.suppress import Shown, any_few, hide_counts, hide_sizes, hide_steps, hides

@@ -105,8 +105,13 @@ def test_intervals_are_those_of_a_naive_bootstrap_and_differences_are_paired():
         one, other = (smooth_ece(label[rows], risk[rows]) for risk in (prob, prob * 0.8))
         values.append(one)
         gaps.append(one - other)
-    for mine, naive in ((found["models"]["a"], values), (found["differences"]["a - b"], gaps)):
-        assert [mine["low"], mine["high"]] == pytest.approx(np.percentile(naive, [2.5, 97.5]), abs=0.015)
+    truth = smooth_ece(label, prob), smooth_ece(label, prob) - smooth_ece(label, prob * 0.8)
+    for mine, naive, value in zip(
+        (found["models"]["a"], found["differences"]["a - b"]), (values, gaps), truth, strict=True
+    ):
+        expected = np.percentile(naive, [2.5, 97.5]) - (np.mean(naive) - value)
+        assert [mine["low"], mine["high"]] == pytest.approx(expected, abs=0.015)
+        assert mine["low"] < value < mine["high"]
     assert found["models"]["a"]["value"] == pytest.approx(smooth_ece(label, prob), abs=1e-12)
     assert found["differences"]["a - b"]["value"] < 0
 

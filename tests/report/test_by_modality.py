@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from known import evaluate, info_of, summarize
 
-from ehrdl.report.outcomes.binary import best_baseline
+from ehrdl.report.outcomes.ranking import best_baseline
 from ehrdl.report.page.html import estimate, render
 from ehrdl.report.remake import remake
 
@@ -52,7 +52,7 @@ def test_the_table_has_the_deep_models_and_the_best_baseline_in_every_stratum(ma
 
 def test_the_page_shows_every_number_of_the_table(made):
     _, output, page = made
-    section = page[page.index("By what was present") : page.index("Groups of patients")]
+    section = page[page.index("By what was present") : page.index('<section id="calibration">')]
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", section))
     for part in output["present"]:
         assert f"{part['name']} {part['n']} {part['events']} {'fused' if part['rows'] else 'fewer than 10'} " in text
@@ -105,7 +105,7 @@ def test_a_regression_output_has_the_table_with_its_own_metrics():
         (name, n, None) for name, n in sizes.items()
     ]
     page = render(summary)
-    section = page[page.index("By what was present") : page.index("Groups of patients")]
+    section = page[page.index("By what was present") : page.index('<section id="subgroups">')]
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", section))
     assert "n Model MAE RMSE R² " in text and "AUPRC" not in text and "neither 5 fewer than 10 predictions" in text
     *scored, _ = output["present"]

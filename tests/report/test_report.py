@@ -1,111 +1,22 @@
 """The report: numbers in a dict first, then one page that shows each of them."""
 
+import base64
+import hashlib
 import html
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 from known import evaluate, summarize
+from made_report import CHROMIUM, CONFIG, FLOW, MANIFEST, fake_predictions
 
-from ehrdl.metrics.calibration import sigmoid
-from ehrdl.quality import Finding
-from ehrdl.report.outcomes.binary import verdict
+from ehrdl.report.outcomes.ranking import verdict
 from ehrdl.report.page.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.summary import LIMITS
 from ehrdl.schema import PREDICTIONS, check
-from ehrdl.tasks import Readmission
-
-NOISE = {"fused": 0.35, "notes_only": 0.9, "series_only": 0.7, "gradient_boosting": 0.8, "logistic_regression": 0.9}
-NOISE |= {"bag_of_words": 1.2, "tabular_and_words": 0.45, "random_forest": 0.75, "bayes": 0.0}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def fake_predictions(n_subjects=500, outputs=("readmission_30d",)):
-    rng = np.random.default_rng(3)
-    subject = np.repeat(np.arange(n_subjects) + 10_000_000, rng.integers(1, 4, n_subjects))
-    n = len(subject)
-    frailty = np.repeat(rng.normal(size=n_subjects), np.unique(subject, return_counts=True)[1])
-    base = pd.DataFrame({"sample_id": np.arange(n), "subject_id": subject})
-    base["prediction_time"] = pd.Timestamp("2150-01-01")
-    base["split"] = "held_out"
-    base["group_sex"] = rng.choice(["F", "M"], n)
-    base["group_age_band"] = rng.choice(["18-44", "45-64", "65-79", "80+"], n)
-    base["group_race"] = rng.choice(["WHITE", "BLACK", "ASIAN", "HISPANIC"], n, p=[0.7, 0.2, 0.07, 0.03])
-    base.loc[rng.random(n) < 0.05, "group_race"] = None
-    base["group_has_note"] = rng.choice(["yes", "no"], n, p=[0.9, 0.1])
-    base["group_present"] = np.where(base["group_has_note"] == "yes", "notes and series", "series only")
-    frames = []
-    for output in outputs:
-        risk = -2.4 + 1.0 * frailty + 0.5 * rng.normal(size=n)
-        label = (rng.random(n) < sigmoid(risk)).astype(np.float32)
-        label[:7] = np.nan
-        for model, noise in {**NOISE, "prevalence": None}.items():
-            for seed in (0, 1) if model in ("fused", "notes_only", "series_only") else (0,):
-                prob = np.full(n, 0.14) if noise is None else sigmoid(risk + noise * rng.normal(size=n))
-                rows = base.assign(model=model, seed=seed, output=output, label=label, prob=prob)
-                frames.append(rows.assign(prob_calibrated=prob**1.1))
-    return pd.concat(frames, ignore_index=True)
-
-
-FLOW = {
-    "steps": [
-        {
-            "step": "admissions",
-            "rule": "all admissions with a discharge after their start",
-            "admissions": 4012,
-            "subjects": 2000,
-        },
-        {
-            "step": "episode",
-            "rule": "stays that follow on the same day are one episode",
-            "admissions": 3890,
-            "subjects": 2000,
-        },
-        {
-            "step": "age",
-            "rule": "at least 18 years old",
-            "admissions": 3850,
-            "subjects": 1990,
-            "caveat": "12 % have no birth",
-        },
-        {"step": "alive", "rule": "left hospital alive", "admissions": 3600, "subjects": 1900},
-    ],
-    "notes": {
-        "prevalence": {"all eligible": 0.1271, "without each patient's last admission (selects on the future)": 0.2213},
-        "summary stored": {"by discharge": 900, "within 24 h": 2000, "later": 500, "never": 200},
-        "caveats": ["Readmissions elsewhere <are invisible> & not counted."],
-    },
-    "caveats": ["This hospital has no emergency department."],
-}
-MANIFEST = {
-    "ehrdl": "0.1.0",
-    "git": "abc1234",
-    "created": "2025-01-01T00:00:00",
-    "task": "readmission",
-    "task_info": vars(Readmission().info),
-    "seeds": [0, 1],
-    "wall_s": {"prepare": 31.2, "fit": 122.91},
-    "versions": {"torch": "2.13.0", "python": "3.12.1"},
-    "hardware": {"cpu": "4 cores", "memory_gib": 15.6},
-    "source": {"class_path": "ehrdl.sources.synthetic.Synthetic", "init_args": {"n_patients": 2000}},
-    "tables": {"hosp/labevents": 120_331},
-    "missing": ["note/radiology: not in this source; radiology reports are not used"],
-    "warnings": ["AUROC above 0.85 on MIMIC: probable leak <script>alert(1)</script>"],
-    "data": {"n_samples": {"train": 2500, "tuning": 350, "held_out": 750}, "n_channels": 41, "truncated_samples": 3},
-    "quality": [
-        Finding("EVENTS", "ADMISSION_TYPE", "stays have an unknown word ('<b>')", 500, 1000, 0.05).to_dict(),
-        Finding("series", "glucose", "values are left out", 3, 5000, 0.1).to_dict(),
-    ],
-}
-CONFIG = {
-    "task": {"class_path": "ehrdl.tasks.readmission.Readmission", "init_args": {"horizon_days": 30}},
-    "seeds": [0, 1],
-}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +32,7 @@ def page(summary):
 
 
 def test_findings_stand_in_the_page_and_the_loud_ones_are_warnings(page):
-    _, _, section = page.partition("<h2>Quality of the data</h2>")
+    _, _, section = page.partition("<h3>Quality of the data</h3>")
     _, loud, quiet = section.split("</tbody>")[0].split("<tbody>")[1].split("<tr>")
     assert "<strong>Warning:</strong> stays have an unknown word" in loud and "&lt;b&gt;" in loud and "50.0 %" in loud
     assert "Warning" not in quiet and "5,000" in quiet
@@ -130,7 +41,7 @@ def test_findings_stand_in_the_page_and_the_loud_ones_are_warnings(page):
 class _Page(HTMLParser):
     """Tags left open, addresses that the page would fetch, ids, and the text."""
 
-    VOID = ("meta", "br", "path", "use", "img", "link")
+    VOID = ("meta", "br", "path", "use", "img", "link", "input")
 
     def __init__(self):
         super().__init__()
@@ -174,9 +85,17 @@ def test_summary_is_plain_json(summary):
 def test_page_is_whole_and_fetches_nothing(parsed, page):
     assert parsed.open == []
     assert all(address.startswith("#") for address in parsed.addresses)
-    assert "script" not in parsed.tags and "@import" not in page
+    assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert len(parsed.ids) == len(set(parsed.ids)), "two elements share an id"
+
+
+def test_the_page_allows_its_own_script_and_no_other(page):
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    (own,) = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{own}'"
+    assert len(re.findall("<script", page)) == 1 + page.count('<script type="application/json">')
 
 
 def test_page_names_every_model_and_every_number(summary, parsed):
@@ -318,11 +237,12 @@ def test_browser_lays_the_page_out_within_its_width(summary, tmp_path):
     probe = tmp_path / "probe.html"
     size = "'w' + document.documentElement.scrollWidth + ' h' + document.body.scrollHeight"
     script = f"<script>document.title = {size}</script>"
-    probe.write_text(path.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8")
+    text = re.sub("<meta http-equiv[^>]*>", "", path.read_text(encoding="utf-8"))  # it allows no other script
+    probe.write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += " --disable-component-update --disable-sync --window-size=800,1000 --dump-dom"
     command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     width, height = map(int, re.search(r"<title>w(\d+) h(\d+)</title>", dom).groups())
     assert width <= 800 and height > 2000
-    assert dom.count("<svg") == 5 and "How the models compare" in dom
+    assert dom.count("<svg") == 6 and "How the models compare" in dom

@@ -12,18 +12,9 @@ from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.regression import binned, equal_bins, mae
-from ehrdl.report.outcomes.binary import (
-    N_DRAWN,
-    best_baseline,
-    by_interest,
-    differences,
-    hidden_output,
-    rank,
-    reference_of,
-    strata_shown,
-    verdict,
-)
+from ehrdl.report.outcomes.binary import N_DRAWN, hidden_output, strata_shown
 from ehrdl.report.outcomes.by_modality import present
+from ehrdl.report.outcomes.ranking import best_baseline, by_interest, differences, rank, reference_of, verdict
 from ehrdl.report.outcomes.subgroups import grouped, one_group
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION

@@ -1,8 +1,14 @@
-"""Renders the report as one HTML file that opens offline, runs no script and can be printed."""
+"""Renders the report as one HTML file that opens offline and can be printed.
+
+Its script moves between tabs, moves the slider and switches between light and dark. Without a script, all is shown.
+"""
 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
+from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +18,19 @@ from markupsafe import Markup
 from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.report.page.plots import draw
+from ehrdl.schema import BINARY
 
 #: Each metric's heading, and which values are good.
 _HEADINGS = {name: (metric.heading, metric.good) for kind in BY_KIND.values() for name, metric in kind.items()}
+_TITLES = {
+    "comparison": "Comparison",
+    "calibration": "Calibration",
+    "decisions": "Decisions",
+    "subgroups": "Subgroups",
+    "data": "Data and flow",
+    "checks": "Limits and checks",
+    "reproduction": "Reproduction",
+}
 _VERDICTS = {
     "better": "{model} ranks patients better than {other}: the whole interval of the difference is above 0.",
     "worse": "{model} ranks patients worse than {other}: the whole interval of the difference is below 0.",
@@ -66,11 +82,31 @@ def render(summary: dict[str, Any]) -> str:
         "verdict": _verdict,
         "verdict_numeric": _verdict_numeric,
     }
-    plots = [  # matplotlib escapes the text that it draws
-        {} if output["hidden"] else {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
+    plots = {  # matplotlib escapes the text that it draws
+        output["name"]: {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
         for i, output in enumerate(summary["outputs"])
-    ]
-    return environment.get_template("report.html").render(s=summary, plots=plots, headings=_HEADINGS)
+        if not output["hidden"]
+    }
+    script = (resources.files("ehrdl.report.page") / "templates" / "script.js").read_text(encoding="utf-8")
+    # The page allows this one script by its hash, so that no text from outside can ever run as another.
+    script_hash = b64encode(sha256(script.encode()).digest()).decode()
+    content = {"s": summary, "parts": _parts(summary), "plots": plots, "headings": _HEADINGS}
+    return environment.get_template("report.html").render(content, script=Markup(script), script_hash=script_hash)
+
+
+def _parts(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the parts of the page that have content, each with its id and title."""
+    kinds = {output["kind"] for output in summary["outputs"] if not output["hidden"]}
+    there = {
+        "comparison": bool(kinds),
+        "calibration": BINARY in kinds,
+        "decisions": BINARY in kinds,
+        "subgroups": bool(kinds),
+        "data": bool(summary["flow"] or summary["notes"] or summary["data"] or summary["quality"]),
+        "checks": True,
+        "reproduction": bool(summary["run"] or summary["config"]),
+    }
+    return [{"id": part, "title": title} for part, title in _TITLES.items() if there[part]]
 
 
 def estimate(value: dict[str, Any] | None, signed: bool = False) -> str:

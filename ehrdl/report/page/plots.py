@@ -17,7 +17,12 @@ from ehrdl.schema import REGRESSION
 
 #: Okabe & Ito's palette, which colour-blind readers can distinguish. The first colour is the reference's.
 _REFERENCE, _OTHERS, _CEILING = "#0072B2", ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "#222222"
-_MUTED = "#777777"
+_MUTED, _GRID = "#777777", "#e6e6e6"
+#: Lines differ in their dashes too, so that they can be told apart without colour.
+_DASHES = ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 2)))
+#: The colours of the page, which follow its light or dark scheme, in place of those that matplotlib writes.
+_SCHEME = {"#000000": "currentColor", _CEILING: "currentColor", _MUTED: "var(--soft)", _GRID: "var(--line)"}
+_SCHEME |= {colour: f"var(--series-{i})" for i, colour in enumerate((_REFERENCE, *_OTHERS))}
 #: The largest number of letters of a name in a plot.
 _LONGEST = 32
 _STYLE: Any = {
@@ -67,9 +72,11 @@ def _svg(figure: Figure, prefix: str) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the name is text, and browsers have more fonts
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    for colour, name in _SCHEME.items():
+        text = text.replace(f": {colour.lower()}", f": {name}")
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     return re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{prefix}-", text)
 
@@ -85,7 +92,7 @@ def _label(name: str) -> str:
 def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -93,14 +100,15 @@ def _axes(width: float = 4.3, height: float = 3.9) -> tuple[Figure, Axes]:
 def _styles(names: Iterable[str], curves: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the colour and line of each model: bold for the reference, dashed for the true risk."""
     styles: dict[str, dict[str, Any]] = {}
-    free = iter(_OTHERS)
+    free = iter(zip(_OTHERS, _DASHES, strict=True))
     for name in names:
         if name == curves["reference"]:
             styles[name] = {"color": _REFERENCE, "linewidth": 2.4, "zorder": 5}
         elif name in curves["truth"]:
             styles[name] = {"color": _CEILING, "linewidth": 1.2, "linestyle": (0, (4, 2))}
         else:
-            styles[name] = {"color": next(free, _MUTED), "linewidth": 1.3}
+            colour, dashes = next(free, (_MUTED, "-"))
+            styles[name] = {"color": colour, "linewidth": 1.4, "linestyle": dashes}
     return styles
 
 
@@ -133,19 +141,19 @@ def _lines(axes: Axes, curves: dict[str, Any], kind: str) -> None:
 
 def _calibration(curves: dict[str, Any]) -> Figure:
     figure, axes = _axes()
-    styles = _styles((part["name"] for part in curves["calibration"]), curves)
-    top = 0.0
-    for part in curves["calibration"]:
+    drawn = [part for part in curves["calibration"] if part["x"]]
+    styles = _styles((part["name"] for part in drawn), curves)
+    top = 0.05
+    for part in drawn:
         bold = part["name"] == curves["reference"]
         style = styles[part["name"]]
-        axes.plot(part["predicted"], part["observed"], marker="o", markersize=4, label=_label(part["name"]), **style)
+        axes.plot(part["x"], part["y"], label=_label(part["name"]), **style)
         if bold:
-            axes.vlines(part["predicted"], part["low"], part["high"], color=style["color"], linewidth=1)
-        top = max(top, *part["predicted"], *(part["high"] if bold else part["observed"]))
+            axes.fill_between(part["x"], part["low"], part["high"], color=style["color"], alpha=0.2, linewidth=0)
+        top = max(top, *part["x"], *(part["high"] if bold else part["y"]))
     top = min(1.0, 1.05 * top)
     axes.plot([0, top], [0, top], color=_MUTED, linewidth=0.8, linestyle=":", label="ideal")
-    axes.set(xlabel="Predicted risk (mean of the bin)", ylabel="Observed share with the outcome")
-    axes.set(xlim=(0, top), ylim=(0, top))
+    axes.set(xlabel="Predicted risk", ylabel="Observed share with the outcome", xlim=(0, top), ylim=(0, top))
     axes.legend(loc="upper left")
     return figure
 
