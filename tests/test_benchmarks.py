@@ -112,3 +112,9 @@ def test_a_domain_pretrained_encoder_is_compared_with_one_of_random_weights(tmp_
     assert found["domain_minus_random_value"] == pytest.approx(difference, abs=2e-4)
     assert found["domain_minus_random_low"] < difference < found["domain_minus_random_high"]
     assert found["domain_pretraining_s"] > 0 and found["random_fine_tuning_s"] > 0
+
+
+def test_the_cost_of_a_report_is_its_seconds_memory_and_size(tmp_path):
+    found = run(tmp_path, "report_speed", "--samples", "1500", "--models", "3")
+    assert (found["samples"], found["models"]) == (1500, 3)
+    assert 0 < found["cpu_s"] < 60 and found["peak_mb"] > 50 and 0 < found["page_mb"] < 3

@@ -16,7 +16,7 @@ from ehrdl.metrics.bootstrap import Counts, interval, subject_counts
 from ehrdl.metrics.by_modality import by_present
 from ehrdl.metrics.catalogue import BY_KIND, score_draws
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.draws import per_subject, product
+from ehrdl.metrics.draws import Places, per_subject, product
 from ehrdl.schema import BINARY, REGRESSION
 
 #: Values of a model: (seeds, metrics, draws).
@@ -100,21 +100,25 @@ def line_up(predictions: pd.DataFrame, split: str) -> list[Outcome]:
     Raises:
         SchemaError: the split has no rows or only one class, or the models predict different samples.
     """
-    table = predictions[predictions["split"] == split]
-    if table.empty:
+    chosen = (predictions["split"] == split).to_numpy()
+    if not chosen.any():
         raise SchemaError(f"PREDICTIONS: column split: no row is {split}; nothing to evaluate")
-    return [_outcome(rows, str(name), split) for name, rows in table.groupby("output", sort=False)]
+    table = predictions if chosen.all() else predictions[chosen]
+    places = table.groupby("output", sort=False).indices
+    names = list(table["output"].unique())
+    return [_outcome(table if len(names) == 1 else table.iloc[places[name]], str(name), split) for name in names]
 
 
 def _outcome(table: pd.DataFrame, output: str, split: str) -> Outcome:
-    runs = {key: rows.sort_values("sample_id") for key, rows in table.groupby(["model", "seed"], sort=True)}
-    first_key, first = next(iter(runs.items()))
-    for key, rows in runs.items():
-        _check_same_samples(first, first_key, rows, key, f"output {output}, split {split}")
-    known = first["label"].notna().to_numpy()
+    runs = _runs(table)  # places of rows, since a copy of the rows per run would double the memory
+    where = f"output {output}, split {split}"
+    sample, label = (table[name].to_numpy(dtype=np.float64) for name in ("sample_id", "label"))
+    _check_same_samples({"sample_id": sample, "label": label}, runs, where)
+    first = next(iter(runs.values()))
+    known = ~np.isnan(label[first])
     groups = [name for name in table.columns if name.startswith("group_")]
-    kept = first.loc[known, ["sample_id", "subject_id", "label", *groups]].reset_index(drop=True)
-    label = kept["label"].to_numpy(dtype=np.float64)
+    kept = table[["sample_id", "subject_id", "label", *groups]].iloc[first[known]].reset_index(drop=True)
+    label = label[first[known]]
     kind = BINARY if "value" not in table or table["value"].isna().all() else REGRESSION
     if kind == REGRESSION and not len(label):
         raise SchemaError(f"PREDICTIONS: column label: split {split}, output {output} has no known label")
@@ -123,28 +127,41 @@ def _outcome(table: pd.DataFrame, output: str, split: str) -> Outcome:
             f"PREDICTIONS: column label: split {split}, output {output} has one class only "
             f"(n = {len(label)}, events = {int(label.sum())}); give it more subjects or another seed of the split"
         )
-    models = list(dict.fromkeys(table["model"]))
-    prob = {name: _stack(runs, name, "prob" if kind == BINARY else "value", known) for name in models}
-    calibrated = {name: _stack(runs, name, "prob_calibrated", known) for name in models}
+    prob, calibrated = (
+        _stack(table[column].to_numpy(dtype=np.float64), list(table["model"].unique()), runs, known)
+        for column in ("prob" if kind == BINARY else "value", "prob_calibrated")
+    )
     return Outcome(output, split, kept, label, prob, calibrated, int((~known).sum()), kind)
 
 
-def _check_same_samples(first: pd.DataFrame, first_key: Any, rows: pd.DataFrame, key: Any, where: str) -> None:
-    if rows["sample_id"].duplicated().any():
-        raise SchemaError(f"PREDICTIONS: model {key[0]}, seed {key[1]} predicts a sample twice ({where})")
-    for name in ("sample_id", "label"):
-        a, b = first[name].to_numpy(dtype=np.float64), rows[name].to_numpy(dtype=np.float64)
-        if not np.array_equal(a, b, equal_nan=True):
-            raise SchemaError(
-                f"PREDICTIONS: column {name}: model {key[0]}, seed {key[1]} ({len(b)} rows) differs from model "
-                f"{first_key[0]}, seed {first_key[1]} ({len(a)} rows) in {where}; all must predict the same samples"
-            )
+def _runs(table: pd.DataFrame) -> dict[tuple[str, int], Places]:
+    """Return the places of the rows of each model and seed, by rising sample_id."""
+    sample = table["sample_id"].to_numpy()
+    runs: dict[Any, Any] = table.groupby(["model", "seed"], sort=True).indices
+    return {key: rows[np.argsort(sample[rows], kind="stable")] for key, rows in sorted(runs.items())}
 
 
-def _stack(runs: dict[Any, pd.DataFrame], model: str, column: str, known: NDArray[np.bool_]) -> Floats:
-    """Return the values (seeds, n) of one model."""
-    arrays = [rows[column].to_numpy(dtype=np.float64)[known] for (name, _), rows in runs.items() if name == model]
-    return np.stack(arrays)
+def _check_same_samples(columns: Mapping[str, Floats], runs: Mapping[tuple[str, int], Places], where: str) -> None:
+    (first_key, first), *_ = runs.items()
+    for key, rows in runs.items():
+        if (np.diff(columns["sample_id"][rows]) == 0).any():
+            raise SchemaError(f"PREDICTIONS: model {key[0]}, seed {key[1]} predicts a sample twice ({where})")
+        for name, values in columns.items():
+            if not np.array_equal(values[first], values[rows], equal_nan=True):
+                raise SchemaError(
+                    f"PREDICTIONS: column {name}: model {key[0]}, seed {key[1]} ({len(rows)} rows) differs from model "
+                    f"{first_key[0]}, seed {first_key[1]} ({len(first)} rows) in {where}; all must predict the same "
+                    "samples"
+                )
+
+
+def _stack(
+    values: Floats, models: list[str], runs: Mapping[tuple[str, int], Places], known: NDArray[np.bool_]
+) -> dict[str, Floats]:
+    """Return the values (seeds, n) of each model."""
+    return {
+        model: np.stack([values[rows[known]] for (name, _), rows in runs.items() if name == model]) for model in models
+    }
 
 
 def _reference(outcomes: list[Outcome], wanted: str | None, info: RunInfo) -> str | None:
@@ -204,9 +221,7 @@ def _shares(n_draws: int, n_parts: int, on_draws: Callable[[int], object]) -> Ca
     return report
 
 
-def _score(
-    scope: Outcome, subject: NDArray[np.intp], counts: Counts, on_fit: Callable[[], None] = lambda: None
-) -> Scores:
+def _score(scope: Outcome, subject: Places, counts: Counts, on_fit: Callable[[], None] = lambda: None) -> Scores:
     """Score every model by every metric in each draw; NaN in draws with one class or no sample.
 
     Args:

@@ -20,8 +20,12 @@ from ehrdl.metrics.logistic import fit_logistic, newton
 
 #: Samples below which each draw is fitted directly, which is as quick.
 _FEW = 2000
-#: Order of the Taylor series, and the largest error of a coefficient that it may leave.
-_ORDER, _ERROR = 5, 1e-9
+#: Order of the Taylor series: draws of fewer samples lie further from all samples. Many samples make many sums.
+_ORDER, _ORDER_OF_MANY, _MANY = 6, 5, 200_000
+#: The largest error of a coefficient that the series may leave.
+_ERROR = 1e-10
+#: The largest ratio of a derivative of the sigmoid of this order to p (1 - p), which is its first derivative.
+_STEEPEST = {6: 1.82, 7: 4.25}
 #: Newton's method takes at most this many steps.
 _STEPS = 12
 
@@ -74,7 +78,7 @@ class _Expansion:
 
     def __init__(self, label: Floats, subject: Places, design: Floats, offset: Floats) -> None:
         self.label, self.subject, self.design, self.offset = label, subject, design, offset
-        self.order = _ORDER
+        self.order = _ORDER if len(offset) < _MANY else _ORDER_OF_MANY
         self.centre = fit_logistic(design, offset, label, np.ones(len(offset)))
         self.index: dict[tuple[int, int], int] = {}
         self.n_columns = 0  # every draw is fitted directly
@@ -90,9 +94,13 @@ class _Expansion:
         self.index = {key: k + i for i, key in enumerate(self.index)}
         self.n_columns = k + len(self.index)
         p = self._risk()
-        self.curvature = float(np.mean(p * (1 - p)))
-        self.moments = [float(np.mean(z ** (power + 1))) for power in range(self.order + 2 if k == 2 else 1)]
-        self.last = float(np.abs(_derivative(p, self.order + 1)).max()) / factorial(self.order + 1)
+        slope = p * (1 - p)
+        self.curvature = float(np.linalg.eigvalsh((self.design * slope) @ self.design.T / len(p)).min())
+        self.furthest = float(z.max())
+        self.moments = []
+        for _ in range(self.order + 3 if k == 2 else 1):
+            self.moments.append(float(slope.mean()))
+            slope *= z
 
     def _risk(self) -> Floats:
         return sigmoid(self.offset + self.centre @ self.design)
@@ -118,12 +126,13 @@ class _Expansion:
             sums: the sums of the columns over the samples of each draw (R, columns).
         """
         if not self.n_columns:
-            return self._direct(counts)
+            start = np.where(np.isfinite(self.centre), self.centre, 0.0)
+            return self._direct(counts, np.repeat(start[None], len(counts), axis=0))
         moved, settled = self._solve(sums)
         found = self.centre + moved
         rest = ~settled
         if rest.any():
-            found[rest] = self._direct(counts[rest])
+            found[rest] = self._direct(counts[rest], found[rest])
         return found
 
     def _solve(self, sums: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -142,8 +151,8 @@ class _Expansion:
                 if not np.nanmax(np.abs(step), initial=0.0) > 1e-13:
                     break
             left_out = self._left_out(np.abs(moved)) / self.curvature
-        settled = np.isfinite(moved).all(1) & (np.abs(step).max(1) < 1e-10) & (left_out < _ERROR)
-        return np.where(settled[:, None], moved, 0.0), settled
+        near = np.isfinite(moved).all(1) & (np.abs(step).max(1) < 1e-10) & np.isfinite(left_out)
+        return np.where(near[:, None], moved, 0.0), near & (left_out < _ERROR)
 
     def _equations(self, sums: Floats, moved: Floats) -> tuple[Floats, Floats]:
         """Return the gradient (R, k) of the log likelihood, and its curvature (R, k, k), at a distance (R, k)."""
@@ -164,22 +173,27 @@ class _Expansion:
         return gradient, curvature
 
     def _left_out(self, size: Floats) -> Floats:
-        """Estimate the first omitted term of the series, as the mean of |t|^(order + 1), t the change of the logit."""
-        n = self.order + 1
-        if len(self.design) == 1:
-            return np.asarray(self.last * size[:, 0] ** n)
-        a, b = size.T
-        means = sum(comb(n, m) * a ** (n - m) * b**m * max(self.moments[m], 1.0) for m in range(n + 1))
-        return np.asarray(self.last * means)
+        """Return a bound of the omitted terms of the series in each equation, for the distances (R, k) of the draws.
 
-    def _direct(self, counts: Counts) -> Floats:
-        found = []
-        start = np.where(np.isfinite(self.centre), self.centre, 0.0)
+        With t the change of a sample's logit, the first omitted term is the largest derivative on the way x |t|^n / n!.
+        It is at most `_STEEPEST` x p (1 - p), which at most doubles up to |t| = log 2. Further away nothing is known.
+        """
+        n, k = self.order + 1, len(self.design)
+        a, b = size[:, 0], size[:, -1] if k == 2 else 0.0
+        means = np.zeros(len(size))
+        for m in range(n + 1 if k == 2 else 1):
+            means += comb(n, m) * a ** (n - m) * b**m * max(self.moments[m : m + k])
+        known = a + b * self.furthest <= np.log(2)
+        return np.where(known, 2 * _STEEPEST[n] / factorial(n) * means, np.inf)
+
+    def _direct(self, counts: Counts, start: Floats) -> Floats:
+        """Fit every draw by Newton's method, from coefficients (R, k) near the result."""
+        found, first = np.empty_like(start), 0
         for part in parts_of(counts, len(self.offset), 2**16):
-            weight = part.take(self.subject, axis=1).astype(np.float64)
-            begin = np.repeat(start[None], len(part), axis=0)
-            found.append(newton(begin, self.design, self.offset, self.label, weight))
-        return np.concatenate(found)
+            weight, rows = part.take(self.subject, axis=1).astype(np.float64), slice(first, first + len(part))
+            found[rows] = newton(start[rows], self.design, self.offset, self.label, weight)
+            first += len(part)
+        return found
 
 
 def _derivative(p: Floats, order: int) -> Floats:
