@@ -10,7 +10,8 @@ import numpy as np
 from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
-from ehrdl.metrics.draws import Errors, Family, Places, Ranked, in_draws
+from ehrdl.metrics.draws import Errors, Family, Places, in_draws
+from ehrdl.metrics.ranking import Ranked
 from ehrdl.metrics.recalibration import Recalibration
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
