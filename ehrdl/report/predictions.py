@@ -39,7 +39,7 @@ class Predictions:
     """A PREDICTIONS table that was read from a file and checked.
 
     Attributes:
-        table: the table, with every column.
+        table: the table, with every column. Its columns of text are categories, which need little memory.
         assumed: sentences for the report: how missing columns were filled in, and which columns were not read.
         independent: whether the file has no column `subject_id`. Each sample then counts as its own patient.
         timed: whether the file has a column `prediction_time`.
@@ -72,10 +72,9 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
-    frame = _read(path)
-    frame.columns = [name.strip() for name in frame.columns]
-    _check_columns(path, list(frame.columns))
-    frame, unread = _known(frame)
+    frame, names = _read(path)
+    _check_columns(path, names)
+    unread = _unread(names)
     assumed = [f"columns that mean nothing here are not read: {', '.join(unread)}"] if unread else []
     for name in ("sample_id", "subject_id"):
         if name in frame:
@@ -86,29 +85,52 @@ def read_predictions(path: Path) -> Predictions:
     independent, timed = "subject_id" not in frame, "prediction_time" in frame
     frame = _filled(path, frame, assumed)
     _check_values(path, frame)
-    table: pd.DataFrame = check(pa.Table.from_pandas(frame, preserve_index=False), PREDICTIONS).to_pandas()
-    return Predictions(table, assumed, independent, timed)
+    checked = check(pa.Table.from_pandas(frame, preserve_index=False), PREDICTIONS, encoded=True)
+    frame["label"] = frame["label"].astype(np.float32)  # as the table's schema has it
+    return Predictions(frame[checked.column_names], assumed, independent, timed)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Read the columns as they are in the file. The columns of a text file stay text."""
+def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns that belong to PREDICTIONS as they are in the file, and the names of all columns.
+
+    The columns of a text file stay text.
+    """
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head == b"PAR1":
-        try:
-            found: pd.DataFrame = pq.read_table(path).to_pandas()
-            return found
-        except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS ({reason})") from None
+        return _read_parquet(path)
     name = path.name.lower().removesuffix(".gz")
     if not name.endswith((".csv", ".tsv", ".txt")):
         raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS, and its name is not that of a .csv or .tsv file")
     try:
         content = gzip.decompress(path.read_bytes()) if head[:2] == b"\x1f\x8b" else path.read_bytes()
-        return _read_text(content.removeprefix(b"\xef\xbb\xbf"), "\t" if name.endswith(".tsv") else None)
+        frame = _read_text(content.removeprefix(b"\xef\xbb\xbf"), "\t" if name.endswith(".tsv") else None)
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
         raise SchemaError(f"{path}: cannot be read as a table ({' '.join(str(error).split())[:160]})") from None
+    names = [name.strip() for name in frame.columns]
+    _check_columns(path, names)
+    frame.columns = names
+    return frame[[name for name in names if _belongs(name)]].copy(), names
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    try:
+        found = pq.read_schema(path)
+        names = {name: name.strip() for name in found.names}
+        _check_columns(path, [name.strip() for name in found.names])
+        kept = [name for name in found.names if _belongs(names[name])]
+        texts = [name for name in kept if found.field(name).type in (pa.string(), pa.large_string())]
+        table = pq.read_table(path, columns=kept, read_dictionary=texts)
+        frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)  # never two copies in memory
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS ({reason})") from None
+    return frame.rename(columns=names).reset_index(drop=True), list(names.values())
+
+
+def _belongs(name: str) -> bool:
+    """Return whether a column is one of PREDICTIONS."""
+    return name in PREDICTIONS.names() or name.startswith("group_")
 
 
 def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
@@ -118,7 +140,7 @@ def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
     options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
     parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     table = pa.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
-    frame: pd.DataFrame = table.to_pandas().astype(object)
+    frame: pd.DataFrame = table.to_pandas()
     return frame
 
 
@@ -151,11 +173,12 @@ def _near(name: str, names: Iterable[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
-def _known(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the frame's columns that belong to PREDICTIONS, and the names of all its other columns."""
-    known = [name for name in frame.columns if name in PREDICTIONS.names() or name.startswith("group_")]
-    unread = [f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in frame.columns]
-    return frame[known].copy(), [text for text, name in zip(unread, frame.columns, strict=True) if name not in known]
+def _unread(names: list[str]) -> list[str]:
+    """Return the names of all columns that do not belong to PREDICTIONS, with what each may be."""
+    known = [name for name in names if _belongs(name)]
+    return [
+        f"{name} (is it {wanted}?)" if (wanted := _wanted(name, known)) else name for name in names if name not in known
+    ]
 
 
 def _wanted(name: str, known: list[str]) -> str | None:
@@ -166,14 +189,15 @@ def _wanted(name: str, known: list[str]) -> str | None:
 
 def _ids(path: Path, column: pd.Series) -> pd.Series:
     """Map distinct ids to distinct numbers. Ids that are integers stay unchanged."""
-    empty = column.isna() | (column.astype(str).str.strip() == "")
-    _refuse(path, column, empty, "is empty")
+    _refuse(path, column, column.isna(), "is empty")
     if pd.api.types.is_integer_dtype(column):
         return column.astype(np.int64)
+    text = column.astype(str)
+    _refuse(path, column, text.str.strip() == "", "is empty")
     try:
-        return column.astype(str).astype(np.int64)
+        return text.astype(np.int64)
     except (ValueError, OverflowError):
-        return pd.Series(pd.factorize(column.astype(str))[0], column.index)
+        return pd.Series(pd.factorize(text)[0], column.index)
 
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
@@ -197,13 +221,16 @@ def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame
     }
     for name, value in defaults.items():
         if name not in frame:
-            frame[name] = value
+            frame[name] = pd.Categorical.from_codes(np.zeros(n, np.int8), pd.Index([value]))
             assumed += [lines[name]] if name in lines else []
     for name in ("model", "split", "output"):
-        _refuse(path, frame[name], frame[name].isna() | (frame[name].astype(str) == ""), "is empty")
-        frame[name] = frame[name].astype(str)
-    frame["seed"] = _numbers(path, frame["seed"])
-    _refuse(path, frame["seed"], ~(frame["seed"] % 1 == 0), "is no whole number")
+        text = _categories(frame[name])
+        _refuse(path, frame[name], text.isna(), "is empty")
+        frame[name] = text
+    if not pd.api.types.is_integer_dtype(frame["seed"]):
+        seed = _numbers(path, frame["seed"])
+        _refuse(path, seed, ~(seed % 1 == 0), "is no whole number")
+        frame["seed"] = seed
     frame["seed"] = frame["seed"].astype(np.int64)
     _fill_ids(path, frame, assumed)
     if "prediction_time" not in frame:
@@ -213,9 +240,16 @@ def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame
         if name not in frame:
             frame[name] = np.full(n, np.nan)
     for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
-        text = frame[name].astype(object)
-        frame[name] = text.where(text.notna() & (text.astype(str) != ""), None).map(str, na_action="ignore")
+        frame[name] = _categories(frame[name])
     return frame
+
+
+def _categories(column: pd.Series) -> pd.Series:
+    """Return a column as categories of text, in the order of their first rows. An empty text is null."""
+    codes, values = pd.factorize(column)
+    texts, names = pd.factorize(np.array([str(value) or None for value in values], dtype=object))
+    codes = np.append(texts, -1)[codes]  # null has the code -1
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names)), column.index)
 
 
 def _fill_ids(path: Path, frame: pd.DataFrame, assumed: list[str]) -> None:
@@ -265,7 +299,7 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
 
 def _check_groups(path: Path, column: pd.Series) -> None:
     """Refuse a group column of measured numbers, in which nearly every row would be a group of its own."""
-    groups = column.dropna().unique()
+    groups = list(column.cat.categories)
     if len(groups) > _MOST_NUMBERS and pd.to_numeric(pd.Series(groups), errors="coerce").notna().all():
         raise SchemaError(
             f"{path}: column {column.name}: holds {len(groups):,} different numbers, such as {groups[0]}; give groups, "
