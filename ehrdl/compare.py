@@ -25,6 +25,7 @@ from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
+from ehrdl.runs import trail
 from ehrdl.runs.files import check_config, read_manifest, reading
 from ehrdl.runs.info import run_info
 from ehrdl.schema import HELD_OUT, TUNING
@@ -99,6 +100,10 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", metrics)
     report = write_report(summarize(table, metrics, flow, manifest, min_count=options.min_count), out / "report.html")
+    for root in dict.fromkeys(run.resolve().parent for run in runs):
+        made = trail.hashes(out, ["metrics.json", "report.html"])
+        files = {(out.resolve() / name).as_posix(): made[name] for name in made}
+        trail.enter(root, "compare", {"runs": [run.name for run in runs], "files": files})
     print_metrics(metrics, info, out)
     return report
 

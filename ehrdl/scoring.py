@@ -19,6 +19,7 @@ from ehrdl.engine.messages import progress, say
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.quality import tell
+from ehrdl.runs import trail
 from ehrdl.runs.files import check_files, read_manifest, reading
 from ehrdl.tasks.common.base import Task
 
@@ -94,19 +95,26 @@ def score(
     facts["thresholds"] = thresholds
     facts |= {"run": str(run.folder), "source": type(data.source).__name__, "missing": describe_gaps(gaps)}
     facts |= {"warnings": [], "quality": quality}
-    cohort = result.cohort(data.source.caveats)
-    _write(target, parts, {"flow.json": cohort, "gaps.json": gaps, "manifest.json": facts})
+    facts["events"] = events.name
+    described = {"flow.json": result.cohort(data.source.caveats), "gaps.json": gaps}
+    _write(target, parts, described, facts, run.folder)
     return target
 
 
-def _write(target: Path, parts: list[pd.DataFrame], facts: dict[str, Any]) -> None:
-    """Write all files of a result, or none."""
+def _write(
+    target: Path, parts: list[pd.DataFrame], described: dict[str, Any], manifest: dict[str, Any], run: Path
+) -> None:
+    """Write all files of a result, or none, and enter them in the audit trail."""
     from ehrdl.training.predict import write_predictions
 
     with filling(target) as folder:
         table = write_predictions(parts, folder / "predictions.parquet")
-        for name, content in facts.items():
+        for name, content in described.items():
             write_json(folder / name, content)
+        facts = trail.files_of(run, target, trail.hashes(folder, ["predictions.parquet"]))
+        facts |= {key: manifest[key] for key in ("source", "events")}
+        manifest["audit"] = {"trail": trail.TRAIL, "entry": trail.enter(run.resolve().parent, "predict", facts)}
+        write_json(folder / "manifest.json", manifest)
     _say_result(table, target)
 
 

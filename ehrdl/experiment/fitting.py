@@ -13,13 +13,13 @@ from ehrdl.comparators.combine import fit_combined
 from ehrdl.comparators.known import model_infos
 from ehrdl.comparators.saved import write_encoders
 from ehrdl.data.module import ClinicalDataModule
-from ehrdl.engine.files import write_json, write_text
+from ehrdl.engine.files import digest, write_json, write_text
 from ehrdl.errors import ConfigError
 from ehrdl.experiment.checks import Plan
 from ehrdl.experiment.settings import Settings
-from ehrdl.runs import ledger
+from ehrdl.runs import ledger, trail
 from ehrdl.runs.files import copy_folder
-from ehrdl.runs.folder import RunFolder
+from ehrdl.runs.folder import RunFolder, numbers_only
 from ehrdl.runs.logger import Tracker
 from ehrdl.schema import HELD_OUT, TUNING
 from ehrdl.training.fit import fit
@@ -41,6 +41,7 @@ def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
     """
     prepared = cohort.prepared
     path = folder.folder / BEGUN
+    resumes = path.is_file() and not folder.options.overwrite
     if path.is_file() and not folder.options.overwrite and path.read_text("utf-8") != prepared.identity():
         raise ConfigError(
             f"{folder.folder}: was begun on other data than {prepared.events} now holds; choose another run.name, or "
@@ -52,6 +53,10 @@ def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():
         copy_folder(Path(prepared.tokenizer), folder.folder / "tokenizer")
+    traced = {"source": type(settings.data.source).__name__, "events": prepared.events.name}
+    traced |= {"data": prepared.identity(), "config": digest(numbers_only(settings.resolved()))}
+    action = "train resumed" if resumes else "train started"
+    trail.enter(folder.folder.parent, action, {"run": folder.folder.name} | traced, create=True)
 
 
 def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, tracker: Tracker) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.files import digest, read_json, write_json
 from ehrdl.engine.messages import progress
 from ehrdl.errors import ConfigError
 from ehrdl.experiment.checks import warn_of_leaks
@@ -21,9 +21,13 @@ from ehrdl.metrics.regression import r2
 from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
-from ehrdl.runs.folder import RunFolder
+from ehrdl.runs import trail
+from ehrdl.runs.folder import RunFolder, numbers_only
 from ehrdl.runs.info import run_info
 from ehrdl.schema import TUNING
+
+#: The results of a run, whose hashes enter the audit trail. The manifest has the hashes of the models.
+_RESULTS = ("predictions.parquet", "metrics.json", "report.html")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -86,9 +90,19 @@ def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, met
     path = write_report(summary, folder.folder / "report.html")
     for name in (BEGUN, FACTS):
         (folder.folder / name).unlink(missing_ok=True)
-    folder.finish(manifest)
+    folder.finish(manifest | {"audit": _traced(folder, facts)})
     print_metrics(metrics, run_info(manifest), folder.folder)
     return path
+
+
+def _traced(folder: RunFolder, facts: dict[str, Any]) -> dict[str, Any]:
+    """Enter a finished run in the audit trail, and return the name of the trail and the hash of the entry."""
+    entry = {"run": folder.folder.name, "source": facts["source"], "events": facts["events"]}
+    entry |= {"config": digest(numbers_only(folder.config)), "files": trail.hashes(folder.folder, _RESULTS)}
+    return {
+        "trail": trail.TRAIL,
+        "entry": trail.enter(folder.folder.parent, "train finished", entry, create=True),
+    }
 
 
 def best_checkpoint(folder: Path, predictions: pd.DataFrame) -> Path:

@@ -68,6 +68,7 @@ def pretrain(
     from ehrdl.processes.team import Follower
     from ehrdl.processes.together import together
     from ehrdl.processes.trainer import check_trainer
+    from ehrdl.runs import trail
     from ehrdl.runs.folder import holding
     from ehrdl.runs.provenance import check_network
 
@@ -85,9 +86,11 @@ def pretrain(
             data.source.fingerprint(data.prepare.verify)
             model = _started_from(start, data, options) if start else None  # before data, so that errors come early
             prepared = prepare(data, task).prepared
+            events = prepared.events.name
             check_network(model, data.notes.tokenizer, prepared.samples, data.notes.pretrained_elsewhere)
             with building(out, resume=True) as part:
                 _fit(part, prepared, model, data, start, options, trainer)
+    trail.enter(out.parent, "pretrain", {"encoder": out.name, "source": type(data.source).__name__, "events": events})
     say(f"encoder: {out}")
     say(f"next: ehrdl train … --{PRETRAINED} {out} --data.notes.tokenizer {out}")
     return out

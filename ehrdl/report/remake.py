@@ -21,6 +21,7 @@ from ehrdl.options.training import ReportOptions
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
+from ehrdl.runs import trail
 from ehrdl.runs.files import check_config, reading
 from ehrdl.runs.info import run_info
 
@@ -77,7 +78,12 @@ def remake(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
-    return write_report(summary, folder / "report.html")
+    report = write_report(summary, folder / "report.html")
+    if beside.manifest:
+        run = Path(beside.manifest["run"]) if "run" in beside.manifest else path.parent
+        made = trail.files_of(run, folder, trail.hashes(folder, ["metrics.json", "report.html"]))
+        trail.enter(run.resolve().parent, "report", made)
+    return report
 
 
 def _options(config: dict[str, Any]) -> ReportOptions:

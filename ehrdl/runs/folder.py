@@ -159,13 +159,13 @@ class RunFolder:
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Return the manifest, which describes the run, its software and its machine. `facts` are added to it."""
         return {
-            "ehrdl": _version("ehrdl"),
+            "ehrdl": installed_version("ehrdl"),
             "git": git_hash(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "seeds": self.config["seeds"],
             "wall_s": self.wall_s,
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in _PACKAGES},
             "hardware": _hardware(),
             **facts,
         }
@@ -235,7 +235,8 @@ def _first_difference(there: Any, here: Any, key: str = "") -> str | None:
     return None if there == here else f"{key} was {there!r}, is {here!r}"
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package; None = it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -18,6 +18,7 @@ from ehrdl.errors import ConfigError
 from ehrdl.options.search import TuneOptions
 from ehrdl.options.training import RunOptions
 from ehrdl.processes.trainer import check_trainer, n_processes
+from ehrdl.runs import trail
 from ehrdl.runs.folder import FREE, RunFolder, holding
 from ehrdl.runs.ledger import asked_digest, subjects_digest
 from ehrdl.training.variants import variants
@@ -79,6 +80,8 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     folder = study.folder
     _check_data(folder, facts, study.replaces)
     study.open()
+    traced = {"run": folder.name, "source": type(objects.data.source).__name__} | facts
+    trail.enter(folder.parent, "tune started", traced, create=True)
     write_json(folder / _DATA, facts)
     # Not one of the facts that a resumed study must match, since earlier versions lack it.
     facts |= {"asked": asked_digest(prepared.samples, [output.name for output in prepared.spec.outputs])}
@@ -86,6 +89,8 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     model = name or next(iter(variants(prepared.spec)))
     with opened(folder, space, options, epochs * len(blinded) * options.seeds) as trials:
         _search(folder, trials, configure, data, name, lambda: record.write(folder, config, trials, model, facts))
+    traced |= {"files": trail.hashes(folder, [record.BEST, "study.json", "trials.csv"])}
+    trail.enter(folder.parent, "tune finished", traced, create=True)
     return folder
 
 

@@ -7,7 +7,19 @@ from importlib import import_module
 from typing import Protocol, cast
 
 #: Every command, in the order of the overview.
-NAMES = ("init", "train", "prepare", "pretrain", "tune", "predict", "report", "compare", "export", "completion")
+NAMES = (
+    "init",
+    "train",
+    "prepare",
+    "pretrain",
+    "tune",
+    "predict",
+    "report",
+    "compare",
+    "export",
+    "trail",
+    "completion",
+)
 
 
 class Command(Protocol):

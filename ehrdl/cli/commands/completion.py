@@ -11,7 +11,7 @@ from ehrdl.cli.start import OptionParser
 
 DESCRIPTION = "Print a script with which a shell completes commands, keys and files."
 #: Options that name a file or a folder.
-_FILES = ("--config", "--out", "--predictions", "--run", "predictions")
+_FILES = ("--config", "--out", "--predictions", "--run", "predictions", "folder")
 
 
 def parser(prog: str) -> OptionParser:

@@ -43,12 +43,19 @@ def run(argv: list[str], prog: str) -> None:
             raise ConfigError(f"{'--time' if own.time else overrides[0]}: does not go with --predictions")
         else:
             from ehrdl.report.export import export_predictions
+            from ehrdl.runs import trail
 
-            export_predictions(expanded(own.predictions), expanded(own.out))
+            given = expanded(own.predictions).resolve()
+            run = given if given.is_dir() else given.parent
+            export_predictions(given, expanded(own.out))
+            trail.enter(run.parent, "export", {"run": run.name, "out": own.out})
 
 
 def _export_events(own: argparse.Namespace, overrides: list[str], prog: str) -> None:
     objects, _ = configured(train_parser(prog, DESCRIPTION, EXAMPLE), overrides)
     from ehrdl.data.export import export_events
+    from ehrdl.runs import trail
 
     export_events(objects.data, objects.task, expanded(own.out), own.time or "happened")
+    traced = {"source": type(objects.data.source).__name__, "out": own.out}
+    trail.enter(expanded(objects.run.root), "export", traced)
