@@ -77,6 +77,7 @@ def score(
     thresholds = _thresholds(run.folder)
     data.source.fingerprint(data.prepare.verify)
     from ehrdl.data.apply import apply
+    from ehrdl.data.description.cohort import describe_cohort
     from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.report.screen import print_flow
 
@@ -97,6 +98,7 @@ def score(
     facts |= {"warnings": [], "quality": quality}
     facts["events"] = events.name
     described = {"flow.json": result.cohort(data.source.caveats), "gaps.json": gaps}
+    described["cohort.json"] = describe_cohort(prepared, data.source)
     _write(target, parts, described, facts, run.folder)
     return target
 

@@ -15,7 +15,7 @@ def _sources(name: str) -> list[str]:
 
 
 _RAW = ("ehrdl/sources/raw.py", "ehrdl/sources/packed.py")
-_NO_CODE = {"VERSION", "caveats"}
+_NO_CODE = {"VERSION", "caveats", "setting", "dates"}
 _TYPES = "ehrdl/sources/arrow_types.py"
 _ARCHIVE = {"physionet2012": ["ehrdl/sources/archive.py"], "physionet2019": ["ehrdl/sources/archive.py"]}
 _OPEN = {name: [*_sources(name), *_ARCHIVE.get(name, [])] for name in ("diabetes130", "physionet2012", "physionet2019")}

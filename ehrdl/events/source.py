@@ -26,6 +26,10 @@ class Source(Recorded, Checked, ABC, key="data.source"):
     concepts: str | None = None
     #: The limits of these data for any task, as sentences. Every report prints them under its limits.
     caveats: Sequence[str] = ()
+    #: The hospitals and the kind of care that the data are of, as a sentence for the report. Empty = unknown.
+    setting: str = ""
+    #: Why the dates in these data are not the true ones, as a sentence for the report. Empty = they are true.
+    dates: str = ""
 
     @abstractmethod
     def read(self, out: Path, prepare: Prepare) -> dict[str, Any]:

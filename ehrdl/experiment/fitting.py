@@ -12,6 +12,7 @@ from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.comparators.combine import fit_combined
 from ehrdl.comparators.known import model_infos
 from ehrdl.comparators.saved import write_encoders
+from ehrdl.data.description.cohort import describe_cohort
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.engine.files import digest, write_json, write_text
 from ehrdl.errors import ConfigError
@@ -49,6 +50,8 @@ def begin(settings: Settings, folder: RunFolder, cohort: Cohort) -> None:
         )
     folder.open()
     write_json(folder.folder / "flow.json", cohort.result.cohort(settings.data.source.caveats))
+    with folder.timed("describe"):
+        write_json(folder.folder / "cohort.json", describe_cohort(prepared, settings.data.source))
     write_text(path, prepared.identity())
     write_json(folder.folder / "spec.json", prepared.spec.to_dict())
     if prepared.tokenizer and Path(prepared.tokenizer).is_dir():

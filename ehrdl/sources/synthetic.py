@@ -40,6 +40,8 @@ class Synthetic(Source):
     """
 
     VERSION = 3
+    setting = "A simulated general hospital with wards and intensive care units. No patient is real."
+    dates = "The patients are simulated, and so are all dates."
 
     def __init__(self, n_patients: Count = 2000, seed: Seed = 0, note_tokens: tuple[Count, Count] = (40, 120)) -> None:
         self.n_patients, self.seed, self.note_tokens = n_patients, seed, note_tokens

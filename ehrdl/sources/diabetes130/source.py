@@ -49,6 +49,8 @@ class Diabetes130(Source):
     VERSION = 2
     concepts = "concepts.csv"
     caveats = ("The stays are of 130 hospitals in the US from 1999 to 2008; care and coding have changed since.",)
+    setting = "Stays of diabetic patients in 130 hospitals of the USA, in all kinds of wards, from 1999 to 2008."
+    dates = "The table has no dates: the stays of a patient are put in order, and their times are made up."
 
     def __init__(self, root: Location) -> None:
         self.root = expanded(root)

@@ -60,6 +60,10 @@ class Mimic4(Source):
         "MIMIC-IV holds emergency department and intensive care patients of one centre; another hospital's tables in "
         "its layout are a selection of their own.",
     )
+    setting = (
+        "Tables in the layout of MIMIC-IV. MIMIC-IV itself is of Beth Israel Deaconess Medical Center in Boston, an "
+        "academic hospital in the USA: patients of its emergency department and intensive care units."
+    )
 
     def __init__(
         self,

@@ -65,6 +65,8 @@ class Physionet2012(Source):
         "The challenge's stays lasted at least 48 hours in intensive care of one centre: who left or died before is "
         "not in the data, nor anything after the first 48 hours.",
     )
+    setting = "Stays in the intensive care units of one academic hospital in the USA (MIMIC-II), of at least 48 hours."
+    dates = "The records have no dates: their times count from the admission to intensive care."
 
     def __init__(self, root: Location) -> None:
         self.root = expanded(root)

@@ -53,6 +53,8 @@ class Physionet2019(Source):
     VERSION = 4
     concepts = "concepts.csv"
     caveats = ("Sets A and B come from the intensive care units of one hospital system each.",)
+    setting = "Stays in the intensive care units of two hospital systems in the USA (sets A and B)."
+    dates = "The records have no dates: their times count from the admission to intensive care."
 
     def __init__(self, root: Location) -> None:
         self.root = expanded(root)
