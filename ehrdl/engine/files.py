@@ -123,7 +123,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value to a JSON file, completely or not at all. NaN raises ValueError, since JSON has no NaN."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return the text of a JSON file, with one key or list entry per line. NaN raises ValueError."""
+    return json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -157,8 +157,15 @@ class RunFolder:
         self.wall_s[step] = round(self.wall_s.get(step, 0.0) + time.perf_counter() - start, 2)
 
     def manifest(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return the manifest, which describes the run, its software and its machine. `facts` are added to it."""
-        return {
+        """Return the manifest, which describes the run, its software, its machine and its files.
+
+        The files of the models must exist already. `manifest.json` begins with exactly this content, and ends with what
+        `finish` adds.
+
+        Args:
+            facts: the facts about data, task and models, which are added to the manifest.
+        """
+        described = {
             "ehrdl": installed_version("ehrdl"),
             "git": git_hash(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -169,10 +176,11 @@ class RunFolder:
             "hardware": _hardware(),
             **facts,
         }
+        return described | {"files": record(self.folder)}
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Add a record of the run's files to the manifest, and write it. A run with a manifest counts as finished."""
-        write_json(self.folder / "manifest.json", sealed(manifest | {"files": record(self.folder)}))
+        """Add a hash of its content to the manifest, and write it. A run with a manifest counts as finished."""
+        write_json(self.folder / "manifest.json", sealed(manifest))
 
 
 @contextmanager
