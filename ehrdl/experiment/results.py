@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ehrdl.engine.files import digest, read_json, write_json
+from ehrdl.engine.files import digest, json_text, read_json, write_json
 from ehrdl.engine.messages import progress
 from ehrdl.errors import ConfigError
 from ehrdl.experiment.checks import warn_of_leaks
@@ -18,6 +18,8 @@ from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.discrimination import auprc
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import r2
+from ehrdl.report.checklists.evidence import RunFiles
+from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
@@ -82,11 +84,17 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
 
 
 def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, metrics: dict[str, Any]) -> Path:
-    """Write `report.html`, and then the manifest, which marks the run as finished. Return the path of the report."""
+    """Write `report.html`, the checklists and the model card, and return the path of the report.
+
+    The manifest is written last, since it marks the run as finished. The checklists name lines of it, so its content is
+    made first. What is added to it later must come at its end.
+    """
     facts = read_facts(folder.folder)
     manifest = folder.manifest(facts)
     flow = read_json(folder.folder / "flow.json", dict)
     summary = summarize(predictions, metrics, flow, manifest, settings.resolved(), settings.report.min_count)
+    files = RunFiles.read(folder.folder).with_text("manifest.json", json_text(manifest))
+    summary["checklists"] = write_checklists(folder.folder, summary, files, settings.report.min_count)
     path = write_report(summary, folder.folder / "report.html")
     for name in (BEGUN, FACTS):
         (folder.folder / name).unlink(missing_ok=True)

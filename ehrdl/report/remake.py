@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ehrdl.engine.files import read_json, write_json
+from ehrdl.engine.files import json_text, read_json, write_json
 from ehrdl.engine.folders import check_writable
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, SchemaError
@@ -18,6 +18,8 @@ from ehrdl.info import RunInfo
 from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
+from ehrdl.report.checklists.evidence import RunFiles
+from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
@@ -33,7 +35,7 @@ def remake(
     min_count: int | None = None,
     risks: list[float] | None = None,
 ) -> Path:
-    """Evaluate a PREDICTIONS file and write `metrics.json` and `report.html`.
+    """Evaluate a PREDICTIONS file and write `metrics.json`, `report.html`, `checklists.json` and `model_card.md`.
 
     Args:
         predictions: the PREDICTIONS file, or the folder that holds `predictions.parquet`. If the folder also holds a
@@ -69,6 +71,7 @@ def remake(
         raise SchemaError(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
         )
+    files = RunFiles.read(path.parent) if beside.manifest else RunFiles({})
     metrics = evaluate(read.table, info=info, on_draws=on_draws)
     metrics = add(metrics, decide(read.table, metrics["split"], rules_of(options)))
     summary = (
@@ -78,6 +81,9 @@ def remake(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
+    with reading(path.parent / "manifest.json", "manifest"):
+        files = files.with_text("metrics.json", json_text(metrics))
+        summary["checklists"] = write_checklists(folder, summary, files, options.min_count)
     report = write_report(summary, folder / "report.html")
     if beside.manifest:
         run = Path(beside.manifest["run"]) if "run" in beside.manifest else path.parent

@@ -6,14 +6,14 @@ from ehrdl.cli.start import OptionParser, one_line_errors, set_environment
 from ehrdl.engine.messages import say
 from ehrdl.engine.paths import expanded
 
-DESCRIPTION = "Make metrics.json and report.html of a PREDICTIONS file, whoever made it."
+DESCRIPTION = "Make report.html, metrics.json, checklists and a model card of a PREDICTIONS file, whoever made it."
 
 
 def parser(prog: str) -> OptionParser:
     """Return the parser of the command's options."""
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.add_argument("predictions", metavar="PREDICTIONS", help="predictions.parquet, or the folder that holds it")
-    options.add_argument("--out", metavar="FOLDER", help="where metrics.json and report.html go; default beside it")
+    options.add_argument("--out", metavar="FOLDER", help="where the report and its files go; default beside it")
     options.add_argument(
         "--min-count",
         type=int,
@@ -31,7 +31,7 @@ def parser(prog: str) -> OptionParser:
 
 
 def run(argv: list[str], prog: str) -> None:
-    """Make `metrics.json` and `report.html` from a PREDICTIONS file."""
+    """Make the report, the metrics, the checklists and the model card of a PREDICTIONS file."""
     set_environment()
     with one_line_errors():
         own = parser(prog).parse_args(argv)

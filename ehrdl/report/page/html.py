@@ -29,6 +29,7 @@ _TITLES = {
     "subgroups": "Subgroups",
     "data": "Data and flow",
     "checks": "Limits and checks",
+    "checklists": "Checklists",
     "reproduction": "Reproduction",
 }
 _VERDICTS = {
@@ -104,6 +105,7 @@ def _parts(summary: dict[str, Any]) -> list[dict[str, str]]:
         "subgroups": bool(kinds),
         "data": bool(summary["flow"] or summary["notes"] or summary["data"] or summary["quality"]),
         "checks": True,
+        "checklists": bool(summary.get("checklists")),
         "reproduction": bool(summary["run"] or summary["config"]),
     }
     return [{"id": part, "title": title} for part, title in _TITLES.items() if there[part]]
