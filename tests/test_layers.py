@@ -18,6 +18,7 @@ FLOORS = [
     ("runs",),
     ("report", "training"),
     ("cohort", "comparators"),
+    ("audit",),
     ("compare", "experiment", "scoring"),
     ("pretraining", "tune"),
     ("cli",),

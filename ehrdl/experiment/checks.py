@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ehrdl.batch import DataSpec
 from ehrdl.cohort import Cohort
@@ -121,27 +120,3 @@ def _try_to_build(model: Callable[[DataSpec], Network], spec: DataSpec) -> Netwo
     except Exception as error:  # torch raises various errors for an impossible size
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: cannot be built from these init_args ({type(error).__name__}: {reason})") from None
-
-
-def warn_of_leaks(metrics: dict[str, Any], settings: Settings) -> list[str]:
-    """Print and return a warning for each AUROC that is so high that it probably comes from a leak.
-
-    Args:
-        metrics: the result of `evaluate`.
-        settings: the settings of the experiment. Their task defines the highest credible AUROC.
-    """
-    lines = []
-    for output, scores in metrics["outputs"].items():
-        ceiling = settings.task.ceiling(output)
-        if scores["bayes_auroc"] is not None or ceiling is None or scores["prevalence"] is None:
-            continue
-        for name, values in scores["models"].items():
-            value = values["auroc"]["value"]
-            if value is not None and value > ceiling:
-                lines.append(
-                    f"{output}: the AUROC {value:.3f} of {name} is above {ceiling}, more than any honest "
-                    f"model has reached: look for a leak before you believe it"
-                )
-    for line in lines:
-        say(f"warning: {line}")
-    return lines

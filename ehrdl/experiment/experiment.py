@@ -136,7 +136,7 @@ class Experiment(Settings):
         """
         with self.folder.timed("import"):
             from ehrdl.experiment.checks import check_settings, make_plan
-            from ehrdl.experiment.fitting import begin, fit_all
+            from ehrdl.experiment.fitting import begin, fit_all, probe
             from ehrdl.runs.logger import tracking
 
             training, baselines = check_settings(self)
@@ -145,7 +145,9 @@ class Experiment(Settings):
         begin(self, self.folder, cohort)
         folder = self.folder
         with tracking(self.logger, folder.options.name, folder.folder, folder.config) as tracker:
-            then(fit_all(self, plan, folder, cohort, tracker), tracker)
+            predictions = fit_all(self, plan, folder, cohort, tracker)
+            probe(self, plan, folder, cohort, predictions)
+            then(predictions, tracker)
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:

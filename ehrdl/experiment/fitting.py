@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ehrdl.audit.audit import audit
+from ehrdl.audit.audited import Audited
 from ehrdl.cohort import Cohort
 from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.comparators.combine import fit_combined
@@ -21,6 +23,7 @@ from ehrdl.experiment.settings import Settings
 from ehrdl.runs import ledger, trail
 from ehrdl.runs.files import copy_folder
 from ehrdl.runs.folder import RunFolder, numbers_only
+from ehrdl.runs.leak_audit import FILE
 from ehrdl.runs.logger import Tracker
 from ehrdl.schema import HELD_OUT, TUNING
 from ehrdl.training.fit import fit
@@ -90,6 +93,24 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
     write_calibrators(predictions, folder.folder / "calibration.json")
     write_json(folder.folder / FACTS, _facts(settings, folder, cohort, predictions))
     return predictions
+
+
+def probe(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, predictions: pd.DataFrame) -> None:
+    """Probe the fitted models for leaks, unless `audit` is off, and write `leak_audit.json`.
+
+    Args:
+        settings: the configuration of the experiment.
+        plan: the models that were fitted.
+        folder: the run's folder.
+        cohort: the cohort, with its prepared data.
+        predictions: the PREDICTIONS table of the run.
+    """
+    if not settings.audit:
+        (folder.folder / FILE).unlink(missing_ok=True)  # of a process that was killed, and ran with the audit
+        return
+    make, trainer = plan.training.make, plan.training.trainer
+    with folder.timed("audit"):
+        audit(Audited(folder.folder, cohort, make, trainer, settings.seeds[0], predictions))
 
 
 def _fit_deep(

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from ehrdl.audit.credible import check_credible, lines_above, scored
 from ehrdl.engine.files import digest, json_text, read_json, write_json
-from ehrdl.engine.messages import progress
+from ehrdl.engine.messages import progress, say
 from ehrdl.errors import ConfigError
-from ehrdl.experiment.checks import warn_of_leaks
 from ehrdl.experiment.fitting import BEGUN, FACTS
 from ehrdl.experiment.settings import Settings
 from ehrdl.metrics.decisions import add, decide, rules_of
@@ -26,6 +26,7 @@ from ehrdl.report.summary import summarize
 from ehrdl.runs import trail
 from ehrdl.runs.folder import RunFolder, numbers_only
 from ehrdl.runs.info import run_info
+from ehrdl.runs.leak_audit import failures, read_audit, write_audit
 from ehrdl.schema import TUNING
 
 #: The results of a run, whose hashes enter the audit trail. The manifest has the hashes of the models.
@@ -78,9 +79,23 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
         metrics = evaluate(predictions, info=run_info(facts), on_draws=lambda n: bar.advance(job, n))
         metrics = add(metrics, decide(predictions, metrics["split"], rules_of(settings.report)))
     write_json(folder.folder / "metrics.json", metrics)
-    facts |= {"warnings": warn_of_leaks(metrics, settings), "wall_s": facts["wall_s"] | folder.wall_s}
+    facts |= {"warnings": _complete_audit(metrics, settings, folder.folder), "wall_s": facts["wall_s"] | folder.wall_s}
     write_json(folder.folder / FACTS, facts)
     return metrics
+
+
+def _complete_audit(metrics: dict[str, Any], settings: Settings, folder: Path) -> list[str]:
+    """Add the check of the results to `leak_audit.json`, if the run has one, and return the warnings of all checks."""
+    found = scored(metrics, settings.task.ceiling)
+    lines = lines_above(found)
+    for line in lines:
+        say(f"warning: {line}")
+    if not (audit := read_audit(folder)):
+        return lines
+    credible = check_credible(found).to_dict()
+    checks = [check for check in audit["checks"] if check["name"] != credible["name"]]
+    write_audit(folder, [*checks, credible])
+    return [*failures(checks), *lines]
 
 
 def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, metrics: dict[str, Any]) -> Path:
@@ -92,9 +107,10 @@ def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, met
     facts = read_facts(folder.folder)
     manifest = folder.manifest(facts)
     flow = read_json(folder.folder / "flow.json", dict)
-    summary = summarize(predictions, metrics, flow, manifest, settings.resolved(), settings.report.min_count)
+    options, audit = settings.report, read_audit(folder.folder)
+    summary = summarize(predictions, metrics, flow, manifest, settings.resolved(), options.min_count, audit)
     files = RunFiles.read(folder.folder).with_text("manifest.json", json_text(manifest))
-    summary["checklists"] = write_checklists(folder.folder, summary, files, settings.report.min_count)
+    summary["checklists"] = write_checklists(folder.folder, summary, files, options.min_count)
     path = write_report(summary, folder.folder / "report.html")
     for name in (BEGUN, FACTS):
         (folder.folder / name).unlink(missing_ok=True)

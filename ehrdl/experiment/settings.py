@@ -56,6 +56,7 @@ class Settings:
             its default candidates is tried.
         tune: the search of `ehrdl tune`. `ehrdl train` only copies `tune.chosen` into the run's manifest.
         report: how the report treats small groups.
+        audit: whether the fitted run is probed for leaks (`leak_audit.json`, and a table in the report).
         config: the resolved configuration, as written to the run folder. None = it is made from the other fields, with
             objects as `class_path` and `init_args` (`ehrdl.recorded`).
     """
@@ -74,6 +75,7 @@ class Settings:
     baseline_params: dict[str, dict[str, Any]] = field(default_factory=dict)
     tune: TuneOptions = field(default_factory=TuneOptions)
     report: ReportOptions = ReportOptions()  # noqa: RUF009 - frozen
+    audit: bool = True
     config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:

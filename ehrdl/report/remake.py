@@ -26,6 +26,7 @@ from ehrdl.report.summary import summarize, summarize_foreign
 from ehrdl.runs import trail
 from ehrdl.runs.files import check_config, reading
 from ehrdl.runs.info import run_info
+from ehrdl.runs.leak_audit import FILE, read_audit
 
 
 def remake(
@@ -75,7 +76,9 @@ def remake(
     metrics = evaluate(read.table, info=info, on_draws=on_draws)
     metrics = add(metrics, decide(read.table, metrics["split"], rules_of(options)))
     summary = (
-        summarize(read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count)
+        summarize(
+            read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count, beside.leak_audit
+        )
         if beside.manifest
         else summarize_foreign(read, metrics, path.name, options.min_count)
     )
@@ -110,6 +113,7 @@ class _Beside:
     manifest: dict[str, Any] = field(default_factory=dict)
     flow: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    leak_audit: dict[str, Any] = field(default_factory=dict)
     info: RunInfo = RunInfo()  # noqa: RUF009 - frozen
 
 
@@ -130,7 +134,8 @@ def _beside(folder: Path) -> _Beside:
             _ = step["step"], int(step["admissions"]), int(step["subjects"])
     config: Any = {}
     check_config(folder, manifest)
+    check_config(folder, manifest, FILE)
     if (folder / "config.yaml").is_file():
         with reading(folder / "config.yaml", "config"):
             config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    return _Beside(manifest, flow, config, info)
+    return _Beside(manifest, flow, config, read_audit(folder), info)

@@ -12,6 +12,7 @@ import pandas as pd
 from ehrdl.info import RunInfo
 from ehrdl.metrics.catalogue import BY_KIND, METRICS
 from ehrdl.metrics.evaluate import Outcome, line_up
+from ehrdl.report.leak_audit import audit_rows
 from ehrdl.report.outcomes.binary import describe
 from ehrdl.report.outcomes.numeric import describe_numeric
 from ehrdl.report.outcomes.ranking import differences, rank, reference_of
@@ -46,6 +47,7 @@ def summarize(
     manifest: Json | None = None,
     config: Json | None = None,
     min_count: int = 10,
+    leak_audit: Json | None = None,
 ) -> dict[str, Any]:
     """Collect the content of the report. Small groups of patients and file paths are left out.
 
@@ -56,6 +58,7 @@ def summarize(
         manifest: the run's manifest (manifest.json), if known.
         config: the resolved config, if known.
         min_count: the smallest number of patients in a group that is shown.
+        leak_audit: the content of leak_audit.json, if known.
 
     Returns:
         A dict of plain values that `json.dumps` accepts.
@@ -88,6 +91,7 @@ def summarize(
         "missing": _texts(manifest.get("missing", [])),
         "warnings": _texts(manifest.get("warnings", [])),
         "quality": _quality(manifest, shown),
+        "leak_audit": audit_rows(leak_audit or {}, shown, hides(outputs), config.get("audit") is False),
         "data": _flat(hide_sizes(manifest.get("data", {}), shown, any_few(outputs))),
         "run": _run(manifest),
         "config": json.dumps(in_config(config), indent=2, default=str, ensure_ascii=False) if config else "",

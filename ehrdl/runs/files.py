@@ -19,7 +19,16 @@ from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, EhrdlError
 
 #: The recorded files of a run folder. Files with a name that begins with a dot are not complete yet.
-_KEPT = ("config.yaml", "spec.json", "calibration.json", "encoders.json", "tokenizer/**/*", "models/*", "checkpoints/*")
+_KEPT = (
+    "config.yaml",
+    "spec.json",
+    "calibration.json",
+    "encoders.json",
+    "leak_audit.json",
+    "tokenizer/**/*",
+    "models/*",
+    "checkpoints/*",
+)
 #: The number of files named in one line; the rest are counted.
 _NAMED = 4
 _REMEDY = "copy the run's folder again from where it was made, or fit it anew with --run.overwrite true"
@@ -51,17 +60,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_config(folder: Path, manifest: dict[str, Any]) -> None:
-    """Check that the file `config.yaml` of a run is as the run wrote it.
+def check_config(folder: Path, manifest: dict[str, Any], name: str = "config.yaml") -> None:
+    """Check that the file `config.yaml` of a run, or another recorded file, is as the run wrote it.
 
     The hash of the file is checked, since a truncated file may still be valid YAML.
 
     Raises:
         ConfigError: the file has changed; the message names it.
     """
-    facts = (manifest.get("files") or {}).get("config.yaml")
-    if facts and (why := _differs(folder / "config.yaml", facts)):
-        raise ConfigError(f"{folder / 'config.yaml'}: {why}; {_REMEDY}")
+    facts = (manifest.get("files") or {}).get(name)
+    if facts and (why := _differs(folder / name, facts)):
+        raise ConfigError(f"{folder / name}: {why}; {_REMEDY}")
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> frozenset[str]:

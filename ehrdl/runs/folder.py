@@ -30,7 +30,7 @@ from ehrdl.recorded import not_recorded, unknowable
 from ehrdl.runs.files import check_files, read_manifest, record, sealed
 
 #: Keys that change no number, so a run may resume or be repeated with other values.
-FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",))
+FREE = (("run",), ("data", "prepare"), ("logger",), ("tune",), ("report",), ("audit",))
 #: Every folder of a run holds one of these files, even if the run was stopped.
 _OF_A_RUN = ("config.yaml", "manifest.json", "checkpoints")
 _LOCKS, _JOB = ".locks", ".job"
