@@ -24,8 +24,8 @@ DEEP = ["fused", "notes_only", "series_only"]
 SEEDS = [0, 1]
 MODELS = [*DEEP, *BASELINES, *SCORES, "bayes"]
 FILES = [
-    "calibration.json", "checklists.json", "checkpoints", "config.yaml", "flow.json", "leak_audit.json", "manifest.json",
-    "metrics.json", "model_card.md", "models", "predictions.parquet", "report.html", "spec.json", "tokenizer",
+    "calibration.json", "checklists.json", "checkpoints", "cohort.json", "config.yaml", "flow.json", "leak_audit.json",
+    "manifest.json", "metrics.json", "model_card.md", "models", "predictions.parquet", "report.html", "spec.json", "tokenizer",
 ]  # fmt: skip
 
 
