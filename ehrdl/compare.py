@@ -21,10 +21,12 @@ from ehrdl.info import ModelInfo, RunInfo
 from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
+from ehrdl.report.cohort.parts import read_cohort
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
+from ehrdl.report.suppress import Shown
 from ehrdl.runs import trail
 from ehrdl.runs.files import check_config, read_manifest, reading
 from ehrdl.runs.info import run_info
@@ -99,7 +101,9 @@ def compare(
     flow = read_json(found[0].folder / "flow.json", dict) if (found[0].folder / "flow.json").is_file() else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", metrics)
-    report = write_report(summarize(table, metrics, flow, manifest, min_count=options.min_count), out / "report.html")
+    summary = summarize(table, metrics, flow, manifest, min_count=options.min_count)
+    summary |= read_cohort(found[0].folder, manifest, summary["outputs"], Shown(options.min_count, info))
+    report = write_report(summary, out / "report.html")
     for root in dict.fromkeys(run.resolve().parent for run in runs):
         made = trail.hashes(out, ["metrics.json", "report.html"])
         files = {(out.resolve() / name).as_posix(): made[name] for name in made}

@@ -61,10 +61,17 @@ class TaskInfo:
         title: the title of the report.
         sentence: what was predicted, for which patients, when, and from which data. The report replaces the placeholder
             `{inputs}` in it by the names of the models' inputs.
+        outcome: what counts as the outcome, in a sentence; empty = the report shows only `sentence`.
+        facts: sentences about the numbers in `TaskResult.notes`, by the name of the note. The name of a note within
+            another is `OUTER.INNER`. In a sentence, `{}` stands for the note's value, `{NAME}` for a value in a note
+            that is a mapping, and `{*}` for all of them with their names. A share is shown in percent, unless the
+            placeholder is `{NAME:number}`. A note without a sentence is shown with its name.
     """
 
     title: str
     sentence: str
+    outcome: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 #: A function that computes further scores of one output's PREDICTIONS. Its arguments are rows, split, number of draws,

@@ -55,6 +55,7 @@ def score(
     model: Callable[[DataSpec], Network],
     trainer: dict[str, Any],
     out: Path | None = None,
+    same_hospital: bool = False,
 ) -> Path:
     """Score new patients with every model of a finished run, and write the PREDICTIONS table.
 
@@ -66,9 +67,12 @@ def score(
         trainer: arguments of the Lightning trainer; only accelerator and precision are used.
         out: the folder to write to; None = a folder named after the new data, in the subfolder `predict/` of the run's
             folder.
+        same_hospital: whether the new patients are of the run's own hospital, from another time. The report then calls
+            the results temporal validation instead of external validation.
 
     Returns:
-        The folder with `predictions.parquet`, `flow.json`, `gaps.json` (what the new data lack) and `manifest.json`.
+        The folder with `predictions.parquet`, `flow.json`, `cohort.json` (who was predicted), `gaps.json` (what the new
+        data lack) and `manifest.json`.
 
     Raises:
         EhrdlError: `model` makes another architecture than the run has, or the run's models cannot read the new data.
@@ -80,6 +84,7 @@ def score(
     from ehrdl.data.description.cohort import describe_cohort
     from ehrdl.data.prepare import find_quality, find_samples, read_events
     from ehrdl.report.screen import print_flow
+    from ehrdl.runs.validation import relation
 
     fitted = _fitted(run, data)
     events = read_events(data)
@@ -96,9 +101,13 @@ def score(
     facts["thresholds"] = thresholds
     facts |= {"run": str(run.folder), "source": type(data.source).__name__, "missing": describe_gaps(gaps)}
     facts |= {"warnings": [], "quality": quality}
-    facts["events"] = events.name
     described = {"flow.json": result.cohort(data.source.caveats), "gaps.json": gaps}
     described["cohort.json"] = describe_cohort(prepared, data.source)
+    new = described["cohort.json"] | {"events": events.name}
+    facts["events"] = events.name
+    facts["validation"] = relation(
+        run.folder, run.manifest, fitted.spec, new, prepared.samples, describe_gaps(gaps), same_hospital
+    )
     _write(target, parts, described, facts, run.folder)
     return target
 

@@ -84,14 +84,15 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
         parts = fit_baselines(
             plan.baselines, prepared, folder.folder, seed, settings.boosting, settings.baseline_params
         )
-    parts += _fit_deep(settings, plan.training, folder, cohort, tracker)
+    deep, parameters = _fit_deep(settings, plan.training, folder, cohort, tracker)
+    parts += deep
     if cohort.task.simulated:
         rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
         parts += true_risk(prepared, rows, seed)
     parts += fit_combined(settings.combine.models, plan.members, prepared, parts, folder.folder, seed)
     predictions = write_predictions(parts, folder.folder / "predictions.parquet")
     write_calibrators(predictions, folder.folder / "calibration.json")
-    write_json(folder.folder / FACTS, _facts(settings, folder, cohort, predictions))
+    write_json(folder.folder / FACTS, _facts(settings, folder, cohort, predictions) | {"parameters": parameters})
     return predictions
 
 
@@ -115,13 +116,13 @@ def probe(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, pre
 
 def _fit_deep(
     settings: Settings, training: Training, folder: RunFolder, cohort: Cohort, tracker: Tracker
-) -> list[pd.DataFrame]:
-    """Fit every deep model with every seed, and return the PREDICTIONS rows of each fit."""
+) -> tuple[list[pd.DataFrame], dict[str, int]]:
+    """Fit every deep model with every seed. Return the PREDICTIONS rows of each fit, and the parameters per model."""
     prepared = cohort.prepared
     module = ClinicalDataModule(prepared, settings.data.batch)
     specs = variants(prepared.spec)
     two_stages = training.optim.stages == 2
-    parts = []
+    parts, parameters = [], {}
     for seed in settings.seeds:
         start: dict[str, LitNetwork] = {}  # the models that `fused` starts from; empty if there is one stage
         for name in sorted(specs, key=lambda name: name == "fused") if two_stages else specs:
@@ -132,10 +133,11 @@ def _fit_deep(
                 write_encoders(folder.folder, fitted.network)
                 rows, prob = predict(fitted, module.predict_dataloader(), training.trainer)
             parts.append(prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob))
+            parameters[name] = sum(weight.numel() for weight in fitted.network.parameters())
             if two_stages:
                 start[name] = fitted
         Fit(folder.folder, "", seed).pretrained_notes.unlink(missing_ok=True)
-    return parts
+    return parts, parameters
 
 
 def _facts(settings: Settings, folder: RunFolder, cohort: Cohort, predictions: pd.DataFrame) -> dict[str, object]:

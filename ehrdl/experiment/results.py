@@ -20,9 +20,11 @@ from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import r2
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
+from ehrdl.report.cohort.parts import read_cohort
 from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
+from ehrdl.report.suppress import Shown
 from ehrdl.runs import trail
 from ehrdl.runs.folder import RunFolder, numbers_only
 from ehrdl.runs.info import run_info
@@ -107,8 +109,10 @@ def finish(settings: Settings, folder: RunFolder, predictions: pd.DataFrame, met
     facts = read_facts(folder.folder)
     manifest = folder.manifest(facts)
     flow = read_json(folder.folder / "flow.json", dict)
-    options, audit = settings.report, read_audit(folder.folder)
-    summary = summarize(predictions, metrics, flow, manifest, settings.resolved(), options.min_count, audit)
+    options, audit, config = settings.report, read_audit(folder.folder), settings.resolved()
+    summary = summarize(predictions, metrics, flow, manifest, config, options.min_count, audit)
+    shown = Shown(options.min_count, run_info(manifest))
+    summary |= read_cohort(folder.folder, manifest, summary["outputs"], shown)
     files = RunFiles.read(folder.folder).with_text("manifest.json", json_text(manifest))
     summary["checklists"] = write_checklists(folder.folder, summary, files, options.min_count)
     path = write_report(summary, folder.folder / "report.html")

@@ -20,9 +20,11 @@ from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
+from ehrdl.report.cohort.parts import read_cohort
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
+from ehrdl.report.suppress import Shown
 from ehrdl.runs import trail
 from ehrdl.runs.files import check_config, reading
 from ehrdl.runs.info import run_info
@@ -82,6 +84,9 @@ def remake(
         if beside.manifest
         else summarize_foreign(read, metrics, path.name, options.min_count)
     )
+    if beside.manifest:
+        shown = Shown(options.min_count, info)
+        summary |= read_cohort(path.parent, beside.manifest, summary["outputs"], shown)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     with reading(path.parent / "manifest.json", "manifest"):

@@ -12,6 +12,7 @@ import pandas as pd
 from ehrdl.info import RunInfo
 from ehrdl.metrics.catalogue import BY_KIND, METRICS
 from ehrdl.metrics.evaluate import Outcome, line_up
+from ehrdl.report.cohort.parts import data_parts
 from ehrdl.report.leak_audit import audit_rows
 from ehrdl.report.outcomes.binary import describe
 from ehrdl.report.outcomes.numeric import describe_numeric
@@ -72,7 +73,9 @@ def summarize(
     caveats = [str(line) for line in (*flow.get("caveats", []), *notes.pop("caveats", []))]
     title, sentence = _what(manifest, outcomes[0], info)
     total = steps[-1].get("admissions") if steps else None
-    return {
+    chart = _steps(steps, shown)
+    data = data_parts(chart, flow, manifest, config, any_few(outputs), shown)
+    return data | {
         "title": title,
         "sentence": sentence,
         "scored": f"Scored on the {metrics['split']} patients"
@@ -84,11 +87,11 @@ def summarize(
         "metrics": list(METRICS),
         "outputs": outputs,
         "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs], info),
-        "flow": _steps(steps, shown),
+        "flow": chart,
         "notes": [
             {"name": _words(key), "rows": _flat(hide_counts(value, shown, total))} for key, value in notes.items()
         ],
-        "missing": _texts(manifest.get("missing", [])),
+        "missing": [] if data["validation"] else _texts(manifest.get("missing", [])),
         "warnings": _texts(manifest.get("warnings", [])),
         "quality": _quality(manifest, shown),
         "leak_audit": audit_rows(leak_audit or {}, shown, hides(outputs), config.get("audit") is False),

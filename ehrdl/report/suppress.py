@@ -67,6 +67,20 @@ def hidden_parts(sizes: Sequence[int], min_count: int) -> set[int]:
     return _hidden([sizes], min_count)
 
 
+def hidden_in_any(columns: Sequence[Sequence[int]], min_count: int, start: Collection[int] = ()) -> set[int]:
+    """Choose which rows of a table to hide, if the total of every column is known, and return their positions.
+
+    Args:
+        columns: the sizes of the rows in each column of the table.
+        min_count: the smallest number that is shown.
+        start: the positions of rows that are hidden in any case.
+
+    >>> sorted(hidden_in_any([[50, 30, 20], [20, 3, 15]], 10))
+    [1, 2]
+    """
+    return _hidden(columns, min_count, start)
+
+
 def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count: int, start: set[int]) -> set[int]:
     """Choose the groups of patients for which to hide how many had the outcome, and return their positions.
 

@@ -67,6 +67,11 @@ class DiabetesReadmission(Task):
             "Readmission of diabetic patients within 30 days",
             "For diabetic patients who leave the hospital alive, each model gives the probability that they are "
             "admitted again within 30 days, from what is in the table of this stay and of earlier ones.",
+            "An admission within 30 days of discharge, planned or not, counts.",
+            {
+                "prevalence": "Share of stays that were followed by an admission within 30 days: {*}.",
+                "label_unknown": "The outcome of {} stays is unknown.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

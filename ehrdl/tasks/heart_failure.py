@@ -101,6 +101,15 @@ class HeartFailure(Task):
             "Early diagnosis of heart failure",
             f"For {whom(self.min_age)} in hospital {self.hours:g} hours after admission, {history}, each model gives "
             "the chance that the stay will be coded as heart failure, from {inputs} known by then.",
+            "A code of heart failure counts that is billed for the stay "
+            + ("as the principal diagnosis." if self.position == "principal" else "in any position."),
+            {
+                "prevalence": "Share of stays that were coded as heart failure: {*}.",
+                "coded_in_any_position": "{} stays have a code of heart failure in any position.",
+                "coded_as_principal": "{} stays have it as the principal diagnosis.",
+                "stays_without_any_code": "{} stays have no diagnosis code at all.",
+                "died_in_the_stay": "{} patients died in the stay.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

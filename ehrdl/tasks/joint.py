@@ -49,7 +49,16 @@ class Joint(Task):
     def info(self) -> TaskInfo:
         """The titles and the sentences of all tasks, which describe the prediction in the report."""
         infos = [task.info for task in self.tasks]
-        return TaskInfo(", ".join(info.title for info in infos), " ".join(info.sentence for info in infos))
+        names = _tell_apart([task.name for task in self.tasks])
+        facts = {
+            f"{name}.{key}": text for name, info in zip(names, infos, strict=True) for key, text in info.facts.items()
+        }
+        return TaskInfo(
+            ", ".join(info.title for info in infos),
+            " ".join(info.sentence for info in infos),
+            " ".join(f"{info.title}: {info.outcome}" for info in infos if info.outcome),
+            {"samples": "Samples: {*}."} | facts,
+        )
 
     def ceiling(self, output: str) -> float | None:
         """Return the AUROC above which a leak is the likely explanation of an output's score; None = unknown.

@@ -88,6 +88,15 @@ class Labels(Task):
         return TaskInfo(
             self.output.replace("_", " ").capitalize(),
             f"Each model predicts {self.output} from {{inputs}} known at the prediction time.",
+            "The labels were read from files. How they were made, only their authors can tell.",
+            {
+                "prevalence": "Prevalence of the outcome: {*}.",
+                "mean": "Mean of the label: {*:number}.",
+                "equal_labels": "{} labels were given twice, with the same value.",
+                "unknown_labels": "{} labels are unknown.",
+                "samples_outside_a_stay": "{} samples are outside any stay.",
+                "samples_after_the_last_event": "{} samples are later than the last event of their patient.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

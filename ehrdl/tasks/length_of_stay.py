@@ -112,6 +112,12 @@ class LengthOfStay(Task):
             "Length of stay",
             f"For {whom(self.min_age)} {place} {self.hours:g} hours after {start}, each model gives how long they will "
             f"stay in the {what} from then on, from {{inputs}} known by then.",
+            f"The days from the prediction time to the end of the stay in the {what}.",
+            {
+                "days_left": "Days left from the prediction on: {*:number}.",
+                "died_in_the_stay": "{} stays ended in death.",
+                "end_not_in_the_data": "The end of {} stays is not in the data, so that their outcome is unknown.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

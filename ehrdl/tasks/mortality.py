@@ -92,6 +92,11 @@ class Mortality(Task):
             "Death in hospital",
             f"For patients in intensive care {self.hours:g} hours after ICU admission, each model gives the "
             "probability that they die in hospital, from {inputs} known by then.",
+            "Death later than the prediction time and before the end of the hospital stay counts.",
+            {
+                "prevalence": "Share of patients who died in hospital: {*}.",
+                "end_not_in_the_data": "The end of {} stays is not in the data, so that their outcome is unknown.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

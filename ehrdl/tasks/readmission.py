@@ -53,6 +53,19 @@ CAVEATS = (
     "Cohort exclusions use diagnosis codes that are billed after discharge and not yet known at the prediction time.",
 )
 
+#: Sentences about the numbers in the notes.
+_FACTS = {
+    "summary_stored": "{by dischtime} of the discharge summaries were stored by discharge, {within 24 h} within the "
+    "next 24 hours, and {later} later; {never} of the stays have none.",
+    "planned_next": "{} stays were followed by a planned admission, which does not count as a readmission.",
+    "emergency_only_return": "{} stays were followed only by an observation stay or an emergency visit.",
+    "died_within_horizon": "{} stays were followed by death in the horizon without an unplanned readmission.",
+    "censored": "{} stays reach the last year of the data, so that their outcome is unknown.",
+    "prevalence": "Prevalence of the outcome: {*}.",
+    "observation_admit": "{n} stays began as an observation. The prevalence is {with:share} with them, and "
+    "{without:share} without them.",
+}
+
 
 class Readmission(Task):
     """Unplanned readmission within `horizon_days` of discharge, predicted at discharge or a day later."""
@@ -112,7 +125,19 @@ class Readmission(Task):
             f"Unplanned readmission within {days} days",
             f"For {whom(self.min_age)} who left hospital alive, each model gives the risk of unplanned readmission "
             f"within {days} days, {when}, from {{inputs}} known by then.",
+            self._outcome(days),
+            _FACTS,
         )
+
+    def _outcome(self, days: str) -> str:
+        """Return what counts as the outcome, in words."""
+        also = []
+        if self.emergency_return == "composite":
+            also.append("a return only for observation or to the emergency department")
+        if self.death == "composite":
+            also.append("death without a readmission")
+        more = f" So does {' and '.join(also)} in this time." if also else ""
+        return f"An admission that was not planned counts, later than the discharge and within {days} days of it.{more}"
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:
         """Find the discharges to predict from (index stays), and whether an unplanned readmission followed each.

@@ -66,6 +66,13 @@ class HourlySepsis(Task):
             "Sepsis within six hours",
             "For patients in intensive care, each model gives every hour the probability that sepsis sets in within "
             "six hours or has just set in, from what was measured up to that hour.",
+            "The label of the challenge: 1 from six hours before the onset of sepsis (Sepsis-3) on.",
+            {
+                "septic_stays": "{} stays became septic.",
+                "share_of_stays": "That is {:share} of all stays.",
+                "label_unknown": "The label of {} hours is unknown.",
+                "hours_after_onset": "Hours after the onset of sepsis are {}.",
+            },
         )
 
     def label(self, events: duckdb.DuckDBPyRelation) -> TaskResult:

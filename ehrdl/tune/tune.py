@@ -80,7 +80,7 @@ def _tuned(study: RunFolder, configure: Configure, options: TuneOptions, name: s
     folder = study.folder
     _check_data(folder, facts, study.replaces)
     study.open()
-    traced = {"run": folder.name, "source": type(objects.data.source).__name__} | facts
+    traced: dict[str, Any] = {"run": folder.name, "source": type(objects.data.source).__name__} | facts
     trail.enter(folder.parent, "tune started", traced, create=True)
     write_json(folder / _DATA, facts)
     # Not one of the facts that a resumed study must match, since earlier versions lack it.

@@ -117,9 +117,8 @@ def test_each_kind_has_its_own_page_and_its_own_averages(mixed):
     assert [len(part["metrics"]) for part in mixed["averages"]] == [6, 6, 3]
     numeric = mixed["averages"][2]["models"][0]
     assert numeric["name"] == "fused" and numeric["metrics"]["mae"]["value"] is None  # days and mg have no mean
-    assert page.count("<svg") - page.count('class="people"') == 4 * 5 and len(re.findall(r'\bid="', page)) == len(
-        set(re.findall(r'\bid="[^"]+"', page))
-    )
+    drawn = page.count("<svg") - page.count('<svg class="consort"') - page.count('class="people"')
+    assert drawn == 4 * 5 and len(re.findall(r'\bid="', page)) == len(set(re.findall(r'\bid="[^"]+"', page)))
     assert text_of(page).count("Outcome:") == 4
 
 
@@ -127,7 +126,8 @@ def test_each_tasks_flow_chart_stands_alone(mixed):
     dropped = [step["dropped_admissions"] for step in mixed["flow"]]
     assert dropped == [None, 10, None]
     page = render(mixed)
-    assert page.count('<ol class="flow">') == page.count("</ol>") == 2 and "<h4>Failure</h4>" in page
+    assert page.count('<figure class="consort-wide">') == page.count('<figure class="consort-narrow">') == 2
+    assert "<h4>Failure</h4>" in page
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,11 @@ def parser(prog: str) -> OptionParser:
     options = OptionParser(prog=prog, description=DESCRIPTION, allow_abbrev=False)
     options.add_argument("--run", required=True, metavar="RUN", help="folder of a finished run")
     options.add_argument("--out", metavar="FOLDER", help="where the predictions go; default RUN/predict/<data>")
+    options.add_argument(
+        "--same-hospital",
+        action="store_true",
+        help="the patients are of the run's own hospital, from another time: the report says temporal validation",
+    )
     options.epilog = "Keys of data, task and trainer can follow: --data.source.root PATH names the new patients' tables"
     options.add_argument(OPTION, metavar="NAME", help=f"{HELP}; of a run's own folder, none")
     return options
@@ -44,7 +49,7 @@ def run(argv: list[str], prog: str) -> None:
         finished = check_run(run)
         with recorded_settings(run, overrides, names) as objects:
             out = expanded(own.out) if own.out else None
-            score(finished, objects.data, objects.task, objects.model, objects.trainer, out)
+            score(finished, objects.data, objects.task, objects.model, objects.trainer, out, own.same_hospital)
 
 
 @contextmanager

@@ -28,13 +28,18 @@ Masks = Mapping[str, np.ndarray]
 
 
 def column_masks(samples: pd.DataFrame, outputs: list[OutputSpec]) -> dict[str, np.ndarray]:
-    """Return the samples of each column of Table 1: `all`, each split, and `with:OUTPUT` and `without:OUTPUT`."""
+    """Return the samples of each column of Table 1: `all`, each split, and `with:OUTPUT` and `without:OUTPUT`.
+
+    The samples with and without an outcome are training samples, unless no sample is for training. A report also shows
+    outcomes of groups of held-out patients, and the outcomes of small groups could be computed from two such tables.
+    """
     split = samples["split"].to_numpy()
     masks = {"all": np.ones(len(samples), bool)} | {name: split == name for name in SPLITS if (split == name).any()}
     for output in outputs:
         if output.kind == BINARY:
             label = samples[f"label_{output.name}"].to_numpy()
-            masks |= {f"with:{output.name}": label == 1, f"without:{output.name}": label == 0}
+            own = masks.get(TRAIN, masks["all"])
+            masks |= {f"with:{output.name}": own & (label == 1), f"without:{output.name}": own & (label == 0)}
     return masks
 
 
@@ -113,7 +118,8 @@ def _quartiles(value: np.ndarray, subject: np.ndarray, mask: np.ndarray) -> dict
     """Return the quartiles of the known values in a column, and the numbers of samples and patients that have one."""
     known = mask & np.isfinite(value)
     q1, median, q3 = rounded(np.quantile(value[known], QUARTILES)) if known.any() else (None, None, None)
-    counts = {"known": int(known.sum()), "unknown": int((mask & ~known).sum()), "patients": _patients(subject, known)}
+    counts = {"known": int(known.sum()), "unknown": int((mask & ~known).sum())}
+    counts |= {"patients": _patients(subject, known), "patients_unknown": _patients(subject, mask & ~known)}
     return counts | {"q1": q1, "median": median, "q3": q3}
 
 

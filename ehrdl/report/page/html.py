@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
+from ehrdl.report.page.consort import draw_consort
 from ehrdl.report.page.plots import draw
 from ehrdl.schema import BINARY
 
@@ -79,6 +80,7 @@ def render(summary: dict[str, Any]) -> str:
         "per_hundred": per_hundred,
         "number": number,
         "fact": fact,
+        "draw_consort": draw_consort,
         "capitalize_first": lambda line: line[:1].upper() + line[1:],
         "verdict": _verdict,
         "verdict_numeric": _verdict_numeric,
@@ -103,7 +105,7 @@ def _parts(summary: dict[str, Any]) -> list[dict[str, str]]:
         "calibration": BINARY in kinds,
         "decisions": BINARY in kinds,
         "subgroups": bool(kinds),
-        "data": bool(summary["flow"] or summary["notes"] or summary["data"] or summary["quality"]),
+        "data": any(summary.get(key) for key in ("cohort", "consort", "facts", "quality")),
         "checks": True,
         "checklists": bool(summary.get("checklists")),
         "reproduction": bool(summary["run"] or summary["config"]),
