@@ -25,7 +25,8 @@ SEEDS = [0, 1]
 MODELS = [*DEEP, *BASELINES, *SCORES, "bayes"]
 FILES = [
     "calibration.json", "checklists.json", "checkpoints", "cohort.json", "config.yaml", "flow.json", "leak_audit.json",
-    "manifest.json", "metrics.json", "model_card.md", "models", "predictions.parquet", "report.html", "spec.json", "tokenizer",
+    "manifest.json", "metrics.json", "model_card.md", "models", "predictions.parquet", "report.html", "spec.json",
+    "tokenizer",
 ]  # fmt: skip
 
 
