@@ -1,0 +1,1 @@
+"""Metrics of subgroups: how each group of patients is predicted, and how far it differs from all other patients."""
