@@ -15,6 +15,7 @@ from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, EhrdlError
 from ehrdl.experiment.settings import BASELINES, Settings
 from ehrdl.models.base import Network
+from ehrdl.report.groups import add_groups
 from ehrdl.runs.provenance import check_network
 from ehrdl.training.plan import check_fits, check_schedule
 from ehrdl.training.pretrain import check_pretraining
@@ -73,6 +74,7 @@ def make_plan(settings: Settings, training: Training, baselines: list[str], coho
     """
     if cohort.data != settings.data or cohort.task is not settings.task:
         raise ConfigError("cohort: was prepared with other data or another task than this experiment's; use prepare()")
+    add_groups(cohort.samples, settings.report)
     check_networks(training, settings.data, cohort.prepared)
     deep = list(variants(cohort.prepared.spec))
     return Plan(training, baselines, find_members(settings.combine, deep, baselines, settings.seeds))

@@ -21,6 +21,7 @@ from ehrdl.metrics.regression import r2
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.cohort.parts import read_cohort
+from ehrdl.report.groups import add_groups, add_subgroups
 from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
@@ -80,6 +81,8 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
         job = bar.add_task("bootstrap", total=1000)
         metrics = evaluate(predictions, info=run_info(facts), on_draws=lambda n: bar.advance(job, n))
         metrics = add(metrics, decide(predictions, metrics["split"], rules_of(settings.report)))
+        grouped = add_groups(predictions, settings.report)
+        metrics = add_subgroups(metrics, grouped, settings.report, run_info(facts))
     write_json(folder.folder / "metrics.json", metrics)
     facts |= {"warnings": _complete_audit(metrics, settings, folder.folder), "wall_s": facts["wall_s"] | folder.wall_s}
     write_json(folder.folder / FACTS, facts)

@@ -14,6 +14,7 @@ from ehrdl.options.bounds import (
     FolderName,
     FolderPath,
     Layers,
+    Location,
     Options,
     Rate,
     Rule,
@@ -171,6 +172,10 @@ class ReportOptions(Options, key="report"):
         sensitivity: sensitivity that a further threshold must reach on the tuning samples; null = none.
         alarms_per_100: most alarms per 100 samples that a further threshold may raise on the tuning samples; null =
             none.
+        groups: columns of groups whose results are shown, and pairs of them, such as `sex x race`; null = all columns,
+            and the pairs of sex, age_band and race.
+        group_file: CSV or Parquet file with further groups: a column `subject_id` or `sample_id`, and one column per
+            grouping; null = none.
     """
 
     min_count: Annotated[int, Bound("[1, inf)", "1 shows all groups")] = 10
@@ -179,6 +184,8 @@ class ReportOptions(Options, key="report"):
     )
     sensitivity: Annotated[float, Bound("(0, 1]")] | None = 0.8
     alarms_per_100: Annotated[float, Bound("(0, 100]")] | None = 10.0
+    groups: Annotated[list[str], Filled(), Distinct()] | None = None
+    group_file: Location | None = None
 
 
 @dataclass(frozen=True)

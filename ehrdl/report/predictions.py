@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,10 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from ehrdl.errors import SchemaError
+from ehrdl.report.files import check_groups, read_columns
 from ehrdl.schema import HELD_OUT, PREDICTIONS, SPLITS, check
 
 #: Other common names of the columns.
@@ -29,9 +26,6 @@ _OTHER_NAMES = {
 _OTHER_NAMES["prob"] += ("predicted_boolean_probability",)
 _WORDS = {"true": "1", "false": "0"}
 _OUTPUT = "outcome"
-_HEAD = 4
-#: The most different numbers that a group column may hold as codes of groups.
-_MOST_NUMBERS = 30
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,14 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; give the predictions.parquet of a run or of ehrdl predict")
-    frame, names = _read(path)
-    _check_columns(path, names)
+    names: list[str] = []
+
+    def belonging(found: list[str]) -> list[str]:
+        _check_columns(path, found)
+        names.extend(found)
+        return [name for name in found if name in PREDICTIONS.names() or name.startswith("group_")]
+
+    frame = read_columns(path, "PREDICTIONS", belonging)
     unread = _unread(names)
     assumed = [f"columns that mean nothing here are not read: {', '.join(unread)}"] if unread else []
     for name in ("sample_id", "subject_id"):
@@ -88,60 +88,6 @@ def read_predictions(path: Path) -> Predictions:
     checked = check(pa.Table.from_pandas(frame, preserve_index=False), PREDICTIONS, encoded=True)
     frame["label"] = frame["label"].astype(np.float32)  # as the table's schema has it
     return Predictions(frame[checked.column_names], assumed, independent, timed)
-
-
-def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns that belong to PREDICTIONS as they are in the file, and the names of all columns.
-
-    The columns of a text file stay text.
-    """
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if head == b"PAR1":
-        return _read_parquet(path)
-    name = path.name.lower().removesuffix(".gz")
-    if not name.endswith((".csv", ".tsv", ".txt")):
-        raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS, and its name is not that of a .csv or .tsv file")
-    try:
-        content = gzip.decompress(path.read_bytes()) if head[:2] == b"\x1f\x8b" else path.read_bytes()
-        frame = _read_text(content.removeprefix(b"\xef\xbb\xbf"), "\t" if name.endswith(".tsv") else None)
-    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
-        raise SchemaError(f"{path}: cannot be read as a table ({' '.join(str(error).split())[:160]})") from None
-    names = [name.strip() for name in frame.columns]
-    _check_columns(path, names)
-    frame.columns = names
-    return frame[[name for name in names if _belongs(name)]].copy(), names
-
-
-def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    try:
-        found = pq.read_schema(path)
-        names = {name: name.strip() for name in found.names}
-        _check_columns(path, [name.strip() for name in found.names])
-        kept = [name for name in found.names if _belongs(names[name])]
-        texts = [name for name in kept if found.field(name).type in (pa.string(), pa.large_string())]
-        table = pq.read_table(path, columns=kept, read_dictionary=texts)
-        frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)  # never two copies in memory
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise SchemaError(f"{path}: is no Parquet file of PREDICTIONS ({reason})") from None
-    return frame.rename(columns=names).reset_index(drop=True), list(names.values())
-
-
-def _belongs(name: str) -> bool:
-    """Return whether a column is one of PREDICTIONS."""
-    return name in PREDICTIONS.names() or name.startswith("group_")
-
-
-def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
-    header = content.split(b"\n", 1)[0].decode("utf-8")
-    delimiter = delimiter or max(",;\t", key=header.count)
-    names = [name.strip().strip('"') for name in header.rstrip("\r").split(delimiter)]
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    table = pa.csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=options)
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
@@ -294,17 +240,7 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
         _refuse(path, frame[name], outside, f"is no probability in [0, 1]{log_odds}")
     _refuse(path, frame["label"], ~binary & np.isinf(frame["label"]), "is not finite")
     for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
-        _check_groups(path, frame[name])
-
-
-def _check_groups(path: Path, column: pd.Series) -> None:
-    """Refuse a group column of measured numbers, in which nearly every row would be a group of its own."""
-    groups = list(column.cat.categories)
-    if len(groups) > _MOST_NUMBERS and pd.to_numeric(pd.Series(groups), errors="coerce").notna().all():
-        raise SchemaError(
-            f"{path}: column {column.name}: holds {len(groups):,} different numbers, such as {groups[0]}; give groups, "
-            "such as bands of age, or rename it"
-        )
+        check_groups(path, frame[name])
 
 
 def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:

@@ -21,6 +21,7 @@ from ehrdl.options.training import ReportOptions
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.cohort.parts import read_cohort
+from ehrdl.report.groups import add_groups, add_subgroups
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
@@ -37,6 +38,8 @@ def remake(
     on_draws: Callable[[int], object] = lambda _: None,
     min_count: int | None = None,
     risks: list[float] | None = None,
+    groups: list[str] | None = None,
+    group_file: str | None = None,
 ) -> Path:
     """Evaluate a PREDICTIONS file and write `metrics.json`, `report.html`, `checklists.json` and `model_card.md`.
 
@@ -50,13 +53,16 @@ def remake(
             `config.yaml`, or 10 if there is none.
         risks: the thresholds of the risk at which alarms are scored; by default those of the config beside the file, or
             0.1 and 0.2.
+        groups: the columns of groups and pairs of them to show; by default those of the config, or all columns.
+        group_file: a file with further groups; by default that of the config, if any.
 
     Returns:
         The path of the report.
 
     Raises:
-        SchemaError: the PREDICTIONS file does not exist, lacks columns, or has no labels.
-        ConfigError: the folder `out` is not writable, or another file of the run is damaged.
+        SchemaError: the PREDICTIONS file does not exist, lacks columns, or has no labels, or the file of groups is bad.
+        ConfigError: the folder `out` is not writable, a column of `groups` does not exist, or another file of the run
+            is damaged.
     """
     path = predictions / "predictions.parquet" if predictions.is_dir() else predictions
     folder = out or path.parent
@@ -65,7 +71,7 @@ def remake(
     if not read.table.label.notna().any():
         raise SchemaError(f"{path}: column label: no label is known, so there is nothing to compare with")
     beside = _beside(path.parent)
-    given: dict[str, Any] = {"min_count": min_count, "risks": risks}
+    given: dict[str, Any] = {"min_count": min_count, "risks": risks, "groups": groups, "group_file": group_file}
     options = replace(_options(beside.config), **{name: value for name, value in given.items() if value is not None})
     info = beside.info
     if beside.manifest and not info.models:
@@ -75,8 +81,10 @@ def remake(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
         )
     files = RunFiles.read(path.parent) if beside.manifest else RunFiles({})
+    table = add_groups(read.table, options)
     metrics = evaluate(read.table, info=info, on_draws=on_draws)
     metrics = add(metrics, decide(read.table, metrics["split"], rules_of(options)))
+    metrics = add_subgroups(metrics, table, options, info)
     summary = (
         summarize(
             read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count, beside.leak_audit

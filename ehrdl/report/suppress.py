@@ -96,8 +96,24 @@ def hidden_outcomes(positive: Sequence[int], negative: Sequence[int], min_count:
     return _hidden([positive, negative], min_count, start)
 
 
+def hidden_cells(cells: Sequence[Sequence[int]], min_count: int, start: set[int]) -> set[int]:
+    """Choose the groups of patients for which to hide how many were alarmed, and return their positions.
+
+    These are groups with too few patients in a cell of alarm or none by outcome or not. Further groups are added as in
+    `hidden_parts`.
+
+    Args:
+        cells: for each cell, the number of patients in each group.
+        min_count: the smallest number that is shown.
+        start: the positions of groups that are hidden in any case.
+    """
+    return _hidden(cells, min_count, start)
+
+
 def _hidden(sizes: Sequence[Sequence[int]], min_count: int, start: Collection[int] = ()) -> set[int]:
     """Choose the parts to hide, given their sizes in each column. The parts in `start` are always hidden."""
+    if min_count <= 1:
+        return set(start)
     smallest = [min(part) for part in zip(*sizes, strict=True)]
     hidden = {i for i, size in enumerate(smallest) if size < min_count}.union(start)
     rest = [i for i in np.argsort(smallest, kind="stable").tolist() if i not in hidden]

@@ -4,7 +4,9 @@ from ehrdl.comparators.known import model_infos
 from ehrdl.info import RunInfo
 from ehrdl.metrics import evaluate as metrics
 from ehrdl.metrics.challenges import utility_named
+from ehrdl.options.training import ReportOptions
 from ehrdl.report import summary
+from ehrdl.report.groups import add_subgroups
 
 
 def info_of(table, units=None, **known):
@@ -13,7 +15,8 @@ def info_of(table, units=None, **known):
 
 
 def evaluate(table, units=None, **options):
-    return metrics.evaluate(table, info=info_of(table, units), **options)
+    info = info_of(table, units)
+    return add_subgroups(metrics.evaluate(table, info=info, **options), table, ReportOptions(), info)
 
 
 def summarize(table, scores, flow=None, manifest=None, config=None, min_count=10):

@@ -246,4 +246,4 @@ def test_browser_lays_the_page_out_within_its_width(summary, tmp_path):
     width, height = map(int, re.search(r"<title>w(\d+) h(\d+)</title>", dom).groups())
     assert width <= 800 and height > 2000
     drawn = dom.count("<svg") - dom.count('<svg class="consort"')
-    assert drawn == 6 and "How the models compare" in dom
+    assert drawn == 7 and "How the models compare" in dom

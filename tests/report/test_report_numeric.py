@@ -118,7 +118,7 @@ def test_each_kind_has_its_own_page_and_its_own_averages(mixed):
     numeric = mixed["averages"][2]["models"][0]
     assert numeric["name"] == "fused" and numeric["metrics"]["mae"]["value"] is None  # days and mg have no mean
     drawn = page.count("<svg") - page.count('<svg class="consort"') - page.count('class="people"')
-    assert drawn == 4 * 5 and len(re.findall(r'\bid="', page)) == len(set(re.findall(r'\bid="[^"]+"', page)))
+    assert drawn == 4 * 6 and len(re.findall(r'\bid="', page)) == len(set(re.findall(r'\bid="[^"]+"', page)))
     assert text_of(page).count("Outcome:") == 4
 
 

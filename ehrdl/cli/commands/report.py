@@ -27,6 +27,18 @@ def parser(prog: str) -> OptionParser:
         metavar="RISK",
         help="thresholds at which alarms are scored; default: the run's, or 0.1 and 0.2",
     )
+    options.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="COLUMN",
+        help="groups that are shown: columns, and pairs such as 'sex x race'; default: the run's, or all columns",
+    )
+    options.add_argument(
+        "--group-file",
+        "--group_file",
+        metavar="FILE",
+        help="CSV or Parquet file of further groups: subject_id or sample_id, and one column per grouping",
+    )
     return options
 
 
@@ -41,5 +53,6 @@ def run(argv: list[str], prog: str) -> None:
         with progress() as bar:
             job = bar.add_task("bootstrap", total=1000)
             out = expanded(own.out) if own.out else None
-            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), own.min_count, own.risks)
+            asked = {name: getattr(own, name) for name in ("min_count", "risks", "groups", "group_file")}
+            path = remake(expanded(own.predictions), out, lambda n: bar.advance(job, n), **asked)
         say(f"report: {path}")

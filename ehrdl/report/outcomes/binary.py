@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ehrdl.info import RunInfo
 from ehrdl.metrics.by_modality import PRESENT
 from ehrdl.metrics.catalogue import METRICS
-from ehrdl.metrics.discrimination import auroc
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.report.outcomes.alarms import alarm_tables, utility_rows
 from ehrdl.report.outcomes.by_modality import present
@@ -17,13 +14,12 @@ from ehrdl.report.outcomes.curves import curves
 from ehrdl.report.outcomes.headline import headline
 from ehrdl.report.outcomes.ranking import best_baseline, by_interest, differences, rank, reference_of
 from ehrdl.report.outcomes.slider import slider
-from ehrdl.report.outcomes.subgroups import count_patients, grouped, one_group
+from ehrdl.report.outcomes.subgroups import count_patients, subgroups
 from ehrdl.report.overview import use, worst
 from ehrdl.report.suppress import Shown, hide_groups
 from ehrdl.schema import BINARY
 
 N_DRAWN = 6
-MIN_EVENTS = 10
 
 
 def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -> dict[str, Any]:  # noqa: B008 - frozen
@@ -65,8 +61,7 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
         "alarms": alarm_tables(scores, outcome, by_interest(ranked, reference, baseline, info), shown),
         "present": strata,
         "utility": utility_rows(scores, ranked),
-        "one_group": one_group(outcome),
-        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member), shown, strata),
+        **subgroups(scores, strata, shown),
     }
     return found | {"worst": worst(found), "use": use(found, scores), "smooth": _smooth(scores, rows, reference)}
 
@@ -126,18 +121,3 @@ def _drawn(ranked: list[str], reference: str, baseline: str | None, info: RunInf
     truth = info.named("truth", among=ranked)
     names = by_interest(ranked, reference, baseline, info)
     return [name for name in names if info.kind(name) not in ("constant", "truth")][: N_DRAWN - len(truth)] + truth
-
-
-def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
-    """Return a group's size and events, and the reference's mean risk and AUROC in it."""
-    label, prob = outcome.label[member], outcome.prob[reference][:, member]
-    events = int(label.sum())
-    enough = min(events, len(label) - events) >= MIN_EVENTS
-    return {
-        "name": name,
-        "n": len(label),
-        "events": events,
-        "observed": events / len(label),
-        "predicted": float(prob.mean()),
-        "auroc": float(np.mean([auroc(label, row) for row in prob])) if enough else None,
-    }

@@ -11,11 +11,11 @@ from ehrdl.info import RunInfo
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.evaluate import Outcome
-from ehrdl.metrics.regression import binned, equal_bins, mae
+from ehrdl.metrics.regression import binned, equal_bins
 from ehrdl.report.outcomes.binary import N_DRAWN, hidden_output, strata_shown
 from ehrdl.report.outcomes.by_modality import present
 from ehrdl.report.outcomes.ranking import best_baseline, by_interest, differences, rank, reference_of, verdict
-from ehrdl.report.outcomes.subgroups import grouped, one_group
+from ehrdl.report.outcomes.subgroups import subgroups
 from ehrdl.report.suppress import Shown, joined, joined_histogram, patients
 from ehrdl.schema import REGRESSION
 
@@ -64,8 +64,7 @@ def describe_numeric(
         "constant": info.named("constant", among=ranked),
         "curves": _curves(outcome, by_interest(ranked, reference, baseline, info)[:N_DRAWN], baseline, shown),
         "present": strata,
-        "one_group": one_group(outcome),
-        "groups": grouped(outcome, lambda name, member: _group(outcome, reference, name, member), shown, strata),
+        **subgroups(scores, strata, shown),
     }
 
 
@@ -179,14 +178,3 @@ def _errors(error: Floats, subject: Any, min_count: int) -> dict[str, list[float
     low, high = np.quantile(error, [1 - _SHOWN, _SHOWN])
     edges = np.linspace(low, max(high, low + 1e-6), 41)
     return joined_histogram(np.clip(error, edges[0], edges[-1]), edges, subject, min_count)
-
-
-def _group(outcome: Outcome, reference: str, name: str, member: Any) -> dict[str, Any]:
-    label, value = outcome.label[member], outcome.prob[reference][:, member]
-    return {
-        "name": name,
-        "n": len(label),
-        "observed": float(label.mean()),
-        "predicted": float(value.mean()),
-        "mae": float(np.mean([mae(label, row) for row in value])),
-    }

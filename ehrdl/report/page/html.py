@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ehrdl.engine.files import write_text
 from ehrdl.metrics.catalogue import BY_KIND
 from ehrdl.report.page.consort import draw_consort
+from ehrdl.report.page.forest import draw_subgroups
 from ehrdl.report.page.plots import draw
 from ehrdl.schema import BINARY
 
@@ -86,7 +87,9 @@ def render(summary: dict[str, Any]) -> str:
         "verdict_numeric": _verdict_numeric,
     }
     plots = {  # matplotlib escapes the text that it draws
-        output["name"]: {name: Markup(svg) for name, svg in draw(output, f"o{i}").items()}
+        output["name"]: {
+            name: Markup(svg) for name, svg in (draw(output, f"o{i}") | draw_subgroups(output, f"o{i}")).items()
+        }
         for i, output in enumerate(summary["outputs"])
         if not output["hidden"]
     }
