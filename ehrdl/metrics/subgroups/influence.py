@@ -21,6 +21,7 @@ from ehrdl.metrics.calibration import logit, sigmoid
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.metrics.logistic import fit_logistic
 
+Rows = NDArray[np.intp]
 #: A metric's value, and the influence (m,) of each sample on it.
 Influence = tuple[float, Floats]
 
@@ -37,32 +38,44 @@ class Risks:
         prob: the risks (m,).
         x: their log odds (m,).
         alarm: whether (m,) the risk is at or above the threshold, as 0 or 1.
-        order: the positions (m,) of the samples by rising risk.
         start: intercept and slope of the logistic regression of the labels on `x` in all samples.
+        rising: the labels (m,) by rising risk.
+        risk: the rising risks (m,).
+        order: the positions (m,) of the samples by rising risk. None = the order does not matter, since every patient
+            has one sample. The influences on AUROC and AUPRC are then by rising risk, which saves half of the time.
     """
 
     label: Floats
     prob: Floats
     x: Floats
     alarm: Floats
-    order: NDArray[np.intp]
     start: tuple[float, float]
+    rising: Floats
+    risk: Floats
+    order: Rows | None
+    _all: Rows
 
     @classmethod
-    def of(cls, label: Floats, prob: Floats, threshold: float) -> Risks:
-        """Sort the risks (m,), and fit the start of the recalibration."""
-        x = logit(prob)
-        alarm = (prob >= threshold).astype(np.float64)
-        return cls(label, prob, x, alarm, np.argsort(prob, kind="stable"), _regression(x, label))
+    def of(cls, label: Floats, prob: Floats, threshold: float, is_alone: bool = False) -> Risks:
+        """Sort the risks (m,), and fit the start of the recalibration.
+
+        Args:
+            label: the labels (m,).
+            prob: the risks (m,).
+            threshold: the risk at which an alarm is raised.
+            is_alone: whether every patient has one sample.
+        """
+        x, order = logit(prob), np.argsort(prob, kind="stable")
+        alarm, start = (prob >= threshold).astype(np.float64), _regression(x, label)
+        return cls(label, prob, x, alarm, start, label[order], prob[order], None if is_alone else order, order)
 
     def take(self, member: NDArray[np.bool_]) -> Risks:
-        """Return the samples of a mask (m,)."""
-        if member.all():
-            return self
-        place = np.cumsum(member) - 1
-        order = place[self.order[member[self.order]]]
+        """Return the samples of a mask (n,) of all samples; `self` must hold all samples."""
+        inside = member[self._all]
+        rising, risk = self.rising[inside], self.risk[inside]
         label, prob, x, alarm = (values[member] for values in (self.label, self.prob, self.x, self.alarm))
-        return Risks(label, prob, x, alarm, order, self.start)
+        order = None if self.order is None else (np.cumsum(member) - 1)[self._all[inside]]
+        return Risks(label, prob, x, alarm, self.start, rising, risk, order, self._all)
 
 
 def binary(risks: Risks, threshold: float, names: Collection[str]) -> dict[str, Influence]:
@@ -111,9 +124,8 @@ def _share(part: Floats, whole: Floats) -> Influence:
 
 def _ranking(risks: Risks) -> dict[str, Influence]:
     """Return `auroc` and `auprc`, from the running numbers of cases and others by rising risk."""
-    order, m = risks.order, len(risks.order)
-    case, prob = risks.label[order], risks.prob[order]
-    starts = np.flatnonzero(np.append(True, prob[1:] > prob[:-1]))  # of the samples with the same risk
+    case, m = risks.rising, len(risks.rising)
+    starts = np.flatnonzero(np.append(True, risks.risk[1:] > risks.risk[:-1]))  # of the samples with the same risk
     first, last = _ties(starts, m)
     cases = np.append(0.0, np.cumsum(case))
     n_cases = cases[-1]
@@ -134,15 +146,19 @@ def _ranking(risks: Risks) -> dict[str, Influence]:
     more_true = np.cumsum(weight * (1 - precision))[last - 1]  # what one more case at a risk adds to lower precisions
     more_false = -np.cumsum(weight * precision)[last - 1]
     of_auprc = np.where(is_case, precision - auprc + more_true, more_false) / n_cases
-    found = {}
-    for name, value, influence in (("auroc", auroc, of_auroc), ("auprc", auprc, of_auprc)):
-        placed = np.empty(m)
-        placed[order] = influence
-        found[name] = (value, placed)
-    return found
+    return {"auroc": (auroc, _placed(of_auroc, risks.order)), "auprc": (auprc, _placed(of_auprc, risks.order))}
 
 
-def _ties(starts: NDArray[np.intp], m: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _placed(values: Floats, order: Rows | None) -> Floats:
+    """Return values (m,) by rising risk in the order of the samples."""
+    if order is None:
+        return values
+    placed = np.empty(len(values))
+    placed[order] = values
+    return placed
+
+
+def _ties(starts: Rows, m: int) -> tuple[Rows, Rows]:
     """Return the number of samples below each sample's risk, and the number at or below it."""
     if len(starts) == m:
         return starts, starts + 1
@@ -173,7 +189,7 @@ def _newton(x: Floats, label: Floats, a: float, b: float) -> Influence | None:
     for _ in range(_STEPS):
         p = sigmoid(a + b * x)
         error = label - p
-        p *= 1 - p
+        p -= p * p
         mass, first, second = p.sum(), p @ x, (p * x) @ x
         determinant = mass * second - first**2
         if not determinant > 1e-10 * mass**2:

@@ -64,10 +64,12 @@ class _Part:
     Attributes:
         member: whether (n,) each sample is one of them.
         subject: the patient's number (n,) of each sample, rising.
+        is_alone: whether every patient has one sample.
     """
 
     member: NDArray[np.bool_]
     subject: NDArray[np.intp]
+    is_alone: bool
 
     @cached_property
     def starts(self) -> NDArray[np.intp]:
@@ -75,13 +77,18 @@ class _Part:
         own = self.subject[self.member]
         return np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(own)])
 
+    @cached_property
+    def size(self) -> int:
+        """The number of patients."""
+        return int(np.count_nonzero(self.member)) if self.is_alone else len(self.starts)
+
     def sums(self, values: Floats) -> Floats:
         """Add up the values of each patient's samples."""
-        return values if len(self.starts) == len(values) else np.add.reduceat(values, self.starts)
+        return values if self.is_alone or not len(values) else np.add.reduceat(values, self.starts)
 
     def patients(self, values: Floats) -> int:
         """Count the patients with a sample whose value is not 0."""
-        return int(np.count_nonzero(self.sums(values))) if len(values) else 0
+        return int(np.count_nonzero(self.sums(values)))
 
 
 @dataclass(frozen=True)
@@ -163,17 +170,18 @@ class _Scorer:
         subject = outcome.rows["subject_id"].to_numpy()
         self.order = np.argsort(subject, kind="stable")
         self.subject = np.unique(subject[self.order], return_inverse=True)[1]
+        self.is_alone = bool(len(self.subject)) and int(self.subject[-1]) == len(self.subject) - 1
         self.label = outcome.label[self.order]
         self.prob = {model: [row[self.order] for row in outcome.prob[model]] for model in setting.models}
         self.risks = {
-            model: [Risks.of(self.label, row, setting.threshold) for row in rows]
+            model: [Risks.of(self.label, row, setting.threshold, self.is_alone) for row in rows]
             for model, rows in self.prob.items()
             if self.kind == BINARY
         }
 
     def scores(self, model: str, member: NDArray[np.bool_], names: Sequence[str] | Mapping[str, str]) -> _Scored:
         """Return the metrics that are about enough patients and defined for every seed."""
-        part, metrics = _Part(member, self.subject), METRICS[self.kind]
+        part, metrics = _Part(member, self.subject, self.is_alone), METRICS[self.kind]
         counts = self._patients(model, part)
         enough = [name for name in names if counts[metrics[name]] >= self.setting.least]
         if not enough:
@@ -197,7 +205,7 @@ class _Scorer:
 
     def _patients(self, model: str, part: _Part) -> dict[str, int]:
         """Count the patients that metrics are about."""
-        counts = {"all": len(part.starts)}
+        counts = {"all": part.size}
         if self.kind == BINARY:
             label = self.label[part.member]
             counts |= {"with": part.patients(label), "without": part.patients(1 - label)}
@@ -217,14 +225,17 @@ class _Scorer:
     def gaps(self, member: NDArray[np.bool_], group: _Scored) -> list[_Gap]:
         """Return the gaps of the first model between a group and the other patients, where both have a value."""
         others = self.scores(self.setting.models[0], ~member, GAPS[self.kind])
-        own, rest = (self.subject[part][_Part(part, self.subject).starts] for part in (member, ~member))
-        _, here, there = np.intersect1d(own, rest, assume_unique=True, return_indices=True)
+        here = there = np.empty(0, np.intp)
+        if not self.is_alone:
+            parts = [_Part(rows, self.subject, False) for rows in (member, ~member)]
+            own, rest = (self.subject[part.member][part.starts] for part in parts)
+            _, here, there = np.intersect1d(own, rest, assume_unique=True, return_indices=True)
         return [
             _Gap(
                 name,
                 group.estimates[name],
                 estimate,
-                float(group.sums[name][here] @ others.sums[name][there]) if len(here) else 0.0,
+                float(group.sums[name][here] @ others.sums[name][there]),
             )
             for name, estimate in others.estimates.items()
             if name in group.estimates
@@ -233,14 +244,14 @@ class _Scorer:
     def describe(self, member: NDArray[np.bool_], first: _Scored) -> dict[str, Any]:
         """Return the sizes of a group, and the metrics of all models with their intervals. There are no gaps yet."""
         label, metrics, z = self.label[member], METRICS[self.kind], z_of()
-        part, has_outcome = _Part(member, self.subject), self.kind == BINARY
+        part, has_outcome = _Part(member, self.subject, self.is_alone), self.kind == BINARY
         models = self.setting.models
         scores = {models[0]: first} | {model: self.scores(model, member, metrics) for model in models[1:]}
         nothing = dict.fromkeys(("value", "low", "high"))
         return {
             "n": len(label),
             "events": int(label.sum()) if has_outcome else None,
-            "subjects": len(part.starts),
+            "subjects": part.size,
             "subjects_with": part.patients(label) if has_outcome else None,
             "subjects_without": part.patients(1 - label) if has_outcome else None,
             "observed": float(label.mean()),
