@@ -18,7 +18,7 @@ from ehrdl.metrics.subgroups.columns import PREFIX, check_columns, columns_of
 from ehrdl.metrics.subgroups.table import MIN_PATIENTS, Setting, by_group
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.files import check_groups, read_columns
-from ehrdl.report.outcomes.binary import best_baseline, rank, reference_of
+from ehrdl.report.outcomes.ranking import best_baseline, rank, reference_of
 from ehrdl.schema import BINARY
 
 _KEYS = ("subject_id", "sample_id")
@@ -75,11 +75,9 @@ def read_groups(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise SchemaError(f"{path}: there is no such file; report.group_file names a CSV or Parquet file of groups")
-    frame = read_columns(path, "groups")
-    frame.columns = [str(name).strip() for name in frame.columns]
-    twice = [name for name in frame.columns if list(frame.columns).count(name) > 1]
-    if twice:
-        raise SchemaError(f"{path}: column {twice[0]} is there twice; keep one")
+    frame = read_columns(path, "groups", lambda names: _once(path, names))
+    texts = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+    frame = frame.astype(dict.fromkeys(texts, object))
     keys = [name for name in _KEYS if name in frame.columns]
     if len(keys) != 1:
         has = ", ".join(frame.columns[:12])
@@ -90,6 +88,14 @@ def read_groups(path: Path) -> pd.DataFrame:
     for name in frame.columns:
         check_groups(path, frame[name])
     return pd.DataFrame({PREFIX + name.removeprefix(PREFIX): _texts(frame[name]) for name in frame.columns})
+
+
+def _once(path: Path, names: list[str]) -> list[str]:
+    """Return the names of the columns; refuse a name that is there twice."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SchemaError(f"{path}: column {twice[0]} is there twice; keep one")
+    return names
 
 
 def _whole(path: Path, ids: pd.Series) -> pd.Series:

@@ -71,7 +71,7 @@ def read_predictions(path: Path) -> Predictions:
     def belonging(found: list[str]) -> list[str]:
         _check_columns(path, found)
         names.extend(found)
-        return [name for name in found if name in PREDICTIONS.names() or name.startswith("group_")]
+        return [name for name in found if _belongs(name)]
 
     frame = read_columns(path, "PREDICTIONS", belonging)
     unread = _unread(names)
@@ -117,6 +117,11 @@ def _near(name: str, names: Iterable[str]) -> str | None:
             return folded[other]
     close = get_close_matches(name, list(folded), 1, cutoff=0.75)
     return folded[close[0]] if close else None
+
+
+def _belongs(name: str) -> bool:
+    """Return whether a column is one of PREDICTIONS."""
+    return name in PREDICTIONS.names() or name.startswith("group_")
 
 
 def _unread(names: list[str]) -> list[str]:
