@@ -12,12 +12,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ehrdl.options.training import Imbalance
 from ehrdl.schema import REGRESSION, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+#: Shares of an outcome are kept this far from 0 and 1, so that their logit and weight are finite.
+MIN_SHARE = 1e-4
+#: gamma of the focal loss: the best of those that its authors tried (Lin et al., ICCV 2017, table 1b).
+FOCAL_GAMMA = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ class DataSpec:
         auxiliary: outputs that are learned but not predicted. In `Batch.label`, their columns follow those of
             `outputs`. No other field contains them.
         weights: weight of each output in the loss; empty = 1 each.
+        pos_weight: weight in the loss of a sample with the outcome, for each output; empty = 1 each. `to_dict` leaves
+            it and `focal` out, since they belong to a fit and not to the data.
+        focal: gamma of the focal loss of binary outputs; 0 = cross-entropy.
         cache: folder where a network may keep vectors that it computes from the data (the option `data.prepare.cache`);
             None = it keeps nothing. `to_dict` leaves the folder out, since it is a path on this machine.
     """
@@ -95,6 +104,8 @@ class DataSpec:
     note_kinds: tuple[str, ...] = ()
     auxiliary: tuple[AuxiliarySpec, ...] = ()
     weights: tuple[float, ...] = ()
+    pos_weight: tuple[float, ...] = ()
+    focal: float = 0.0
     cache: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,12 +123,29 @@ class DataSpec:
         """Return a copy of the spec for a model that reads only the named modalities, as in `only("note")`."""
         return replace(self, modalities=tuple(m for m in self.modalities if m in modalities))
 
-    def trained(self, weight: float = 1.0) -> DataSpec:
+    def trained(self, weight: float = 1.0, imbalance: Imbalance = "none") -> DataSpec:
         """Return the spec for training, in which the auxiliary outputs follow the other `outputs`.
 
         Args:
             weight: the weight of each auxiliary output in the loss. Every other output has weight 1.
+            imbalance: what the loss does about rare outcomes (`optim.imbalance`).
         """
+        return self._with_auxiliary(weight)._reweighted(imbalance)
+
+    def _reweighted(self, imbalance: Imbalance) -> DataSpec:
+        """Return the spec with the loss for rare outcomes.
+
+        Reweighted or balanced classes have a prevalence of 0.5, from which the network's bias then starts.
+        """
+        if imbalance == "none":
+            return self
+        if imbalance == "focal":
+            return replace(self, focal=FOCAL_GAMMA)
+        shares = [min(max(share, MIN_SHARE), 1 - MIN_SHARE) for share in self.prevalence]
+        weights = tuple((1 - share) / share for share in shares) if imbalance == "weighted" else ()
+        return replace(self, pos_weight=weights, prevalence=(0.5,) * len(self.outputs))
+
+    def _with_auxiliary(self, weight: float) -> DataSpec:
         if not self.auxiliary:
             return self
         n_outputs, more = len(self.outputs), self.auxiliary
@@ -132,7 +160,7 @@ class DataSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, except `cache`, as dicts, lists, strings and numbers.
+        """Return the fields, except `cache`, `pos_weight` and `focal`, as dicts, lists, strings and numbers.
 
         JSON and a `weights_only` checkpoint can hold them.
         """
@@ -140,7 +168,7 @@ class DataSpec:
         plain["outputs"] = [output.to_dict() for output in self.outputs]
         for values, one in zip(plain["auxiliary"], self.auxiliary, strict=True):
             values["output"] = one.output.to_dict()
-        return {key: value for key, value in plain.items() if key != "cache"}
+        return {key: value for key, value in plain.items() if key not in ("cache", "pos_weight", "focal")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:

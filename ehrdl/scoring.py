@@ -96,7 +96,7 @@ def score(
         say(f"note: {line}")
     parts = _predictions(run, prepared, data, model, trainer, task.simulated)
     target = out or run.folder / "predict" / events.name
-    kept = ("ehrdl", "git", "seeds", "versions", "task", "task_info", "outputs", "models")
+    kept = ("ehrdl", "git", "seeds", "versions", "task", "task_info", "outputs", "models", "calibrate")
     facts = {key: run.manifest.get(key) for key in kept}
     facts["thresholds"] = thresholds
     facts |= {"run": str(run.folder), "source": type(data.source).__name__, "missing": describe_gaps(gaps)}
@@ -172,9 +172,10 @@ def _predictions(
     import numpy as np
 
     from ehrdl.comparators.combine import combined
+    from ehrdl.comparators.risk import stored_risks
     from ehrdl.comparators.saved import baseline_probs, load_deep
     from ehrdl.data.module import ClinicalDataModule
-    from ehrdl.training.predict import predict, prediction_rows, read_calibrators, true_risk
+    from ehrdl.training.predict import TRUTH, predict, prediction_rows, read_calibrators, true_risk
 
     folder, seed0 = run.folder, run.manifest["seeds"][0]
     calibrators = read_calibrators(folder / "calibration.json")
@@ -183,11 +184,12 @@ def _predictions(
     jobs: list[tuple[str, int, Any, Any]] = []
     models = {Path(name).name for name in run.files if name.startswith("models/")}
     for name, prob in baseline_probs(folder / "models", prepared, models):
-        jobs.append((name, seed0, every, prob))
+        jobs.append((name, seed0, every, stored_risks(name, outputs, prob, folder / "models", models)))
     module = ClinicalDataModule(prepared, data.batch)
     with progress() as bar:
         for name, seed, path in bar.track(list(_checkpoints(run)), description="deep models"):
             rows, prob = predict(load_deep(path, model, data.prepare.cache), module.every_dataloader(), trainer)
+            prob = stored_risks(path.stem, outputs, prob, folder / "models", models)
             jobs.append((name, seed, rows, prob))
     parts = [
         prediction_rows(prepared.samples, outputs, name, seed, rows, prob, calibrators.get((name, seed), {}))
@@ -196,7 +198,8 @@ def _predictions(
     if not parts:
         raise ConfigError(f"--run {folder}: holds no model (checkpoints/ and models/ are empty)")
     parts += combined(folder / "models", prepared, parts, seed0, calibrators, models)
-    return parts + (true_risk(prepared, every, seed0) if simulated else [])
+    truth = calibrators.get((TRUTH.name, seed0), {})
+    return parts + (true_risk(prepared, every, seed0, truth) if simulated else [])
 
 
 def _thresholds(run: Path) -> dict[str, list[float | None]]:

@@ -18,26 +18,30 @@ import pandas as pd
 
 from ehrdl.comparators.boosted_files import load_boosted, save_boosted
 from ehrdl.comparators.clinical_scores import fit_scores
+from ehrdl.comparators.risk import reweights, to_risks
 from ehrdl.data.features.table import tabulate, without_rich
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import whole
 from ehrdl.engine.messages import progress, say, staged
 from ehrdl.errors import ConfigError
-from ehrdl.models.baselines.boosted import BOOSTED, boosted_trials, check_boosted, fit_boosted, require
+from ehrdl.models.baselines.boosted import BOOSTED, Part, boosted_trials, check_boosted, fit_boosted, require
 from ehrdl.models.baselines.scores import SCORED_TASK, SCORES
 from ehrdl.models.baselines.tabular import (
     BASELINES,
     READS_TEXT,
     TRUSTED,
+    balanced_rows,
     candidates,
+    class_weights,
     fit,
     loss_of,
     predict,
     shared_phrases,
+    weigh_classes,
     with_params,
 )
 from ehrdl.options.bounds import nearest
-from ehrdl.options.training import Boosting
+from ehrdl.options.training import Boosting, Imbalance, RiskOptions
 from ehrdl.runs.files import reading
 from ehrdl.schema import BINARY, HELD_OUT, TRAIN, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
@@ -105,10 +109,46 @@ def make_candidates(name: str, seed: int, kind: str, params: Params) -> list[Any
     return [with_params(name, seed, kind, params[name])] if name in params else candidates(name, seed, kind)
 
 
-def fit_candidate(candidate: Any, table: pd.DataFrame, label: np.ndarray, phrases: list[str]) -> None:
-    """Fit a candidate of a baseline, in place. The trees of a random forest grow in parallel, on all cores."""
+def fit_candidate(
+    candidate: Any,
+    table: pd.DataFrame,
+    label: np.ndarray,
+    phrases: list[str],
+    imbalance: Imbalance = "none",
+    seed: int = 0,
+) -> None:
+    """Fit a candidate of a baseline, in place. The trees of a random forest grow in parallel, on all cores.
+
+    Args:
+        candidate: the unfitted pipeline.
+        table: the table of the training samples.
+        label: their labels (n,), all known.
+        phrases: the phrases that a text baseline may learn.
+        imbalance: what is done about rare outcomes: class weights, or balanced draws of the samples.
+        seed: the random seed of the draws.
+    """
+    if imbalance == "weighted":
+        weigh_classes(candidate)
+    elif imbalance == "balanced":
+        rows = balanced_rows(label, seed)
+        table, label = table.iloc[rows], label[rows]
     with joblib.parallel_config(backend="threading", n_jobs=-1):
         fit(candidate, table, label, phrases)
+
+
+def boosted_parts(train: Part, tuning: Part, kind: str, imbalance: Imbalance, seed: int) -> tuple[Part, Part]:
+    """Return the training and tuning data of boosted trees, with reweighted classes if a rare outcome asks for it.
+
+    Tuning samples are weighted too, because their loss decides the number of trees: without weights, trees would stop
+    as soon as the training weights raise the risks.
+    """
+    if kind != BINARY or imbalance not in ("weighted", "balanced"):
+        return train, tuning
+    tuning = tuning._replace(weight=class_weights(tuning.label))
+    if imbalance == "weighted":
+        return train._replace(weight=class_weights(train.label)), tuning
+    rows = balanced_rows(train.label, seed)
+    return Part(train.table.iloc[rows], train.label[rows]), tuning
 
 
 def training_phrases(names: Iterable[str], prepared: Prepared, table: pd.DataFrame) -> list[str]:
@@ -134,10 +174,13 @@ def fit_baselines(
     seed: int,
     boosting: Boosting = Boosting(),  # noqa: B008 - frozen
     params: Params = {},  # noqa: B006 - never changed
+    risks: RiskOptions = RiskOptions(),  # noqa: B008 - frozen
 ) -> list[pd.DataFrame]:
     """Fit every baseline for every output, and write it to `folder/models/<name>-<output>.skops`.
 
-    A clinical score is a `.json` file. LightGBM and XGBoost write their own formats, `.txt` and `.ubj`, each with a
+    If classes are reweighted, the recalibration that makes risks of the scores is written beside each model
+    (`ehrdl.comparators.risk`). The focal loss is none of baselines: they are then fitted without it, and a line says
+    so. A clinical score is a `.json` file. LightGBM and XGBoost write their own formats, `.txt` and `.ubj`, each with a
     `.json` file beside it.
 
     Returns:
@@ -150,12 +193,20 @@ def fit_baselines(
         names = [name for name in names if name not in READS_TEXT]
     scores = [name for name in names if name in SCORES]
     classical = [name for name in names if name not in SCORES]
-    fitted = _fit_classical(classical, prepared, folder, seed, boosting, params)
-    return fitted + fit_scores(scores, prepared, folder, seed)
+    if classical and risks.imbalance == "focal":
+        say("optim.imbalance: focal is a loss of networks; baselines are fitted without it")
+    fitted = _fit_classical(classical, prepared, folder, seed, boosting, params, risks)
+    return fitted + fit_scores(scores, prepared, folder, seed, risks.calibrate)
 
 
 def _fit_classical(
-    names: list[str], prepared: Prepared, folder: Path, seed: int, boosting: Boosting, params: Params
+    names: list[str],
+    prepared: Prepared,
+    folder: Path,
+    seed: int,
+    boosting: Boosting,
+    params: Params,
+    risks: RiskOptions,
 ) -> list[pd.DataFrame]:
     if not names:
         return []
@@ -166,7 +217,7 @@ def _fit_classical(
     phrases = training_phrases(names, prepared, plain[TRAIN])
     names = _with_phrases(names, phrases, prepared.min_patients)
     (folder / "models").mkdir(exist_ok=True)
-    fitting = _Fitting(prepared, tables, plain, phrases, folder / "models", boosting.trials, params)
+    fitting = _Fitting(prepared, tables, plain, phrases, folder / "models", boosting.trials, params, risks.imbalance)
     models: dict[str, list[Predictor]] = {}
     with progress() as bar:
         for name in bar.track(names, description="baselines"):
@@ -174,12 +225,13 @@ def _fit_classical(
                 models[name] = [fitting.fit(name, output, seed) for output in prepared.spec.outputs]
     found = [_predict_all(models, tables[TUNING]), *_predict_held_out(models, prepared, rich)]
     rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-    return [
-        prediction_rows(
-            prepared.samples, prepared.spec.outputs, name, seed, rows, np.concatenate([block[name] for block in found])
-        )
-        for name in names
-    ]
+    parts = []
+    for name in names:
+        prob = np.concatenate([block[name] for block in found])
+        if reweights(name, risks.imbalance):
+            prob = to_risks(name, prepared, rows, prob, folder / "models")
+        parts.append(prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob, risks.calibrate))
+    return parts
 
 
 def _with_phrases(names: list[str], phrases: list[str], min_patients: int) -> list[str]:
@@ -202,6 +254,7 @@ class _Fitting:
         models: the folder that the models are written to.
         trials: number of trials of boosted trees.
         params: parameters of baselines, by name.
+        imbalance: what is done about rare outcomes.
     """
 
     prepared: Prepared
@@ -211,15 +264,49 @@ class _Fitting:
     models: Path
     trials: int
     params: Params
+    imbalance: Imbalance
 
     def fit(self, name: str, output: OutputSpec, seed: int) -> Predictor:
         """Fit one baseline for one output."""
         if name in BOOSTED:
             trials = boosted_trials(name, self.trials, seed, self.params.get(name))
-            return _boosted(name, output, self.prepared, self.tables, self.models, seed, trials)
-        made = make_candidates(name, seed, output.kind, self.params)
-        path = self.models / f"{name}-{output.name}.skops"
-        return _one(made, output, self.prepared, self.plain, self.phrases, path)
+            return self._boosted(name, output, seed, trials)
+        return self._classical(name, output, seed)
+
+    def _classical(self, name: str, output: OutputSpec, seed: int) -> Predictor:
+        """Fit the candidates of one baseline for one output, keep the best on the tuning split, and write it.
+
+        The best has the lowest log loss, or the lowest squared error for a regression output.
+        """
+        (train, label), (tuning, known) = (self._known(self.plain, split, output) for split in (TRAIN, TUNING))
+        imbalance: Imbalance = self.imbalance if reweights(name, self.imbalance, output.kind) else "none"
+        loss = loss_of(output.kind, imbalance != "none")
+        best, best_loss = None, np.inf
+        for candidate in make_candidates(name, seed, output.kind, self.params):
+            fit_candidate(candidate, train, label, self.phrases, imbalance, seed)
+            found = loss(known, predict(candidate, tuning, output.kind))
+            if found < best_loss:
+                best, best_loss = candidate, found
+        assert best is not None
+        save(best, self.models / f"{name}-{output.name}.skops")
+        return functools.partial(predict, best, kind=output.kind)
+
+    def _boosted(self, name: str, output: OutputSpec, seed: int, trials: list[dict[str, float | int]]) -> Predictor:
+        """Fit the trials of one boosted model for one output, keep the best on the tuning split, and write it."""
+        parts = [Part(*self._known(self.tables, split, output)) for split in (TRAIN, TUNING)]
+        train, tuning = boosted_parts(parts[0], parts[1], output.kind, self.imbalance, seed)
+        with progress() as bar:
+            job = bar.add_task(f"{name}: {output.name}", total=len(trials))
+            model = fit_boosted(name, train, tuning, seed, trials, output.kind, lambda: bar.advance(job))
+        save_boosted(model, self.models, output.name)
+        return load_boosted(self.models, name, output.name).predict  # what is reported is what its files predict
+
+    def _known(
+        self, tables: dict[str, pd.DataFrame], split: str, output: OutputSpec
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return the table and the labels of the samples of a split whose label is known."""
+        keep, label = known_labels(self.prepared, split, output.name)
+        return tables[split][keep], label[keep]
 
 
 def _predict_held_out(
@@ -253,52 +340,6 @@ def thinned(prepared: Prepared, per_subject: int | None, seed: int) -> Prepared:
     samples = prepared.samples.copy()
     samples.loc[samples.index[train[place > per_subject]], "split"] = "not drawn"
     return replace(prepared, samples=samples)
-
-
-def _one(
-    made: list[Any],
-    output: OutputSpec,
-    prepared: Prepared,
-    tables: dict[str, pd.DataFrame],
-    phrases: list[str],
-    path: Path,
-) -> Predictor:
-    """Fit the candidates of one baseline for one output, keep the best on the tuning split, and write it to `path`.
-
-    The best has the lowest log loss, or the lowest squared error for a regression output.
-    """
-    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
-    best, best_loss = None, np.inf
-    for candidate in made:
-        keep, label = known[TRAIN]
-        fit_candidate(candidate, tables[TRAIN][keep], label[keep], phrases)
-        keep, label = known[TUNING]
-        found = predict(candidate, tables[TUNING][keep], output.kind)
-        loss = loss_of(output.kind)(label[keep], found)
-        if loss < best_loss:
-            best, best_loss = candidate, loss
-    assert best is not None
-    save(best, path)
-    return functools.partial(predict, best, kind=output.kind)
-
-
-def _boosted(
-    name: str,
-    output: OutputSpec,
-    prepared: Prepared,
-    tables: dict[str, pd.DataFrame],
-    models: Path,
-    seed: int,
-    trials: list[dict[str, float | int]],
-) -> Predictor:
-    """Fit the trials of one boosted model for one output, keep the best on the tuning split, and write it."""
-    known = {split: known_labels(prepared, split, output.name) for split in (TRAIN, TUNING)}
-    train, tuning = ((tables[split][keep], label[keep]) for split, (keep, label) in known.items())
-    with progress() as bar:
-        job = bar.add_task(f"{name}: {output.name}", total=len(trials))
-        model = fit_boosted(name, train, tuning, seed, trials, output.kind, lambda: bar.advance(job))
-    save_boosted(model, models, output.name)
-    return load_boosted(models, name, output.name).predict  # what the run reports is what its files predict
 
 
 def known_labels(prepared: Prepared, split: str, output: str) -> tuple[np.ndarray, np.ndarray]:

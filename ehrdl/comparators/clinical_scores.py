@@ -24,6 +24,7 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.data.series.store import Store
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.models.baselines.scores import NOT_DEPLOYABLE, ScoreModel
+from ehrdl.options.training import Calibrate
 from ehrdl.runs.files import reading
 from ehrdl.schema import HELD_OUT, TRAIN, TUNING
 from ehrdl.tasks.common.stays import build_episodes
@@ -36,7 +37,9 @@ _YEAR, _HALF_YEAR = 365 * _DAY, 183 * _DAY
 ONCOLOGY_SERVICES = ("OMED",)
 
 
-def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) -> list[pd.DataFrame]:
+def fit_scores(
+    names: list[str], prepared: Prepared, folder: Path, seed: int, calibrate: Calibrate = "platt"
+) -> list[pd.DataFrame]:
     """Fit the risk of each clinical score as a function of its points, and write it to a file.
 
     The file is `folder/models/<name>-<output>.json`.
@@ -46,6 +49,7 @@ def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) ->
         prepared: the prepared data; the risk is fitted to the training samples.
         folder: the run's folder.
         seed: the seed that is written into PREDICTIONS.
+        calibrate: the method of recalibration.
 
     Returns:
         The PREDICTIONS table of the tuning and held-out samples, one for each score.
@@ -64,7 +68,7 @@ def fit_scores(names: list[str], prepared: Prepared, folder: Path, seed: int) ->
         model = ScoreModel.fit(name, points[train], label[train])
         write_json(folder / "models" / f"{name}-{output}.json", asdict(model))
         prob = model.predict(points[rows])[:, None]
-        parts.append(prediction_rows(prepared.samples, [output], name, seed, rows, prob))
+        parts.append(prediction_rows(prepared.samples, [output], name, seed, rows, prob, calibrate))
     return parts
 
 

@@ -15,12 +15,13 @@ from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, write_json
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
-from ehrdl.metrics.calibration import Platt, logit
+from ehrdl.metrics.calibration import logit
+from ehrdl.metrics.calibrators import Calibrator
 from ehrdl.metrics.discrimination import Floats
 from ehrdl.models.baselines.boosted import BOOSTED
 from ehrdl.models.baselines.scores import NOT_DEPLOYABLE
 from ehrdl.models.baselines.tabular import READS_TEXT
-from ehrdl.options.training import Combine
+from ehrdl.options.training import Calibrate, Combine
 from ehrdl.runs.files import reading
 from ehrdl.schema import REGRESSION, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows
@@ -72,7 +73,13 @@ def find_members(combine: Combine, deep: list[str], baselines: list[str], seeds:
 
 
 def fit_combined(
-    names: Sequence[str], members: list[str], prepared: Prepared, parts: list[pd.DataFrame], folder: Path, seed: int
+    names: Sequence[str],
+    members: list[str],
+    prepared: Prepared,
+    parts: list[pd.DataFrame],
+    folder: Path,
+    seed: int,
+    calibrate: Calibrate = "platt",
 ) -> list[pd.DataFrame]:
     """Fit the combined models of a run, and write them to `folder/models/<name>-<output>.json`.
 
@@ -83,6 +90,7 @@ def fit_combined(
         parts: PREDICTIONS of the members on the tuning and held-out samples. Tables of other models are not read.
         folder: the run's folder.
         seed: the seed of the combined models in PREDICTIONS.
+        calibrate: the method of recalibration.
 
     Returns:
         The PREDICTIONS table of the same samples, one for each combined model.
@@ -94,7 +102,7 @@ def fit_combined(
             rows, x = member_values(parts, members, output)
             combination = _fit(name, members, output, prepared.samples.iloc[rows], x)
             write_json(folder / "models" / f"{name}-{output.name}.json", asdict(combination))
-        found.append(_predictions(name, prepared, parts, folder / "models", seed, None))
+        found.append(_predictions(name, prepared, parts, folder / "models", seed, calibrate))
     return found
 
 
@@ -103,7 +111,7 @@ def combined(
     prepared: Prepared,
     parts: list[pd.DataFrame],
     seed: int,
-    calibrators: Mapping[Any, dict[str, Platt]],
+    calibrators: Mapping[Any, dict[str, Calibrator]],
     known: Collection[str],
 ) -> list[pd.DataFrame]:
     """Return the PREDICTIONS tables of a finished run's combined models on prepared data.
@@ -153,7 +161,7 @@ def _predictions(
     parts: list[pd.DataFrame],
     folder: Path,
     seed: int,
-    calibrators: Mapping[str, Platt] | None,
+    calibrate: Calibrate | Mapping[str, Calibrator],
 ) -> pd.DataFrame:
     columns = []
     for output in prepared.spec.outputs:
@@ -162,7 +170,7 @@ def _predictions(
         samples = prepared.samples.iloc[rows]
         columns.append(combination.predict(x, samples.subject_id.to_numpy(), samples.split.to_numpy()))
     prob = np.stack(columns, axis=1)
-    return prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob, calibrators)
+    return prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob, calibrate)
 
 
 def member_values(parts: list[pd.DataFrame], members: list[str], output: OutputSpec) -> tuple[np.ndarray, Floats]:

@@ -68,7 +68,7 @@ def load_deep(path: Path, make: Callable[[DataSpec], Network], cache: str | None
         _check_finite(content["state_dict"])
     encoders = path.parent.parent / _ENCODERS
     with without_weights(read_json(encoders, dict) if encoders.is_file() else {}):
-        model = LitNetwork(make(spec.trained(optim.auxiliary_weight)), spec, optim)
+        model = LitNetwork(make(spec.trained(optim.auxiliary_weight, optim.imbalance)), spec, optim)
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -6,12 +6,13 @@ import numpy as np
 import pytorch_lightning as pl
 
 from ehrdl.data.config import BatchOptions
+from ehrdl.data.loading.balance import class_chances
 from ehrdl.data.loading.budget import TokenBudget
 from ehrdl.data.loading.chunks import n_tokens
 from ehrdl.data.loading.collate import Collate
 from ehrdl.data.loading.sampler import LengthBuckets, Loader
 from ehrdl.data.prepare import Prepared
-from ehrdl.schema import HELD_OUT, TRAIN, TUNING
+from ehrdl.schema import HELD_OUT, REGRESSION, TRAIN, TUNING
 
 _TOKENS_A_FACT = 0.2  # cost of a fact in tokens, for length buckets; the note encoder takes most of the time
 
@@ -23,11 +24,12 @@ class ClinicalDataModule(pl.LightningDataModule):
         prepared: the data from `ehrdl.data.prepare.prepare`.
         batch: the options by which samples become batches.
         seed: the random seed of the order of the training samples.
+        balanced: whether training samples are drawn so that both classes are equally frequent (`optim.imbalance`).
     """
 
-    def __init__(self, prepared: Prepared, batch: BatchOptions, seed: int = 0) -> None:
+    def __init__(self, prepared: Prepared, batch: BatchOptions, seed: int = 0, balanced: bool = False) -> None:
         super().__init__()
-        self.prepared, self.batch, self.seed = prepared, batch, seed
+        self.prepared, self.batch, self.seed, self.balanced = prepared, batch, seed, balanced
         dataset = prepared.dataset
         self.cost = n_tokens(dataset, prepared.frame) + _TOKENS_A_FACT * dataset.n_observations()
 
@@ -67,6 +69,7 @@ class ClinicalDataModule(pl.LightningDataModule):
             rank,
             world_size,
             fits=TokenBudget(dataset, frame, tokens) if tokens else None,
+            chance=self._chance(rows) if shuffle and self.balanced else None,
         )
         workers = self.batch.num_workers
         return Loader(
@@ -76,3 +79,8 @@ class ClinicalDataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
         )
+
+    def _chance(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return how often each row is to be drawn relative to the others (n,); None if every output is a number."""
+        binary = [k for k, output in enumerate(self.prepared.spec.outputs) if output.kind != REGRESSION]
+        return class_chances(self.prepared.dataset.label[rows][:, binary]) if binary else None

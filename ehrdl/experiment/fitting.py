@@ -13,6 +13,7 @@ from ehrdl.cohort import Cohort
 from ehrdl.comparators.baseline import fit_baselines
 from ehrdl.comparators.combine import fit_combined
 from ehrdl.comparators.known import model_infos
+from ehrdl.comparators.risk import to_risks
 from ehrdl.comparators.saved import write_encoders
 from ehrdl.data.description.cohort import describe_cohort
 from ehrdl.data.module import ClinicalDataModule
@@ -79,19 +80,19 @@ def fit_all(settings: Settings, plan: Plan, folder: RunFolder, cohort: Cohort, t
     Returns:
         The PREDICTIONS table of the tuning and held-out samples.
     """
-    prepared, seed = cohort.prepared, settings.seeds[0]
+    prepared, seed, method = cohort.prepared, settings.seeds[0], settings.calibrate
     with folder.timed("baselines"):
         parts = fit_baselines(
-            plan.baselines, prepared, folder.folder, seed, settings.boosting, settings.baseline_params
+            plan.baselines, prepared, folder.folder, seed, settings.boosting, settings.baseline_params, settings.risks
         )
     deep, parameters = _fit_deep(settings, plan.training, folder, cohort, tracker)
     parts += deep
     if cohort.task.simulated:
         rows = np.concatenate([prepared.rows(TUNING), prepared.rows(HELD_OUT)])
-        parts += true_risk(prepared, rows, seed)
-    parts += fit_combined(settings.combine.models, plan.members, prepared, parts, folder.folder, seed)
+        parts += true_risk(prepared, rows, seed, method)
+    parts += fit_combined(settings.combine.models, plan.members, prepared, parts, folder.folder, seed, method)
     predictions = write_predictions(parts, folder.folder / "predictions.parquet")
-    write_calibrators(predictions, folder.folder / "calibration.json")
+    write_calibrators(predictions, folder.folder / "calibration.json", method)
     write_json(folder.folder / FACTS, _facts(settings, folder, cohort, predictions) | {"parameters": parameters})
     return predictions
 
@@ -119,7 +120,8 @@ def _fit_deep(
 ) -> tuple[list[pd.DataFrame], dict[str, int]]:
     """Fit every deep model with every seed. Return the PREDICTIONS rows of each fit, and the parameters per model."""
     prepared = cohort.prepared
-    module = ClinicalDataModule(prepared, settings.data.batch)
+    imbalance = settings.optim.imbalance
+    module = ClinicalDataModule(prepared, settings.data.batch, balanced=imbalance == "balanced")
     specs = variants(prepared.spec)
     two_stages = training.optim.stages == 2
     parts, parameters = [], {}
@@ -132,7 +134,10 @@ def _fit_deep(
                 fitted = fit(training, module, specs[name], one, tracker.curves(one.stem), begin_from)
                 write_encoders(folder.folder, fitted.network)
                 rows, prob = predict(fitted, module.predict_dataloader(), training.trainer)
-            parts.append(prediction_rows(prepared.samples, prepared.spec.outputs, name, seed, rows, prob))
+            if imbalance != "none":
+                prob = to_risks(one.stem, prepared, rows, prob, folder.folder / "models")
+            outputs = prepared.spec.outputs
+            parts.append(prediction_rows(prepared.samples, outputs, name, seed, rows, prob, settings.calibrate))
             parameters[name] = sum(weight.numel() for weight in fitted.network.parameters())
             if two_stages:
                 start[name] = fitted
@@ -155,6 +160,7 @@ def _facts(settings: Settings, folder: RunFolder, cohort: Cohort, predictions: p
         "outputs": [output.to_dict() for output in outputs],
         "models": [info.to_dict() for info in model_infos(predictions["model"])],
         "choices": ledger.choices(config),
+        "calibrate": settings.calibrate,
         "held_out": own,
         "wall_s": folder.wall_s,
     }

@@ -14,7 +14,16 @@ from ehrdl.data.config import DataConfig
 from ehrdl.errors import ConfigError
 from ehrdl.models.base import Network
 from ehrdl.options.search import TuneOptions
-from ehrdl.options.training import Boosting, Combine, LoggerOptions, Optim, ReportOptions, RunOptions
+from ehrdl.options.training import (
+    Boosting,
+    Calibrate,
+    Combine,
+    LoggerOptions,
+    Optim,
+    ReportOptions,
+    RiskOptions,
+    RunOptions,
+)
 from ehrdl.recorded import describe
 from ehrdl.tasks.common.base import Task
 
@@ -57,6 +66,10 @@ class Settings:
         tune: the search of `ehrdl tune`. `ehrdl train` only copies `tune.chosen` into the run's manifest.
         report: how the report treats small groups.
         audit: whether the fitted run is probed for leaks (`leak_audit.json`, and a table in the report).
+        calibrate: how risks are recalibrated on the tuning split, for `prob_calibrated`. `platt` fits intercept and
+            slope on the logit, `temperature` the slope alone, `prior` the intercept alone. `isotonic` fits a rising
+            curve. It overfits a tuning split with fewer than about 1,000 samples or 100 events. `none` leaves
+            `prob_calibrated` empty.
         config: the resolved configuration, as written to the run folder. None = it is made from the other fields, with
             objects as `class_path` and `init_args` (`ehrdl.recorded`).
     """
@@ -76,6 +89,7 @@ class Settings:
     tune: TuneOptions = field(default_factory=TuneOptions)
     report: ReportOptions = ReportOptions()  # noqa: RUF009 - frozen
     audit: bool = True
+    calibrate: Calibrate = "platt"
     config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -102,6 +116,11 @@ class Settings:
         """
         names = [each.name for each in fields(cls) if each.name != "config"]
         return cls(**{name: getattr(objects, name) for name in names}, config=config)
+
+    @property
+    def risks(self) -> RiskOptions:
+        """What fits do about rare outcomes, and how risks are recalibrated."""
+        return RiskOptions(self.optim.imbalance, self.calibrate)
 
     def resolved(self) -> dict[str, Any]:
         """Return the resolved configuration as plain values, for `config.yaml` of the run."""

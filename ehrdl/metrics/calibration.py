@@ -1,4 +1,4 @@
-"""Calibration, the agreement of predicted and observed risks: Brier, ECE, slope and intercept, and recalibration.
+"""Calibration, the agreement of predicted and observed risks: Brier, ECE, slope and intercept.
 
 Shapes: label (n,) 0 or 1, prob (n,), weight (n,) -> a number; weight (R, n), one row per bootstrap draw -> (R,).
 
@@ -8,8 +8,6 @@ equal mass is less biased than on bins of equal width.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,42 +94,6 @@ def calibration_intercept(label: ArrayLike, prob: ArrayLike, weight: ArrayLike |
     x = logit(prob)
     fitted = fit_logistic(np.ones((1, len(x))), x, np.asarray(label, dtype=np.float64), as_weight(weight, len(x)))
     return np.asarray(fitted[..., 0])
-
-
-class Platt(NamedTuple):
-    """Logistic recalibration: sigmoid(a + b logit(prob))."""
-
-    a: float
-    b: float
-
-    def apply(self, prob: ArrayLike) -> Floats:
-        """Return recalibrated probabilities."""
-        return sigmoid(self.a + self.b * logit(prob))
-
-
-def fit_calibrator(prob: ArrayLike, label: ArrayLike) -> Platt:
-    """Fit the logistic recalibration, without a penalty, to samples of the tuning split.
-
-    If the slope cannot be fitted (a constant prediction, separable classes) or would reverse the ranking, only the
-    intercept is fitted. With only one class nothing is fitted, and the calibrator changes nothing.
-
-    Args:
-        prob: predicted probabilities (n,).
-        label: outcomes (n,); NaN = unknown, left out.
-    """
-    truth = np.asarray(label, dtype=np.float64)
-    known = ~np.isnan(truth)
-    truth, score = truth[known], np.asarray(prob, dtype=np.float64)[known]
-    if len(np.unique(truth)) < 2:
-        return Platt(0.0, 1.0)
-    slope = float(calibration_slope(truth, score))
-    if not slope > 0:
-        slope = 1.0
-    for one in (slope, 1.0):  # nearly equal predictions can give a huge slope, without a finite intercept
-        shift = float(fit_logistic(np.ones((1, len(truth))), one * logit(score), truth, np.ones(len(truth)))[0])
-        if np.isfinite(shift):
-            return Platt(shift, one)
-    return Platt(0.0, 1.0)
 
 
 def logit(prob: ArrayLike) -> Floats:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ehrdl.batch import DataSpec
+from ehrdl.batch import MIN_SHARE, DataSpec
 from ehrdl.models.base import Head
 from ehrdl.options.bounds import Share, Width
 
@@ -62,6 +62,6 @@ def start_at_prevalence(bias: Tensor, spec: DataSpec) -> None:
 
     The spec gives a regression output a prevalence of 0.5. Its bias is then 0, the mean of the standardised labels.
     """
-    shares = [min(max(share, 1e-4), 1 - 1e-4) for share in spec.prevalence]
+    shares = [min(max(share, MIN_SHARE), 1 - MIN_SHARE) for share in spec.prevalence]
     with torch.no_grad():
         bias.copy_(torch.tensor([math.log(share / (1 - share)) for share in shares]))

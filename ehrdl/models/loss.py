@@ -29,8 +29,9 @@ def masked_bce(logits: Tensor, label: Tensor) -> Tensor:
 def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> Tensor:
     """Return the loss of all outputs, averaged over the known labels. If no label is known, it and its gradient are 0.
 
-    The loss of a binary output is the cross-entropy. The loss of a regression output is half the squared error of the
-    standardised value. In both cases, the derivative with respect to the logit is the prediction minus the label.
+    The loss of a binary output is the cross-entropy, weighted or focal if the spec says so. The loss of a regression
+    output is half the squared error of the standardised value. Unless the spec reweights, in both cases the derivative
+    with respect to the logit is the prediction minus the label.
     Neither kind of output therefore dominates the loss.
 
     Args:
@@ -39,7 +40,7 @@ def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> 
         spec: data description, with the kind, scale and weight of each output. None = all outputs are binary and have
             equal weights.
     """
-    if spec is None or not (spec.regression or spec.weights):
+    if spec is None or not (spec.regression or spec.weights or spec.pos_weight or spec.focal):
         return masked_bce(logits, label)
     logits = logits.float()
     known = (~label.isnan()) * logits.new_tensor(spec.weights or 1.0)
@@ -47,9 +48,20 @@ def masked_loss(logits: Tensor, label: Tensor, spec: DataSpec | None = None) -> 
     if spec.regression:
         target = ((label - label.new_tensor(spec.label_mean)) / label.new_tensor(spec.label_std)).nan_to_num(0.0)
     numeric = torch.tensor([output.kind == REGRESSION for output in spec.outputs], device=logits.device)
-    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
-    loss = torch.where(numeric, (logits - target) ** 2 / 2, cross_entropy)
+    loss = torch.where(numeric, (logits - target) ** 2 / 2, _cross_entropy(logits, target, spec))
     return (loss * known).sum() / known.sum().clamp(min=1e-6)
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, spec: DataSpec) -> Tensor:
+    """Return the cross-entropy (B, K), in which samples with the outcome or hard ones may weigh more.
+
+    The focal loss is (1 - p)^gamma x cross-entropy, where p is the probability that the network gives to what happened
+    (Lin et al., ICCV 2017, equation 4). It has no weight for the classes.
+    """
+    weight = logits.new_tensor(spec.pos_weight) if spec.pos_weight else None
+    target = target.clamp(0, 1)  # a number to regress has another loss; here it must only stay finite
+    loss = binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight)
+    return (-torch.expm1(-loss)) ** spec.focal * loss if spec.focal else loss
 
 
 def predicted(logits: Tensor, spec: DataSpec) -> Tensor:

@@ -23,6 +23,19 @@ from ehrdl.options.bounds import (
     Width,
 )
 
+#: How the risks of each model are recalibrated on the tuning split (`ehrdl.metrics.calibrators`).
+Calibrate = Literal["none", "platt", "temperature", "isotonic", "prior"]
+#: What is done about a rare outcome when models are fitted.
+Imbalance = Literal["none", "weighted", "focal", "balanced"]
+
+
+@dataclass(frozen=True)
+class RiskOptions:
+    """What the fit of a model does about rare outcomes, and how its risks are recalibrated on the tuning split."""
+
+    imbalance: Imbalance = "none"
+    calibrate: Calibrate = "platt"
+
 
 @dataclass(frozen=True)
 class RunOptions(Options, key="run"):
@@ -69,6 +82,12 @@ class Optim(Options, key="optim"):
             channel's standard deviation.
         shift_hours: augmentation of training data: longest time by which the time series of a sample is moved into the
             past [h].
+        imbalance: what is done about a rare outcome, for each binary output. `weighted` weights samples with the
+            outcome by n without / n with it, counted in the training split. `focal` uses the focal loss with gamma = 2
+            (Lin et al., ICCV 2017), and does not apply to baselines. `balanced` draws training samples with replacement
+            so that both classes are equally frequent. `weighted` and `balanced` also apply to the fitted baselines. The
+            scores of a model fitted in this way are not risks, so its `prob` is recalibrated on the tuning split. Each
+            of these mostly costs calibration and gains nothing: see the table in the results.
     """
 
     lr: Rate = 1e-3
@@ -86,6 +105,7 @@ class Optim(Options, key="optim"):
     hide_observations: Share = 0.0
     value_noise: Annotated[float, Bound("[0, 100]")] = 0.0
     shift_hours: Annotated[float, Bound("[0, 1000000]")] = 0.0
+    imbalance: Imbalance = "none"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def follow(
             if data is None:
                 training = replace(training, trainer=check_trainer(training.trainer))
                 prepared, specs = prepare()
-                data = ClinicalDataModule(prepared, batch)
+                data = ClinicalDataModule(prepared, batch, balanced=training.optim.imbalance == "balanced")
                 if data_digest(prepared) != order["data"]:
                     raise ConfigError(
                         "data.prepare.cache: its data are not those of the first process; share one cache"

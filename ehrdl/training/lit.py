@@ -85,7 +85,7 @@ class LitNetwork(pl.LightningModule):
         self.augment = Augment(spec, optim)
         self.spec, self.optim = spec, optim
         if network.spec is None:
-            network.spec = spec.trained(optim.auxiliary_weight)
+            network.spec = spec.trained(optim.auxiliary_weight, optim.imbalance)
         self.monitor = "tuning/score" if spec.regression else "tuning/auprc"
         scores: dict[str, Any] = {}
         for output in spec.outputs:

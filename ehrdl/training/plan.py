@@ -54,7 +54,7 @@ def check_fits(prepared: Prepared, batch: BatchOptions, trainer: dict[str, Any],
         trainer: arguments of the Lightning trainer, from `check_trainer`.
         optim: the options for selecting epochs.
     """
-    loaders = ClinicalDataModule(prepared, batch)
+    loaders = ClinicalDataModule(prepared, batch, balanced=optim.imbalance == "balanced")
     n_train = len(loaders.train_dataloader()) // n_processes(trainer)
     if n_train:  # a later check refuses fewer batches than processes, with advice
         check_plan(trainer, optim, n_train, len(loaders.val_dataloader()))

@@ -14,8 +14,10 @@ import pytorch_lightning as pl
 from ehrdl.data.loading.sampler import Loader
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, whole, write_json
+from ehrdl.engine.messages import say
 from ehrdl.info import ModelInfo
-from ehrdl.metrics.calibration import Platt, fit_calibrator
+from ehrdl.metrics.calibrators import Calibrator, calibrator_of, few_for_isotonic, fit_by
+from ehrdl.options.training import Calibrate
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import quiet
 from ehrdl.runs.files import reading
@@ -60,7 +62,7 @@ def prediction_rows(
     seed: int,
     rows: np.ndarray,
     prob: np.ndarray,
-    calibrators: Mapping[str, Platt] | None = None,
+    calibrate: Calibrate | Mapping[str, Calibrator] = "platt",
 ) -> pd.DataFrame:
     """Make the PREDICTIONS table of one model and seed, with recalibrated probabilities.
 
@@ -71,8 +73,8 @@ def prediction_rows(
         seed: random seed of the model's fit.
         rows: (n,) the rows of `samples` that were predicted, tuning and held out.
         prob: (n, K) probabilities; for a regression output the predicted value.
-        calibrators: the recalibration for each output, by its name, from a finished run. An output without one has an
-            unknown `prob_calibrated`. None = recalibrations are fitted here, on the tuning rows.
+        calibrate: the method of recalibration, which is fitted here, on the tuning rows; or the recalibration for each
+            output, by its name, from a finished run. An output without one has an unknown `prob_calibrated`.
     """
     chosen = samples.iloc[rows]
     groups = [name for name in samples.columns if name.startswith("group_")]
@@ -85,53 +87,69 @@ def prediction_rows(
         part["prob"], part["prob_calibrated"], part["value"] = prob[:, k], np.nan, np.nan
         if kind == REGRESSION:
             part["prob"], part["value"] = np.nan, prob[:, k]
-        elif calibrators is None:
-            part["prob_calibrated"] = _calibrator(part).apply(prob[:, k])
-        elif output in calibrators:
-            part["prob_calibrated"] = calibrators[output].apply(prob[:, k])
+        else:
+            found = _calibrator(part, calibrate) if isinstance(calibrate, str) else calibrate.get(output)
+            part["prob_calibrated"] = found.apply(prob[:, k]) if found else np.nan
         parts.append(part.sort_values("sample_id"))
     return pd.concat(parts, ignore_index=True)[[*PREDICTIONS.names(), *groups]]
 
 
-def _calibrator(predictions: pd.DataFrame) -> Platt:
+def _calibrator(predictions: pd.DataFrame, method: Calibrate) -> Calibrator | None:
     """Return the recalibration of one model, seed and output, fitted on its tuning rows."""
     tuning = predictions[(predictions.split == TUNING) & predictions.label.notna()]
-    return fit_calibrator(tuning.prob.to_numpy(), tuning.label.to_numpy())
+    return fit_by(method, tuning.prob.to_numpy(), tuning.label.to_numpy())
 
 
-def write_calibrators(predictions: pd.DataFrame, path: Path) -> None:
+def write_calibrators(predictions: pd.DataFrame, path: Path, method: Calibrate = "platt") -> None:
     """Write the recalibration of each model, seed and output as JSON.
 
     Predictions on other data need it, since these data have no tuning split. A regression output has no recalibration.
+    If isotonic regression has few tuning samples, a line is printed for each output.
 
     Args:
         predictions: the PREDICTIONS table. The recalibrations are fitted to its tuning rows.
         path: the JSON file.
+        method: the method of recalibration, the same as in `prediction_rows`; `none` writes an empty list.
     """
-    rows = [
-        {"model": model, "seed": seed, "output": output, **_calibrator(part)._asdict()}
-        for (model, seed, output), part in predictions[predictions.value.isna()].groupby(
-            ["model", "seed", "output"], sort=False
-        )
-    ]
+    binary = predictions[predictions.value.isna()]
+    rows = []
+    for (model, seed, output), part in binary.groupby(["model", "seed", "output"], sort=False):
+        if found := _calibrator(part, method):
+            rows.append({"model": model, "seed": seed, "output": output, "method": method, **found._asdict()})
     write_json(path, rows)
+    if method == "isotonic":
+        _say_few(binary)
 
 
-def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Platt]]:
+def _say_few(binary: pd.DataFrame) -> None:
+    """Print a line for each output that has few tuning samples for an isotonic regression."""
+    for output, part in binary.drop_duplicates(["output", "sample_id"]).groupby("output", sort=False):
+        label = part.label[part.split == TUNING]
+        if few_for_isotonic(label):
+            say(
+                f"calibrate: isotonic: {output} has {label.notna().sum():,} tuning samples, {int(label.sum()):,} with "
+                "the outcome; with so few it overfits (Niculescu-Mizil and Caruana 2005), and platt is safer"
+            )
+
+
+def read_calibrators(path: Path) -> dict[tuple[str, int], dict[str, Calibrator]]:
     """Read the recalibrations that `write_calibrators` wrote: by (model, seed), then by output.
+
+    Older runs name no method: theirs is `platt`.
 
     Raises:
         ConfigError: the file is missing or damaged.
     """
-    found: dict[tuple[str, int], dict[str, Platt]] = {}
+    found: dict[tuple[str, int], dict[str, Calibrator]] = {}
     with reading(path, "recalibration"):
         for row in read_json(path, list):
-            platt = Platt(float(row["a"]), float(row["b"]))
-            found.setdefault((str(row["model"]), int(row["seed"])), {})[str(row["output"])] = platt
+            found.setdefault((str(row["model"]), int(row["seed"])), {})[str(row["output"])] = calibrator_of(row)
     return found
 
 
-def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFrame]:
+def true_risk(
+    prepared: Prepared, rows: np.ndarray, seed: int, calibrate: Calibrate | Mapping[str, Calibrator] = "platt"
+) -> list[pd.DataFrame]:
     """Return the simulator's true probabilities as the PREDICTIONS of a model named `bayes`.
 
     The list is empty if the data are not simulated, or if the simulator did not draw these outcomes.
@@ -140,6 +158,7 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
         prepared: the prepared data.
         rows: (n,) the rows of the SAMPLES table.
         seed: the seed that is written into PREDICTIONS.
+        calibrate: as in `prediction_rows`.
     """
     outputs = [output.name for output in prepared.spec.outputs]
     path = prepared.events / "truth.csv"
@@ -149,7 +168,7 @@ def true_risk(prepared: Prepared, rows: np.ndarray, seed: int) -> list[pd.DataFr
     if not set(outputs) <= set(truth.columns):
         return []
     prob = truth.reindex(prepared.samples.encounter_id.iloc[rows])[outputs].to_numpy()
-    return [prediction_rows(prepared.samples, outputs, TRUTH.name, seed, rows, prob)]
+    return [prediction_rows(prepared.samples, outputs, TRUTH.name, seed, rows, prob, calibrate)]
 
 
 def write_predictions(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:

@@ -28,7 +28,7 @@ class Training:
 
     def network(self, spec: DataSpec) -> Network:
         """Build an unfitted network that reads the modalities of `spec`, and also learns its auxiliary outputs."""
-        return self.make(spec.trained(self.optim.auxiliary_weight))
+        return self.make(spec.trained(self.optim.auxiliary_weight, self.optim.imbalance))
 
 
 @dataclass(frozen=True)

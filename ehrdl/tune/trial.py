@@ -11,7 +11,7 @@ import pandas as pd
 
 from ehrdl.cohort import prepare
 from ehrdl.comparators.baseline import (
-    Params,
+    boosted_parts,
     check_params,
     fit_candidate,
     known_labels,
@@ -19,14 +19,17 @@ from ehrdl.comparators.baseline import (
     thinned,
     training_phrases,
 )
+from ehrdl.comparators.risk import reweights
 from ehrdl.data.features.table import tabulate
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
+from ehrdl.errors import ConfigError
 from ehrdl.experiment.checks import check_networks
 from ehrdl.experiment.settings import Settings
-from ehrdl.models.baselines.boosted import BOOSTED, boosted_trials, fit_boosted
+from ehrdl.models.baselines.boosted import BOOSTED, Part, boosted_trials, fit_boosted
 from ehrdl.models.baselines.tabular import predict as predict_table
 from ehrdl.options.search import TuneOptions
+from ehrdl.options.training import Imbalance
 from ehrdl.processes.ranks import one_device
 from ehrdl.processes.trainer import check_trainer, n_processes
 from ehrdl.schema import TRAIN, TUNING, OutputSpec
@@ -85,6 +88,10 @@ def check_values(objects: Settings, prepared: Prepared, baseline: str | None) ->
     Raises:
         EhrdlError: a value is unusable; the message names the key.
     """
+    if objects.tune.metric == "log_loss" and objects.optim.imbalance != "none":
+        raise ConfigError(
+            f"tune.metric: log_loss is of risks, but optim.imbalance: {objects.optim.imbalance} gives scores; use auprc"
+        )
     if baseline is not None:
         return check_params(objects.baseline_params)
     trainer = alone(objects.trainer)
@@ -133,7 +140,7 @@ def deep(objects: Settings, data: list[Prepared], options: TuneOptions, folder: 
     scores: list[float] = []
     for i, seed, part in _fits(data, options):
         place = folder / f"part{i}-seed{seed}"
-        module = ClinicalDataModule(part, objects.data.batch)
+        module = ClinicalDataModule(part, objects.data.batch, balanced=objects.optim.imbalance == "balanced")
         outputs = part.spec.outputs
         specs = variants(part.spec)
         first = next(iter(specs))
@@ -179,7 +186,7 @@ def baseline(
         own = {split: tables[0].loc[part.rows(split)] for split in (TRAIN, TUNING)}
         columns = []
         for output in part.spec.outputs:
-            columns.append(_fit_table(name, objects.baseline_params, part, own, output, seed))
+            columns.append(_fit_table(name, objects, part, own, output, seed))
         label = part.dataset.label[part.rows(TUNING), : len(part.spec.outputs)]
         scores.append(score(label, np.stack(columns, axis=1), part.spec.outputs, options.metric))
         _report_fit(report, scores, len(scores) - 1, len(data) * options.seeds)
@@ -187,18 +194,22 @@ def baseline(
 
 
 def _fit_table(
-    name: str, params: Params, part: Prepared, own: dict[str, pd.DataFrame], output: OutputSpec, seed: int
+    name: str, objects: Settings, part: Prepared, own: dict[str, pd.DataFrame], output: OutputSpec, seed: int
 ) -> np.ndarray:
     """Fit a baseline to the training rows, and predict the tuning rows. Boosting stops early by the tuning rows."""
+    params, imbalance = objects.baseline_params, objects.optim.imbalance
     keep, label = known_labels(part, TRAIN, output.name)
-    train = own[TRAIN][keep], label[keep]
+    train = Part(own[TRAIN][keep], label[keep])
     if name not in BOOSTED:
         [model] = make_candidates(name, seed, output.kind, params)
-        fit_candidate(model, *train, training_phrases([name], part, own[TRAIN]))
+        phrases = training_phrases([name], part, own[TRAIN])
+        fitted_as: Imbalance = imbalance if reweights(name, imbalance, output.kind) else "none"
+        fit_candidate(model, train.table, train.label, phrases, fitted_as, seed)
         return predict_table(model, own[TUNING], output.kind)
     keep, label = known_labels(part, TUNING, output.name)
     trials = boosted_trials(name, 1, seed, params.get(name))
-    boosted = fit_boosted(name, train, (own[TUNING][keep], label[keep]), seed, trials, output.kind)
+    train, tuning = boosted_parts(train, Part(own[TUNING][keep], label[keep]), output.kind, imbalance, seed)
+    boosted = fit_boosted(name, train, tuning, seed, trials, output.kind)
     return boosted.predict(own[TUNING])
 
 

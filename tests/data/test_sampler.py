@@ -3,6 +3,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from ehrdl.data.loading.balance import class_chances
 from ehrdl.data.loading.sampler import LengthBuckets, Loader
 
 
@@ -304,3 +305,76 @@ def test_processes_that_train_together_share_the_batches_equally():
     seen = [tuple(batch) for share in shares for batch in share]
     assert len(set(seen)) == 12
     assert set(seen) <= set(whole)
+
+
+def balanced(n=2000, share=0.05, **options):
+    """A sampler that balances a rare outcome, and who has it."""
+    sampler = buckets(n=n, **options)
+    label = (np.random.default_rng(3).random(n) < share).astype(float)
+    sampler.chance = class_chances(label[:, None])
+    return sampler, label
+
+
+def test_balanced_draws_hold_both_classes_equally_and_as_many_rows():
+    sampler, label = balanced()
+    for batches in epochs_of(sampler, 3):
+        rows = np.array([row for batch in batches for row in batch]) // 2
+        assert len(rows) == 2000 and len(batches) == len(sampler) == 250
+        assert label[rows].mean() == pytest.approx(0.5, abs=0.04)  # 3.6 standard errors
+        assert set(rows[label[rows] == 1]) == set(np.flatnonzero(label))
+
+
+def test_the_order_of_balanced_draws_is_a_function_of_seed_and_epoch():
+    first, second = epochs_of(balanced()[0], 2)
+    assert list(balanced()[0]) == first != second
+    assert list(balanced(seed=1)[0]) != first
+
+
+def test_copies_of_a_rare_row_are_spread_over_batches():
+    sampler, _ = balanced(n=4000, share=0.02)
+    batches = list(sampler)
+    copies = np.bincount(np.concatenate(batches) // 2)
+    assert copies.max() > 20
+    twice = [len(batch) - len(set(batch)) for batch in batches]
+    assert np.mean(twice) < 0.5  # of 8; beside each other, four of eight would be copies
+
+
+def test_balanced_draws_keep_the_cap_of_each_subject_and_the_budget():
+    sampler, label = balanced(samples_per_subject=2, budget=4000)
+    for batches in epochs_of(sampler, 3):
+        assert len(batches) == len(sampler)
+        rows = np.array([row for batch in batches for row in batch]) // 2
+        distinct = np.unique(rows)
+        assert np.unique(sampler.subject[distinct], return_counts=True)[1].max() <= 2
+        assert label[rows].mean() > 0.35
+
+
+def test_processes_share_the_balanced_batches_equally():
+    def batches(rank, world_size):
+        return [tuple(batch) for batch in balanced(rank=rank, world_size=world_size)[0]]
+
+    whole, shares = batches(0, 1), [batches(rank, 2) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == sorted(whole)
+
+
+def test_a_resumed_balanced_loader_reads_the_rest():
+    def made():
+        sampler = balanced(n=60)[0]
+        return Loader(range(120), batch_sampler=sampler, num_workers=0)
+
+    alone = made()
+    whole = read(alone) + read(alone)
+    stopped = made()
+    begun = iter(stopped)
+    first = [next(begun).tolist() for _ in range(5)]
+    resumed = made()
+    resumed.load_state_dict(stopped.state_dict())
+    assert first + read(resumed) + read(resumed) == whole
+
+
+def test_chances_balance_each_output_and_leave_the_unknown_alone():
+    label = np.array([[1, 0], [0, 0], [0, np.nan], [np.nan, 1]])
+    #        output 1: 3 known, 1 case: 1.5, 0.75; output 2: 3 known, 1 case
+    expected = [(1.5 + 0.75) / 2, 0.75, (0.75 + 1) / 2, (1 + 1.5) / 2]
+    np.testing.assert_allclose(class_chances(label), expected)
+    assert class_chances(np.zeros((3, 1))).tolist() == [1, 1, 1]

@@ -8,16 +8,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from ehrdl.metrics.calibration import (
-    Platt,
     brier,
     calibration_curve,
     calibration_intercept,
     calibration_slope,
     ece,
-    fit_calibrator,
     logit,
     sigmoid,
 )
+from ehrdl.metrics.calibrators import Platt, fit_calibrator
 
 METRICS = [brier, ece, calibration_slope, calibration_intercept]
 

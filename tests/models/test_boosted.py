@@ -14,6 +14,7 @@ from ehrdl.models.baselines.boosted import (
     BOOSTED,
     LIBRARIES,
     MAX_TREES,
+    Part,
     boosted_trials,
     check_boosted,
     fit_boosted,
@@ -77,7 +78,7 @@ def test_more_trees_than_were_kept_have_no_lower_tuning_loss(name, hospital):
     train, tuning = parts(hospital)
     model = fit_boosted(name, train, tuning, seed=0, trials=boosted_trials(name, 1, 0))
     library = LIBRARIES[name]
-    data = library.bin((train[0][model.columns], train[1]), (tuning[0][model.columns], tuning[1]))[0]
+    data = library.bin(*(Part(table[model.columns], label) for table, label in (train, tuning)))[0]
     x = tuning[0][model.columns].to_numpy(np.float32)
     if name == "lightgbm":
         options = {**library._fixed, **library.first, "objective": "binary", "seed": 0, "verbosity": -1}

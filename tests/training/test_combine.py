@@ -14,7 +14,7 @@ from ehrdl.comparators import blend
 from ehrdl.comparators.blend import N_FOLDS, Blend, Combination, fit_blend, fold_of
 from ehrdl.comparators.combine import check_members, combined, find_members, fit_combined, load_combination
 from ehrdl.errors import ConfigError
-from ehrdl.metrics.calibration import Platt
+from ehrdl.metrics.calibrators import Platt
 from ehrdl.options.training import Combine
 from ehrdl.schema import BINARY, HELD_OUT, REGRESSION, TRAIN, TUNING, OutputSpec
 from ehrdl.training.predict import prediction_rows

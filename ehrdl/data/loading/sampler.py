@@ -37,6 +37,9 @@ class LengthBuckets(Sampler[list[int]]):
             all rows fit. With such a function, epochs need different numbers of batches. Each epoch gets as many as the
             first epoch needs, plus one for every fifty. If an epoch needs fewer, its largest batches are halved. If it
             needs more, random batches are left out.
+        chance: (n,) with `shuffle`, how often each row is drawn relative to the others. As many rows as before are then
+            drawn with replacement in every epoch, and the copies of a row go to different batches; None = each row
+            once.
     """
 
     subject: np.ndarray
@@ -49,6 +52,7 @@ class LengthBuckets(Sampler[list[int]]):
     rank: int = 0
     world_size: int = 1
     fits: Callable[[np.ndarray], int] | None = None
+    chance: np.ndarray | None = None
     epoch: int = field(init=False)
     position: int = field(init=False)
 
@@ -121,7 +125,8 @@ class LengthBuckets(Sampler[list[int]]):
         order = self._drawn(rng)
         for begin in range(0, len(order), self.batch_size * _POOL):
             part = order[begin : self._pool_end(begin)]
-            order[begin : begin + len(part)] = part[np.argsort(self.length[part], kind="stable")]
+            keys = [self.length[part]] if self.chance is None else [self.length[part], _copy(part)]
+            order[begin : begin + len(part)] = part[np.lexsort(keys)]
         return order
 
     def _drawn(self, rng: np.random.Generator) -> np.ndarray:
@@ -130,15 +135,46 @@ class LengthBuckets(Sampler[list[int]]):
         subjects, owner = np.unique(self.subject, return_inverse=True)
         place = rng.permutation(len(subjects)).astype(np.int32)[owner]
         order = np.lexsort((key, place))
-        if not self.samples_per_subject:
+        if self.samples_per_subject:
+            order = order[_nth(place[order]) < self.samples_per_subject]
+        return order if self.chance is None else self._with_chance(self.chance[order], order, rng)
+
+    def _with_chance(self, chance: np.ndarray, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw as many positions with replacement. Copies of a subject's samples have places of their own."""
+        if not len(order):
             return order
-        begins = np.r_[True, np.diff(place[order]) != 0]
-        nth = np.arange(len(order)) - np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
-        return order[nth < self.samples_per_subject]
+        drawn = rng.choice(order, len(order), p=chance / chance.sum())
+        pairs = np.stack([self.subject[drawn], _copy(drawn)])
+        _, owner = np.unique(pairs, axis=1, return_inverse=True)
+        place = rng.permutation(owner.max() + 1)[owner.ravel()]
+        return drawn[np.lexsort((rng.random(len(drawn)), place))]
 
     def _pool_end(self, position: int) -> int:
         pool = self.batch_size * _POOL
         return (position // pool + 1) * pool
+
+
+def _nth(groups: np.ndarray) -> np.ndarray:
+    """Return how many earlier elements of its group each element has, if groups are adjacent.
+
+    >>> _nth(np.array([5, 5, 2, 2, 2])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    here = np.arange(len(groups))
+    begins = np.r_[True, np.diff(groups) != 0][: len(groups)]
+    return here - np.maximum.accumulate(np.where(begins, here, 0))
+
+
+def _copy(positions: np.ndarray) -> np.ndarray:
+    """Return how many equal positions come before each one.
+
+    >>> _copy(np.array([3, 1, 3, 3])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(positions, kind="stable")
+    found = np.empty(len(positions), np.intp)
+    found[order] = _nth(positions[order])
+    return found
 
 
 def _halve_largest(edges: np.ndarray, n_batches: int) -> np.ndarray:

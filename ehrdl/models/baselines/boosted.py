@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,15 @@ from ehrdl.schema import BINARY, REGRESSION
 
 Floats = NDArray[np.float64]
 Params = dict[str, float | int]
-#: A table and its labels, which are all known.
-Part = tuple[pd.DataFrame, NDArray[np.float32]]
+
+
+class Part(NamedTuple):
+    """A table and its labels, which are all known, and the weight of each sample; None = 1 each."""
+
+    table: pd.DataFrame
+    label: NDArray[np.float32]
+    weight: NDArray[np.float64] | None = None
+
 
 BOOSTED = ("lightgbm", "xgboost")
 INFOS = tuple(ModelInfo(name, "classical", "classical: course of labs and vitals") for name in BOOSTED)
@@ -127,8 +134,10 @@ class LightGBM(Library):
         """Return the training and the tuning data as `lightgbm.Dataset`."""
         lightgbm = require(self.name)
         options = {**self._fixed, "verbosity": -1}
-        data = lightgbm.Dataset(_numbers(train[0]), train[1], params=options, free_raw_data=False)
-        return data, data.create_valid(_numbers(tuning[0]), tuning[1], params=options)
+        data = lightgbm.Dataset(
+            _numbers(train.table), train.label, weight=train.weight, params=options, free_raw_data=False
+        )
+        return data, data.create_valid(_numbers(tuning.table), tuning.label, weight=tuning.weight, params=options)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
         """Return a `lightgbm.Booster` with the trees up to the best iteration, and their number."""
@@ -177,8 +186,8 @@ class XGBoost(Library):
     def bin(self, train: Part, tuning: Part) -> tuple[Any, Any]:
         """Return the training and the tuning data as `xgboost.QuantileDMatrix`."""
         xgboost = require(self.name)
-        data = xgboost.QuantileDMatrix(_numbers(train[0]), train[1])
-        return data, xgboost.QuantileDMatrix(_numbers(tuning[0]), tuning[1], ref=data)
+        data = xgboost.QuantileDMatrix(_numbers(train.table), train.label, weight=train.weight)
+        return data, xgboost.QuantileDMatrix(_numbers(tuning.table), tuning.label, weight=tuning.weight, ref=data)
 
     def fit(self, params: Params, train: Any, tuning: Any, kind: str, seed: int) -> tuple[Any, int]:
         """Return an `xgboost.Booster` with the trees up to the best iteration, and their number."""
@@ -259,7 +268,8 @@ def fit_boosted(
     Args:
         library: `lightgbm` or `xgboost`.
         train: the table of the training samples, and their labels (n,), all known.
-        tuning: the same of the tuning samples, which select the best trial and its number of trees.
+        tuning: the same of the tuning samples, which select the best trial and its number of trees. If they have
+            weights, the classes are reweighted, and the best trial is that after the logistic recalibration.
         seed: the random seed of the fits.
         trials: the parameters of each trial, from `boosted_trials`.
         kind: the kind of the output, `binary` or `regression`.
@@ -268,14 +278,15 @@ def fit_boosted(
     Raises:
         MissingExtraError: the library is not installed.
     """
-    made = LIBRARIES[library]
-    columns = number_columns(train[0])
-    parts = made.bin((train[0][columns], train[1]), (tuning[0][columns], tuning[1]))
+    made, train, tuning = LIBRARIES[library], Part(*train), Part(*tuning)
+    columns = number_columns(train.table)
+    parts = made.bin(train._replace(table=train.table[columns]), tuning._replace(table=tuning.table[columns]))
+    loss = loss_of(kind, reweighted=tuning.weight is not None)
     best, best_loss, tried = None, np.inf, []
     for params in trials:
         booster, n_trees = made.fit(params, *parts, kind, seed)
         model = BoostedModel(library, kind, columns, booster, n_trees)
-        found = loss_of(kind)(tuning[1], model.predict(tuning[0]))
+        found = loss(tuning.label, model.predict(tuning.table))
         tried.append({"params": params, "n_trees": n_trees, "tuning_loss": found})
         if best is None or found < best_loss:
             best, best_loss = model, found

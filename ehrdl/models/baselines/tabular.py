@@ -36,6 +36,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ehrdl.errors import ConfigError
 from ehrdl.info import ModelInfo
+from ehrdl.metrics.calibrators import fit_calibrator
 from ehrdl.options.bounds import nearest
 from ehrdl.schema import BINARY, REGRESSION
 
@@ -90,6 +91,10 @@ def with_params(name: str, seed: int, kind: str, params: Mapping[str, Any]) -> P
     model = pipeline.named_steps["model"]
     allowed = model.get_params()
     for key in params:
+        if key == "class_weight":
+            raise ConfigError(
+                f"baseline_params.{name}.class_weight: its scores would be no risks; set optim.imbalance to weighted"
+            )
         if key not in allowed:
             takes = f"{type(model).__name__} takes {', '.join(allowed)}{nearest(key, allowed)}"
             raise ConfigError(f"baseline_params.{name}.{key}: there is no such parameter; {takes}")
@@ -130,6 +135,29 @@ def shared_phrases(text: pd.Series, subjects: NDArray[np.int64], min_patients: i
     return phrases
 
 
+def class_weights(label: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return a weight for each sample (n,), so that both classes weigh the same: n / (2 x samples of its class).
+
+    These are scikit-learn's `class_weight="balanced"`. With one class only, every sample weighs 1.
+    """
+    n, n_cases = len(label), int((label == 1).sum())
+    if n_cases in (0, n):
+        return np.ones(n)
+    return np.asarray(np.where(label == 1, n / (2 * n_cases), n / (2 * (n - n_cases))))
+
+
+def balanced_rows(label: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
+    """Draw as many rows as there are labels (n,), with replacement, so that both classes are equally frequent."""
+    weight = class_weights(label)
+    return np.random.default_rng(seed).choice(len(label), len(label), p=weight / weight.sum())
+
+
+def weigh_classes(model: Pipeline) -> None:
+    """Let an unfitted pipeline give both classes the same weight. A constant or a regression has no classes."""
+    if "class_weight" in model.named_steps["model"].get_params():
+        model.set_params(model__class_weight="balanced")
+
+
 def fit(model: Pipeline, table: pd.DataFrame, label: NDArray[np.float32], phrases: list[str]) -> None:
     """Fit a candidate pipeline in place. If it reads text, it learns weights only for the given phrases.
 
@@ -158,10 +186,18 @@ def predict(model: Any, table: pd.DataFrame, kind: str) -> NDArray[np.float64]:
     return found
 
 
-def loss_of(kind: str) -> Callable[[Any, Any], float]:
-    """Return the loss function that selects the best candidate: log loss, or squared error for a regression output."""
+def loss_of(kind: str, reweighted: bool = False) -> Callable[[Any, Any], float]:
+    """Return the loss function that selects the best candidate: log loss, or squared error for a regression output.
+
+    Args:
+        kind: the kind of the output.
+        reweighted: whether the candidates were fitted with reweighted classes. Their scores are then no risks, and the
+            log loss is that after the logistic recalibration.
+    """
     if kind == REGRESSION:
         return lambda label, value: float(mean_squared_error(label, value))
+    if reweighted:
+        return lambda label, score: float(log_loss(label, fit_calibrator(score, label).apply(score), labels=[0, 1]))
     return lambda label, prob: float(log_loss(label, prob, labels=[0, 1]))
 
 
