@@ -18,11 +18,9 @@ from ehrdl.engine.folders import check_writable
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError
 from ehrdl.info import ModelInfo, RunInfo
-from ehrdl.metrics.decisions import add, decide, rules_of
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.cohort.parts import read_cohort
-from ehrdl.report.groups import add_subgroups
+from ehrdl.report.measures import measure
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.screen import print_metrics
@@ -97,9 +95,7 @@ def compare(
         "seeds": sorted({seed for run in found for seed in run.manifest["seeds"]}),
     }
     info = run_info(manifest)
-    metrics = evaluate(table, info=info, on_draws=on_draws)
-    metrics = add(metrics, decide(table, metrics["split"], rules_of(options)))
-    metrics = add_subgroups(metrics, table, options, info)
+    metrics = measure(table, options, info, on_draws)
     flow = read_json(found[0].folder / "flow.json", dict) if (found[0].folder / "flow.json").is_file() else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,12 @@ from ehrdl.engine.messages import progress, say
 from ehrdl.errors import ConfigError
 from ehrdl.experiment.fitting import BEGUN, FACTS
 from ehrdl.experiment.settings import Settings
-from ehrdl.metrics.decisions import add, decide, rules_of
 from ehrdl.metrics.discrimination import auprc
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.metrics.regression import r2
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.cohort.parts import read_cohort
-from ehrdl.report.groups import add_groups, add_subgroups
+from ehrdl.report.measures import measure
 from ehrdl.report.page.html import write_report
 from ehrdl.report.screen import print_metrics
 from ehrdl.report.summary import summarize
@@ -79,10 +78,8 @@ def evaluate_run(settings: Settings, folder: RunFolder, predictions: pd.DataFram
     facts = read_facts(folder.folder)
     with folder.timed("metrics"), progress() as bar:
         job = bar.add_task("bootstrap", total=1000)
-        metrics = evaluate(predictions, info=run_info(facts), on_draws=lambda n: bar.advance(job, n))
-        metrics = add(metrics, decide(predictions, metrics["split"], rules_of(settings.report)))
-        grouped = add_groups(predictions, settings.report)
-        metrics = add_subgroups(metrics, grouped, settings.report, run_info(facts))
+        advance = partial(bar.advance, job)
+        metrics = measure(predictions, settings.report, run_info(facts), advance)
     write_json(folder.folder / "metrics.json", metrics)
     facts |= {"warnings": _complete_audit(metrics, settings, folder.folder), "wall_s": facts["wall_s"] | folder.wall_s}
     write_json(folder.folder / FACTS, facts)

@@ -15,13 +15,11 @@ from ehrdl.engine.folders import check_writable
 from ehrdl.engine.messages import say
 from ehrdl.errors import ConfigError, SchemaError
 from ehrdl.info import RunInfo
-from ehrdl.metrics.decisions import add, decide, rules_of
-from ehrdl.metrics.evaluate import evaluate
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.checklists.evidence import RunFiles
 from ehrdl.report.checklists.fill import write_checklists
 from ehrdl.report.cohort.parts import read_cohort
-from ehrdl.report.groups import add_groups, add_subgroups
+from ehrdl.report.measures import measure
 from ehrdl.report.page.html import write_report
 from ehrdl.report.predictions import read_predictions
 from ehrdl.report.summary import summarize, summarize_foreign
@@ -81,10 +79,7 @@ def remake(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
         )
     files = RunFiles.read(path.parent) if beside.manifest else RunFiles({})
-    table = add_groups(read.table, options)
-    metrics = evaluate(read.table, info=info, on_draws=on_draws)
-    metrics = add(metrics, decide(read.table, metrics["split"], rules_of(options)))
-    metrics = add_subgroups(metrics, table, options, info)
+    metrics = measure(read.table, options, info, on_draws)
     summary = (
         summarize(
             read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count, beside.leak_audit

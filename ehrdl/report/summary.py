@@ -15,6 +15,7 @@ from ehrdl.metrics.evaluate import Outcome, line_up
 from ehrdl.report.cohort.parts import data_parts
 from ehrdl.report.leak_audit import audit_rows
 from ehrdl.report.outcomes.binary import describe
+from ehrdl.report.outcomes.calibration import how_calibrated
 from ehrdl.report.outcomes.numeric import describe_numeric
 from ehrdl.report.outcomes.ranking import differences, rank, reference_of
 from ehrdl.report.places import in_command, in_config, in_text
@@ -84,6 +85,7 @@ def summarize(
         "independent": False,
         "simulated": bool(info.named("truth", among=outcomes[0].prob)),
         "split": metrics["split"],
+        "calibration": how_calibrated(manifest),
         "metrics": list(METRICS),
         "outputs": outputs,
         "averages": [] if hides(outputs) else _averages(metrics, [output["kind"] for output in outputs], info),

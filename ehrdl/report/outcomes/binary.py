@@ -10,6 +10,7 @@ from ehrdl.metrics.catalogue import METRICS
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.report.outcomes.alarms import alarm_tables, utility_rows
 from ehrdl.report.outcomes.by_modality import present
+from ehrdl.report.outcomes.calibration import before_and_after
 from ehrdl.report.outcomes.curves import curves
 from ehrdl.report.outcomes.headline import headline
 from ehrdl.report.outcomes.ranking import best_baseline, by_interest, differences, rank, reference_of
@@ -60,6 +61,7 @@ def describe(outcome: Outcome, scores: dict[str, Any], shown: Shown = Shown()) -
         "curves": curves(outcome, _drawn(ranked, reference, baseline, info), reference, baseline, shown),
         "alarms": alarm_tables(scores, outcome, by_interest(ranked, reference, baseline, info), shown),
         "present": strata,
+        "calibrated": before_and_after(scores, ranked, info),
         "utility": utility_rows(scores, ranked),
         **subgroups(scores, strata, shown),
     }
