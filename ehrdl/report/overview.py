@@ -11,13 +11,19 @@ N_WORST = 3
 def worst(output: dict[str, Any]) -> list[str]:
     """Return a sentence for each of the groups with the lowest AUROC, if that is below the AUROC of all patients."""
     overall = output["headline"]["auroc"]["value"]
-    rows = [(row, group["name"]) for group in output["groups"] for row in group["rows"] if row["auroc"] is not None]
-    lower = sorted((pair for pair in rows if pair[0]["auroc"] < overall), key=lambda pair: pair[0]["auroc"])
+    rows = [(row, table["name"]) for table in output["groups"] if not table["is_pair"] for row in table["rows"]]
+    known = [(row, column) for row, column in rows if row["rows"] and row["auroc"] is not None]
+    lower = sorted((pair for pair in known if pair[0]["auroc"] < overall), key=lambda pair: pair[0]["auroc"])
     return [
-        f"{column.capitalize()} {row['name']}: AUROC {row['auroc']:.2f} in {row['n']:,} predictions, against "
-        f"{overall:.2f} in all. Small groups vary widely by chance."
+        f"{column.capitalize()} {row['name']}: AUROC {_estimate(row['rows'][0]['auroc'])} in {row['n']:,} predictions, "
+        f"against {overall:.2f} in all."
         for row, column in lower[:N_WORST]
     ]
+
+
+def _estimate(value: dict[str, Any]) -> str:
+    text = f"{value['value']:.2f}"
+    return text if value["low"] is None else f"{text} ({value['low']:.2f} to {value['high']:.2f})"
 
 
 def use(output: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, str]]:
