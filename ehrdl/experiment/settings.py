@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ehrdl.batch import DataSpec
 from ehrdl.data.config import DataConfig
@@ -93,11 +93,13 @@ class Settings:
     config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse invalid seeds.
+        """Refuse invalid seeds, and a method of recalibration that does not exist.
 
         Raises:
-            ConfigError: no seed is given, or a seed is out of range or repeated.
+            ConfigError: no seed is given, a seed is out of range or repeated, or `calibrate` is no method.
         """
+        if self.calibrate not in (methods := get_args(Calibrate)):
+            raise ConfigError(f"calibrate: {self.calibrate!r} is not one of {', '.join(methods)}")
         if not self.seeds:
             raise ConfigError("seeds: [] is empty; give at least one, such as [0]")
         for seed in self.seeds:
