@@ -48,6 +48,7 @@ def _made(names: tuple[str, ...], probe: Callable[[Audited], Check | list[Check]
         found = probe(run)
     except Exception as error:  # hours of fitting must not be lost to a probe, so its error becomes its result
         reason = " ".join(str(error).split())[:200]
+        say(f"warning: leak audit: the probe of {', '.join(names)} broke ({type(error).__name__}: {reason})")
         return [not_verified(name, f"The probe broke ({type(error).__name__}: {reason}).") for name in names]
     return found if isinstance(found, list) else [found]
 

@@ -66,7 +66,7 @@ def _presence(run: Audited, split: str) -> np.ndarray:
     rows = run.rows[split]
     dataset = run.cohort.prepared.dataset
     time = pd.DatetimeIndex(run.samples.prediction_time.iloc[rows])
-    further = [dataset.n_observations(rows), dataset.seen_notes(rows)[1], time.hour, time.dayofweek]
+    further = [dataset.n_observations(rows), dataset.seen_notes(rows)[1], time.hour, time.day_of_week]
     return np.column_stack([table[names].to_numpy(float), *[np.asarray(column, float) for column in further]])
 
 

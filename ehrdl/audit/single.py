@@ -28,7 +28,7 @@ Feature = tuple[str, np.ndarray, np.ndarray]
 def probe_single(run: Audited) -> Check:
     """Score each feature alone on each yes-or-no output, and return the check of the highest AUROC."""
     outputs = [output for output in run.binary if not run.too_few(output)]
-    if not outputs:
+    if not outputs:  # else each output has enough samples of both classes, and so at least one feature
         reasons = [run.too_few(output) for output in run.binary]
         return not_verified("single", f"{reasons[0]}." if reasons else "No output is yes or no.")
     features = [*_columns(run), *_words(run)]
@@ -43,20 +43,20 @@ def _score(run: Audited, output: str, features: list[Feature]) -> dict[str, floa
     truth = np.full(len(known), np.nan)
     truth[known] = label
     limit = run.cohort.task.ceiling(output) or LIMIT
-    found = {}
+    found, own_limit = {}, {}
     for name, where, value in features:
         keep = where & known
         events, n = int((truth[keep] == 1).sum()), int(keep.sum())
         if min(events, n - events) >= FEWEST:
             one = float(auroc(truth[keep], value[keep]))
-            found[name] = max(one, 1 - one), _by_chance(events, n - events, len(features))
-    above = [name for name, (value, chance) in found.items() if value > max(limit, chance)]
-    best = max(above or found, key=lambda name: found[name][0], default="none")
-    highest = found[best][0] if found else 0.5
+            found[name] = max(one, 1 - one)
+            own_limit[name] = max(limit, _by_chance(events, n - events, len(features)))
+    above = [name for name in found if found[name] > own_limit[name]]
+    closest = max(found, key=lambda name: found[name] - own_limit[name])
     return {
-        "feature": best,
-        "auroc": highest,
-        "limit": limit,
+        "feature": closest,
+        "auroc": found[closest],
+        "limit": own_limit[closest],
         "n_features": len(found),
         "n_above": len(above),
         "above": above[:20],

@@ -46,7 +46,7 @@ def _persons(run: Audited) -> Check:
             "persons", f"No held-out patient has {LEAST_NUMBERS} numbers among the first {FIRST} facts."
         )
     shared = sum(owner.get(one, subject) != subject for subject, one in ours.items())
-    evidence = {"n_shared": shared, "n_compared": len(ours), "first": FIRST, "limit": MOST_PERSONS}
+    evidence = {"n_shared": shared, "n_compared": len(ours), "first": FIRST, "percent": 100 * MOST_PERSONS}
     return Check("persons", FAIL if shared > MOST_PERSONS * len(ours) else PASS, evidence)
 
 
@@ -116,5 +116,11 @@ def _judge(name: str, train: pd.DataFrame, held_out: pd.DataFrame, limit: float,
     owner = train.groupby("hash").subject.agg(["first", "nunique"])
     found = held_out.join(owner, on="hash")
     shared = int(((found["first"] != found.subject) & (found["nunique"] > 0) | (found["nunique"] > 1)).sum())
-    evidence = {"n_shared": shared, "n_compared": len(held_out), "n_train": len(train), "limit": limit, "least": least}
+    evidence: dict[str, float] = {
+        "n_shared": shared,
+        "n_compared": len(held_out),
+        "n_train": len(train),
+        "least": least,
+    }
+    evidence["percent"] = 100 * limit
     return Check(name, FAIL if shared > limit * len(held_out) else PASS, evidence)

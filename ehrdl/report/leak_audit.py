@@ -9,7 +9,7 @@ from ehrdl.report.places import in_text
 from ehrdl.report.suppress import Shown
 from ehrdl.runs.leak_audit import KINDS, NOT_VERIFIED, not_verified, sentence
 
-_FOREIGN = "These predictions do not come with a leak audit, and nothing but the predictions is known."
+_NONE = "No leak audit comes with these predictions."
 _OFF = "The leak audit was turned off (audit: false)."
 _HIDDEN = "Not shown, since a number of patients with or without the outcome is too small."
 
@@ -27,7 +27,7 @@ def audit_rows(audit: Mapping[str, Any], shown: Shown, hidden: bool = False, off
         `checks`, a list of rows with `title`, `status`, `finding` and `how`; `proved`, a list of rows with `property`
         and `tests`; and `version`, the version of ehrdl whose tests these are (empty if nothing is known).
     """
-    reason = _OFF if off else _FOREIGN
+    reason = _OFF if off else _NONE
     checks = audit.get("checks") or [not_verified(name, reason).to_dict() for name in KINDS]
     proved = audit.get("proved_by_tests", [])
     return {

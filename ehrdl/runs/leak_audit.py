@@ -88,8 +88,9 @@ KINDS = {
         "No single feature gives the outcome away",
         "Each column of the table of features, whether it is missing, and each word of the notes is scored alone. An "
         "AUROC above the highest credible one (0.95 where the task names none) that is not due to chance fails.",
-        "{output}: of {n_features} features, {feature} has the highest AUROC, {auroc}; the limit is {limit}.",
-        "{output}: {n_above} of {n_features} features are above the limit of {limit}; {feature} has {auroc}.",
+        "{output}: of {n_features} features, {feature} comes closest to its limit: AUROC {auroc}, limit {limit}.",
+        "{output}: {n_above} of {n_features} features are above their limit: {feature} has an AUROC of {auroc}, and a "
+        "limit of {limit}.",
         True,
     ),
     "subjects": Kind(
@@ -103,21 +104,21 @@ KINDS = {
         "The first facts of each patient (channel, value, and time since the first fact) are compared over the splits.",
         "{n_shared} of {n_compared} held-out patients share their first {first} facts with one in another split.",
         "{n_shared} of {n_compared} held-out patients share their first {first} facts with one in another split; the "
-        "limit is {limit}.",
+        "limit is {percent} %.",
     ),
     "rows": Kind(
         "Training and held-out samples are different",
         "The rows of the table of features are compared over the splits, where at least {least} values were measured.",
         "{n_shared} of {n_compared} held-out rows equal one of {n_train} training rows of another patient.",
         "{n_shared} of {n_compared} held-out rows equal one of {n_train} training rows of another patient; the limit "
-        "is {limit}.",
+        "is {percent} %.",
     ),
     "notes": Kind(
         "Training and held-out notes are different",
         "The visible notes of some samples are compared over the splits, where they have at least {least} words.",
         "{n_shared} of {n_compared} held-out notes equal one of {n_train} training notes of another patient.",
         "{n_shared} of {n_compared} held-out notes equal one of {n_train} training notes of another patient; the limit "
-        "is {limit}.",
+        "is {percent} %.",
     ),
     "credible": Kind(
         "No model scores more than is credible",
@@ -227,7 +228,7 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 0.01 else f"{value:.3f}".rstrip("0").rstrip(".")
+        return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.0e}"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

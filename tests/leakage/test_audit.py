@@ -76,7 +76,7 @@ def test_an_honest_run_fails_no_check(runs):
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_honest_runs_of_ten_seeds_fail_no_check(seed, tmp_path):
     found = leaking.statuses(leaking.run_of(Synthetic(300, seed=seed), tmp_path, seeds=[seed]))
-    assert not found.eq(FAIL).any(), found
+    assert found.drop("credible").eq(PASS).all(), found
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_an_auroc_that_nobody_reached_is_named():
     found = scored(METRICS, lambda output: 0.93)
     assert [(one.model, one.auroc) for one in found] == [("a", 0.97), ("b", 0.8)]
     check = check_credible(found)
-    assert check.status == FAIL and "AUROC 0.97 of a is above 0.93" in check.finding
+    assert check.status == FAIL and "AUROC 0.970 of a is above 0.930" in check.finding
     assert len(lines_above(found)) == 1
     assert check_credible(scored(METRICS, lambda output: 0.98)).status == PASS
     assert check_credible(scored(METRICS, lambda output: None)).status == NOT_VERIFIED

@@ -25,7 +25,9 @@ def audit(tmp_path):
 
 def test_a_finding_is_a_sentence_with_its_numbers():
     assert CHECKS[0].finding == "3 of 279 patients are in two splits."
-    assert CHECKS[1].finding == "death: of 839 features, sodium__min has the highest AUROC, 0.753; the limit is 0.85."
+    assert CHECKS[1].finding == (
+        "death: of 839 features, sodium__min comes closest to its limit: AUROC 0.753, limit 0.850."
+    )
 
 
 def test_every_check_has_both_sentences_and_the_numbers_that_they_name():
