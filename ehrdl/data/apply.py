@@ -18,7 +18,7 @@ from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
-from ehrdl.data.groups import named_groups
+from ehrdl.data.groups import merged_words, named_groups
 from ehrdl.data.prepare import Prepared, hidden_channels, load_concepts, open_series, with_presence
 from ehrdl.data.prepare_notes import collect_records, tokenized
 from ehrdl.data.series.store import Store
@@ -79,7 +79,7 @@ def apply(data: DataConfig, events: Path, result: TaskResult, fitted: Fitted) ->
         frame = replace(frame, kinds=spec.note_kinds)
     since = hours_since_admission(samples, series)
     dataset = SampleDataset(samples, static, series, words, data.window, spec.channels, since)
-    samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
+    samples = with_presence(named_groups(merged_words(samples), data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     hidden = hidden_channels(series, known, result.hidden_codes)
     gaps = _gaps(spec, series, hidden, read_json(events / "source.json"), data.notes.min_patients)

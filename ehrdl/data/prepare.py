@@ -19,7 +19,7 @@ from ehrdl.clinical.concepts import Concepts
 from ehrdl.data.config import DataConfig
 from ehrdl.data.dataset import SampleDataset
 from ehrdl.data.features.static import STATICS, hours_since_admission, static_features, subject_facts
-from ehrdl.data.groups import named_groups
+from ehrdl.data.groups import merged_words, named_groups
 from ehrdl.data.loading.chunks import Chunking, n_chunks
 from ehrdl.data.notes import vocabulary as vocab
 from ehrdl.data.prepare_notes import collect_records, training_notes
@@ -140,7 +140,7 @@ def prepare(data: DataConfig, events: Path, result: TaskResult) -> Prepared:
         say(line)
     since = hours_since_admission(samples, series)
     dataset = SampleDataset(samples, static, series, words, data.window, channels, since)
-    samples = with_presence(named_groups(samples, data.notes.min_patients), dataset)
+    samples = with_presence(named_groups(merged_words(samples), data.notes.min_patients), dataset)
     check(samples, SAMPLES)
     spec = _spec(data, samples, dataset, result, frame, tokenizer)
     source = read_json(events / "source.json")

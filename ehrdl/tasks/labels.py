@@ -41,7 +41,7 @@ _VALUES = (*_NUMBERS, meds.LabelSchema.categorical_value_name)
 _KEY = ["subject_id", "prediction_time"]
 #: The number of subjects named in a line; the rest are counted.
 _SHOWN = 5
-_OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit")
+_OF_THE_STAY = ("encounter_id", "insurance", "race", "language", "care_unit", "care_unit_time")
 
 
 class Labels(Task):

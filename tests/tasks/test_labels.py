@@ -74,6 +74,12 @@ def test_groups_are_those_that_events_know(two, write):
     assert samples.group_care_unit.tolist() == ["MICU", "no stay"]
 
 
+def test_an_intensive_care_unit_after_the_prediction_is_not_told_by_its_group(two, write):
+    times = ("2150-01-01 23:59", "2150-01-02 00:00", "2150-01-03")
+    samples = labelled(two, write(*((1, time, i == 0) for i, time in enumerate(times)))).samples
+    assert samples.group_care_unit.tolist() == ["no ICU", "MICU", "MICU"]
+
+
 @pytest.mark.parametrize(
     ("column", "kind", "values"),
     [

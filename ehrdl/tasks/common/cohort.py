@@ -157,7 +157,8 @@ def to_samples(
 
     Args:
         index: the stays of the cohort: subject_id, encounter_id, prediction_time, label, status, age, sex, race,
-            insurance, language, care_unit (null = no ICU), and any further group_ columns.
+            insurance, language, care_unit (null = no ICU), and any further group_ columns. With care_unit_time, an ICU
+            stay that was not known at the prediction time counts as none.
         outputs: the name of the output, or a list of names. For a list, `index` has the columns label_NAME and
             status_NAME for each name, instead of label and status.
         auxiliary: the labels of auxiliary outputs, by name, with the same rows as `index`.
@@ -180,10 +181,16 @@ def to_samples(
             "group_sex": index["sex"],
             "group_age_band": bands.astype("str").fillna("unknown"),
             **{f"group_{name}": index[name] for name in ("race", "insurance", "language")},
-            "group_care_unit": index["care_unit"].fillna("no ICU"),
+            "group_care_unit": _unit_by_then(index).fillna("no ICU"),
         }
     )
     return samples.join(index.filter(like="group_"))
+
+
+def _unit_by_then(index: pd.DataFrame) -> pd.Series:
+    """Return each sample's care unit; null if it became known after the prediction time."""
+    unit = index["care_unit"]
+    return unit.mask(index["care_unit_time"] > index["prediction_time"]) if "care_unit_time" in index else unit
 
 
 def prevalence(index: pd.DataFrame) -> float | None:

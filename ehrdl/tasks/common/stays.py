@@ -53,6 +53,7 @@ def read_stays(
         - deathtime: NaT = the patient did not die in the stay, or the time is not known.
         - admission_type, disposition, insurance, race, language: null = not known.
         - care_unit: the first ICU unit; null = none.
+        - care_unit_time: when this unit was known.
         - n_codes: the number of the stay's diagnoses.
         - n_icd: the number of diagnoses in ICD-9 or ICD-10.
         - n_principal: the number of diagnoses in ICD-9 or ICD-10 in the principal position.
@@ -229,6 +230,7 @@ def _stays_sql(principal: Sequence[CodeSet], coded: Sequence[CodeSet], unadmitte
             {_value("INSURANCE//", "insurance")},
             {_value("RACE//", "race")},
             {_value("LANGUAGE//", "language")},
+            min(available_time) FILTER (starts_with(code, 'ICU_IN//')) AS care_unit_time,
             substr(min({{'time': time, 'code': code}}) FILTER (starts_with(code, 'ICU_IN//')).code, 9) AS care_unit,
             count(*) FILTER (starts_with(code, 'DIAGNOSIS//')) AS n_codes,
             count(*) FILTER {icd} AS n_icd,
