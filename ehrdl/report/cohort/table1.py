@@ -11,7 +11,7 @@ from typing import Any
 
 from ehrdl.report.cohort.words import SPLIT_NAMES, count, share, spread
 from ehrdl.report.suppress import WITHHELD, Shown, hidden_in_any, hidden_outcomes
-from ehrdl.schema import BINARY, HELD_OUT, TRAIN
+from ehrdl.schema import BINARY, HELD_OUT, TRAIN, TUNING
 
 Json = Mapping[str, Any]
 
@@ -79,7 +79,10 @@ def _column(name: str, size: Json, counts: bool) -> dict[str, str]:
 def _row(part: Json, keys: list[str], compared: str, shown: Shown, counts: bool) -> dict[str, Any] | None:
     """Return the rows of one characteristic; None if all of its categories are too small, or all are in one."""
     values = [part["values"][key] for key in keys]
-    levels = _numbers(values, shown) if part["kind"] == "number" else _categories(part["levels"], values, shown, counts)
+    if part["kind"] == "number":
+        levels = _numbers(values, shown)
+    else:
+        levels = _categories(part["levels"], values, shown, counts) or _joined(part, keys, shown, counts)
     if not levels:
         return None
     unit = f", {part['unit']}" if part.get("unit") else ""
@@ -113,6 +116,22 @@ def _categories(levels: list[str], values: list[Json], shown: Shown, counts: boo
     ]
 
 
+def _joined(part: Json, keys: list[str], shown: Shown, counts: bool) -> list[dict[str, Any]]:
+    """Return categories with hidden cells of training and tuning, where only the tuning split is too small."""
+    if not {TRAIN, TUNING, HELD_OUT} <= set(keys):
+        return []
+    values = part["values"]
+    rest = {
+        name: [a + b for a, b in zip(values[TRAIN][name], values[TUNING][name], strict=True)]
+        for name in ("samples", "patients")
+    }
+    rows = _categories(part["levels"], [values["all"], values[HELD_OUT], rest], shown, counts)
+    for row in rows:
+        everyone, held_out, _ = row["cells"]
+        row["cells"] = [{"all": everyone, HELD_OUT: held_out}.get(key, WITHHELD) for key in keys]
+    return rows
+
+
 def _cell(samples: list[int], part: list[int], counts: bool) -> str:
     n, total = sum(samples[i] for i in part), sum(samples)
     if not counts:
@@ -144,10 +163,11 @@ def _hidden_outcomes(values: list[Json], keys: list[str], shown: Shown) -> set[i
     if min(had[0], had_not[0]) < shown.min_count:
         return set(range(len(keys)))
     splits = list(range(1, len(keys)))
-    found = hidden_outcomes([had[i] for i in splits], [had_not[i] for i in splits], shown.min_count, set())
-    if found:
-        start = found | ({keys.index(TRAIN) - 1} if TRAIN in keys else set())
-        found = hidden_outcomes([had[i] for i in splits], [had_not[i] for i in splits], shown.min_count, start)
+    small = {i for i in splits if min(had[i], had_not[i]) < shown.min_count}
+    if not small:
+        return small
+    start = {i - 1 for i in small | ({keys.index(TRAIN)} if TRAIN in keys else set())}
+    found = hidden_outcomes([had[i] for i in splits], [had_not[i] for i in splits], shown.min_count, start)
     return {i + 1 for i in found}
 
 
