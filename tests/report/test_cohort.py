@@ -148,6 +148,20 @@ def test_table_1_by_outcome_is_of_training_samples_and_needs_enough_patients():
     assert by_outcome(cohort_of(["A", "B"], columns, rows), SHOWN, counts=False) == []
 
 
+def test_table_1_by_outcome_reveals_nothing_that_table_1_by_split_hides_of_training():
+    tuning = {"all": [100, 43], "train": [60, 30], "tuning": [20, 3], "held_out": [20, 10]}
+    by_label = {"with:death": [30, 15], "without:death": [30, 15]}
+    common = outcome(all=(63, 80, 0), train=(45, 45, 0), tuning=(11, 12, 0), held_out=(15, 15, 0))
+    rare = outcome(all=(63, 80, 0), train=(45, 45, 0), tuning=(3, 20, 0), held_out=(15, 15, 0))
+
+    [table] = by_outcome(cohort_of(["A", "B"], tuning | by_label, common), SHOWN, counts=True)
+
+    assert table["rows"] == []
+    assert by_outcome(cohort_of(["A", "B"], tuning | by_label, rare), SHOWN, counts=True) == []
+    small = tuning | {"tuning": [2, 3]} | by_label
+    assert by_outcome(cohort_of(["A", "B"], small, common), SHOWN, counts=True) == []
+
+
 def predictor(name, samples, patients, without, **more):
     row = {"name": name, "title": name, "unit": "mg", "kind": "numeric", "samples": samples, "patients": patients}
     return row | {"patients_without": without, "q1": 1.0, "median": 2.0, "q3": 3.0} | more

@@ -47,11 +47,17 @@ def _box(step: Json, i: int) -> dict[str, str]:
         left_out += f", all of {_some(patients, 'patients')}" if patients else ""
     return {
         "title": str(step["step"]),
-        "numbers": f"{_some(step['admissions'], 'admissions')}, {_some(step['subjects'], 'patients')}",
+        "numbers": _both(step["admissions"], step["subjects"]),
         "rule": str(step["rule"]),
         "left_out": left_out,
         "caveat": str(step["caveat"]),
     }
+
+
+def _both(admissions: Any, patients: Any) -> str:
+    if admissions == patients == WITHHELD:
+        return f"Numbers {WITHHELD}"
+    return f"{_some(admissions, 'admissions')}, {_some(patients, 'patients')}"
 
 
 def _some(n: Any, what: str) -> str:

@@ -45,26 +45,39 @@ def table_1(cohort: Json, shown: Shown, counts: bool) -> dict[str, Any] | None:
 def by_outcome(cohort: Json, shown: Shown, counts: bool) -> list[dict[str, Any]]:
     """Return Table 1 of training samples with and without each outcome, for every output that can be shown.
 
+    What Table 1 by split hides of the training samples is left out here too, since the tuning samples follow from it.
+
     Args:
         cohort: the content of `cohort.json`.
         shown: the limit for small groups.
         counts: whether numbers of samples are shown. Otherwise there is no such table.
     """
     tables: list[dict[str, Any]] = []
-    if not counts or TRAIN not in cohort["columns"]:
+    splits = [key for key in cohort["columns"] if ":" not in key]
+    sizes = [cohort["columns"][key]["patients"] for key in splits]
+    if not counts or TRAIN not in splits or min(sizes) < shown.min_count:
         return tables
+    parts = [part for part in cohort["characteristics"] if not _withheld(part, splits, shown)]
     for output in cohort["outcomes"]:
         keys = [f"with:{output['name']}", f"without:{output['name']}"]
         few = output["kind"] == BINARY and _few(output["values"][TRAIN]["patients_unknown"], shown)
         if output["kind"] != BINARY or few:
             continue
-        sizes = [cohort["columns"][key] for key in keys]
-        if min(size["patients"] for size in sizes) < shown.min_count:
+        with_without = [cohort["columns"][key] for key in keys]
+        if min(size["patients"] for size in with_without) < shown.min_count:
             continue
-        rows = [_row(part, keys, output["name"], shown, counts) for part in cohort["characteristics"]]
-        columns = [_column(name, size, counts) for name, size in zip(("With", "Without"), sizes, strict=True)]
+        if _hidden_outcomes([output["values"][key] for key in splits], splits, shown):
+            continue
+        rows = [_row(part, keys, output["name"], shown, counts) for part in parts]
+        columns = [_column(name, size, counts) for name, size in zip(("With", "Without"), with_without, strict=True)]
         tables.append({"output": output["name"], "columns": columns, "rows": [row for row in rows if row]})
     return tables
+
+
+def _withheld(part: Json, keys: list[str], shown: Shown) -> bool:
+    """Return whether Table 1 by split hides training cells of a characteristic."""
+    row = _row(part, keys, "splits", shown, counts=True)
+    return row is None or any(WITHHELD in level["cells"] for level in row["levels"])
 
 
 def _few(n: int, shown: Shown) -> bool:

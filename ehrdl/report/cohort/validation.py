@@ -83,11 +83,11 @@ def _rate(name: str, values: Json) -> str:
     """Compare how often an outcome happened with how often it did in training."""
     if values["rate"] is None or values["fitted"] is None:
         return ""
-    here, there = values["rate"], values["fitted"]
+    here, there = values["rate"], values["fitted"]  # the latter to a whole percent: the run's report may hide its count
     said = (
         f"The outcome {name.replace('_', ' ')} happened in {share(here)} of the samples here (95 % interval "
-        f"{share(values['low'])} to {share(values['high'])}, samples taken as independent), and in {share(there)} of "
-        "the training samples"
+        f"{share(values['low'])} to {share(values['high'])}, samples taken as independent), and in {100 * there:.0f} % "
+        "of the training samples"
     )
     if values["low"] <= there <= values["high"]:
         return f"{said}: no difference can be told."

@@ -14,7 +14,7 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-_FONT, _LINE, _CHAR = 13, 17, 7.0  # size, height of a line, and width of a character at that size [px]
+_FONT, _LINE, _CHAR = 13, 17, 7.4  # size, height of a line, and width of a character at that size [px]
 _PAD, _GAP = 10, 22
 
 
@@ -125,8 +125,8 @@ def _splits(parts: list[str], splits: list[Json], y: int, layout: _Layout, own: 
     if not splits:
         return y
     if layout.below:
-        for split in splits:
-            y = _arrow(parts, layout, y, y + _GAP, own)
+        for i, split in enumerate(splits):
+            y = y + _GAP // 2 if i else _arrow(parts, layout, y, y + _GAP, own)
             y = _box(parts, layout.main, y, _texts_of_split(split, layout.main[1]), "main")
         return y
     gap = 14
