@@ -102,9 +102,18 @@ class Facts:
         """The outputs whose results are hidden, because they are of few patients."""
         return [output for output in self.summary["outputs"] if output["hidden"]]
 
-    def size(self, name: str) -> str:
-        """Return a number about the data as the report shows it, such as that of `samples: train`; `n/a` if unknown."""
-        return next((number(row["value"]) for row in self.summary["data"] if row["name"] == name), "n/a")
+    def size(self, split: str) -> str:
+        """Say how many samples and patients a split has, as far as the report shows it.
+
+        Args:
+            split: the name of the split in words: `train`, `tuning` or `held out`.
+        """
+        values = {row["name"]: row["value"] for row in self.summary["data"]}
+        counts = [
+            (values.get(key), what)
+            for key, what in ((f"samples: {split}", "samples"), (f"subjects: {split}", "patients"))
+        ]
+        return " of ".join(counted(n, what) for n, what in counts)
 
     def scores(self, output: Mapping[str, Any], *keys: str) -> Evidence | None:
         """Return the line of a fact about an output in metrics.json."""
@@ -114,6 +123,15 @@ class Facts:
         """Return the metrics of a model on an output."""
         found: Mapping[str, Any] = next(row["metrics"] for row in output["models"] if row["name"] == name)
         return found
+
+
+def counted(n: Any, what: str) -> str:
+    """Say a number of something; a number that is hidden follows in brackets.
+
+    >>> counted(1405, "admissions"), counted("<10", "patients"), counted(None, "samples")
+    ('1,405 admissions', 'patients (number <10)', 'samples (number unknown)')
+    """
+    return f"{number(n)} {what}" if isinstance(n, int) else f"{what} (number {n or 'unknown'})"
 
 
 def named(split: Any) -> str:

@@ -123,7 +123,7 @@ def _calibration(scores: Mapping[str, Any]) -> list[str]:
             texts.append(f"{name}: n/a.")
             continue
         low, high = score.get("low"), score.get("high")
-        verdict = "these patients show no error"
+        verdict = "the interval includes the ideal"
         if low is None or high is None:
             verdict = "there is no interval"
         elif high < ideal:

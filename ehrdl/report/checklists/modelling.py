@@ -32,7 +32,7 @@ def split(facts: Facts) -> Answer:
     if kind is None:
         return author()
     parts = [
-        f"{facts.size(f'samples: {name}')} samples of {facts.size(f'subjects: {name}')} patients {use}"
+        f"{facts.size(name)} {use}"
         for name, use in (("train", "for fitting"), ("tuning", "for choices"), ("held out", "for evaluation"))
     ]
     return answered(
@@ -97,7 +97,7 @@ def looked_before(facts: Facts) -> Answer | None:
     ]
     if not same:
         return None
-    n = len({others[i]["settings"] for i in same})
+    n = len({others[i].get("settings") for i in same})
     return failed(
         f"{n} other setting{'s were' if n > 1 else ' was'} scored on the same held-out patients before this run, so "
         "its settings may have been chosen by held-out scores.",
@@ -212,12 +212,12 @@ def imbalance(facts: Facts) -> Answer:
     weighted = [
         (name, key)
         for name, given in (facts.get("config.yaml", "baseline_params") or {}).items()
-        for key in given
-        if key in ("class_weight", "scale_pos_weight", "is_unbalance")
+        for key, value in given.items()
+        if value and key in ("class_weight", "scale_pos_weight", "is_unbalance")
     ]
     places = [facts.at("config.yaml", "baseline_params", *one) for one in weighted]
     if method == "none" and not weighted:
-        return answered("No method against class imbalance was used: nothing is reweighted or resampled.", at)
+        return answered("No method against class imbalance was used: no class is reweighted or resampled.", at)
     used = [f"optim.imbalance {method}"] if method != "none" else []
     used += [f"{key} of {name}" for name, key in weighted]
     calibrated = facts.get("manifest.json", "choices", "calibration")

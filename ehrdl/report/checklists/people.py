@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ehrdl.report.checklists.facts import Answer, Facts, answered, author, failed, listed
+from ehrdl.report.checklists.facts import Answer, Facts, answered, author, counted, failed, listed
 from ehrdl.report.page.html import number, percent
 from ehrdl.report.places import in_text
 
@@ -132,7 +132,10 @@ def flow(facts: Facts) -> Answer:
 
 
 def _counted(step: dict[str, Any]) -> str:
-    return f"{number(step['admissions'])} admissions of {number(step['subjects'])} patients"
+    """Say how many admissions and patients a step of the flow chart has."""
+    return " of ".join(
+        counted(step[key], what) for key, what in (("admissions", "admissions"), ("subjects", "patients"))
+    )
 
 
 def _had_it(output: Any) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from ehrdl.report.checklists.evidence import Evidence
 from ehrdl.report.checklists.facts import Answer, Facts, answered, author, failed, listed, named
-from ehrdl.report.page.html import estimate, number, percent
-from ehrdl.report.suppress import Shown, hide_counts
+from ehrdl.report.page.html import estimate, number
 from ehrdl.schema import REGRESSION
 
 #: The fewest events, and the fewest others, with which a model can be evaluated (Vergouwe et al., J Clin Epidemiol
@@ -57,27 +56,34 @@ def _not_shown(facts: Facts) -> Answer:
 
 
 def development_size(facts: Facts) -> Answer:
-    """Return how many training samples had the outcome per candidate predictor."""
+    """Return whether enough training samples had the outcome per candidate predictor.
+
+    The number of events in training is not given. Less those of the evaluation, it would reveal the few in tuning.
+    """
     channels, statics = (facts.get("spec.json", key) for key in ("channels", "statics"))
     total = facts.get("manifest.json", "data", "n_samples", "train")
     found = _training(facts)
     if not channels or not statics or not found or not isinstance(total, int):
         return author()
     n = len(channels) + len(statics)
-    per = [(name, share * total / n, at) for name, share, at in found]
-    texts = [
-        f"{name}: about {_hidden_share(facts, share)} of training samples had the outcome" for name, share, _ in found
-    ]
-    rates = [f"{_rate(facts, rate, n)} per predictor for {name}" for name, rate, _ in per]
+    few = [name for name, share, _ in found if share * total < MIN_PER_PREDICTOR * n]
+    what = f"{n} candidate predictors (channels and static features)"
     words = facts.get("spec.json", "vocab_size")
     notes = f" Notes add {number(words)} words." if words else ""
-    text = (
-        f"{'; '.join(texts)}. With {n} candidate predictors (channels and static features) these are {listed(rates)}; "
-        f"below {MIN_PER_PREDICTOR}, overfitting is likely (Moons 2019), and networks have many more weights.{notes}"
+    rule = f"Below {MIN_PER_PREDICTOR}, overfitting is likely (Moons 2019); networks have many more weights.{notes}"
+    evidence = (
+        *(at for *_, at in found),
+        facts.at("manifest.json", "data", "n_samples", "train"),
+        facts.at("spec.json", "channels"),
     )
-    evidence = (*(at for *_, at in per), facts.at("manifest.json", "data", "n_samples", "train"))
-    is_few = min(rate for _, rate, _ in per) < MIN_PER_PREDICTOR
-    return failed(text, *evidence) if is_few else answered(text, *evidence)
+    if few:
+        return failed(
+            f"For {what}, fewer than {MIN_PER_PREDICTOR} training samples per predictor had {listed(few)}. {rule}",
+            *evidence,
+        )
+    return answered(
+        f"For {what}, at least {MIN_PER_PREDICTOR} training samples per predictor had the outcome. {rule}", *evidence
+    )
 
 
 def _training(facts: Facts) -> list[tuple[str, float, Evidence | None]]:
@@ -90,27 +96,13 @@ def _training(facts: Facts) -> list[tuple[str, float, Evidence | None]]:
     ]
 
 
-def _hidden_share(facts: Facts, share: float) -> str:
-    """Return a share of training samples as text; a bound if it is of few patients."""
-    patients = facts.get("manifest.json", "data", "n_subjects", "train")
-    found = hide_counts(share, Shown(facts.min_count), patients)
-    return found if isinstance(found, str) else percent(found)
-
-
-def _rate(facts: Facts, rate: float, predictors: int) -> str:
-    """Return events per predictor as text; only a bound if there are few events, or if the training size is hidden."""
-    if rate * predictors >= facts.min_count and facts.size("samples: train")[:1].isdigit():
-        return f"{rate:.1f} events"
-    return f"{'fewer than' if rate < MIN_PER_PREDICTOR else 'at least'} {MIN_PER_PREDICTOR} events"
-
-
 def size(facts: Facts) -> Answer:
     """Return the size of the study, and whether it is enough for the evaluation."""
     found = evaluation_size(facts)
     if found.status == "failed" or not facts.is_run:
         return found
     fitted = facts.get("manifest.json", "data", "n_samples")
-    every = f" All {facts.size('samples: train')} eligible training samples were used." if fitted else ""
+    every = f" Models were fitted on {facts.size('train')}." if fitted else ""
     return answered(
         f"{found.text}{every} The run makes no calculation of the sample size.",
         *found.evidence,
@@ -123,7 +115,7 @@ def in_each_analysis(facts: Facts) -> Answer:
     """Return how many patients and events are in fitting, choices and evaluation."""
     sizes = facts.at("manifest.json", "data", "n_samples")
     texts = [
-        f"{facts.size(f'samples: {name}')} samples of {facts.size(f'subjects: {name}')} patients {use}"
+        f"{facts.size(name)} {use}"
         for name, use in (
             ("train", "in fitting"),
             ("tuning", "in tuning and calibration"),
@@ -136,14 +128,13 @@ def in_each_analysis(facts: Facts) -> Answer:
         for output in facts.outputs
         if "events" in output
     ]
-    shares = [f"{_hidden_share(facts, share)} of training samples had {name}" for name, share, _ in _training(facts)]
     return answered(
-        f"{listed([*texts, *events, *shares], 12)}.",
+        f"{listed([*texts, *events], 12)}.",
         sizes,
         facts.at("manifest.json", "data", "n_subjects") if sizes else None,
         *(facts.scores(output, "events") for output in facts.outputs),
         *(at for *_, at in _training(facts)),
-        left="The events in tuning." if sizes else "Fitting and choices.",
+        left="The events in fitting and tuning." if sizes else "Fitting and choices.",
     )
 
 
