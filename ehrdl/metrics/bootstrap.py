@@ -92,3 +92,18 @@ def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     tail = 50 * (1 - level)
     low, high = np.percentile(values[~undefined], [tail, 100 - tail])
     return float(low), float(high)
+
+
+def estimate(value: float, draws: Floats) -> dict[str, float | None]:
+    """Return a value with the interval of its draws (R,), for JSON. An undefined value has no interval.
+
+    >>> estimate(0.5, np.full(3, 0.5)), estimate(np.nan, np.ones(3))
+    ({'value': 0.5, 'low': 0.5, 'high': 0.5}, {'value': None, 'low': None, 'high': None})
+    """
+    low, high = interval(draws) if np.isfinite(value) else (np.nan, np.nan)
+    return {"value": number(value), "low": number(low), "high": number(high)}
+
+
+def number(value: float) -> float | None:
+    """Return a plain float, or None for NaN and infinity, which JSON cannot store."""
+    return float(value) if np.isfinite(value) else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +77,15 @@ def per_subject(subject: Places, n_subjects: int, *columns: Floats) -> Floats:
     return np.stack([np.bincount(subject, column, minlength=n_subjects) for column in columns]).astype(np.float64)
 
 
-def product(counts: Counts, sums: Floats) -> Floats:
-    """Multiply counts (R, S) with sums per subject (columns, S) -> (R, columns), a part of the subjects at a time."""
+def product(counts: Counts, sums: NDArray[np.floating[Any]]) -> Floats:
+    """Multiply counts (R, S) with sums per subject (columns, S) -> (R, columns), a part of the subjects at a time.
+
+    Sums of 32 bits are multiplied in 32 bits, which is twice as fast.
+    """
     found = np.zeros((len(counts), len(sums)))
     size = max(1, 2**21 // max(len(counts), 1))
     for first in range(0, sums.shape[1], size):
-        found += counts[:, first : first + size].astype(np.float64) @ sums[:, first : first + size].T
+        found += counts[:, first : first + size].astype(sums.dtype) @ sums[:, first : first + size].T
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ehrdl.errors import SchemaError
 from ehrdl.info import RunInfo
-from ehrdl.metrics.bootstrap import Counts, interval, subject_counts
+from ehrdl.metrics.bootstrap import Counts, estimate, number, subject_counts
 from ehrdl.metrics.by_modality import by_present
 from ehrdl.metrics.catalogue import BY_KIND, score_draws
 from ehrdl.metrics.discrimination import Floats
@@ -181,6 +181,11 @@ def _pooled(outcomes: list[Outcome]) -> Outcome:
     for outcome in outcomes:
         if outcome.prob.keys() != models.keys():
             raise SchemaError(f"PREDICTIONS: output {outcome.output} and {outcomes[0].output} have different models")
+        if other := next((name for name in models if len(outcome.prob[name]) != len(models[name])), None):
+            raise SchemaError(
+                f"PREDICTIONS: column seed: model {other} has {len(outcome.prob[other])} seeds for output "
+                f"{outcome.output} and {len(models[other])} for {outcomes[0].output}; give each output the same seeds"
+            )
     return Outcome(
         "micro",
         outcomes[0].split,
@@ -303,7 +308,7 @@ def _describe(scope: Outcome, point: Scores, draws: Scores, reference: str | Non
         "unknown": scope.unknown,
         "draws": int(np.isfinite(some[0, 0]).sum()),
         "prevalence": float(scope.label.mean()),
-        "bayes_auroc": _number(point[truth][:, 0, 0].mean()) if truth else None,
+        "bayes_auroc": number(point[truth][:, 0, 0].mean()) if truth else None,
         **_compare(point, draws, reference, scope.kind),
     }
 
@@ -316,7 +321,7 @@ def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> 
     mean_draws = {name: values[..., kept].mean(0) for name, values in draws.items()}
     models = {
         name: {
-            metric: {**_estimate(mean_point[name][j], mean_draws[name][j]), "per_seed": _numbers(point[name][:, j, 0])}
+            metric: {**estimate(mean_point[name][j], mean_draws[name][j]), "per_seed": _numbers(point[name][:, j, 0])}
             for j, metric in enumerate(BY_KIND[kind])
         }
         for name in point
@@ -324,7 +329,7 @@ def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> 
     others = [name for name in point if name != reference] if reference else []
     differences = {
         f"{reference} - {name}": {
-            metric: _estimate(
+            metric: estimate(
                 mean_point[str(reference)][j] - mean_point[name][j], mean_draws[str(reference)][j] - mean_draws[name][j]
             )
             for j, metric in enumerate(BY_KIND[kind])
@@ -334,16 +339,5 @@ def _compare(point: Scores, draws: Scores, reference: str | None, kind: str) -> 
     return {"models": models, "differences": differences}
 
 
-def _estimate(value: float, draws: Floats) -> dict[str, float | None]:
-    """Return a value with its interval; an undefined value has no interval."""
-    low, high = interval(draws) if np.isfinite(value) else (np.nan, np.nan)
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
-
-
 def _numbers(values: Floats) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
-def _number(value: float) -> float | None:
-    """Return a plain float, or None for NaN and infinity, which JSON cannot store."""
-    return float(value) if np.isfinite(value) else None
+    return [number(value) for value in values]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ehrdl.info import RunInfo
 from ehrdl.metrics import calibrated
-from ehrdl.metrics.decisions import add, decide, rules_of
+from ehrdl.metrics.decisions import add_decisions, rules_of
 from ehrdl.metrics.evaluate import evaluate, line_up
 from ehrdl.metrics.smooth_calibration import add_smooth
 from ehrdl.options.training import ReportOptions
@@ -37,7 +37,7 @@ def measure(
     """
     grouped = add_groups(predictions, options)  # before the long work, since it may refuse the options
     metrics = evaluate(predictions, info=info, on_draws=on_draws)
-    metrics = add(metrics, decide(predictions, metrics["split"], rules_of(options)))
+    metrics = add_decisions(metrics, predictions, rules_of(options), info)
     metrics = add_smooth(metrics, line_up(predictions, metrics["split"]), _reference(metrics, info))
     metrics = calibrated.add(metrics, calibrated.recalibrated(predictions, metrics["split"]))
     return add_subgroups(metrics, grouped, options, info)
