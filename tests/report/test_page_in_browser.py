@@ -7,14 +7,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from known import info_of, summarize
-from made_report import CHROMIUM, CONFIG, FLOW, MANIFEST, fake_predictions
+from made_report import CHROMIUM, FLOW, MANIFEST, fake_predictions
 
-from ehrdl.metrics.decisions import add, decide, rules_of
-from ehrdl.metrics.evaluate import evaluate, line_up
-from ehrdl.metrics.smooth_calibration import add_smooth
-from ehrdl.options.training import ReportOptions
-from ehrdl.report.page.html import render
+from ehrdl.comparators.known import model_infos
+from ehrdl.report.remake import remake
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -24,12 +20,14 @@ pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this m
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
     table = fake_predictions()
-    metrics = evaluate(table, info=info_of(table), n_bootstrap=100)
-    metrics = add(metrics, decide(table, metrics["split"], rules_of(ReportOptions()), n_bootstrap=100))
-    metrics = add_smooth(metrics, line_up(table, metrics["split"]), "fused")
-    return render(summarize(table, metrics, FLOW, MANIFEST, CONFIG))
+    table.to_parquet(folder / "predictions.parquet")
+    models = [info.to_dict() for info in model_infos(table["model"])]
+    for name, content in (("manifest.json", MANIFEST | {"models": models}), ("flow.json", FLOW)):
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return remake(folder).read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -102,7 +102,10 @@ def _parts(names: Sequence[str]) -> list[str]:
 
 
 def _column(values: pd.Series, name: str) -> Groups:
-    code, names = pd.factorize(values.fillna(UNKNOWN).astype(str), sort=True)
+    first, found = pd.factorize(values)  # -1 = null
+    texts, place = np.unique([*(str(each) for each in found), UNKNOWN], return_inverse=True)
+    used, code = np.unique(place[first], return_inverse=True)  # place[-1] is that of `unknown`
+    names = texts[used]
     if len(names) <= MAX_GROUPS:
         return Groups([str(each) for each in names], code, (name,))
     order = np.argsort(-np.bincount(code), kind="stable")
