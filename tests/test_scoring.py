@@ -13,6 +13,8 @@ import yaml
 from ehrdl.cli.commands.predict import _source
 from ehrdl.cli.main import main
 from ehrdl.engine.files import read_json, write_json
+from ehrdl.runs import trail
+from ehrdl.runs.chain import read_trail
 from ehrdl.schema import HELD_OUT
 from ehrdl.sources.synthetic import write_hospital
 
@@ -79,6 +81,30 @@ def test_a_run_reloaded_elsewhere_predicts_what_it_predicted(run, tmp_path):
     assert (both.split == both.split_there).all()
     assert (there.split == "train").any()  # those who trained the models are not called held out
     assert read_json(tmp_path / "out" / "flow.json") == read_json(run / "flow.json")
+    assert read_json(tmp_path / "out" / "cohort.json") == read_json(run / "cohort.json")
+    assert read_json(tmp_path / "out" / "manifest.json")["validation"]["kind"] == "same"
+
+
+def test_a_run_and_its_predictions_are_in_the_audit_trail(run, poorer, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(run, runs / "small")
+    trail.enter(runs, "train finished", {"run": "small"}, create=True)
+    score(runs / "small", runs / "small" / "predict" / "poorer", f"--data.source.root={poorer}")
+    main(["report", str(runs / "small" / "predict" / "poorer")])
+
+    entries = read_trail(runs).entries
+
+    assert [entry["action"] for entry in entries] == ["train finished", "predict", "report"]
+    named = read_json(runs / "small" / "predict" / "poorer" / "manifest.json")["audit"]["entry"]
+    assert named == entries[1]["hash"] and "predict/poorer/predictions.parquet" in entries[1]["files"]
+    subjects = predictions(run).subject_id.unique().tolist()
+    assert not any(str(subject) in (runs / trail.TRAIL).read_text() for subject in subjects)
+    own = read_json(run / "manifest.json")["audit"]["entry"]
+    assert own and len(own) == 64
+
+    with pytest.raises(SystemExit):
+        main(["trail", str(runs)])
+    assert "small/manifest.json: names the entry" in capsys.readouterr().err  # its own trail is elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +143,8 @@ def test_another_hospital_is_scored_and_what_it_lacks_is_said(run, poorer, tmp_p
         assert words in said
     main(["report", str(tmp_path / "out")])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "channels that the models know are absent here" in page
+    assert "channels that the models know are absent here" in page and "External validation" in page
+    assert read_json(tmp_path / "out" / "manifest.json")["validation"]["kind"] == "external"
     assert read_json(tmp_path / "out" / "metrics.json")["outputs"]["readmission"]["n"] == gaps["samples"]
 
 
