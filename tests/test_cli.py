@@ -517,7 +517,7 @@ def test_unknown_command_is_named(capsys):
     assert (caught.value.code, capsys.readouterr().err) == (
         2,
         "ehrdl: 'trian' is not a command; the commands are init, train, prepare, pretrain, tune, predict, report, "
-        "compare, export, completion\n",
+        "compare, export, trail, completion\n",
     )
 
 
