@@ -24,7 +24,7 @@ def audit_rows(audit: Mapping[str, Any], shown: Shown, hidden: bool = False, off
         off: whether the audit of the run was turned off.
 
     Returns:
-        `checks`, a list of rows with `title`, `status`, `finding` and `how`; `proved`, a list of rows with `property`
+        `checks`, a list of rows with `title`, `status`, `finding` and `how` (empty if not verified); `proved`, a list of rows with `property`
         and `tests`; and `version`, the version of ehrdl whose tests these are (empty if nothing is known).
     """
     reason = _OFF if off else _NONE
@@ -45,5 +45,5 @@ def _row(check: Mapping[str, Any], shown: Shown, hidden: bool) -> dict[str, str]
         "title": str(check["title"]),
         "status": str(check["status"]),
         "finding": in_text(finding),
-        "how": str(check["how"]),
+        "how": "" if check["status"] == NOT_VERIFIED else str(check["how"]),
     }
