@@ -16,6 +16,7 @@ from ehrdl.audit.shadow import probe_shadow
 from ehrdl.audit.single import probe_single
 from ehrdl.audit.splits import probe_splits
 from ehrdl.engine.messages import say
+from ehrdl.processes.signals import pending
 from ehrdl.runs.leak_audit import FAIL, Check, not_verified, write_audit
 
 #: Each probe with the names of its checks.
@@ -47,6 +48,8 @@ def _made(names: tuple[str, ...], probe: Callable[[Audited], Check | list[Check]
     try:
         found = probe(run)
     except Exception as error:  # hours of fitting must not be lost to a probe, so its error becomes its result
+        if pending():  # DuckDB and others turn a signal into an error of their own
+            raise
         reason = " ".join(str(error).split())[:200]
         say(f"warning: leak audit: the probe of {', '.join(names)} broke ({type(error).__name__}: {reason})")
         return [not_verified(name, f"The probe broke ({type(error).__name__}: {reason}).") for name in names]

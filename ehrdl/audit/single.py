@@ -89,9 +89,8 @@ def _words(run: Audited) -> Iterator[Feature]:
     """Yield for each word of enough training patients' notes whether the samples see it. Other words may be names."""
     text = {split: table.text.head(_MOST_TEXTS) for split, table in run.tables.items()}
     subjects = run.subjects(TRAIN)[:_MOST_TEXTS]
-    words = [
-        word for word in shared_phrases(text[TRAIN], subjects, run.cohort.prepared.min_patients) if " " not in word
-    ]
+    least = max(FEWEST, run.cohort.prepared.min_patients)
+    words = [word for word in shared_phrases(text[TRAIN], subjects, least) if " " not in word]
     if not words:
         return
     seen = CountVectorizer(vocabulary=words, binary=True).transform(text[HELD_OUT]).tocsc()

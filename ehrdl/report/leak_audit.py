@@ -24,8 +24,9 @@ def audit_rows(audit: Mapping[str, Any], shown: Shown, hidden: bool = False, off
         off: whether the audit of the run was turned off.
 
     Returns:
-        `checks`, a list of rows with `title`, `status`, `finding` and `how` (empty if not verified); `proved`, a list of rows with `property`
-        and `tests`; and `version`, the version of ehrdl whose tests these are (empty if nothing is known).
+        `checks`, a list of rows with `title`, `status`, `finding` and `how` (empty if not verified); `proved`, a list
+        of rows with `property` and `tests`; and `version`, the version of ehrdl whose tests these are (empty if nothing
+        is known).
     """
     reason = _OFF if off else _NONE
     checks = audit.get("checks") or [not_verified(name, reason).to_dict() for name in KINDS]
