@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from sklearn.utils.class_weight import compute_sample_weight
 
+from ehrdl.cli.configured import configured, named, train_parser
 from ehrdl.comparators.baseline import check_params, fit_baselines
 from ehrdl.comparators.risk import file_of, reweights, stored_risks, to_risks
 from ehrdl.comparators.saved import baseline_probs, load_deep
@@ -29,6 +30,7 @@ from ehrdl.training import checkpoint
 from ehrdl.training.fit import fit
 from ehrdl.training.predict import predict
 from ehrdl.training.setup import Fit, Training
+from ehrdl.tune.trial import check_values
 
 SMALL = functools.partial(MultimodalModel, series=functools.partial(SeriesGRU, hidden=4))
 
@@ -167,3 +169,11 @@ def test_a_weighted_network_scores_far_above_the_prevalence_until_its_scores_are
     risks = to_risks("series_only-seed0", prepared, rows, score, tmp_path / "models")
     assert score.mean() > 2 * prevalence
     assert risks.mean() == pytest.approx(prevalence, abs=1e-6)
+
+
+def test_a_study_by_log_loss_is_refused_since_its_trials_have_scores_and_no_risks():
+    argv = ["--config", "quickstart", "--optim.imbalance=weighted", "--tune.metric=log_loss"]
+    with named(argv) as rest:
+        settings, _ = configured(train_parser(), rest)
+    with pytest.raises(ConfigError, match=r"^tune\.metric: log_loss .* optim\.imbalance: weighted .* use auprc"):
+        check_values(settings, None, "random_forest")
