@@ -112,16 +112,20 @@ def line_up(predictions: pd.DataFrame, split: str) -> list[Outcome]:
 def _outcome(table: pd.DataFrame, output: str, split: str) -> Outcome:
     runs = _runs(table)  # places of rows, since a copy of the rows per run would double the memory
     where = f"output {output}, split {split}"
-    sample, label = (table[name].to_numpy(dtype=np.float64) for name in ("sample_id", "label"))
-    _check_same_samples({"sample_id": sample, "label": label}, runs, where)
+    label = table["label"].to_numpy(dtype=np.float64)
+    _check_same_samples(
+        {name: table[name].to_numpy() for name in ("sample_id", "subject_id")} | {"label": label}, runs, where
+    )
     first = next(iter(runs.values()))
     known = ~np.isnan(label[first])
     groups = [name for name in table.columns if name.startswith("group_")]
     kept = table[["sample_id", "subject_id", "label", *groups]].iloc[first[known]].reset_index(drop=True)
     label = label[first[known]]
     kind = BINARY if "value" not in table or table["value"].isna().all() else REGRESSION
-    if kind == REGRESSION and not len(label):
-        raise SchemaError(f"PREDICTIONS: column label: split {split}, output {output} has no known label")
+    if not len(label):
+        raise SchemaError(
+            f"PREDICTIONS: column label: split {split}, output {output} has no known label, so nothing can be scored"
+        )
     if kind == BINARY and len(np.unique(label)) < 2:
         raise SchemaError(
             f"PREDICTIONS: column label: split {split}, output {output} has one class only "
@@ -141,13 +145,19 @@ def _runs(table: pd.DataFrame) -> dict[tuple[str, int], Places]:
     return {key: rows[np.argsort(sample[rows], kind="stable")] for key, rows in sorted(runs.items())}
 
 
-def _check_same_samples(columns: Mapping[str, Floats], runs: Mapping[tuple[str, int], Places], where: str) -> None:
+def _check_same_samples(
+    columns: Mapping[str, NDArray[Any]], runs: Mapping[tuple[str, int], Places], where: str
+) -> None:
     (first_key, first), *_ = runs.items()
     for key, rows in runs.items():
-        if (np.diff(columns["sample_id"][rows]) == 0).any():
-            raise SchemaError(f"PREDICTIONS: model {key[0]}, seed {key[1]} predicts a sample twice ({where})")
+        sample = columns["sample_id"][rows]
+        if len(twice := sample[1:][np.diff(sample) == 0]):
+            raise SchemaError(
+                f"PREDICTIONS: column sample_id: model {key[0]}, seed {key[1]} predicts a sample twice ({where}): "
+                f"sample {twice[0]}"
+            )
         for name, values in columns.items():
-            if not np.array_equal(values[first], values[rows], equal_nan=True):
+            if not np.array_equal(values[first], values[rows], equal_nan=values.dtype.kind == "f"):
                 raise SchemaError(
                     f"PREDICTIONS: column {name}: model {key[0]}, seed {key[1]} ({len(rows)} rows) differs from model "
                     f"{first_key[0]}, seed {first_key[1]} ({len(first)} rows) in {where}; all must predict the same "

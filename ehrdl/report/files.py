@@ -60,7 +60,7 @@ def _read_parquet(path: Path, what: str, choose: Callable[[list[str]], list[str]
 
 def _read_text(content: bytes, delimiter: str | None) -> pd.DataFrame:
     header = content.split(b"\n", 1)[0].decode("utf-8")
-    delimiter = delimiter or max(",;\t", key=header.count)
+    delimiter = delimiter or max(",;\t|", key=header.count)
     names = [name.strip().strip('"') for name in header.rstrip("\r").split(delimiter)]
     options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
     parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)

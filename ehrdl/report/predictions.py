@@ -82,6 +82,8 @@ def read_predictions(path: Path) -> Predictions:
     for name in ("label", "prob", "prob_calibrated", "value"):
         if name in frame:
             frame[name] = _numbers(path, frame[name])
+    if not len(frame):
+        raise SchemaError(f"{path}: has no rows; give one row per prediction")
     independent, timed = "subject_id" not in frame, "prediction_time" in frame
     frame = _filled(path, frame, assumed)
     _check_values(path, frame)
@@ -175,12 +177,12 @@ def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame
             frame[name] = pd.Categorical.from_codes(np.zeros(n, np.int8), pd.Index([value]))
             assumed += [lines[name]] if name in lines else []
     for name in ("model", "split", "output"):
-        text = _categories(frame[name])
+        text = _categories(path, frame[name])
         _refuse(path, frame[name], text.isna(), "is empty")
         frame[name] = text
     if not pd.api.types.is_integer_dtype(frame["seed"]):
         seed = _numbers(path, frame["seed"])
-        _refuse(path, seed, ~(seed % 1 == 0), "is no whole number")
+        _refuse(path, seed, ~((seed % 1 == 0) & (seed.abs() < 2**53)), "is no whole number")
         frame["seed"] = seed
     frame["seed"] = frame["seed"].astype(np.int64)
     _fill_ids(path, frame, assumed)
@@ -191,12 +193,15 @@ def _filled(path: Path, frame: pd.DataFrame, assumed: list[str]) -> pd.DataFrame
         if name not in frame:
             frame[name] = np.full(n, np.nan)
     for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
-        frame[name] = _categories(frame[name])
+        frame[name] = _categories(path, frame[name])
     return frame
 
 
-def _categories(column: pd.Series) -> pd.Series:
+def _categories(path: Path, column: pd.Series) -> pd.Series:
     """Return a column as categories of text, in the order of their first rows. An empty text is null."""
+    if column.dtype == object:
+        nested = [isinstance(value, list | dict | np.ndarray) for value in column]
+        _refuse(path, column, nested, "is a list, not a name")
     codes, values = pd.factorize(column)
     texts, names = pd.factorize(np.array([str(value) or None for value in values], dtype=object))
     codes = np.append(texts, -1)[codes]  # null has the code -1
@@ -241,9 +246,12 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
     )
     for name in ("prob", "prob_calibrated"):
         outside = frame[name].notna() & ~frame[name].between(0, 1)
-        log_odds = " (log odds become one by 1 / (1 + exp(-x)))" if (frame[name] < 0).any() else ""
-        _refuse(path, frame[name], outside, f"is no probability in [0, 1]{log_odds}")
+        _refuse(path, frame[name], outside, f"is no probability in [0, 1]{_hint(frame[name])}")
     _refuse(path, frame["label"], ~binary & np.isinf(frame["label"]), "is not finite")
+    _refuse(path, frame["value"], np.isinf(frame["value"]), "is not finite")
+    _refuse(path, frame["value"], ~binary & frame["prob"].notna(), "stands beside a prob; a row predicts one of them")
+    mixed = binary & frame["output"].isin(frame["output"][~binary].unique())
+    _refuse(path, frame["prob"], mixed, "is of an output that other rows predict a value of; give it another output")
     for name in [str(name) for name in frame.columns if str(name).startswith("group_")]:
         check_groups(path, frame[name])
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def remake(
             f"{path}: column prediction_time is missing, and the utility of {min(info.utilities)} needs it"
         )
     files = RunFiles.read(path.parent) if beside.manifest else RunFiles({})
-    metrics = measure(read.table, options, info, on_draws)
+    with _naming(path):
+        metrics = measure(read.table, options, info, on_draws)
     summary = (
         summarize(
             read.table, metrics, beside.flow, beside.manifest, beside.config, options.min_count, beside.leak_audit
@@ -101,6 +102,18 @@ def remake(
         made = trail.files_of(run, folder, trail.hashes(folder, ["metrics.json", "report.html"]))
         trail.enter(run.resolve().parent, "report", made)
     return report
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors about the table that was read from it."""
+    try:
+        yield
+    except SchemaError as error:
+        text = str(error)
+        if not text.startswith("PREDICTIONS: "):  # it names another file
+            raise
+        raise SchemaError(f"{path}: {text.removeprefix('PREDICTIONS: ')}") from None
 
 
 def _options(config: dict[str, Any]) -> ReportOptions:
