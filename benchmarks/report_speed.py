@@ -2,7 +2,7 @@
 
     python benchmarks/report_speed.py --samples 1000000 --models 6 --json report_speed.json
 
-The predictions are made up. Patients have 1.6 samples on average, and a tenth of the samples has the outcome. The
+The predictions are made up. Patients have two samples on average, and a tenth of the samples has the outcome. The
 models take turns: risks of many digits, risks of two decimals (ties), and a score of sixteen values.
 """
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from measure import show
 
 _ROOT = Path(__file__).resolve().parents[1]
-_SAMPLES_PER_SUBJECT = 1.6
+_SAMPLES_PER_DRAWN_SUBJECT = 1.6  # two for each subject that is drawn at least once
 
 
 def write(path: Path, n: int, n_models: int, seed: int = 0) -> None:
@@ -32,7 +32,7 @@ def write(path: Path, n: int, n_models: int, seed: int = 0) -> None:
     odds = rng.normal(-2.6, 1.0, n)
     samples = {
         "sample_id": np.arange(n),
-        "subject_id": np.sort(rng.integers(int(n / _SAMPLES_PER_SUBJECT), size=n)) + 10_000_000,
+        "subject_id": np.sort(rng.integers(int(n / _SAMPLES_PER_DRAWN_SUBJECT), size=n)) + 10_000_000,
         "prediction_time": pa.array(np.arange(n) * 3_600_000_000, pa.timestamp("us")),
         "label": (rng.random(n) < _sigmoid(odds)).astype(np.float32),
         "group_sex": pa.array(np.array(["F", "M"])[rng.integers(2, size=n)]),

@@ -256,6 +256,13 @@ def _check_values(path: Path, frame: pd.DataFrame) -> None:
         check_groups(path, frame[name])
 
 
+def _hint(prob: pd.Series) -> str:
+    """Return how numbers that are no probabilities probably become some; empty if it is unclear."""
+    if (prob < 0).any():
+        return " (log odds become one by 1 / (1 + exp(-x)))"
+    return " (percentages become one by division by 100)" if 2 < prob.max() <= 100 else ""
+
+
 def _refuse(path: Path, column: pd.Series, bad: Any, why: str) -> None:
     """Refuse a column with bad rows. Name the first row by its number (from 1), and count the others."""
     rows = np.flatnonzero(np.asarray(bad, bool))

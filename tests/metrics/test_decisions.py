@@ -1,16 +1,21 @@
 """Alarms at a threshold, against scikit-learn, hand-computed numbers and the published formula of net benefit."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from ehrdl.errors import SchemaError
+from ehrdl.info import ModelInfo, RunInfo
 from ehrdl.metrics.bootstrap import interval, subject_draws
 from ehrdl.metrics.decisions import (
     RATES,
     Rule,
     add,
+    add_decisions,
     at_threshold,
     decide,
     decision_curve,
@@ -145,3 +150,73 @@ def test_a_decision_curve_is_the_net_benefit_at_each_threshold():
     grid = np.linspace(0.01, 0.9, 60)
     want = [float(net_benefit(label, prob, at)) for at in grid]
     np.testing.assert_allclose(decision_curve(label, prob, grid), want, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["tied", "score"])
+def test_net_benefit_is_that_of_dcurves_also_where_risks_equal_the_threshold(model):
+    """The file holds risks of two decimals and a score of five values, with the answers of dcurves 1.1.7.
+
+    dcurves needs pandas 2, so it cannot be installed beside this package.
+    """
+    known = json.loads(Path(__file__).with_name("dcurves.json").read_text())
+    for i, at in enumerate(known["thresholds"]):
+        got = net_benefit(known["label"], known[model], at)
+        assert float(got) == pytest.approx(known["net_benefit"][model][i], abs=1e-9)
+        everyone = net_benefit_of_all(known["label"], at)
+        assert float(everyone) == pytest.approx(known["net_benefit"]["all"][i], abs=1e-9)
+    np.testing.assert_allclose(
+        decision_curve(known["label"], known[model], known["thresholds"]), known["net_benefit"][model], atol=1e-9
+    )
+
+
+INFO = RunInfo({"fused": ModelInfo("fused", "deep", ""), "lace": ModelInfo("lace", "score", "")})
+
+
+def test_differences_are_paired_by_draws_and_their_intervals_are_those_of_a_plain_bootstrap():
+    predictions, rule = table(seeds=(0,)), Rule("risk", 0.3)
+    part = decide(predictions, "held_out", [rule], 2000, 0, INFO)["death"]["risk 0.3"]
+    rows = {name: predictions[(predictions.model == name) & (predictions.split == "held_out")] for name in INFO.models}
+    fused, lace = (rows[name].sort_values("sample_id", ignore_index=True) for name in ("fused", "lace"))
+    of_subject = list(fused.groupby("subject_id").indices.values())
+    rng, draws = np.random.default_rng(9), []
+    for _ in range(2000):
+        some = np.concatenate([of_subject[i] for i in rng.integers(len(of_subject), size=len(of_subject))])
+        draws.append([float(net_benefit(t.label[some], t.prob[some], 0.3)) for t in (fused, lace)])
+    first, second = np.array(draws).T
+    got = part["differences"]["fused - lace"]["net_benefit"]
+    want = float(net_benefit(fused.label, fused.prob, 0.3) - net_benefit(lace.label, lace.prob, 0.3))
+    assert got["value"] == pytest.approx(want, abs=1e-9)
+    ends = np.percentile(first - second, [2.5, 97.5])
+    error = 0.25 * (first - second).std()  # three standard errors of the difference of two such percentiles
+    np.testing.assert_allclose([got["low"], got["high"]], ends, rtol=0, atol=error)
+    over = part["over_all"]["lace"]["value"]
+    assert over == pytest.approx(float(net_benefit(lace.label, lace.prob, 0.3) - net_benefit_of_all(lace.label, 0.3)))
+    assert (
+        decide(predictions, "held_out", [rule], 10)["death"]["risk 0.3"]["differences"] == {}
+    )  # no deep model is known
+
+
+def test_macro_is_the_mean_of_rates_and_micro_pools_the_alarms():
+    one, other = table(seeds=(0,)), table(seeds=(0,)).assign(output="sepsis")
+    other["label"] = 1 - other["label"]
+    both, rules = pd.concat([one, other], ignore_index=True), [Rule("risk", 0.3), Rule("sensitivity", 0.8)]
+    none = {"models": {}, "differences": {}}
+    metrics = {"split": "held_out", "outputs": {"death": {}, "sepsis": {}}, "macro": none, "micro": none}
+    found = add_decisions(metrics, both, rules, INFO, 30)
+    for rule in ("risk 0.3", "sensitivity 0.8"):
+        of = [found["outputs"][name]["decisions"][rule]["models"]["lace"] for name in ("death", "sepsis")]
+        macro, micro = (found[key]["decisions"][rule]["models"]["lace"] for key in ("macro", "micro"))
+        for name in ("ppv", "f1", "net_benefit"):
+            assert macro[name]["value"] == pytest.approx(np.mean([part[name]["value"] for part in of]))
+        true, raised = (sum(part[name]["value"] for part in of) for name in ("true_alarms", "alarms"))
+        assert micro["ppv"]["value"] == pytest.approx(true / raised)
+        assert micro["net_benefit"]["value"] == pytest.approx(macro["net_benefit"]["value"])  # equally many samples
+        assert list(found["micro"]["decisions"][rule]["differences"]) == ["fused - lace"]
+
+
+def test_outputs_with_different_seeds_are_refused():
+    from ehrdl.metrics.evaluate import evaluate
+
+    both = pd.concat([table(seeds=(0,)), table(seeds=(0, 1)).assign(output="sepsis")])
+    with pytest.raises(SchemaError, match="column seed: model fused has 2 seeds for output sepsis and 1 for death"):
+        evaluate(both, n_bootstrap=2)

@@ -204,3 +204,52 @@ def test_a_group_column_of_measured_numbers_is_refused_and_one_of_codes_is_not(t
     assert read_predictions(tmp_path / "p.parquet").table.group_age.nunique() == 30
     frame.assign(group_age=[f"ward {i}" for i in range(100)]).to_parquet(tmp_path / "p.parquet")
     assert read_predictions(tmp_path / "p.parquet").table.group_age.nunique() == 100
+
+
+def held_out(**columns):
+    rng = np.random.default_rng(0)
+    prob = rng.random(N).round(4)
+    label = (rng.random(N) < prob).astype(float)
+    base = {"sample_id": range(N), "subject_id": range(N), "model": "m", "seed": 0, "split": "held_out", "label": label}
+    return pd.DataFrame(base | {"prob": prob} | columns)
+
+
+BAD = {
+    "one class": (held_out(label=0), "one class only"),
+    "no known label held out": (
+        held_out(split=["train", "held_out"] * 100, label=[1.0, np.nan] * 100),
+        "column label: split held_out, output outcome has no known label",
+    ),
+    "duplicates": (pd.concat([held_out(), held_out().tail(1)]), "predicts a sample twice .*: sample 199"),
+    "no held-out row": (held_out(split="train"), "column split: no row is held_out"),
+    "no rows": (held_out().head(0), "has no rows"),
+    "one row": (held_out().head(1), "one class only"),
+    "percentages": (held_out(prob=np.linspace(0, 100, N)), "row 3: .*percentages become one by division by 100"),
+    "a value beside a risk": (held_out(value=3.0), "column value, row 1: 3 stands beside a prob"),
+    "an infinite value": (held_out(value=np.inf, prob=np.nan), "column value, row 1: inf is not finite"),
+    "two kinds of one output": (
+        pd.concat([held_out(), held_out(model="n", value=3.0, prob=np.nan)]),
+        "column prob, row 1: .* is of an output that other rows predict a value of",
+    ),
+    "another label": (pd.concat([held_out(), held_out(model="n", label=1)]), "column label: model n, seed 0"),
+    "another patient": (
+        pd.concat([held_out(), held_out(model="n", subject_id=7)]),
+        "column subject_id: model n, seed 0",
+    ),
+    "other samples": (
+        pd.concat([held_out(), held_out(model="n").head(9)]),
+        r"column sample_id: model n, seed 0 \(9 rows",
+    ),
+    "a huge seed": (held_out(seed=1e30), "column seed, row 1: 1e[+]30 is no whole number"),
+    "a list as a group": (held_out(group_sex=[["F"]] * N), "column group_sex, row 1: .* is a list"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_predictions_that_cannot_be_scored_are_one_line_that_names_the_file(tmp_path, name):
+    frame, said = BAD[name]
+    frame.to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(SchemaError, match=said) as caught:
+        remake(tmp_path / "p.parquet")
+    assert str(caught.value).startswith(f"{tmp_path / 'p.parquet'}: ") and "\n" not in str(caught.value)
+    assert not (tmp_path / "metrics.json").exists()
