@@ -1,6 +1,7 @@
 """Calibration measures against scikit-learn, closed forms and hand-computed values."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,3 +146,11 @@ def test_predictions_that_hardly_differ_get_a_finite_recalibration():
     fitted = fit_calibrator(prob, label)
     assert np.isfinite(fitted.a) and np.isfinite(fitted.b)
     assert float(fitted.apply(prob).mean()) == pytest.approx(label.mean(), abs=1e-6)
+
+
+def test_slope_and_intercept_are_those_of_statsmodels():
+    """The file has risks of two decimals and labels. Its answers are those of statsmodels 0.15.0 (GLM, binomial)."""
+    known = json.loads(Path(__file__).with_name("statsmodels.json").read_text())
+    label, prob = np.array(known["label"]), np.array(known["prob"])
+    assert float(calibration_slope(label, prob)) == pytest.approx(known["slope"], abs=1e-9)
+    assert float(calibration_intercept(label, prob)) == pytest.approx(known["intercept"], abs=1e-9)

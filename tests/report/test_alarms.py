@@ -106,3 +106,29 @@ def test_damaged_options_of_a_run_give_the_defaults(damaged):
 
 def test_options_of_a_run_are_kept():
     assert _options({"report": {"risks": [0.3], "older": 1}}).risks == [0.3]
+
+
+def test_the_reference_is_compared_with_every_other_model_in_net_benefit():
+    table = predictions()
+    [outcome] = line_up(table, "held_out")
+    found = decide(table, "held_out", RULES, 20, info=INFO)["death"]
+    for part in alarm_tables({"decisions": found}, outcome, list(outcome.prob), Shown(10, INFO)):
+        assert part["reference"] == "fused"
+        rows = {row["name"]: row for row in part["rows"]}
+        gain = rows["lace"]["gain"]
+        assert gain["value"] == pytest.approx(
+            rows["fused"]["net_benefit"]["value"] - rows["lace"]["net_benefit"]["value"]
+        )
+        assert gain["low"] < gain["value"] < gain["high"] and rows["fused"]["gain"] is None
+    assert all(part["reference"] == "" for part in tables(table))
+
+
+def test_no_model_is_compared_with_a_reference_that_is_left_out():
+    table = predictions(models=("fused", "lace"))
+    held = (table.split == "held_out") & (table.model == "fused")
+    table.loc[held, "prob"] = 0.1
+    table.loc[table.index[held & (table.label == 1)][:3], "prob"] = 0.9
+    [outcome] = line_up(table, "held_out")
+    found = {"decisions": decide(table, "held_out", [Rule("risk", 0.5)], 20, info=INFO)["death"]}
+    [part] = alarm_tables(found, outcome, list(outcome.prob), Shown(10, INFO))
+    assert part["reference"] == "" and all(row["gain"] is None for row in part["rows"])

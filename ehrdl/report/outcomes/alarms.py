@@ -30,26 +30,57 @@ def alarm_tables(scores: dict[str, Any], outcome: Outcome, models: list[str], sh
     Returns:
         For each rule its `title`, `chosen_on`, `cost` and `rows`. The cost is the number of false alarms that weigh as
         much as a true one; None unless the rule is a risk. Each row has the name and the rates (value, low, high) of a
-        model. If the rule is a risk, a last row without a name is an alarm for everyone.
+        model, and `gain`, the net benefit of the `reference` minus the model's. If the rule is a risk, a last row
+        without a name is an alarm for everyone.
     """
     tables = []
     for part in (scores.get("decisions") or {}).values():
         rows = [
-            {"name": name, "threshold": _mean(part["models"][name]["thresholds"]), **part["models"][name]}
+            {
+                "name": name,
+                "threshold": _mean(part["models"][name]["thresholds"]),
+                "gain": _gain(part, name),
+                **part["models"][name],
+            }
             for name in _chosen(models, shown.info)
             if not _reveals(outcome, name, part["models"][name]["thresholds"], shown)
         ]
-        everyone = [{"name": "", "threshold": 0.0, **part["all"]}] if "all" in part else []
+        everyone = [{"name": "", "threshold": 0.0, "gain": _over_all(part), **part["all"]}] if "all" in part else []
+        reference = _reference(part)
+        if reference not in [row["name"] for row in rows]:  # a difference would reveal what is left out
+            reference = ""
+            rows, everyone = ([row | {"gain": None} for row in some] for some in (rows, everyone))
         tables.append(
             {
                 "title": _SENTENCES[part["kind"]].format(at=100 * part["at"]),
                 "chosen_on": part["chosen_on"] if part["kind"] != "risk" else "",
                 "cost": (1 - part["at"]) / part["at"] if part["kind"] == "risk" else None,
                 "rows": rows + everyone,
+                "reference": reference,
                 "left_out": len(_chosen(models, shown.info)) - len(rows),
             }
         )
     return tables
+
+
+def _reference(part: dict[str, Any]) -> str:
+    """Return the model with which all others are compared; empty if there is none."""
+    found, models = part.get("differences") or {}, part["models"]
+    return next(
+        (one for one in models if found and all(f"{one} - {name}" in found for name in models if name != one)), ""
+    )
+
+
+def _gain(part: dict[str, Any], model: str) -> dict[str, Any] | None:
+    """Return the net benefit of the reference minus that of a model; None if they are not compared."""
+    found: dict[str, Any] = part.get("differences", {}).get(f"{_reference(part)} - {model}", {})
+    return found.get("net_benefit")
+
+
+def _over_all(part: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the net benefit of the reference minus that of an alarm for everyone; None if there is no reference."""
+    found: dict[str, Any] | None = part.get("over_all", {}).get(_reference(part))
+    return found
 
 
 def _mean(thresholds: list[float | None]) -> float | None:
