@@ -107,9 +107,9 @@ SERIES = "model.init_args.series"
     [
         (
             "seed",
-            "seed: there is no such key; did you mean seeds? Allowed: baseline_params, baselines, boosting, combine, ",
+            "seed: there is no such key; did you mean seeds? Allowed: audit, baseline_params, baselines, boosting, ",
         ),
-        ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: baseline_params, baselines, "),
+        ("optimm.lr", "optimm: there is no such key; did you mean optim? Allowed: audit, baseline_params, baselines, "),
         (
             "optim.lrr",
             "optim.lrr: there is no such key; did you mean lr? Allowed: auxiliary_weight, ema_decay, hide_",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ehrdl.metrics.bootstrap import Counts, interval, subject_counts
 from ehrdl.metrics.catalogue import METRICS, score_draws
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.draws import per_subject, product
 from ehrdl.metrics.evaluate import Outcome, line_up
+from ehrdl.metrics.families.draws import per_subject, product
 from ehrdl.schema import BINARY
 
 #: The metrics of calibration, which recalibration is to improve.

@@ -10,9 +10,9 @@ import numpy as np
 from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece
 from ehrdl.metrics.discrimination import Floats, auprc, auroc
-from ehrdl.metrics.draws import Errors, Family, Places, in_draws
-from ehrdl.metrics.ranking import Ranked
-from ehrdl.metrics.recalibration import Recalibration
+from ehrdl.metrics.families.draws import Errors, Family, Places, in_draws
+from ehrdl.metrics.families.ranking import Ranked
+from ehrdl.metrics.families.recalibration import Recalibration
 from ehrdl.metrics.regression import mae, r2, rmse
 from ehrdl.schema import BINARY, REGRESSION
 

@@ -23,8 +23,8 @@ from ehrdl.errors import SchemaError
 from ehrdl.info import RunInfo
 from ehrdl.metrics.bootstrap import Counts, estimate, number, subject_counts
 from ehrdl.metrics.discrimination import Floats, alarms, as_weight
-from ehrdl.metrics.draws import product
 from ehrdl.metrics.evaluate import Outcome, line_up
+from ehrdl.metrics.families.draws import product
 from ehrdl.options.training import ReportOptions
 from ehrdl.schema import BINARY, TUNING
 

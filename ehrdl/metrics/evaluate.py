@@ -16,7 +16,7 @@ from ehrdl.metrics.bootstrap import Counts, estimate, number, subject_counts
 from ehrdl.metrics.by_modality import by_present
 from ehrdl.metrics.catalogue import BY_KIND, score_draws
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.draws import Places, per_subject, product
+from ehrdl.metrics.families.draws import Places, per_subject, product
 from ehrdl.schema import BINARY, REGRESSION
 
 #: Values of a model: (seeds, metrics, draws).

@@ -6,7 +6,7 @@ import pytest
 from ehrdl.metrics.bootstrap import subject_counts, subject_draws
 from ehrdl.metrics.calibration import sigmoid
 from ehrdl.metrics.catalogue import BY_KIND, METRICS, Metric, score_draws
-from ehrdl.metrics.recalibration import Recalibration, _derivative
+from ehrdl.metrics.families.recalibration import Recalibration, _derivative
 from ehrdl.schema import BINARY, REGRESSION
 
 

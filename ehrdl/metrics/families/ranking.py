@@ -13,7 +13,7 @@ import numpy as np
 from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import N_BINS
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.draws import Family, Places, parts_of, product, running
+from ehrdl.metrics.families.draws import Family, Places, parts_of, product, running
 
 #: The type of sums of counts: a draw has at most 2**31 samples.
 _SUM = np.int32

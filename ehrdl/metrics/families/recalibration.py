@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ehrdl.metrics.bootstrap import Counts
 from ehrdl.metrics.calibration import logit, sigmoid
 from ehrdl.metrics.discrimination import Floats
-from ehrdl.metrics.draws import Family, Places, parts_of, product
+from ehrdl.metrics.families.draws import Family, Places, parts_of, product
 from ehrdl.metrics.logistic import fit_logistic, newton
 
 #: Samples below which each draw is fitted directly, which is as quick.
