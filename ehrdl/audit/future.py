@@ -100,7 +100,9 @@ def _predict(run: Audited, copies: Copies, events: Path) -> Iterator[tuple[str, 
     files = [path.name for path in sorted(models.glob("*")) if not path.name.startswith(NOT_DEPLOYABLE)]
     yield from baseline_probs(models, prepared, files)
     module = ClinicalDataModule(prepared, data.batch)
-    for path in sorted((run.folder / "checkpoints").glob(f"*-seed{run.seed}.ckpt")):
+    for path in sorted((run.folder / "checkpoints").glob("*.ckpt")):
+        if not path.name.endswith(f"-seed{run.seed}.ckpt"):
+            continue
         rows, prob = predict(load_deep(path, run.make, cache), module.every_dataloader(), run.trainer)
         yield path.stem.removesuffix(f"-seed{run.seed}"), prob[np.argsort(rows)]
 

@@ -298,6 +298,7 @@ def test_a_reference_that_reads_later_facts_fails(copy):
     ],
 )
 def test_the_leak_audit_decides_whether_predictors_were_known_in_time(copy, checks, status):
+    (copy / "leak_audit.json").unlink()
     assert answer(copy, "E 2.4")["status"] == "for the author"
     write_json(copy / "leak_audit.json", {"checks": checks})
     for item in ("E 2.3", "E 2.4"):

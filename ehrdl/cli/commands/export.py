@@ -45,9 +45,9 @@ def run(argv: list[str], prog: str) -> None:
             from ehrdl.report.export import export_predictions
             from ehrdl.runs import trail
 
-            given = expanded(own.predictions).resolve()
-            run = given if given.is_dir() else given.parent
+            given = expanded(own.predictions)
             export_predictions(given, expanded(own.out))
+            run = (given if given.is_dir() else given.parent).resolve()
             trail.enter(run.parent, "export", {"run": run.name, "out": own.out})
 
 
