@@ -52,6 +52,7 @@ def config(tmp_path):
         "task": {"class_path": "ehrdl.tasks.readmission.Readmission"},
         "model": {"class_path": "ehrdl.models.networks.multimodal.MultimodalModel", "init_args": network},
         "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        "audit": False,
         "baselines": ["prevalence"],
     }
 

@@ -47,6 +47,7 @@ CONFIG = {
     "optim": {"lr": 0.002, "pretrain_epochs": 1, "stages": 2},
     "baselines": ["prevalence"],
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    "audit": False,
 }
 
 pytestmark = pytest.mark.slow

@@ -73,8 +73,8 @@ def test_an_honest_run_fails_no_check(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 12))
-def test_honest_runs_of_ten_seeds_fail_no_check(seed, tmp_path):
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_honest_runs_of_other_seeds_fail_no_check(seed, tmp_path):
     found = leaking.statuses(leaking.run_of(Synthetic(300, seed=seed), tmp_path, seeds=[seed]))
     assert found.drop("credible").eq(PASS).all(), found
 
