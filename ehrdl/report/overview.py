@@ -42,38 +42,68 @@ def _against_baseline(first: dict[str, Any]) -> list[tuple[str, str]]:
     if not first["verdict"]:
         return []
     told = {
-        "better": ("Shown", f"It ranks patients better than the best simpler model, {other}."),
-        "worse": ("Not shown", f"A simpler model, {other}, ranks patients better: prefer it."),
+        "better": ("Supported", f"It ranks patients better than the best simpler model, {other}."),
+        "worse": ("Not supported", f"A simpler model, {other}, ranks patients better: prefer it."),
     }
-    unknown = ("Not shown", f"These patients do not show that it ranks better than a simpler model, {other}.")
+    unknown = ("Not supported", f"These patients do not show that it ranks better than a simpler model, {other}.")
     return [told.get(first["verdict"], unknown)]
 
 
 def _calibration(first: dict[str, Any]) -> tuple[str, str]:
+    if first["calibration"] is None:
+        return "Open", "Whether its risks are right: there are too few patients to tell."
     if not first["calibration"]:
-        return "Shown", "Its risks agree with what happened, as far as these patients tell."
+        return "Supported", "Its risks agree with what happened, as far as these patients tell."
     return (
-        "Not shown",
+        "Not supported",
         f"Its risks are {', and '.join(first['calibration'])}: recalibrate them before anyone acts on one.",
     )
 
 
 def _benefit(output: dict[str, Any], scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """Compare the net benefit at the first threshold of the risk with an alarm for everyone, and with no alarm."""
+    """Compare the net benefit at the first threshold of the risk with no alarm, and with an alarm for everyone."""
     rules = [rule for rule in (scores.get("decisions") or {}).values() if rule["kind"] == "risk"]
     shown = {row["name"] for table in output["alarms"] for row in table["rows"]}
-    if not rules or output["reference"] not in shown:
+    model = output["reference"]
+    if not rules or model not in shown:
         return []
-    gain, everyone = rules[0]["models"][output["reference"]]["net_benefit"], rules[0]["all"]["net_benefit"]
-    if gain["low"] is None:
+    gain, over_all = rules[0]["models"][model]["net_benefit"], rules[0]["over_all"][model]
+    if None in (gain["low"], over_all["low"]):
         return []
-    least = max(0.0, everyone["value"])
-    better = gain["low"] > least
+    state = "Supported" if gain["low"] > 0 and over_all["low"] > 0 else "Not supported"
     return [
         (
-            "Shown" if better else "Not shown",
-            f"Alarms at a risk of {100 * rules[0]['at']:g} % have a net benefit of {100 * gain['value']:.1f} per 100 "
-            f"({100 * gain['low']:.1f} to {100 * gain['high']:.1f}); the better of an alarm for everyone and none has "
-            f"{100 * least:.1f}.",
+            state,
+            f"Alarms at a risk of {100 * rules[0]['at']:g} % are better than none and than an alarm for everyone: "
+            f"their net benefit per 100 is {_hundred(gain)}, and {_hundred(over_all, '+')} against the latter.",
         )
     ]
+
+
+def _hundred(value: dict[str, Any], sign: str = "") -> str:
+    number, low, high = (f"{100 * value[name]:{sign}.1f}" for name in ("value", "low", "high"))
+    return f"{number} ({low} to {high})"
+
+
+def general_use(audit: dict[str, Any], is_validation: bool) -> list[dict[str, str]]:
+    """Return what speaks for and against the use of any model of the run.
+
+    Args:
+        audit: the rows of the leak audit.
+        is_validation: whether the patients are other ones than those of the run's own splits.
+    """
+    failed, passed = (
+        [row["title"] for row in audit["checks"] if row["status"] == status] for status in ("fail", "pass")
+    )
+    open_ = len(audit["checks"]) - len(passed) - len(failed)
+    if failed:
+        found = [("Not supported", f"Checks of the leak audit failed: {'; '.join(failed)}.")]
+    elif passed:
+        rest = f"; {open_} could not be made" if open_ else ""
+        found = [("Supported", f"No leak was found by {len(passed)} of the checks{rest}.")]
+    else:
+        found = [("Open", "Whether a model saw what nobody knew in time: no leak audit was made.")]
+    if not is_validation:
+        found.append(("Open", "How well it does elsewhere, or later: it was scored on patients of the same data."))
+    found.append(("Open", "Whether its use helps patients: this is research software, not a medical device."))
+    return [{"state": state, "text": text} for state, text in found]

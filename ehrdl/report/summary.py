@@ -18,6 +18,7 @@ from ehrdl.report.outcomes.binary import describe
 from ehrdl.report.outcomes.calibration import how_calibrated
 from ehrdl.report.outcomes.numeric import describe_numeric
 from ehrdl.report.outcomes.ranking import differences, rank, reference_of
+from ehrdl.report.overview import general_use
 from ehrdl.report.places import in_command, in_config, in_text
 from ehrdl.report.predictions import Predictions
 from ehrdl.report.suppress import Shown, any_few, hide_counts, hide_sizes, hide_steps, hides
@@ -76,10 +77,11 @@ def summarize(
     total = steps[-1].get("admissions") if steps else None
     chart = _steps(steps, shown)
     data = data_parts(chart, flow, manifest, config, any_few(outputs), shown)
+    audit = audit_rows(leak_audit or {}, shown, hides(outputs), config.get("audit") is False)
     return data | {
         "title": title,
         "sentence": sentence,
-        "scored": f"Scored on the {metrics['split']} patients"
+        "scored": f"Scored on the {metrics['split'].replace('_', '-')} patients"
         + (", whom no model was trained on." if metrics["split"] == HELD_OUT else "."),
         "assumed": [],
         "independent": False,
@@ -96,7 +98,8 @@ def summarize(
         "missing": [] if data["validation"] else _texts(manifest.get("missing", [])),
         "warnings": _texts(manifest.get("warnings", [])),
         "quality": _quality(manifest, shown),
-        "leak_audit": audit_rows(leak_audit or {}, shown, hides(outputs), config.get("audit") is False),
+        "leak_audit": audit,
+        "use": general_use(audit, bool(data["validation"])),
         "data": _flat(hide_sizes(manifest.get("data", {}), shown, any_few(outputs))),
         "run": _run(manifest),
         "config": json.dumps(in_config(config), indent=2, default=str, ensure_ascii=False) if config else "",

@@ -116,7 +116,8 @@ def test_no_part_is_wider_than_the_page_and_no_text_overlaps(browse, width):
       tab.click();
       if (document.documentElement.scrollWidth > innerWidth) wide.push(tab.textContent);
       const kinds = 'p, li, h2, h3, h4, table, figure, .headline > div';
-      const boxes = [...document.querySelectorAll(kinds)].filter((one) => one.checkVisibility() && !one.closest('svg') && !one.closest('details:not([open])'));
+      const seen = (one) => one.checkVisibility() && !one.closest('svg, details:not([open])');
+      const boxes = [...document.querySelectorAll(kinds)].filter(seen);
       for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
         if (boxes[i].contains(boxes[j]) || boxes[j].contains(boxes[i])) continue;
         const a = boxes[i].getBoundingClientRect(), b = boxes[j].getBoundingClientRect();

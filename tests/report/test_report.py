@@ -14,6 +14,7 @@ from known import evaluate, summarize
 from made_report import CHROMIUM, CONFIG, FLOW, MANIFEST, fake_predictions
 
 from ehrdl.report.outcomes.ranking import verdict
+from ehrdl.report.overview import general_use, use
 from ehrdl.report.page.html import estimate, fact, number, percent, render, write_report
 from ehrdl.report.summary import LIMITS
 from ehrdl.schema import PREDICTIONS, check
@@ -247,3 +248,41 @@ def test_browser_lays_the_page_out_within_its_width(summary, tmp_path):
     assert width <= 800 and height > 2000
     drawn = dom.count("<svg") - dom.count('<svg class="consort"')
     assert drawn == 7 and "How the models compare" in dom
+
+
+def told(**change):
+    """What speaks for and against the use of a model, by its first words."""
+    rate = {"value": 0.05, "low": 0.03, "high": 0.07}
+    first = {"baseline": "lace", "verdict": "better", "calibration": []} | change
+    gain = {"models": {"fused": {"net_benefit": rate}}, "over_all": {"fused": change.get("over_all", rate)}}
+    output = {"headline": first, "reference": "fused", "alarms": [{"rows": [{"name": "fused"}]}]}
+    rows = use(output, {"decisions": {"risk 0.1": {"kind": "risk", "at": 0.1} | gain}})
+    return [row["state"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "states"),
+    [
+        ({}, ["Supported", "Supported", "Supported"]),
+        ({"verdict": "worse"}, ["Not supported", "Supported", "Supported"]),
+        ({"verdict": "not told apart"}, ["Not supported", "Supported", "Supported"]),
+        ({"verdict": None}, ["Supported", "Supported"]),
+        ({"calibration": ["too low on average"]}, ["Supported", "Not supported", "Supported"]),
+        ({"calibration": None}, ["Supported", "Open", "Supported"]),
+        ({"over_all": {"value": 0.01, "low": -0.01, "high": 0.03}}, ["Supported", "Supported", "Not supported"]),
+        ({"over_all": {"value": 0.01, "low": None, "high": None}}, ["Supported", "Supported"]),
+    ],
+)
+def test_what_speaks_for_the_use_of_a_model_follows_the_intervals(change, states):
+    assert told(**change) == states
+
+
+def test_a_leak_or_its_absence_speaks_about_the_use_of_every_model():
+    checks = [{"title": "Facts after the cut", "status": "pass"}, {"title": "Rows", "status": "fail"}]
+    [leak, elsewhere, help_] = general_use({"checks": checks}, False)
+    assert leak == {"state": "Not supported", "text": "Checks of the leak audit failed: Rows."}
+    assert elsewhere["state"] == help_["state"] == "Open"
+    [clean, _] = general_use({"checks": [checks[0], {"title": "Notes", "status": "not verified"}]}, True)
+    assert clean["text"] == "No leak was found by 1 of the checks; 1 could not be made."
+    [unknown, *_] = general_use({"checks": []}, True)
+    assert unknown["state"] == "Open"

@@ -56,8 +56,11 @@ def _in_use(scores: dict[str, Any], reference: str, baseline: str | None, info: 
     return {"name": best, "auroc": scores["models"][best]["auroc"], **_difference(scores, reference, best)}
 
 
-def calibration_in_words(metrics: dict[str, Any]) -> list[str]:
-    """Describe a model's calibration by the intervals of its intercept and slope.
+def calibration_in_words(metrics: dict[str, Any]) -> list[str] | None:
+    """Describe what is wrong with a model's calibration, by the intervals of its intercept and slope.
+
+    Returns:
+        The faults; None if there is no interval, so that none can be told.
 
     >>> wrong = {"low": -1.2, "high": -0.4, "value": -0.8}
     >>> calibration_in_words({"calibration_intercept": wrong, "calibration_slope": {**wrong, "low": 0.2, "high": 0.8}})
@@ -65,7 +68,7 @@ def calibration_in_words(metrics: dict[str, Any]) -> list[str]:
     """
     level, slope = metrics["calibration_intercept"], metrics["calibration_slope"]
     if None in (level["low"], level["high"]):
-        return []
+        return None
     words = []
     if level["low"] > 0:
         words.append("too low on average")
