@@ -108,7 +108,7 @@ def test_button_switches_between_light_and_dark(browse):
     assert light == again == "rgb(255, 255, 255)" != dark
 
 
-@pytest.mark.parametrize("width", [360, 768, 1200])
+@pytest.mark.parametrize("width", [360, *(pytest.param(width, marks=pytest.mark.slow) for width in (768, 1200))])
 def test_no_part_is_wider_than_the_page_and_no_text_overlaps(browse, width):
     script = """
     const wide = [], overlaps = [];
@@ -138,6 +138,7 @@ def axe_source():
     return file.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")])
 def test_axe_core_finds_no_serious_fault(browse, width, scheme):
     script = """
