@@ -45,7 +45,7 @@ def call(folder, tables):
 
     def start(name="lib", task=None, model=SMALL, source=None, **options):
         data = DataConfig(source or Mimic4(root=str(tables)), prepare=Prepare(cache=str(folder / "cache")))
-        options = {"trainer": TRAINER, "baselines": ["prevalence"]} | options
+        options = {"trainer": TRAINER, "baselines": ["prevalence"], "audit": False} | options
         where = RunOptions(name, str(folder / "runs"))
         return Experiment(where, data, task or Readmission(), model, **options).complete()
 
