@@ -134,7 +134,9 @@ def test_imbalance_scores_each_choice_before_and_after(tmp_path):
         "bayes": 1, "gradient_boosting": 3, "logistic_regression": 3, "series_only": 4,
     }  # fmt: skip
     weighted = rows[(rows.imbalance == "weighted") & (rows.when == "before")].set_index("model")
-    assert (weighted.intercept < -0.5).all()  # far too high, as every other sample had the outcome
+    assert (
+        weighted.intercept < 0
+    ).all() and weighted.intercept.min() < -1  # too high: half of the weight had the outcome
     text = page.read_text()
     assert "old" not in text and text.startswith("a\n") and text.endswith("\nb\n")
     assert text.count("| `series_only` |") == 4

@@ -14,7 +14,7 @@ from ehrdl.metrics.evaluate import evaluate, line_up
 from ehrdl.metrics.smooth_calibration import add_smooth
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.groups import add_groups, add_subgroups
-from ehrdl.report.outcomes.ranking import rank, reference_of
+from ehrdl.report.outcomes.ranking import reference_of
 
 
 def measure(
@@ -46,4 +46,4 @@ def measure(
 def _reference(metrics: dict[str, Any], info: RunInfo) -> str | None:
     """Return the model that `evaluate` compared all others with; None if it compared none."""
     scores = next(iter(metrics["outputs"].values()))
-    return reference_of(scores["differences"], rank(scores["models"]), info) if scores["differences"] else None
+    return reference_of(scores["differences"], [], info) if scores["differences"] else None

@@ -155,7 +155,8 @@ def _beside(folder: Path) -> _Beside:
             _ = step["step"], int(step["admissions"]), int(step["subjects"])
     config: Any = {}
     check_config(folder, manifest)
-    check_config(folder, manifest, FILE)
+    if (folder / FILE).is_file():  # it may stay behind where a run's folder is copied in part
+        check_config(folder, manifest, FILE)
     if (folder / "config.yaml").is_file():
         with reading(folder / "config.yaml", "config"):
             config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ehrdl.batch import DataSpec
 from ehrdl.engine.files import read_json
+from ehrdl.runs.files import reading
 from ehrdl.schema import BINARY, TRAIN
 
 Kind = Literal["external", "temporal", "same", "overlapping"]
@@ -94,7 +95,9 @@ def _shared(run: Path, spec: DataSpec, samples: pd.DataFrame) -> int:
         return 0
     output = spec.outputs[0].name
     columns = [*_KEY, "output"]
-    own = pq.read_table(path, columns=columns, filters=[("output", "=", output)]).to_pandas()[_KEY].drop_duplicates()
+    with reading(path, "PREDICTIONS table"):
+        table = pq.read_table(path, columns=columns, filters=[("output", "=", output)])
+    own = table.to_pandas()[_KEY].drop_duplicates()
     here = samples.rename(columns={f"label_{output}": "label"})[_KEY].drop_duplicates()
     here = here.assign(prediction_time=here["prediction_time"].astype("datetime64[us]"))
     own = own.assign(prediction_time=own["prediction_time"].astype("datetime64[us]"))

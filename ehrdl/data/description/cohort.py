@@ -41,5 +41,5 @@ def describe_cohort(prepared: Prepared, source: Source) -> dict[str, Any]:
         "columns": sizes(samples, masks),
         "outcomes": outcomes(samples, outputs, masks),
         "characteristics": characteristics(samples, dataset, masks, has_stays),
-        "predictors": predictors(dataset, samples["split"].to_numpy()),
+        "predictors": predictors(dataset, samples["split"].to_numpy(), least=prepared.min_patients),
     }

@@ -33,13 +33,14 @@ STATIC_WORDS = {
 }
 
 
-def predictors(dataset: SampleDataset, split: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def predictors(dataset: SampleDataset, split: np.ndarray, seed: int = 0, least: int = 1) -> dict[str, Any]:
     """Return the predictors: `static`, `series` (one row per channel) and `notes` (one row per kind).
 
     Args:
         dataset: the dataset of the samples.
         split: the split of each sample (n_samples,).
         seed: the random seed of the draw of patients.
+        least: the fewest patients whose kind of note is named, because a rare name could tell who they are.
 
     Returns:
         Plain values. `n_samples` samples were read for the shares, and `n_values` training samples (all samples, if
@@ -59,7 +60,7 @@ def predictors(dataset: SampleDataset, split: np.ndarray, seed: int = 0) -> dict
         "note_hours": float(window.note_hours),
         "static": _static(dataset, chosen, train),
         "series": _series(dataset, chosen, of_values),
-        "notes": _notes(dataset, chosen) if dataset.notes is not None else [],
+        "notes": _notes(dataset, chosen, least) if dataset.notes is not None else [],
     }
 
 
@@ -142,7 +143,7 @@ def _series(dataset: SampleDataset, chosen: np.ndarray, of_values: np.ndarray) -
     ]
 
 
-def _notes(dataset: SampleDataset, chosen: np.ndarray) -> list[dict[str, Any]]:
+def _notes(dataset: SampleDataset, chosen: np.ndarray, least: int) -> list[dict[str, Any]]:
     """Return one row per kind of note, and how many words notes of this kind have."""
     notes = dataset.notes
     assert notes is not None
@@ -159,7 +160,7 @@ def _notes(dataset: SampleDataset, chosen: np.ndarray) -> list[dict[str, Any]]:
     return [
         {"name": kind, "kind": "note", "unit": "words"} | seen.counts(i) | _words(notes, read[i])
         for i, kind in enumerate(kinds)
-        if seen.samples[i]
+        if seen.patients[i] >= max(least, 1)
     ]
 
 
