@@ -118,25 +118,3 @@ def test_the_cost_of_a_report_is_its_seconds_memory_and_size(tmp_path):
     found = run(tmp_path, "report_speed", "--samples", "1500", "--models", "3")
     assert (found["samples"], found["models"]) == (1500, 3)
     assert 0 < found["cpu_s"] < 60 and found["peak_mb"] > 50 and 0 < found["page_mb"] < 3
-
-
-@pytest.mark.slow
-def test_imbalance_scores_each_choice_before_and_after(tmp_path):
-    file, page = tmp_path / "found.json", tmp_path / "page.md"
-    page.write_text("a\n<!-- results: imbalance -->\nold\n<!-- end of results -->\nb\n")
-    script = ROOT / "benchmarks" / "imbalance.py"
-    sizes = ["--patients", "200", "--hospitals", "1", "--epochs", "1"]
-    command = [sys.executable, str(script), *sizes, "--json", str(file), "--into", str(page)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = pd.DataFrame(json.loads(file.read_text())["rows"])
-    assert rows.groupby("model").imbalance.nunique().to_dict() == {
-        "bayes": 1, "gradient_boosting": 3, "logistic_regression": 3, "series_only": 4,
-    }  # fmt: skip
-    weighted = rows[(rows.imbalance == "weighted") & (rows.when == "before")].set_index("model")
-    assert (
-        weighted.intercept < 0
-    ).all() and weighted.intercept.min() < -1  # too high: half of the weight had the outcome
-    text = page.read_text()
-    assert "old" not in text and text.startswith("a\n") and text.endswith("\nb\n")
-    assert text.count("| `series_only` |") == 4
