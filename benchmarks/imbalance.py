@@ -31,8 +31,8 @@ from ehrdl.data.config import BatchOptions
 from ehrdl.data.module import ClinicalDataModule
 from ehrdl.data.prepare import Prepared
 from ehrdl.engine.files import read_json, write_text
+from ehrdl.metrics.alarms import net_benefit, net_benefit_of_all
 from ehrdl.metrics.calibration import brier, calibration_intercept, calibration_slope, ece, logit, sigmoid
-from ehrdl.metrics.decisions import net_benefit, net_benefit_of_all
 from ehrdl.metrics.discrimination import auprc
 from ehrdl.models.networks.multimodal import MultimodalModel
 from ehrdl.models.series.gru import SeriesGRU

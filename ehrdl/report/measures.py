@@ -9,7 +9,8 @@ import pandas as pd
 
 from ehrdl.info import RunInfo
 from ehrdl.metrics import calibrated
-from ehrdl.metrics.decisions import add_decisions, rules_of
+from ehrdl.metrics.alarms import rules_of
+from ehrdl.metrics.decisions import add_decisions
 from ehrdl.metrics.evaluate import evaluate, line_up
 from ehrdl.metrics.smooth_calibration import add_smooth
 from ehrdl.options.training import ReportOptions

@@ -10,18 +10,9 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_
 
 from ehrdl.errors import SchemaError
 from ehrdl.info import ModelInfo, RunInfo
+from ehrdl.metrics.alarms import RATES, Rule, at_threshold, decision_curve, net_benefit, net_benefit_of_all
 from ehrdl.metrics.bootstrap import interval, subject_draws
-from ehrdl.metrics.decisions import (
-    RATES,
-    Rule,
-    add,
-    add_decisions,
-    at_threshold,
-    decide,
-    decision_curve,
-    net_benefit,
-    net_benefit_of_all,
-)
+from ehrdl.metrics.decisions import add, add_decisions, decide
 
 
 def data(n=600, seed=0):

@@ -6,10 +6,10 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from ehrdl.errors import ConfigError
+from ehrdl.metrics.alarms import at_threshold
 from ehrdl.metrics.bootstrap import subject_counts
 from ehrdl.metrics.calibration import calibration_intercept, calibration_slope, sigmoid
 from ehrdl.metrics.catalogue import METRICS, score_draws
-from ehrdl.metrics.decisions import at_threshold
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.subgroups import table
 from ehrdl.metrics.subgroups.columns import MAX_GROUPS, groups_of

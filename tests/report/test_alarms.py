@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ehrdl.info import ModelInfo, RunInfo
-from ehrdl.metrics.decisions import Rule, decide
+from ehrdl.metrics.alarms import Rule
+from ehrdl.metrics.decisions import decide
 from ehrdl.metrics.evaluate import line_up
 from ehrdl.options.training import ReportOptions
 from ehrdl.report.outcomes.alarms import alarm_tables

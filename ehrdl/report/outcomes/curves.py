@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ehrdl.info import RunInfo
-from ehrdl.metrics.decisions import decision_curve
+from ehrdl.metrics.alarms import decision_curve
 from ehrdl.metrics.discrimination import Floats, pr_curve, roc_curve
 from ehrdl.metrics.evaluate import Outcome
 from ehrdl.metrics.smooth_calibration import LEAST, Curve, smooth_curve
